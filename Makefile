@@ -1,0 +1,50 @@
+# `make help` lists the targets.  Each of them sets up .venv first, once.
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint typecheck bench lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+# Whatever creates the environment is named here, so that a changed lock file
+# installs anew and an unchanged one installs nothing.
+$(READY): requirements.txt setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt && \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
+	else \
+	  $(BIN)/python -m pip install --quiet -r requirements.txt && \
+	  $(BIN)/python -m pip install --quiet --no-deps -e .; \
+	fi
+	@touch $@
+
+demo: $(READY)  ## train four CNNs on real digits, attack them with every frequency
+	$(BIN)/python -m experiments demo
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(READY)  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(READY)  ## check types
+	$(BIN)/mypy
+
+bench: $(READY)  ## measure speed against peers in the same run
+	$(BIN)/python -m benchmarks
+
+lock: $(READY)  ## resolve requirements.txt anew
+	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra experiments --extra dev \
+	  --custom-compile-command "make lock" --quiet setup.cfg -o requirements.txt
+
+clean:  ## remove the environment and the caches, never runs/ or results/
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

@@ -1,0 +1,56 @@
+"""Absum regularization and Single Fourier Attack for JAX.
+
+Two lines add Absum to an optax pipeline::
+
+    import absum_jax
+    tx = optax.chain(optax.sgd(lr, 0.9), absum_jax.absum(1e-3, learning_rate=lr))
+
+Images are NHWC floats in [0, 1], with normalisation inside the model; kernels are HWIO;
+an accuracy is a fraction; a `logits_fn` is any callable from images to logits.
+"""
+
+from absum_jax.attacks.single_fourier import (
+    single_fourier_attack,
+    single_fourier_perturbation,
+)
+from absum_jax.evaluation import (
+    SingleFourierAccuracy,
+    accuracy,
+    single_fourier_accuracy,
+    summarize_frequencies,
+)
+from absum_jax.fourier import frequency_radius, radial_mean
+from absum_jax.kernels import conv_kernels
+from absum_jax.plotting import plot_frequency_heatmap, plot_radial_mean
+from absum_jax.prox import absum_penalty, prox_absum, prox_l1
+from absum_jax.transforms import (
+    ProximalState,
+    absum,
+    apply_proximal_updates,
+    l1,
+    proximal,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ProximalState",
+    "SingleFourierAccuracy",
+    "absum",
+    "absum_penalty",
+    "accuracy",
+    "apply_proximal_updates",
+    "conv_kernels",
+    "frequency_radius",
+    "l1",
+    "plot_frequency_heatmap",
+    "plot_radial_mean",
+    "prox_absum",
+    "prox_l1",
+    "proximal",
+    "radial_mean",
+    "single_fourier_accuracy",
+    "single_fourier_attack",
+    "single_fourier_perturbation",
+    "summarize_frequencies",
+]

@@ -1,0 +1,123 @@
+"""How a `logits_fn` passes through `jax.jit`.
+
+A callable that is a pytree (`jax.tree_util.Partial`, a flax nnx or equinox module)
+goes in as data: its arrays are arguments of the compiled program, and new values
+recompile nothing. Any other callable may close over values that nobody can see, so
+it is compiled anew at each call, and is never stale.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+LogitsFn = Callable[[Any], Any]
+
+# Attributes of flax and equinox modules that say "training", with the value that does.
+_TRAINING_FLAGS = {
+    "deterministic": False,
+    "use_running_average": False,
+    "inference": False,
+}
+
+
+def compiled_with(
+    function: Callable[..., Any], static_argnames: tuple[str, ...] = ()
+) -> Callable[..., Any]:
+    """Compiles `function(logits_fn, *args, **static)` as the module describes.
+
+    Args:
+      function: a jax-traceable function whose first argument is a `logits_fn`.
+      static_argnames: its keyword arguments that are compile-time constants.
+
+    Returns:
+      The compiled function, called in the same way.
+    """
+
+    def rebuilt(
+        arrays: list[Any], *args: Any, structure: Any, rest: Hashable, **static: Any
+    ) -> Any:
+        constants = iter(rest)  # type: ignore[call-overload]
+        leaves = [next(constants) if leaf is None else leaf for leaf in arrays]
+        return function(jax.tree.unflatten(structure, leaves), *args, **static)
+
+    as_data = jax.jit(rebuilt, static_argnames=("structure", "rest", *static_argnames))
+
+    @functools.wraps(function)
+    def call(logits_fn: LogitsFn, *args: Any, **static: Any) -> Any:
+        leaves, structure = jax.tree.flatten(logits_fn)
+        if jax.tree_util.treedef_is_leaf(structure):
+
+            @functools.partial(jax.jit, static_argnames=static_argnames)
+            def anew(*args: Any, **static: Any) -> Any:
+                return function(logits_fn, *args, **static)
+
+            return anew(*args, **static)
+        is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+        arrays = [a if yes else None for a, yes in zip(leaves, is_array, strict=True)]
+        rest = tuple(a for a, yes in zip(leaves, is_array, strict=True) if not yes)
+        return as_data(arrays, *args, structure=structure, rest=rest, **static)
+
+    return call
+
+
+def _modules(root: Any) -> list[tuple[str, Any]]:
+    """The objects with attributes inside a callable, with the way to each."""
+    found, stack, seen = [], [("logits_fn", root)], set()
+    while stack:
+        name, value = stack.pop()
+        if id(value) in seen or isinstance(value, jax.Array | np.ndarray | type):
+            continue
+        seen.add(id(value))
+        if isinstance(value, functools.partial):
+            children = [
+                ("func", value.func),
+                *enumerate(value.args),
+                *value.keywords.items(),
+            ]
+        elif isinstance(value, dict):
+            children = list(value.items())
+        elif isinstance(value, list | tuple):
+            children = list(enumerate(value))
+        elif hasattr(value, "__self__"):
+            children = [("__self__", value.__self__)]
+        elif hasattr(value, "__dict__") and not isinstance(value, ModuleType):
+            children = list(vars(value).items())
+            found.append((name, value))
+        else:
+            continue
+        stack.extend((f"{name}.{key}", child) for key, child in children)
+    return found
+
+
+def check_logits_fn(logits_fn: Any) -> None:
+    """Refuses what cannot be called, and a module that tells it is in training mode."""
+    if not callable(logits_fn):
+        raise ValueError(
+            "`logits_fn` must be a callable from images to logits, "
+            f"got {type(logits_fn).__name__}."
+        )
+    for name, module in _modules(logits_fn):
+        for flag, training in _TRAINING_FLAGS.items():
+            if vars(module).get(flag) is training:
+                raise ValueError(
+                    f"`logits_fn` must be in evaluation mode, but {name} "
+                    f"({type(module).__name__}) has {flag}={training}; call `.eval()` "
+                    "on a flax nnx module, `eqx.nn.inference_mode` on an equinox one."
+                )
+
+
+def check_logits(logits_fn: LogitsFn, x: Any, batch: int) -> int:
+    """Returns the number of classes, refusing logits that are not (batch, classes)."""
+    images = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
+    logits = jax.eval_shape(logits_fn, images)
+    shape = getattr(logits, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != batch:
+        raise ValueError(
+            f"`logits_fn` must return logits of shape ({batch}, classes) for images of "
+            f"shape {images.shape}, got {logits}."
+        )
+    return shape[1]

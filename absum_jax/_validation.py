@@ -1,0 +1,131 @@
+"""Checks of arguments, shared by every public function.
+
+Values are looked at only where they are concrete: inside `jax.jit` and its
+kin a value is not known, and a check of it is skipped.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_RANGE_TOLERANCE = 1e-6
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the value can be read now, without a trace or another host."""
+    if isinstance(value, jax.core.Tracer):
+        return False
+    return not isinstance(value, jax.Array) or value.is_fully_addressable
+
+
+def check_nonnegative(name: str, value: Any) -> None:
+    """Refuses a concrete scalar that is negative, NaN or no real number."""
+    if callable(value) or not is_concrete(value):
+        return
+    array = np.asarray(value)
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise ValueError(f"`{name}` must be a real number, got {value!r}.")
+    if not np.all(array >= 0):
+        raise ValueError(f"`{name}` must be non-negative, got {value!r}.")
+
+
+def check_positive_int(name: str, value: Any) -> None:
+    """Refuses what is not a Python or NumPy integer of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Refuses a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}."
+        )
+
+
+def check_real(name: str, array: Any) -> chex.Array:
+    """Returns the array, refusing any dtype but a real floating-point one."""
+    array = array if isinstance(array, jax.Array) else jnp.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"`{name}` must have a real floating-point dtype, got {array.dtype}."
+        )
+    return array
+
+
+def check_bounds(bounds: Any) -> tuple[Any, Any]:
+    """Returns (low, high), refusing anything but two ordered numbers."""
+    try:
+        low, high = bounds
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`bounds` must be a pair (low, high), got {bounds!r}."
+        ) from None
+    if is_concrete(low) and is_concrete(high) and not low < high:
+        raise ValueError(f"`bounds` must satisfy low < high, got {bounds!r}.")
+    return low, high
+
+
+def check_images(
+    x: Any, bounds: tuple[Any, Any] | None = None, *, batched: bool = False
+) -> chex.Array:
+    """Returns NHWC images, refusing integers and values outside the bounds.
+
+    Args:
+      x: images (..., height, width, channels).
+      bounds: the range that concrete values must lie in to 1e-6; None skips it.
+      batched: whether exactly one leading axis is required.
+    """
+    x = x if isinstance(x, jax.Array) else jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"`x` must be floating-point images, got dtype {x.dtype}; "
+            "divide 8-bit images by 255."
+        )
+    if x.ndim < 3 or (batched and x.ndim != 4):
+        axes = (
+            "(batch, height, width, channels)"
+            if batched
+            else "(..., height, width, channels)"
+        )
+        raise ValueError(f"`x` must have the axes {axes}, got shape {x.shape}.")
+    if bounds is not None and x.size and all(map(is_concrete, (x, *bounds))):
+        low, high = float(jnp.min(x)), float(jnp.max(x))
+        if not (
+            low >= bounds[0] - _RANGE_TOLERANCE and high <= bounds[1] + _RANGE_TOLERANCE
+        ):
+            raise ValueError(
+                f"`x` must lie within bounds={bounds}, got values from {low:g} to "
+                f"{high:g}; normalisation belongs inside the model."
+            )
+    return x
+
+
+def check_labels(y: Any, x: chex.Array) -> chex.Array:
+    """Returns integer labels, one for each image."""
+    y = y if isinstance(y, jax.Array) else jnp.asarray(y)
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(f"`y` must be integer class labels, got dtype {y.dtype}.")
+    if y.shape != x.shape[:1]:
+        raise ValueError(
+            f"`y` must hold one label for each of the {x.shape[0]} images in `x`, "
+            f"got shape {y.shape}."
+        )
+    if not y.size:
+        raise ValueError("`x` and `y` must hold at least one image.")
+    return y
+
+
+def check_label_range(y: chex.Array, classes: int) -> None:
+    """Refuses concrete labels that are no index into `classes` logits."""
+    if is_concrete(y):
+        low, high = int(jnp.min(y)), int(jnp.max(y))
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"`y` must lie in 0..{classes - 1}, as `logits_fn` returns {classes} "
+                f"logits, got labels from {low} to {high}."
+            )

@@ -1,0 +1,1 @@
+"""Attacks on images, as pure functions of NHWC arrays."""

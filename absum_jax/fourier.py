@@ -1,0 +1,103 @@
+"""The Fourier basis of images, and functions of spatial frequency."""
+
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from absum_jax import _validation as validation
+
+
+def check_image_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Returns (height, width), refusing anything but two positive integers."""
+    try:
+        height, width = shape
+    except (TypeError, ValueError):
+        raise ValueError(f"`shape` must be (height, width), got {shape!r}.") from None
+    validation.check_positive_int("shape", height)
+    validation.check_positive_int("shape", width)
+    return int(height), int(width)
+
+
+def phase(l: chex.Numeric, m: chex.Numeric, shape: Sequence[int]) -> chex.Array:
+    r"""The phase of one Fourier basis function at every pixel.
+
+    .. math::
+      \theta_{pq} = 2\pi (l p / h + m q / w) \bmod 2\pi
+
+    reduced in integers before any rounding, so that large images lose no accuracy.
+
+    Args:
+      l: frequency along the rows (downwards), in cycles per image.
+      m: frequency along the columns (to the right), in cycles per image.
+      shape: (height, width).
+
+    Returns:
+      Phases (height, width) in radians, in [-pi, pi).
+    """
+    height, width = check_image_shape(shape)
+    rows = (jnp.asarray(l) * jnp.arange(height)) % height
+    columns = (jnp.asarray(m) * jnp.arange(width)) % width
+    size = height * width
+    turns = (rows[:, None] * width + columns[None, :] * height + size // 2) % size
+    return 2 * jnp.pi * ((turns - size // 2) / size)
+
+
+def frequency_radius(shape: Sequence[int]) -> np.ndarray:
+    """The distance of each frequency of a DFT from frequency zero.
+
+    Args:
+      shape: (height, width).
+
+    Returns:
+      Radii (height, width) in cycles per image, in the DFT's order (zero first).
+
+    Raises:
+      ValueError: if the shape is not two positive integers.
+
+    Example:
+      >>> import absum_jax
+      >>> absum_jax.frequency_radius((4, 4))[0]
+      array([0., 1., 2., 1.])
+    """
+    height, width = check_image_shape(shape)
+    rows = np.fft.fftfreq(height, 1 / height)
+    columns = np.fft.fftfreq(width, 1 / width)
+    return np.hypot(rows[:, None], columns[None, :])
+
+
+def radial_mean(grid: chex.Array) -> chex.Array:
+    """The mean of a grid over rings of equal frequency.
+
+    Ring r holds the frequencies whose radius rounds to r; the corners of the grid
+    reach to r = hypot(height, width) / 2.
+
+    Args:
+      grid: values (..., height, width) in the DFT's order (frequency zero first),
+        such as the accuracies of :func:`single_fourier_accuracy`.
+
+    Returns:
+      Means (..., rings); entry r is the ring at r cycles per image.
+
+    Raises:
+      ValueError: if the grid has fewer than two axes.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> absum_jax.radial_mean(jnp.eye(3))  # rings 0 and 1
+      Array([1.  , 0.25], dtype=float32)
+    """
+    grid = jnp.asarray(grid)
+    if grid.ndim < 2:
+        raise ValueError(
+            f"`grid` must have the axes (..., height, width), got shape {grid.shape}."
+        )
+    shape = grid.shape[-2:]
+    rings = np.rint(frequency_radius(shape)).astype(int).ravel()
+    # A ring of a very elongated image can be empty; it is left out of no index.
+    membership = np.eye(rings.max() + 1)[rings]
+    weights = membership / np.maximum(membership.sum(axis=0), 1)
+    values = grid.reshape(*grid.shape[:-2], -1)
+    return jnp.matmul(values, weights, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,86 @@
+"""Which leaves of a parameter tree are convolution kernels."""
+
+import re
+from typing import Any
+
+import chex
+import jax
+
+_KERNEL_NAMES = frozenset({"kernel", "w", "weight"})
+# Wrappers that flax nnx and linen put between a name and its array.
+_WRAPPERS = frozenset({"value", "raw_value"})
+# Modules whose kernels of rank 4 and 5 are no convolutions.
+_OTHER_WORDS = frozenset({"query", "key", "value", "qkv", "local", "attn"})
+_OTHER_PARTS = ("attention", "embedding", "einsum", "expert")
+
+
+def _entry_name(entry: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry)
+
+
+def _names(path: tuple[Any, ...]) -> list[str]:
+    """The names along a tree path; a haiku name such as `net/conv2_d` is several."""
+    names = [part for entry in path for part in re.split(r"[/.]", _entry_name(entry))]
+    names = [name for name in names if name]
+    while names and names[-1] in _WRAPPERS:
+        names.pop()
+    return names
+
+
+def _words(module: str) -> list[str]:
+    """`MultiHeadAttention_0` and `self_attn` as lower-case words."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", module)
+    return [word.lower() for word in re.findall(r"[A-Za-z]+", spaced)]
+
+
+def _is_other(module: str) -> bool:
+    lower = module.lower()
+    return any(part in lower for part in _OTHER_PARTS) or any(
+        word in _OTHER_WORDS for word in _words(module)
+    )
+
+
+def is_conv_kernel(path: tuple[Any, ...], ndim: int) -> bool:
+    """Whether the leaf of `ndim` axes at a tree path is a convolution kernel."""
+    *modules, name = _names(path) or [""]
+    if name not in _KERNEL_NAMES or any(map(_is_other, modules)):
+        return False
+    if ndim == 3:
+        return any("conv" in module.lower() for module in modules)
+    return ndim in (4, 5)
+
+
+def conv_kernels(params: chex.ArrayTree) -> Any:
+    """Marks the convolution kernels of a parameter tree.
+
+    A leaf counts as a convolution kernel if its name is `kernel`, `w` or `weight` and
+    it has four or five axes, or three where the name of a module around it contains
+    `conv`. Modules that speak of attention (attn), query, key, value, qkv, embedding,
+    einsum, local or expert are left out. Only names and ranks are read, so that the
+    mask is the same for parameters, gradients and updates. This serves flax nnx and
+    linen, haiku, equinox and plain dicts; other names need a mask of their own.
+
+    It is a mask for any optax transformation; weight decay on convolution kernels
+    alone, as in the paper, is
+    ``optax.add_decayed_weights(1e-4, mask=absum_jax.conv_kernels)`` before the SGD.
+
+    Args:
+      params: any tree of parameters, gradients or updates.
+
+    Returns:
+      A tree of the same structure, True at convolution kernels.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> absum_jax.conv_kernels({
+      ...     "conv": {"kernel": jnp.ones((3, 3, 1, 8)), "bias": jnp.ones(8)},
+      ...     "dense": {"kernel": jnp.ones((8, 10))},
+      ... })
+      {'conv': {'bias': False, 'kernel': True}, 'dense': {'kernel': False}}
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: is_conv_kernel(path, getattr(leaf, "ndim", 0)), params
+    )

@@ -1,0 +1,188 @@
+"""Proximal operators and penalties of one convolution kernel."""
+
+import functools
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from absum_jax import _validation as validation
+
+
+def resolve_spatial_axes(
+    shape: Sequence[int], spatial_axes: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Returns the spatial axes of a kernel as sorted non-negative numbers.
+
+    Args:
+      shape: the kernel's shape.
+      spatial_axes: the axes; None means all but the last two, which is right
+        for WIO, HWIO and DHWIO kernels.
+
+    Raises:
+      ValueError: if there is no spatial axis, or one is out of range or twice.
+    """
+    ndim = len(shape)
+    if spatial_axes is None:
+        if ndim < 3:
+            raise ValueError(
+                f"`kernel` of shape {tuple(shape)} has no spatial axes: at least three "
+                "axes are expected (spatial..., in, out)."
+            )
+        return tuple(range(ndim - 2))
+    axes = tuple(spatial_axes)
+    resolved = tuple(sorted(axis % ndim for axis in axes if -ndim <= axis < ndim))
+    if not axes or len(set(resolved)) != len(axes):
+        raise ValueError(
+            f"`spatial_axes` must be distinct axes of a kernel of shape {tuple(shape)},"
+            f" got {spatial_axes!r}."
+        )
+    return resolved
+
+
+def accumulation_dtype(*arrays: chex.Array) -> jnp.dtype:
+    """The dtype for sums: at least float32, float64 where the input has it."""
+    return jnp.result_type(jnp.float32, *(array.dtype for array in arrays))
+
+
+def _filter_shift(filter_: chex.Array, threshold: chex.Numeric) -> chex.Array:
+    """What eq. 13 subtracts from each coefficient of one filter (one channel).
+
+    The three branches of eq. 13 are one clip: the mean of the filter where
+    |sum| <= size * threshold, and +-threshold beyond.
+    """
+    return jnp.clip(jnp.mean(filter_), -threshold, threshold)
+
+
+@functools.partial(jax.jit, static_argnames="axes")
+def absum_shift(
+    kernel: chex.Array, threshold: chex.Numeric, axes: tuple[int, ...]
+) -> chex.Array:
+    """The shift of every channel, of the kernel's rank with size-1 spatial axes."""
+    dtype = accumulation_dtype(kernel)
+    channels = [axis for axis in range(kernel.ndim) if axis not in axes]
+    shift = functools.partial(_filter_shift, threshold=jnp.asarray(threshold, dtype))
+    for _ in channels:
+        shift = jax.vmap(shift)
+    filters = jnp.moveaxis(kernel.astype(dtype), channels, range(len(channels)))
+    return jnp.expand_dims(shift(filters), axes)
+
+
+def prox_absum(
+    kernel: chex.Array,
+    threshold: chex.Numeric,
+    *,
+    spatial_axes: Sequence[int] | None = None,
+) -> chex.Array:
+    r"""Proximal operator of Absum on every channel of a convolution kernel.
+
+    For each filter :math:`k` of :math:`h` coefficients, with :math:`t` the threshold,
+
+    .. math::
+      \operatorname{prox}(k)
+      = \arg\min_u \tfrac12 \|u - k\|^2 + t\,|\textstyle\sum_i u_i|
+      = k - \operatorname{clip}(\operatorname{mean}(k), -t, t)
+
+    which is eq. 13 of the paper: its three branches are the clip's. A filter of one
+    coefficient (a 1x1 convolution) is soft-thresholded.
+
+    Args:
+      kernel: a real kernel, by default (spatial..., in, out), such as HWIO. In
+        bfloat16 and float16 the mean is taken in float32.
+      threshold: :math:`\eta\lambda >= 0`, a scalar, possibly traced.
+      spatial_axes: the axes that a filter extends over; None means all but the
+        last two, OIHW kernels need (2, 3), stacked HWIO kernels (-4, -3).
+
+    Returns:
+      The kernel after the operator, of the same shape and dtype.
+
+    Raises:
+      ValueError: if the kernel is not real or has no spatial axes, the threshold is
+        negative, or `spatial_axes` does not fit the kernel.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> kernel = jnp.array([3.0, -1.0, 1.0]).reshape(3, 1, 1)
+      >>> absum_jax.prox_absum(kernel, 0.5).ravel()  # |mean| = 1 > 0.5
+      Array([ 2.5, -1.5,  0.5], dtype=float32)
+      >>> absum_jax.prox_absum(kernel, 2.0).ravel()  # the sum becomes zero
+      Array([ 2., -2.,  0.], dtype=float32)
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, eq. 13
+    """
+    kernel = validation.check_real("kernel", kernel)
+    axes = resolve_spatial_axes(kernel.shape, spatial_axes)
+    validation.check_nonnegative("threshold", threshold)
+    shift = absum_shift(kernel, threshold, axes)
+    return (kernel.astype(shift.dtype) - shift).astype(kernel.dtype)
+
+
+def prox_l1(kernel: chex.Array, threshold: chex.Numeric) -> chex.Array:
+    r"""Proximal operator of the L1 norm: the soft threshold of every coefficient.
+
+    .. math::
+      \operatorname{prox}(k)_i = \operatorname{sign}(k_i) \max(|k_i| - t, 0)
+
+    Args:
+      kernel: a real array of any shape.
+      threshold: :math:`t >= 0`, a scalar, possibly traced.
+
+    Returns:
+      The kernel after the operator, of the same shape and dtype.
+
+    Raises:
+      ValueError: if the kernel is not real or the threshold is negative.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> absum_jax.prox_l1(jnp.array([3.0, -1.0, 0.25]), 0.5)
+      Array([ 2.5, -0.5,  0. ], dtype=float32)
+
+    References:
+      Parikh and Boyd, `Proximal Algorithms
+      <https://web.stanford.edu/~boyd/papers/prox_algs.html>`_, 2014, section 6.5.2
+    """
+    kernel = validation.check_real("kernel", kernel)
+    validation.check_nonnegative("threshold", threshold)
+    dtype = accumulation_dtype(kernel)
+    limit = jnp.asarray(threshold, dtype)
+    wide = kernel.astype(dtype)
+    return (wide - jnp.clip(wide, -limit, limit)).astype(kernel.dtype)
+
+
+def absum_penalty(
+    kernel: chex.Array, *, spatial_axes: Sequence[int] | None = None
+) -> chex.Array:
+    r"""The Absum penalty of a kernel: the sum over channels of |sum over space|.
+
+    .. math::
+      g(K) = \sum_{i, o} \Big| \sum_{l, m} k_{l, m, i, o} \Big|
+
+    Multiply by :math:`\lambda` and add over the layers for the second term of eq. 12.
+
+    Args:
+      kernel: a real kernel, by default (spatial..., in, out), such as HWIO.
+      spatial_axes: as in :func:`prox_absum`.
+
+    Returns:
+      A scalar, in float32 or, for a float64 kernel, float64.
+
+    Raises:
+      ValueError: if the kernel is not real or has no spatial axes, or `spatial_axes`
+        does not fit it.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> kernel = jnp.array([[3.0, -1.0], [-1.0, -2.0]]).reshape(2, 1, 2)
+      >>> absum_jax.absum_penalty(kernel)  # |3 - 1| + |-1 - 2|
+      Array(5., dtype=float32)
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, eq. 12
+    """
+    kernel = validation.check_real("kernel", kernel)
+    axes = resolve_spatial_axes(kernel.shape, spatial_axes)
+    sums = jnp.sum(kernel, axis=axes, dtype=accumulation_dtype(kernel))
+    return jnp.sum(jnp.abs(sums))

@@ -1,0 +1,325 @@
+"""Optax transformations built on proximal operators."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from absum_jax import _validation as validation
+from absum_jax.kernels import conv_kernels
+from absum_jax.prox import absum_shift, accumulation_dtype, resolve_spatial_axes
+
+Prox = Callable[[chex.Array, chex.Numeric], chex.Array]
+Mask = Any | Callable[[Any], Any]
+
+
+class ProximalState(NamedTuple):
+    """State of a proximal transformation with a schedule."""
+
+    count: chex.Array  # updates so far, the argument of the schedules
+
+
+def _at(value: optax.ScalarOrSchedule, state: Any) -> chex.Numeric:
+    return value(state.count) if callable(value) else value
+
+
+def _selecting(mask: Mask) -> Callable[[Any], Any]:
+    """The mask as a function that refuses to select nothing."""
+
+    def select(tree: Any) -> Any:
+        selected = mask(tree) if callable(mask) else mask
+        if not any(jax.tree.leaves(selected)):
+            raise ValueError(
+                "`mask` selects no leaf: the default takes convolution kernels, leaves "
+                "named kernel, w or weight with 4 or 5 axes (3 within a module named "
+                "conv); pass a mask that marks yours."
+            )
+        return selected
+
+    return select
+
+
+def _proximal(
+    update_leaf: Callable[[chex.Array, chex.Array, chex.Numeric], chex.Array],
+    strength: optax.ScalarOrSchedule,
+    learning_rate: optax.ScalarOrSchedule,
+    mask: Mask | None,
+    check_leaf: Callable[[chex.Array], object] | None = None,
+) -> optax.GradientTransformation:
+    """A transformation that maps (p, u, threshold) to a new u on selected leaves."""
+    validation.check_nonnegative("strength", strength)
+    validation.check_nonnegative("learning_rate", learning_rate)
+    scheduled = callable(strength) or callable(learning_rate)
+
+    def init_fn(params: optax.Params) -> optax.OptState:
+        if check_leaf is not None:
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+                try:
+                    check_leaf(leaf)
+                except ValueError as error:
+                    where = jax.tree_util.keystr(path)
+                    raise ValueError(f"{error} (at {where})") from None
+        if scheduled:
+            return ProximalState(count=jnp.zeros([], jnp.int32))
+        return optax.EmptyState()
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        if params is None:
+            raise ValueError(optax.NO_PARAMS_MSG)
+        threshold = _at(learning_rate, state) * _at(strength, state)
+        updates = jax.tree.map(
+            lambda p, u: None if u is None else update_leaf(p, u, threshold),
+            params,
+            updates,
+            is_leaf=lambda leaf: leaf is None,
+        )
+        if isinstance(state, ProximalState):
+            state = ProximalState(count=optax.safe_increment(state.count))
+        return updates, state
+
+    transformation = optax.GradientTransformation(init_fn, update_fn)
+    if mask is None:
+        return transformation
+    return optax.masked(transformation, _selecting(mask))
+
+
+def proximal(
+    prox: Prox,
+    strength: optax.ScalarOrSchedule,
+    *,
+    learning_rate: optax.ScalarOrSchedule,
+    mask: Mask | None = None,
+) -> optax.GradientTransformation:
+    r"""A proximal gradient step with any operator, last in an optax chain.
+
+    Whatever comes before it in the chain proposes an update :math:`u` of the
+    parameters :math:`p`; this transformation turns it into
+
+    .. math::
+      u' = \operatorname{prox}(p + u,\ \eta_t \lambda_t) - p
+
+    so that :func:`optax.apply_updates` lands on the operator's value, to the rounding
+    of one addition; :func:`apply_proximal_updates` lands on it to the bit.
+
+    Wrap the whole chain, `optax.MultiSteps(optax.chain(sgd, proximal(...)), k)`, to
+    accumulate gradients: a proximal step outside of `MultiSteps` shrinks at each
+    mini-step. With `optax.inject_hyperparams`, pass a callable mask as a static
+    argument (`static_args=("prox", "mask")`).
+
+    Args:
+      prox: `prox(array, threshold) -> array`, jax-traceable.
+      strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.
+      learning_rate: :math:`\eta` of the steps before, scalar, traced or schedule.
+      mask: a tree of bool or a function from a tree to one; None is every leaf.
+
+    Returns:
+      The transformation. It keeps a step count only for schedules.
+
+    Raises:
+      ValueError: if strength or learning rate is negative; at init, if the mask
+        selects no leaf; at update, if `params` is None.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp, optax
+      >>> nonnegative = lambda x, threshold: jnp.maximum(x, 0.0)
+      >>> tx = optax.chain(
+      ...     optax.sgd(0.1), absum_jax.proximal(nonnegative, 1.0, learning_rate=0.1)
+      ... )
+      >>> params = jnp.array([1.0, 0.1])
+      >>> updates, _ = tx.update(jnp.array([2.0, 2.0]), tx.init(params), params)
+      >>> optax.apply_updates(params, updates)
+      Array([0.8, 0. ], dtype=float32)
+
+    References:
+      Parikh and Boyd, `Proximal Algorithms
+      <https://web.stanford.edu/~boyd/papers/prox_algs.html>`_, 2014, section 4.2
+    """
+
+    def update_leaf(
+        p: chex.Array, u: chex.Array, threshold: chex.Numeric
+    ) -> chex.Array:
+        return (prox(p + u, threshold) - p).astype(u.dtype)
+
+    return _proximal(update_leaf, strength, learning_rate, mask)
+
+
+def absum(
+    strength: optax.ScalarOrSchedule,
+    *,
+    learning_rate: optax.ScalarOrSchedule,
+    mask: Mask | None = None,
+    spatial_axes: Sequence[int] | None = None,
+) -> optax.GradientTransformation:
+    r"""Absum regularization: the proximal step of eq. 16, last in an optax chain.
+
+    .. math::
+      k \leftarrow \operatorname{prox}_{\eta\lambda g}(k + u), \qquad
+      g(K) = \sum_\text{channels} \Big|\sum_\text{space} k\Big|
+
+    with :math:`u` the update that the chain proposes (SGD with momentum in the
+    paper). Strength 0 leaves it as it is, to the bit.
+
+    `optax.MultiSteps(optax.chain(sgd, absum(...)), k)` accumulates gradients rightly;
+    a chain with `MultiSteps(sgd)` inside shrinks at each mini-step. The threshold
+    uses the `learning_rate` given here: with `optax.inject_hyperparams`, inject a
+    factory of the whole chain, so that both see one rate (a callable `mask` is then a
+    static argument). In bfloat16 a threshold of 1e-4 vanishes beside weights of 0.1:
+    keep float32 parameters.
+
+    Args:
+      strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.
+      learning_rate: :math:`\eta` of the steps before, scalar, traced or schedule.
+      mask: a tree of bool or a function from a tree to one; None is
+        :func:`conv_kernels`.
+      spatial_axes: as in :func:`prox_absum`; None means all but the last two axes,
+        (2, 3) is for OIHW kernels such as equinox's.
+
+    Returns:
+      The transformation. It keeps a step count only for schedules.
+
+    Raises:
+      ValueError: if strength or learning rate is negative; at init, if the mask
+        selects no leaf, or one without spatial axes; at update, if `params` is None.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp, optax
+      >>> tx = optax.chain(
+      ...     optax.sgd(0.1, momentum=0.9), absum_jax.absum(1e-2, learning_rate=0.1)
+      ... )
+      >>> params = {"conv": {"kernel": jnp.ones((3, 3, 1, 8))}}
+      >>> grads = jax.tree.map(jnp.zeros_like, params)
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> print(optax.apply_updates(params, updates)["conv"]["kernel"][0, 0, 0, 0])
+      0.999
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, eq. 16
+    """
+
+    def check_leaf(leaf: chex.Array) -> None:
+        resolve_spatial_axes(validation.check_real("kernel", leaf).shape, spatial_axes)
+
+    def update_leaf(
+        p: chex.Array, u: chex.Array, threshold: chex.Numeric
+    ) -> chex.Array:
+        dtype = accumulation_dtype(p, u)
+        axes = resolve_spatial_axes(p.shape, spatial_axes)
+        shift = absum_shift(p.astype(dtype) + u.astype(dtype), threshold, axes)
+        return (u.astype(dtype) - shift).astype(u.dtype)
+
+    mask = conv_kernels if mask is None else mask
+    return _proximal(update_leaf, strength, learning_rate, mask, check_leaf)
+
+
+def l1(
+    strength: optax.ScalarOrSchedule,
+    *,
+    learning_rate: optax.ScalarOrSchedule,
+    mask: Mask | None = None,
+) -> optax.GradientTransformation:
+    r"""L1 regularization by soft thresholding, last in an optax chain.
+
+    .. math::
+      k \leftarrow \operatorname{sign}(k + u) \max(|k + u| - \eta\lambda,\ 0)
+
+    Coefficients that fall below the threshold become exactly zero; strength 0 leaves
+    the update as it is, to the bit. The notes of :func:`absum` hold here too.
+
+    Args:
+      strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.
+      learning_rate: :math:`\eta` of the steps before, scalar, traced or schedule.
+      mask: a tree of bool or a function from a tree to one; None is
+        :func:`conv_kernels`.
+
+    Returns:
+      The transformation. It keeps a step count only for schedules.
+
+    Raises:
+      ValueError: if strength or learning rate is negative; at init, if the mask
+        selects no leaf; at update, if `params` is None.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp, optax
+      >>> tx = absum_jax.l1(1.0, learning_rate=0.5)
+      >>> params = {"conv": {"kernel": jnp.array([2.0, 0.25]).reshape(1, 1, 1, 2)}}
+      >>> zeros = jax.tree.map(jnp.zeros_like, params)
+      >>> updates, _ = tx.update(zeros, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["conv"]["kernel"].ravel()
+      Array([1.5, 0. ], dtype=float32)
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, eq. 10
+    """
+
+    def update_leaf(
+        p: chex.Array, u: chex.Array, threshold: chex.Numeric
+    ) -> chex.Array:
+        dtype = accumulation_dtype(p, u)
+        limit = jnp.asarray(threshold, dtype)
+        proposed = p.astype(dtype) + u.astype(dtype)
+        shrunk = u.astype(dtype) - jnp.clip(proposed, -limit, limit)
+        # u - (p + u) would miss -p by a rounding error, and the zero with it.
+        zeroed = jnp.where(jnp.abs(proposed) <= limit, -p.astype(dtype), shrunk)
+        return zeroed.astype(u.dtype)
+
+    mask = conv_kernels if mask is None else mask
+    return _proximal(update_leaf, strength, learning_rate, mask)
+
+
+def apply_proximal_updates(
+    params: optax.Params,
+    updates: optax.Updates,
+    prox: Prox,
+    threshold: chex.Numeric,
+    mask: Mask | None = None,
+) -> optax.Params:
+    """Applies updates and then a proximal operator, exact to the bit.
+
+    The counterpart of :func:`optax.apply_updates` for chains without a proximal
+    transformation: parameters become `prox(p + u, threshold)` where the mask is True
+    and `p + u` elsewhere.
+
+    Args:
+      params: the parameters.
+      updates: the updates, of the same structure.
+      prox: `prox(array, threshold) -> array`, such as :func:`prox_absum`.
+      threshold: learning rate times strength, a non-negative scalar, maybe traced.
+      mask: a tree of bool or a function from a tree to one; None is
+        :func:`conv_kernels`.
+
+    Returns:
+      The new parameters, of the dtypes of the old.
+
+    Raises:
+      ValueError: if the threshold is negative or the mask selects no leaf.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> params = {"conv": {"kernel": jnp.ones((2, 1, 1))}}
+      >>> updates = {"conv": {"kernel": jnp.full((2, 1, 1), -0.5)}}
+      >>> new = absum_jax.apply_proximal_updates(
+      ...     params, updates, absum_jax.prox_absum, 0.125
+      ... )
+      >>> new["conv"]["kernel"].ravel()
+      Array([0.375, 0.375], dtype=float32)
+    """
+    validation.check_nonnegative("threshold", threshold)
+    selected = _selecting(conv_kernels if mask is None else mask)(params)
+    moved = optax.apply_updates(params, updates)
+    # The mask may be a prefix of the tree, as in optax.masked.
+    return jax.tree.map(
+        lambda chosen, subtree: (
+            jax.tree.map(lambda leaf: prox(leaf, threshold), subtree)
+            if chosen
+            else subtree
+        ),
+        selected,
+        moved,
+    )

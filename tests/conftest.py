@@ -1,0 +1,24 @@
+"""Configuration of all tests."""
+
+import os
+import pathlib
+
+# XLA compiles slowly on CPU: keep what it compiled for the next run.
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def prepared_tfds() -> pathlib.Path:
+    """A TFDS data_dir with real MNIST, where one lies beside the project."""
+    path = SHARED / "tfds"
+    if not (path / "mnist").is_dir():
+        pytest.skip(f"no prepared TFDS data sets at {path}")
+    return path
