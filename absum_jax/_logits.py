@@ -113,7 +113,8 @@ def check_logits_fn(logits_fn: Any) -> None:
 def check_logits(logits_fn: LogitsFn, x: Any, batch: int) -> int:
     """Returns the number of classes, refusing logits that are not (batch, classes)."""
     images = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
-    logits = jax.eval_shape(logits_fn, images)
+    # A function of its own, as `eval_shape` remembers what it has seen.
+    logits = jax.eval_shape(lambda images: logits_fn(images), images)
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != batch:
         raise ValueError(

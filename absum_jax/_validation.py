@@ -1,7 +1,8 @@
 """Checks of arguments, shared by every public function.
 
 Values are looked at only where they are concrete: inside `jax.jit` and its
-kin a value is not known, and a check of it is skipped.
+kin a value is not known, and a check of it is skipped. A concrete value that a
+traced function closes over is read outside of the trace.
 """
 
 from collections.abc import Sequence
@@ -23,11 +24,21 @@ def is_concrete(value: Any) -> bool:
 
 
 def check_nonnegative(name: str, value: Any) -> None:
-    """Refuses a concrete scalar that is negative, NaN or no real number."""
-    if callable(value) or not is_concrete(value):
+    """Refuses what is no scalar, and a concrete one that is negative, NaN or not real.
+
+    A callable, such as a schedule, passes.
+    """
+    if callable(value):
+        return
+    if getattr(value, "ndim", 0):
+        raise ValueError(f"`{name}` must be a scalar, got shape {value.shape}.")
+    if not is_concrete(value):
         return
     array = np.asarray(value)
-    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+    real = jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(
+        array.dtype, jnp.floating
+    )
+    if array.ndim or not real:
         raise ValueError(f"`{name}` must be a real number, got {value!r}.")
     if not np.all(array >= 0):
         raise ValueError(f"`{name}` must be non-negative, got {value!r}.")
@@ -65,7 +76,7 @@ def check_bounds(bounds: Any) -> tuple[Any, Any]:
         raise ValueError(
             f"`bounds` must be a pair (low, high), got {bounds!r}."
         ) from None
-    if is_concrete(low) and is_concrete(high) and not low < high:
+    if is_concrete(low) and is_concrete(high) and not float(low) < float(high):
         raise ValueError(f"`bounds` must satisfy low < high, got {bounds!r}.")
     return low, high
 
@@ -94,10 +105,11 @@ def check_images(
         )
         raise ValueError(f"`x` must have the axes {axes}, got shape {x.shape}.")
     if bounds is not None and x.size and all(map(is_concrete, (x, *bounds))):
-        low, high = float(jnp.min(x)), float(jnp.max(x))
-        if not (
-            low >= bounds[0] - _RANGE_TOLERANCE and high <= bounds[1] + _RANGE_TOLERANCE
-        ):
+        with jax.ensure_compile_time_eval():
+            low, high = float(jnp.min(x)), float(jnp.max(x))
+        allowed_low = float(bounds[0]) - _RANGE_TOLERANCE
+        allowed_high = float(bounds[1]) + _RANGE_TOLERANCE
+        if not (low >= allowed_low and high <= allowed_high):
             raise ValueError(
                 f"`x` must lie within bounds={bounds}, got values from {low:g} to "
                 f"{high:g}; normalisation belongs inside the model."
@@ -123,7 +135,8 @@ def check_labels(y: Any, x: chex.Array) -> chex.Array:
 def check_label_range(y: chex.Array, classes: int) -> None:
     """Refuses concrete labels that are no index into `classes` logits."""
     if is_concrete(y):
-        low, high = int(jnp.min(y)), int(jnp.max(y))
+        with jax.ensure_compile_time_eval():
+            low, high = int(jnp.min(y)), int(jnp.max(y))
         if low < 0 or high >= classes:
             raise ValueError(
                 f"`y` must lie in 0..{classes - 1}, as `logits_fn` returns {classes} "

@@ -78,6 +78,12 @@ def _count_correct(
     return jax.lax.scan(add, jnp.zeros([], jnp.int32), batches)[0]
 
 
+def _share(count: chex.Array, images: int) -> chex.Array:
+    # XLA would multiply by the rounded reciprocal of a constant, and 48 correct
+    # answers of 60 become 0.8000001.
+    return count / jax.lax.optimization_barrier(jnp.float32(images))
+
+
 @functools.partial(_logits.compiled_with, static_argnames=("batch_size", "top_k"))
 def _accuracy(
     logits_fn: _logits.LogitsFn,
@@ -88,7 +94,7 @@ def _accuracy(
     top_k: int,
 ) -> chex.Array:
     count = _count_correct(logits_fn, _in_batches(x, y, batch_size), top_k)
-    return count / x.shape[0]
+    return _share(count, x.shape[0])
 
 
 @functools.partial(
@@ -118,7 +124,7 @@ def _single_fourier_accuracy(
             top_k,
         )
 
-    return jax.lax.map(count, frequencies) / x.shape[0]
+    return _share(jax.lax.map(count, frequencies), x.shape[0])
 
 
 def _check_evaluation(
@@ -223,9 +229,24 @@ def summarize_frequencies(
 
     Returns:
       The :class:`SingleFourierAccuracy`.
+
+    Raises:
+      ValueError: if there is not one frequency for each accuracy.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> accuracy, frequencies = jnp.array([0.9, 0.2]), jnp.array([[0, 0], [1, 3]])
+      >>> absum_jax.summarize_frequencies(accuracy, frequencies).worst
+      Array([1, 3], dtype=int32)
     """
+    accuracy, frequencies = jnp.asarray(accuracy), jnp.asarray(frequencies)
+    if not accuracy.size or frequencies.shape != (accuracy.size, 2):
+        raise ValueError(
+            "`frequencies` must be one (l, m) pair for each of the entries of "
+            f"`accuracy` of shape {accuracy.shape}, got shape {frequencies.shape}."
+        )
     flat = jnp.ravel(accuracy)
-    worst = jnp.asarray(frequencies)[jnp.argmin(flat)]
+    worst = frequencies[jnp.argmin(flat)]
     return SingleFourierAccuracy(accuracy, flat.mean(), flat.min(), flat.max(), worst)
 
 

@@ -31,8 +31,11 @@ def resolve_spatial_axes(
                 "axes are expected (spatial..., in, out)."
             )
         return tuple(range(ndim - 2))
-    axes = tuple(spatial_axes)
-    resolved = tuple(sorted(axis % ndim for axis in axes if -ndim <= axis < ndim))
+    axes = tuple(spatial_axes) if isinstance(spatial_axes, Sequence) else ()
+    valid = [
+        axis for axis in axes if hasattr(axis, "__index__") and -ndim <= axis < ndim
+    ]
+    resolved = tuple(sorted(axis % ndim for axis in valid))
     if not axes or len(set(resolved)) != len(axes):
         raise ValueError(
             f"`spatial_axes` must be distinct axes of a kernel of shape {tuple(shape)},"

@@ -72,7 +72,8 @@ def _proximal(
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, optax.OptState]:
         if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
+            # optax does not export its message for this; here it raises it itself.
+            optax.keep_params_nonnegative().update(updates, state, None)
         threshold = _at(learning_rate, state) * _at(strength, state)
         updates = jax.tree.map(
             lambda p, u: None if u is None else update_leaf(p, u, threshold),

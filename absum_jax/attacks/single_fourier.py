@@ -5,6 +5,7 @@ from typing import Any
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 from absum_jax import _validation as validation
 from absum_jax import fourier
@@ -15,7 +16,7 @@ SCALES = ("linf", "l2", "coefficient")
 def _check_frequency(name: str, value: Any, size: int) -> None:
     if not validation.is_concrete(value):
         return
-    array = jnp.asarray(value)
+    array = np.asarray(value)
     if array.ndim or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"`{name}` must be an integer scalar, got {value!r}.")
     if not 0 <= int(array) < size:

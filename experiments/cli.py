@@ -1,0 +1,57 @@
+"""Commands and their options."""
+
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from experiments import demo
+from experiments.errors import UsageError
+from experiments.figures import figure1, figure3
+from experiments.tables import table1
+
+_COMMANDS: dict[type, tuple[str, Callable[[Any], list[pathlib.Path]]]] = {
+    demo.DemoOptions: ("demo", demo.run),
+    table1.Table1Options: ("table1", table1.run),
+    figure1.Figure1Options: ("figure1", figure1.run),
+    figure3.Figure3Options: ("figure3", figure3.run),
+}
+
+Options = (
+    Annotated[demo.DemoOptions, tyro.conf.subcommand("demo")]
+    | Annotated[table1.Table1Options, tyro.conf.subcommand("table1")]
+    | Annotated[figure1.Figure1Options, tyro.conf.subcommand("figure1")]
+    | Annotated[figure3.Figure3Options, tyro.conf.subcommand("figure3")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+      arguments: the command line; None is the process's own.
+
+    Returns:
+      The exit code: 0, or 2 for a mistake in the command or missing data.
+    """
+    try:
+        options = tyro.cli(
+            Options,
+            prog="python -m experiments",
+            description="Tables and figures of Absum (Kanai et al., 2020).",
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        _, run = _COMMANDS[type(options)]
+        written = run(options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    for path in written:
+        print(f"wrote {path}")
+    return 0

@@ -1,0 +1,97 @@
+"""A data set in memory, and the parts of it that an experiment uses."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from experiments.errors import UsageError
+
+# The share of the training images that --select-on validation holds out.
+VALIDATION_SHARE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images (N, height, width, channels) uint8 and labels (N,) int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The images at some indices."""
+        return Split(self.images[indices], self.labels[indices])
+
+    def spread(self, examples: int | None, option: str) -> "Split":
+        """A number of images spread evenly over the split; None is all of them.
+
+        Args:
+          examples: how many.
+          option: the command-line option that says so, for the message.
+
+        Raises:
+          UsageError: if there are not as many.
+        """
+        if examples is None:
+            return self
+        if not 1 <= examples <= len(self):
+            raise UsageError(
+                f"{option} must lie in 1..{len(self)}, the images of this data set, "
+                f"got {examples}."
+            )
+        return self.take(_evenly(examples, len(self)))
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the content, which tells two splits apart."""
+        digest = hashlib.sha256(str(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A named data set with its published split."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    # Per-channel mean and standard deviation that the model standardises by, in [0, 1].
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+        return self.train.images.shape[1:]
+
+    def with_validation(self) -> tuple[Split, Split]:
+        """The training images without, and as, a held-out validation split."""
+        held_out = _evenly(round(len(self.train) * VALIDATION_SHARE), len(self.train))
+        kept = np.setdiff1d(np.arange(len(self.train)), held_out)
+        return self.train.take(kept), self.train.take(held_out)
+
+
+def _evenly(examples: int, total: int) -> np.ndarray:
+    return np.arange(examples) * total // examples
+
+
+def channel_statistics(
+    images: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of pixels in [0, 1]."""
+    # From the histogram of the 256 values: exact, and no float copy of the images.
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.bincount(images[..., channel].ravel(), minlength=256)
+        mean = np.average(values, weights=counts)
+        means.append(float(mean))
+        stds.append(float(np.sqrt(np.average((values - mean) ** 2, weights=counts))))
+    return tuple(means), tuple(stds)

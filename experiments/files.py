@@ -1,0 +1,61 @@
+"""Files that are whole or absent, and line files that survive a kill."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import IO, Any
+
+_SCRATCH_SUFFIX = ".partial"
+
+
+def write_atomically(
+    path: pathlib.Path, write: Callable[[IO[bytes]], object]
+) -> pathlib.Path:
+    """Writes a file under a scratch name and renames it once it is on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}{_SCRATCH_SUFFIX}")
+    try:
+        with scratch.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: pathlib.Path, text: str) -> pathlib.Path:
+    """Writes a text file atomically."""
+    return write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
+    """Writes a value as indented JSON, atomically."""
+    return write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads a JSON file."""
+    return json.loads(path.read_text())
+
+
+def append_json_line(path: pathlib.Path, value: Any) -> None:
+    """Appends one line of JSON."""
+    with path.open("a") as stream:
+        stream.write(json.dumps(value) + "\n")
+
+
+def read_json_lines(path: pathlib.Path) -> list[Any]:
+    """Reads a file of JSON lines, leaving out a last line that was cut short."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
+    """Writes a file of JSON lines atomically."""
+    write_text(path, "".join(json.dumps(value) + "\n" for value in values))

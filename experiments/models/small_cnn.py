@@ -1,0 +1,121 @@
+"""The paper's CNN for 28 x 28 images: 21,840 parameters."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from experiments.models.standardize import standardize
+
+Form = Literal["patches", "native"]
+
+# U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for kernels as for biases.
+_kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def _bias_init(fan_in: int) -> nnx.Initializer:
+    limit = fan_in**-0.5
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+def _conv(in_channels: int, out_channels: int, rngs: nnx.Rngs) -> nnx.Conv:
+    bias_init = _bias_init(5 * 5 * in_channels)
+    return nnx.Conv(
+        in_channels, out_channels, (5, 5), padding="VALID",
+        kernel_init=_kernel_init, bias_init=bias_init, rngs=rngs,
+    )  # fmt: skip
+
+
+def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(
+        inputs, outputs,
+        kernel_init=_kernel_init, bias_init=_bias_init(inputs), rngs=rngs,
+    )  # fmt: skip
+
+
+def _patch_conv(conv: nnx.Conv, x: jax.Array) -> jax.Array:
+    """The convolution as one matrix product, on images (channels, h, w, batch).
+
+    Under `vmap` over models a native convolution becomes a grouped one, which is slow;
+    a matrix product becomes a larger matrix product. With the batch as the last axis
+    every slice and every product runs over contiguous memory.
+    """
+    assert conv.bias is not None
+    kernel, bias = conv.kernel[...], conv.bias[...]
+    size = kernel.shape[0]
+    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    patches = jnp.concatenate(
+        [
+            x[:, row : row + height, column : column + width]
+            for row in range(size)
+            for column in range(size)
+        ]
+    )
+    weights = kernel.reshape(-1, kernel.shape[-1])
+    return jnp.tensordot(weights, patches, axes=(0, 0)) + bias[:, None, None, None]
+
+
+def _max_pool(x: jax.Array) -> jax.Array:
+    """Maximum over 2 x 2 squares of axes 1 and 2."""
+    a, height, width, b = x.shape
+    return x.reshape(a, height // 2, 2, width // 2, 2, b).max(axis=(2, 4))
+
+
+class SmallCNN(nnx.Module):
+    """Two 5x5 convolutions, each with max-pooling and ReLU, and two dense layers.
+
+    Args:
+      mean: per-channel mean of the images, subtracted from them.
+      std: per-channel standard deviation, which they are divided by.
+      form: how convolutions are computed. `"patches"` is a matrix product of patches,
+        the fast form under `vmap` over models; `"native"` is `lax.conv`, the form that
+        tracing tools understand. Both have the same parameters and values.
+      rngs: of the initial parameters.
+
+    Source: P, appendix, "MNIST and Fashion-MNIST".
+    """
+
+    def __init__(
+        self,
+        *,
+        mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,),
+        form: Form = "patches",
+        rngs: nnx.Rngs,
+    ):
+        self.mean, self.std, self.form = mean, std, form
+        self.conv1 = _conv(1, 10, rngs)
+        self.conv2 = _conv(10, 20, rngs)
+        self.dense1 = _linear(320, 50, rngs)
+        self.dense2 = _linear(50, 10, rngs)
+        # Axes 1 and 2 are space in either form: whole channels are dropped.
+        self.channel_dropout = nnx.Dropout(0.5, broadcast_dims=(1, 2))
+        self.dropout = nnx.Dropout(0.5)
+
+    def __call__(
+        self, x: jax.Array, *, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits (batch, 10) of images (batch, 28, 28, 1) in [0, 1].
+
+        Dropout acts where the module is in training mode, and then needs the key.
+        """
+        channel_key = dense_key = None
+        if dropout_key is not None:
+            channel_key, dense_key = jax.random.split(dropout_key)
+        x = standardize(x, self.mean, self.std)
+        if self.form == "patches":
+            x = x.transpose(3, 1, 2, 0)
+            x = nnx.relu(_max_pool(_patch_conv(self.conv1, x)))
+            x = self.channel_dropout(_patch_conv(self.conv2, x), rngs=channel_key)
+            x = nnx.relu(_max_pool(x)).transpose(3, 1, 2, 0)
+        else:
+            x = nnx.relu(_max_pool(self.conv1(x)))
+            x = self.channel_dropout(self.conv2(x), rngs=channel_key)
+            x = nnx.relu(_max_pool(x))
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
+        return self.dense2(self.dropout(x, rngs=dense_key))

@@ -1,0 +1,188 @@
+"""The models that a command asks for, trained and attacked."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from experiments.data import DATASETS, DataOptions, Dataset, Split, load
+from experiments.errors import UsageError
+from experiments.evaluation.single_fourier import Evaluation, Robustness, evaluate
+from experiments.models import build
+from experiments.training.config import METHODS, NONE, RunConfig, Setting
+from experiments.training.runs import Run
+from experiments.training.sweep import train_missing
+
+DatasetName = Literal["mnist5k", "mnist", "fashion_mnist"]
+MethodName = Literal["none", "weight_decay", "l1", "absum"]
+
+PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+PUBLISHED_EPOCHS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """What to train and attack."""
+
+    dataset: DatasetName = "mnist5k"
+    """Data set; mnist5k (5,000 MNIST images) ships in a package."""
+
+    methods: tuple[MethodName, ...] = METHODS  # type: ignore[assignment]
+    """Regularization methods."""
+
+    strengths: tuple[float, ...] = PUBLISHED_STRENGTHS
+    """Regularization strengths (lambda) of each method but none."""
+
+    epochs: int = PUBLISHED_EPOCHS
+    """Epochs of training."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Seeds; each trains every method and strength once."""
+
+    train_examples: int | None = None
+    """Training images, spread evenly over the data set; None is all."""
+
+    test_examples: int | None = None
+    """Test images, spread evenly over the data set; None is all."""
+
+    select_on: Literal["test", "validation"] = "test"
+    """Images that choose the strength: the test set, as in the paper, or a tenth of
+    the training set, held out of training."""
+
+    runs_dir: pathlib.Path = pathlib.Path("runs")
+    """Folder of trained models."""
+
+    data: DataOptions = dataclasses.field(default_factory=DataOptions)
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        if self.dataset not in DATASETS:
+            known = ", ".join(DATASETS)
+            raise UsageError(f"--dataset must be one of {known}, got {self.dataset!r}.")
+        if self.epochs < 1:
+            raise UsageError(f"--epochs must be at least 1, got {self.epochs}.")
+        for option in ("methods", "strengths", "seeds"):
+            values = getattr(self, option)
+            if not values:
+                raise UsageError(f"--{option} must name at least one.")
+            if len(set(values)) != len(values):
+                raise UsageError(f"--{option} names one twice: {values}.")
+        unknown = set(self.methods) - set(METHODS)
+        if unknown:
+            raise UsageError(
+                f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
+            )
+        if not all(0 < strength < float("inf") for strength in self.strengths):
+            raise UsageError(
+                f"--strengths must be positive numbers, got {self.strengths}; "
+                "train without regularization with --methods none."
+            )
+        if not all(0 <= seed < 2**31 for seed in self.seeds):
+            raise UsageError(f"--seeds must lie in 0..2147483647, got {self.seeds}.")
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Every method at every strength; none has no strength."""
+        return tuple(
+            Setting(method, strength)
+            for method in self.methods
+            for strength in (self.strengths if method != NONE.method else (0.0,))
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A trained model and what it withstands."""
+
+    run: Run
+    test: Robustness
+    selection: Robustness  # on the images that choose the strength
+
+    @property
+    def lowest_loss(self) -> float:
+        """The lowest training loss of any epoch, without the penalty."""
+        return min(line["train_loss"] for line in self.run.metrics())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The model's settings and numbers, accuracies as fractions."""
+        frequencies = self.test.frequencies
+        return {
+            "method": self.run.config.method,
+            "strength": self.run.config.strength,
+            "seed": self.run.config.seed,
+            "run": str(self.run.config.path),
+            "avg": float(frequencies.mean),
+            "min": float(frequencies.min),
+            "max": float(frequencies.max),
+            "worst": [int(index) for index in frequencies.worst],
+            "clean": self.test.clean,
+            "selection_avg": float(self.selection.frequencies.mean),
+            "lowest_train_loss": self.lowest_loss,
+            "answers_one_class": self.is_constant,
+        }
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the model answers one class whatever it sees."""
+        return self.test.classes_predicted == 1
+
+
+def _splits(
+    options: SweepOptions, dataset: Dataset
+) -> tuple[Split, Split, Split | None]:
+    train, validation = dataset.train, None
+    if options.select_on == "validation":
+        train, validation = dataset.with_validation()
+    return (
+        train.spread(options.train_examples, "--train-examples"),
+        dataset.test.spread(options.test_examples, "--test-examples"),
+        validation,
+    )
+
+
+def run_sweep(
+    options: SweepOptions, settings: Sequence[Setting] | None = None
+) -> list[Outcome]:
+    """Trains what is missing, attacks what is not attacked yet, and returns it all.
+
+    Args:
+      options: what to train and attack, and where it lies.
+      settings: other methods and strengths than the options'.
+
+    Raises:
+      UsageError: if an option does not fit the data set, or the data is not there.
+    """
+    dataset = load(options.dataset, options.data)
+    train, test, validation = _splits(options, dataset)
+    fingerprint = train.fingerprint
+    configs = [
+        RunConfig(
+            dataset=options.dataset,
+            data_fingerprint=fingerprint,
+            train_examples=len(train),
+            validation_examples=len(validation) if validation else 0,
+            method=setting.method,
+            strength=setting.strength,
+            seed=seed,
+            epochs=options.epochs,
+        )
+        for seed in options.seeds
+        for setting in settings or options.settings
+    ]
+    if len(train) < configs[0].batch_size:
+        raise UsageError(
+            f"--train-examples must be at least a batch, {configs[0].batch_size}, "
+            f"got {len(train)}."
+        )
+    classifier = build(configs[0].model, dataset.mean, dataset.std)
+    runs = train_missing(classifier, train, configs, options.runs_dir)
+
+    def attacked(split: Split, name: str) -> list[Robustness]:
+        evaluation = Evaluation(name, len(split), split.fingerprint)
+        return evaluate(classifier, runs, split, evaluation)
+
+    on_test = attacked(test, "test")
+    on_selection = attacked(validation, "validation") if validation else on_test
+    return [
+        Outcome(*outcome) for outcome in zip(runs, on_test, on_selection, strict=True)
+    ]

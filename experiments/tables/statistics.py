@@ -1,0 +1,41 @@
+"""Accuracies over seeds: mean, spread, and the interval that few images leave."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+    """A mean over seeds, its spread, and a binomial interval, all fractions."""
+
+    mean: float
+    std: float | None  # over seeds; None for a single one
+    low: float  # 95 % Wilson interval of the mean over the test images
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], images: int) -> "Statistic":
+        """Summarises one accuracy a seed, each on as many images."""
+        mean = float(np.mean(values))
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(mean, std, *wilson_interval(mean, images))
+
+    def __str__(self) -> str:
+        """In percent, as `98.64` or `98.64 ± 0.05`."""
+        spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
+        return f"{100 * self.mean:.2f}{spread}"
+
+
+def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of a share of successes in independent trials.
+
+    For an accuracy averaged over frequencies it is conservative: a mean over several
+    answers for an image varies less than one answer does.
+    """
+    centre = share + z * z / (2 * images)
+    margin = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    scale = 1 + z * z / images
+    return (centre - margin) / scale, (centre + margin) / scale

@@ -1,0 +1,57 @@
+"""Trees of arrays on disk, through orbax."""
+
+import pathlib
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+
+def checkpointer(folder: pathlib.Path) -> ocp.training.Checkpointer:
+    """A checkpointer that keeps the last two steps of a training run in a folder."""
+    return ocp.training.Checkpointer(
+        folder.resolve(),
+        preservation_policy=ocp.training.preservation_policies.LatestN(2),
+        cleanup_tmp_directories=True,
+    )
+
+
+def latest_step(folder: pathlib.Path) -> int | None:
+    """The last whole step in a checkpointer's folder."""
+    with checkpointer(folder) as opened:
+        return None if opened.latest is None else opened.latest.step
+
+
+def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
+    """Loads one step onto the default device.
+
+    Args:
+      folder: a checkpointer's folder.
+      step: which step.
+      abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
+    """
+    with checkpointer(folder) as opened:
+        return opened.load(step, _on_default_device(abstract))
+
+
+def save_arrays(path: pathlib.Path, tree: Any) -> None:
+    """Writes one tree, whole or not at all."""
+    ocp.save(path.resolve(), tree, overwrite=True)
+
+
+def load_arrays(path: pathlib.Path, abstract: Any) -> Any:
+    """Loads one tree onto the default device, wherever it was saved.
+
+    Args:
+      path: where it was saved.
+      abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
+    """
+    return ocp.load(path.resolve(), _on_default_device(abstract))
+
+
+def _on_default_device(abstract: Any) -> Any:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+    )

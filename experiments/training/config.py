@@ -1,0 +1,56 @@
+"""The configuration of one trained model."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+METHODS = ("none", "weight_decay", "l1", "absum")
+
+
+class Setting(NamedTuple):
+    """A regularization method and its strength (lambda in the paper)."""
+
+    method: str
+    strength: float
+
+
+NONE = Setting("none", 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a trained model but the versions of its software."""
+
+    dataset: str
+    data_fingerprint: str  # of the training images used
+    train_examples: int
+    validation_examples: int  # held out of the training images
+    method: str
+    strength: float
+    seed: int  # of initialisation, order and dropout
+    model: str = "small_cnn"
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    momentum: float = 0.5
+
+    @property
+    def setting(self) -> Setting:
+        """The method and strength."""
+        return Setting(self.method, self.strength)
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The folder of the run below the runs folder, named after all of this."""
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return (
+            pathlib.Path(self.dataset, self.model, self.method, f"{self.strength:g}")
+            / f"seed-{self.seed}-{digest}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, as JSON holds them."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,101 @@
+"""Which sweeps train what is missing, and from which checkpoint each goes on."""
+
+import hashlib
+import itertools
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from experiments import files
+from experiments.training.config import RunConfig, Setting
+
+_MEMBERS = "members.json"
+
+
+class Sweep(NamedTuple):
+    """A rectangle of models that train in one program, seeds by settings."""
+
+    configs: tuple[tuple[RunConfig, ...], ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each row."""
+        return tuple(row[0].seed for row in self.configs)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """The setting of each column."""
+        return tuple(config.setting for config in self.configs[0])
+
+    @property
+    def members(self) -> tuple[RunConfig, ...]:
+        """All models, row by row."""
+        return tuple(itertools.chain.from_iterable(self.configs))
+
+    @property
+    def digest(self) -> str:
+        """A name for the sweep, of its members' folders."""
+        paths = "\n".join(str(config.path) for config in self.members)
+        return hashlib.sha256(paths.encode()).hexdigest()[:12]
+
+
+class Unfinished(NamedTuple):
+    """A sweep that was interrupted after some epochs."""
+
+    folder: pathlib.Path
+    sweep: Sweep
+    epochs: int
+
+
+class Task(NamedTuple):
+    """A sweep to train, and the unfinished one that holds its models so far."""
+
+    sweep: Sweep
+    source: Unfinished | None
+
+
+def save_members(folder: pathlib.Path, sweep: Sweep) -> None:
+    """Writes down which models a sweep's folder holds."""
+    rows = [[config.as_dict() for config in row] for row in sweep.configs]
+    files.write_json(folder / _MEMBERS, rows)
+
+
+def load_members(folder: pathlib.Path) -> Sweep | None:
+    """The models of a sweep's folder; None where it was cut off before naming them."""
+    path = folder / _MEMBERS
+    if not path.exists():
+        return None
+    rows = files.read_json(path)
+    return Sweep(tuple(tuple(RunConfig(**config) for config in row) for row in rows))
+
+
+def rectangles(configs: Iterable[RunConfig]) -> list[Sweep]:
+    """Groups models into rectangles: seeds with the same settings go together."""
+    by_seed: dict[int, list[RunConfig]] = {}
+    for config in configs:
+        by_seed.setdefault(config.seed, []).append(config)
+    by_settings: dict[tuple[Setting, ...], list[tuple[RunConfig, ...]]] = {}
+    for row in by_seed.values():
+        settings = tuple(config.setting for config in row)
+        by_settings.setdefault(settings, []).append(tuple(row))
+    return [Sweep(tuple(rows)) for rows in by_settings.values()]
+
+
+def plan(missing: Sequence[RunConfig], unfinished: Iterable[Unfinished]) -> list[Task]:
+    """Divides missing models into sweeps, each going on from one checkpoint or none.
+
+    Args:
+      missing: the models to train, all alike but for seed and setting.
+      unfinished: interrupted sweeps.
+
+    Returns:
+      The sweeps, those that are furthest first.
+    """
+    tasks = []
+    left = list(missing)
+    for source in sorted(unfinished, key=lambda u: -u.epochs):
+        members = set(source.sweep.members)
+        found = [config for config in left if config in members]
+        left = [config for config in left if config not in members]
+        tasks += [Task(sweep, source) for sweep in rectangles(found)]
+    return tasks + [Task(sweep, None) for sweep in rectangles(left)]

@@ -1,0 +1,97 @@
+"""Trained models on disk: one folder a run, complete once its provenance is there."""
+
+import pathlib
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import files
+from experiments.training import checkpoints
+from experiments.training.config import RunConfig
+
+_PACKAGES = ("absum-jax", "jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def provenance() -> dict[str, Any]:
+    """What made a result: commit, versions, device."""
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(changes) if changes is not None else None,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "backend": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "platform": platform.platform(),
+    }
+
+
+class Run:
+    """The folder of one trained model.
+
+    Args:
+      runs_dir: the folder of all runs.
+      config: the model's configuration, which names its folder.
+    """
+
+    def __init__(self, runs_dir: pathlib.Path, config: RunConfig):
+        self.config = config
+        self.folder = runs_dir / config.path
+        self._metrics = self.folder / "metrics.jsonl"
+        self._checkpoint = self.folder / "checkpoint"
+        self._provenance = self.folder / "provenance.json"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the model is trained to the end; its provenance is written last."""
+        return self._provenance.exists()
+
+    def begin(self, epoch: int) -> None:
+        """Writes the configuration, and forgets metrics from an epoch on."""
+        files.write_json(self.folder / "config.json", self.config.as_dict())
+        files.write_json_lines(self._metrics, self.metrics()[:epoch])
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Appends the metrics of one epoch."""
+        files.append_json_line(self._metrics, line)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The metrics of all epochs so far."""
+        return files.read_json_lines(self._metrics)
+
+    def finish(self, params: Any, provenance: dict[str, Any]) -> None:
+        """Writes the trained parameters, and then the provenance."""
+        checkpoints.save_arrays(self._checkpoint, params)
+        files.write_json(self._provenance, provenance)
+
+    def params(self, abstract: Any) -> Any:
+        """Loads the trained parameters.
+
+        Args:
+          abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
+        """
+        return checkpoints.load_arrays(self._checkpoint, abstract)
+
+
+def stacked_params(runs: Sequence[Run], abstract: Any) -> Any:
+    """The parameters of several runs, stacked along a new first axis."""
+    loaded = [jax.tree.map(np.asarray, run.params(abstract)) for run in runs]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *loaded)
