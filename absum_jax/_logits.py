@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 LogitsFn = Callable[[Any], Any]
 
@@ -41,8 +42,12 @@ def compiled_with(
         arrays: list[Any], *args: Any, structure: Any, rest: Hashable, **static: Any
     ) -> Any:
         constants = iter(rest)  # type: ignore[call-overload]
-        leaves = [next(constants) if leaf is None else leaf for leaf in arrays]
-        return function(jax.tree.unflatten(structure, leaves), *args, **static)
+
+        def whole(arrays: list[Any], *args: Any) -> Any:
+            leaves = [next(constants) if leaf is None else leaf for leaf in arrays]
+            return function(jax.tree.unflatten(structure, leaves), *args, **static)
+
+        return _with_automatic_axes(whole, arrays, *args)
 
     as_data = jax.jit(rebuilt, static_argnames=("structure", "rest", *static_argnames))
 
@@ -53,7 +58,8 @@ def compiled_with(
 
             @functools.partial(jax.jit, static_argnames=static_argnames)
             def anew(*args: Any, **static: Any) -> Any:
-                return function(logits_fn, *args, **static)
+                whole = functools.partial(function, logits_fn, **static)
+                return _with_automatic_axes(whole, *args)
 
             return anew(*args, **static)
         is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
@@ -62,6 +68,20 @@ def compiled_with(
         return as_data(arrays, *args, structure=structure, rest=rest, **static)
 
     return call
+
+
+def _with_automatic_axes(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function, leaving the layout of arrays on explicit mesh axes to XLA.
+
+    Batches of a size that does not divide over the devices have no explicit sharding.
+    """
+    for leaf in jax.tree.leaves(args):
+        mesh = jax.typeof(leaf).sharding.mesh
+        if AxisType.Explicit in mesh.axis_types:
+            replicated = NamedSharding(mesh, PartitionSpec())
+            function = jax.sharding.auto_axes(function, out_sharding=replicated)
+            break
+    return function(*args)
 
 
 def _modules(root: Any) -> list[tuple[str, Any]]:

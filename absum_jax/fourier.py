@@ -96,8 +96,7 @@ def radial_mean(grid: chex.Array) -> chex.Array:
         )
     shape = grid.shape[-2:]
     rings = np.rint(frequency_radius(shape)).astype(int).ravel()
-    # A ring of a very elongated image can be empty; it is left out of no index.
     membership = np.eye(rings.max() + 1)[rings]
-    weights = membership / np.maximum(membership.sum(axis=0), 1)
+    weights = membership / membership.sum(axis=0)
     values = grid.reshape(*grid.shape[:-2], -1)
     return jnp.matmul(values, weights, precision=jax.lax.Precision.HIGHEST)

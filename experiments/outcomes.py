@@ -40,10 +40,10 @@ class SweepOptions:
     """Seeds; each trains every method and strength once."""
 
     train_examples: int | None = None
-    """Training images, spread evenly over the data set; None is all."""
+    """Training images, a fixed choice of that many; None is all."""
 
     test_examples: int | None = None
-    """Test images, spread evenly over the data set; None is all."""
+    """Test images, a fixed choice of that many; None is all."""
 
     select_on: Literal["test", "validation"] = "test"
     """Images that choose the strength: the test set, as in the paper, or a tenth of
@@ -134,8 +134,8 @@ def _splits(
     if options.select_on == "validation":
         train, validation = dataset.with_validation()
     return (
-        train.spread(options.train_examples, "--train-examples"),
-        dataset.test.spread(options.test_examples, "--test-examples"),
+        train.subset(options.train_examples, "--train-examples"),
+        dataset.test.subset(options.test_examples, "--test-examples"),
         validation,
     )
 

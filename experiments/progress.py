@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-_LINES = 10
+_SECONDS_BETWEEN_LINES = 15
 
 
 @contextlib.contextmanager
@@ -26,20 +26,26 @@ def progress(
       A function to call with the number of units done since the last call.
     """
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=title, unit=unit, initial=initial) as bar:
-            yield lambda units: bar.update(units) and None
+        with tqdm(total=total, desc=title, unit=f" {unit}s", initial=initial) as bar:
+
+            def advance(units: int) -> None:
+                bar.update(units)
+
+            yield advance
         return
+
     done, started = initial, time.perf_counter()
-    _line(f"{title}: {total - initial} {unit}s")
+    said = started
 
-    def advance(units: int) -> None:
-        nonlocal done
-        before, done = done, done + units
-        if before * _LINES // total != done * _LINES // total:
-            seconds = time.perf_counter() - started
-            _line(f"{title}: {done} of {total} {unit}s, {seconds:.0f} s")
+    def advance_in_log(units: int) -> None:
+        nonlocal done, said
+        done += units
+        now = time.perf_counter()
+        if done == total or now - said >= _SECONDS_BETWEEN_LINES:
+            said = now
+            _line(f"{title}: {done} of {total} {unit}s, {now - started:.0f} s")
 
-    yield advance
+    yield advance_in_log
 
 
 def _line(text: str) -> None:

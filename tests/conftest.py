@@ -6,11 +6,19 @@ import pathlib
 # XLA compiles slowly on CPU: keep what it compiled for the next run.
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Four virtual devices, for the tests of sharded arrays.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 
-import pytest
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+hypothesis.settings.register_profile(
+    "absum_jax", max_examples=50, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("absum_jax")
 
 SHARED = ROOT.parent / "shared"
 

@@ -26,8 +26,8 @@ class Split:
         """The images at some indices."""
         return Split(self.images[indices], self.labels[indices])
 
-    def spread(self, examples: int | None, option: str) -> "Split":
-        """A number of images spread evenly over the split; None is all of them.
+    def subset(self, examples: int | None, option: str) -> "Split":
+        """A fixed choice of some images, smaller ones within larger; None is all.
 
         Args:
           examples: how many.
@@ -43,7 +43,7 @@ class Split:
                 f"{option} must lie in 1..{len(self)}, the images of this data set, "
                 f"got {examples}."
             )
-        return self.take(_evenly(examples, len(self)))
+        return self.take(_choice(examples, len(self)))
 
     @property
     def fingerprint(self) -> str:
@@ -73,13 +73,14 @@ class Dataset:
 
     def with_validation(self) -> tuple[Split, Split]:
         """The training images without, and as, a held-out validation split."""
-        held_out = _evenly(round(len(self.train) * VALIDATION_SHARE), len(self.train))
+        held_out = _choice(round(len(self.train) * VALIDATION_SHARE), len(self.train))
         kept = np.setdiff1d(np.arange(len(self.train)), held_out)
         return self.train.take(kept), self.train.take(held_out)
 
 
-def _evenly(examples: int, total: int) -> np.ndarray:
-    return np.arange(examples) * total // examples
+def _choice(examples: int, total: int) -> np.ndarray:
+    """Indices in rising order, drawn at random but always the same."""
+    return np.sort(np.random.default_rng(0).permutation(total)[:examples])
 
 
 def channel_statistics(

@@ -49,15 +49,11 @@ def _patch_conv(conv: nnx.Conv, x: jax.Array) -> jax.Array:
     kernel, bias = conv.kernel[...], conv.bias[...]
     size = kernel.shape[0]
     height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
-    patches = jnp.concatenate(
-        [
-            x[:, row : row + height, column : column + width]
-            for row in range(size)
-            for column in range(size)
-        ]
-    )
-    weights = kernel.reshape(-1, kernel.shape[-1])
-    return jnp.tensordot(weights, patches, axes=(0, 0)) + bias[:, None, None, None]
+    # Rows first, then columns: 5 + 5 slices instead of 25.
+    x = jnp.concatenate([x[:, i : i + height] for i in range(size)])
+    x = jnp.concatenate([x[:, :, i : i + width] for i in range(size)])
+    weights = kernel.swapaxes(0, 1).reshape(-1, kernel.shape[-1])
+    return jnp.tensordot(weights, x, axes=(0, 0)) + bias[:, None, None, None]
 
 
 def _max_pool(x: jax.Array) -> jax.Array:

@@ -1,0 +1,33 @@
+"""The examples in the docstrings."""
+
+import doctest
+import importlib
+import pkgutil
+
+import matplotlib.pyplot as plt
+import pytest
+
+import absum_jax
+
+MODULES = [
+    "absum_jax",
+    *(
+        module.name
+        for module in pkgutil.walk_packages(absum_jax.__path__, "absum_jax.")
+    ),
+]
+# Modules without a public function of their own.
+WITHOUT_EXAMPLES = {
+    "absum_jax",
+    "absum_jax._logits",
+    "absum_jax._validation",
+    "absum_jax.attacks",
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    failed, attempted = doctest.testmod(importlib.import_module(name))
+    plt.close("all")
+    assert failed == 0
+    assert (attempted > 0) == (name not in WITHOUT_EXAMPLES)

@@ -1,0 +1,58 @@
+"""plotting.py: what the pictures hold."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import absum_jax
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 7), (28, 28), (3, 6)])
+def test_heatmap_has_each_frequency_at_its_place(shape):
+    height, width = shape
+    grid = np.arange(height * width).reshape(shape)
+    image = absum_jax.plot_frequency_heatmap(grid)
+    shown = image.get_array()
+    left, right, bottom, top = image.get_extent()
+    # Pixels are squares of one cycle per image, the first row at the top.
+    assert (right - left, bottom - top) == (width, height)
+    for row, column in np.ndindex(*shape):
+        l, m = top + row + 0.5, left + column + 0.5  # the centre of the pixel
+        assert shown[row, column] == grid[int(l) % height, int(m) % width]
+        assert (l, m) == (int(l), int(m))
+        assert abs(l) <= height / 2
+        assert abs(m) <= width / 2
+    assert shown[height // 2, width // 2] == grid[0, 0]
+
+
+def test_heatmap_options():
+    image = absum_jax.plot_frequency_heatmap(np.eye(4))
+    assert image.get_clim() == (0, 1)
+    image = absum_jax.plot_frequency_heatmap(np.eye(4), vmin=0.5, cmap="gray")
+    assert image.get_clim() == (0.5, 1)
+    assert image.get_cmap().name == "gray"
+
+
+@pytest.mark.parametrize(
+    "plot", [absum_jax.plot_frequency_heatmap, absum_jax.plot_radial_mean]
+)
+def test_draws_on_given_axes_or_the_current_ones(plot):
+    _, (first, second) = plt.subplots(1, 2)  # the second becomes current
+    assert plot(np.eye(4), ax=first).axes is first
+    assert not second.has_data()
+    assert plot(np.eye(4)).axes is second
+    assert "cycles per image" in first.get_xlabel()
+
+
+def test_radial_mean_line():
+    grid = np.random.default_rng(0).uniform(size=(6, 5))
+    line = absum_jax.plot_radial_mean(grid, label="none", color="black")
+    np.testing.assert_allclose(line.get_ydata(), absum_jax.radial_mean(grid))
+    np.testing.assert_array_equal(line.get_xdata(), np.arange(len(line.get_ydata())))
+    assert (line.get_label(), line.get_color()) == ("none", "black")

@@ -1,0 +1,202 @@
+"""The command line as a user sees it."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import cli, files
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMALL = [
+    *"--dataset mnist5k --train-examples 256 --test-examples 20".split(),
+    *"--strengths 0.1 0.01 --epochs 2".split(),
+]
+
+
+def _mistake(capsys, *arguments):
+    """Runs a command that must fail, and returns what it says."""
+    try:
+        code = cli.main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr()
+    assert code == 2
+    text = " ".join(re.sub("[│|]", " ", said.err + said.out).split())
+    assert "Traceback" not in text
+    assert len(text) < 1500
+    return text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "one of {demo, table1, figure1, figure3}"),
+        ("tabel1", "tabel1"),
+        ("table1 --epohcs 3", "--epohcs"),
+        ("table1 --epochs three", "three"),
+        ("table1 --dataset minst", "minst"),
+        ("table1 --methods sgd", "sgd"),
+        ("table1 --select-on train", "train"),
+        ("table1 --epochs 0", "--epochs must be at least 1, got 0"),
+        ("table1 --strengths -1", "--strengths must be positive numbers"),
+        ("table1 --strengths 0", "--methods none"),
+        ("table1 --strengths inf", "--strengths must be positive numbers"),
+        ("table1 --strengths nan", "--strengths must be positive numbers"),
+        ("table1 --strengths", "--strengths must name at least one"),
+        ("table1 --strengths 1 1", "--strengths names one twice"),
+        ("table1 --seeds -1", "--seeds must lie in 0.."),
+        ("table1 --seeds 1 1", "--seeds names one twice"),
+        ("table1 --methods", "--methods must name at least one"),
+        ("table1 --train-examples 0", "--train-examples must lie in 1..4000"),
+        ("table1 --train-examples 63", "--train-examples must be at least a batch, 64"),
+        ("table1 --test-examples 1001", "--test-examples must lie in 1..1000"),
+        ("table1 --dataset mnist --data-dir no", "mnist is not prepared in no."),
+        ("demo --epochs 0", "--epochs must be at least 1"),
+        ("demo --seeds", "--seeds must name at least one"),
+        ("figure1 --images 11", "--images must lie in 1..10, got 11"),
+        ("figure1 --eps 2", "--eps must lie in 0..1, got 2"),
+        ("figure1 --frequencies 28 0", "--frequencies must lie below 28 and 28"),
+        ("figure3 --results-dir", "results-dir"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_said_shortly(capsys, arguments, message):
+    assert message in _mistake(capsys, *arguments.split())
+
+
+@pytest.mark.parametrize("command", ["demo", "table1", "figure1", "figure3"])
+def test_help_explains_every_option(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--results-dir" in text
+    assert "(default: " in text
+
+
+def test_table1_from_nothing_and_again(tmp_path, capsys):
+    arguments = ["table1", *SMALL, "--runs-dir", str(tmp_path / "runs"),
+                 "--results-dir", str(tmp_path / "results")]  # fmt: skip
+    assert cli.main(arguments) == 0
+    first = capsys.readouterr()
+    assert "training 7 models on mnist5k" in first.err
+    assert "| Absum " in first.out
+    written = [
+        pathlib.Path(line.removeprefix("wrote "))
+        for line in first.out.splitlines()
+        if line.startswith("wrote ")
+    ]
+    folder = tmp_path / "results" / "scaled"
+    assert {path.relative_to(folder).as_posix() for path in written} == {
+        f"{name}/mnist5k.{kind}"
+        for name, kinds in (
+            ("table1", ("json", "csv", "md")),
+            ("figure2", ("png", "pdf")),
+            ("figure4", ("png", "pdf")),
+            ("figure5", ("png", "pdf")),
+        )
+        for kind in kinds
+    }
+    assert all(path.stat().st_size for path in written)
+    document = files.read_json(folder / "table1" / "mnist5k.json")
+    assert len(document["models"]) == 7
+
+    assert cli.main(arguments) == 0
+    second = capsys.readouterr()
+    assert "7 of 7 models are trained already" in second.out
+    assert second.err == ""
+    assert (
+        files.read_json(folder / "table1" / "mnist5k.json")["models"]
+        == document["models"]
+    )
+
+
+def test_validation_selects(tmp_path, capsys):
+    assert cli.main(
+        ["table1", *SMALL, "--methods", "l1", "--epochs", "1", "--select-on", "validation",
+         "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)]
+    ) == 0  # fmt: skip
+    said = capsys.readouterr()
+    assert "on 400 images" in said.err
+    assert "best Avg. on the validation images" in said.out
+
+
+def test_demo_in_small(tmp_path, capsys, monkeypatch):
+    from experiments import demo
+
+    run_sweep = demo.run_sweep
+    monkeypatch.setattr(
+        demo, "run_sweep",
+        lambda options, settings: run_sweep(
+            demo.dataclasses.replace(options, train_examples=128, test_examples=10),
+            settings,
+        ),
+    )  # fmt: skip
+    assert cli.main(
+        ["demo", "--epochs", "1", "--runs-dir", str(tmp_path / "runs"),
+         "--results-dir", str(tmp_path / "demo")]
+    ) == 0  # fmt: skip
+    said = capsys.readouterr().out
+    for name in ("no regularization", "weight decay", "L1", "Absum"):
+        assert f"| {name}" in said
+    assert (tmp_path / "demo" / "heatmaps.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", ["figure1", "figure3"])
+def test_figures(tmp_path, capsys, command):
+    assert cli.main([command, "--results-dir", str(tmp_path)]) == 0
+    assert len(list((tmp_path / command).iterdir())) == 2
+
+
+def _table1(folder, *more):
+    command = [
+        sys.executable, "-m", "experiments", "table1", *SMALL, "--epochs", "8",
+        "--methods", "none", "absum", "--runs-dir", str(folder / "runs"),
+        "--results-dir", str(folder / "results"), *more,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+
+
+def _numbers(folder):
+    document = files.read_json(
+        folder / "results" / "scaled" / "table1" / "mnist5k.json"
+    )
+    losses = {
+        str(path.parent.relative_to(folder)): files.read_json_lines(path)
+        for path in sorted((folder / "runs").rglob("metrics.jsonl"))
+    }
+    return json.dumps([document["rows"], document["models"], losses])
+
+
+@pytest.mark.parametrize("lines", [3])
+def test_killed_training_ends_with_the_same_numbers(tmp_path, lines):
+    whole = _table1(tmp_path / "whole")
+    output, _ = whole.communicate(timeout=240)
+    assert whole.returncode == 0, output
+
+    killed = _table1(tmp_path / "killed")
+    deadline = time.monotonic() + 240
+    metrics = []
+    while len(metrics) < lines:
+        assert killed.poll() is None, killed.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+        found = list((tmp_path / "killed").rglob("metrics.jsonl"))
+        metrics = files.read_json_lines(found[0]) if found else []
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert len(metrics) < 8
+
+    resumed = _table1(tmp_path / "killed")
+    output, _ = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, output
+    assert _numbers(tmp_path / "killed") == _numbers(tmp_path / "whole")

@@ -1,0 +1,36 @@
+"""Files that are whole or absent."""
+
+import pytest
+
+from experiments import files
+
+
+def test_write_leaves_no_scratch_file(tmp_path):
+    files.write_json(tmp_path / "deep" / "a.json", {"x": 1})
+    assert files.read_json(tmp_path / "deep" / "a.json") == {"x": 1}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.json"]
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    path = files.write_text(tmp_path / "a.txt", "old")
+
+    def fail(stream):
+        stream.write(b"half")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        files.write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_lines_survive_a_torn_last_line(tmp_path):
+    path = tmp_path / "m.jsonl"
+    assert files.read_json_lines(path) == []
+    files.append_json_line(path, {"epoch": 1})
+    files.append_json_line(path, {"epoch": 2})
+    path.write_text(path.read_text() + '{"epo')
+    assert files.read_json_lines(path) == [{"epoch": 1}, {"epoch": 2}]
+    files.write_json_lines(path, files.read_json_lines(path))
+    files.append_json_line(path, {"epoch": 3})
+    assert [line["epoch"] for line in files.read_json_lines(path)] == [1, 2, 3]

@@ -1,0 +1,102 @@
+"""The small CNN: its size, its two forms, its dropout, its initial parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.models import build
+from experiments.models.small_cnn import SmallCNN
+
+
+def _images(examples=4, seed=0):
+    return jax.random.uniform(jax.random.key(seed), (examples, 28, 28, 1))
+
+
+def test_parameter_count(classifier):
+    # 260 + 5,020 + 16,050 + 510, as published: 21,840.
+    params = classifier.init(jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 21_840
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_both_forms_compute_the_same(seed):
+    models = [
+        SmallCNN(mean=(0.2,), std=(0.5,), form=form, rngs=nnx.Rngs(seed))
+        for form in ("patches", "native")
+    ]
+    logits = [nnx.view(model, deterministic=True)(_images()) for model in models]
+    np.testing.assert_allclose(*logits, atol=2e-6)
+
+
+def test_forward_pass_matches_numpy():
+    model = SmallCNN(mean=(0.2,), std=(0.5,), rngs=nnx.Rngs(0))
+    p = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float64),
+        nnx.to_pure_dict(nnx.state(model, nnx.Param)),
+    )
+    x = (np.asarray(_images(), np.float64) - 0.2) / 0.5
+    for name in ("conv1", "conv2"):
+        kernel = p[name]["kernel"]
+        windows = np.lib.stride_tricks.sliding_window_view(x, (5, 5), axis=(1, 2))
+        x = np.einsum("bhwiyx,yxio->bhwo", windows, kernel) + p[name]["bias"]
+        b, h, w, c = x.shape
+        x = np.maximum(x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4)), 0)
+    x = x.reshape(len(x), -1)
+    x = np.maximum(x @ p["dense1"]["kernel"] + p["dense1"]["bias"], 0)
+    expected = x @ p["dense2"]["kernel"] + p["dense2"]["bias"]
+    logits = nnx.view(model, deterministic=True)(_images())
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_initial_parameters_are_uniform_with_torch_limits(classifier):
+    params = jax.jit(jax.vmap(classifier.init))(jax.random.split(jax.random.key(0), 50))
+    for name, fan_in in (
+        ("conv1", 25),
+        ("conv2", 250),
+        ("dense1", 320),
+        ("dense2", 50),
+    ):
+        for leaf in params[name].values():
+            limit = fan_in**-0.5
+            assert jnp.abs(leaf).max() <= limit
+            # A uniform variable's standard deviation is limit / sqrt(3).
+            assert leaf.std() == pytest.approx(limit / 3**0.5, rel=0.1)
+
+
+def test_dropout_drops_whole_channels_and_scales():
+    model = SmallCNN(rngs=nnx.Rngs(0))
+    ones = jnp.ones((20, 8, 8, 64))
+    dropped = model.channel_dropout(ones, rngs=jax.random.key(0))
+    values = np.unique(np.asarray(dropped))
+    assert values.tolist() == [0.0, 2.0]
+    spread = np.asarray(dropped).max(axis=(1, 2)) - np.asarray(dropped).min(axis=(1, 2))
+    assert (spread == 0).all()
+    assert (np.asarray(dropped).max(axis=(1, 2)) == 0).mean() == pytest.approx(
+        0.5, abs=0.1
+    )
+
+
+def test_dropout_acts_in_training_alone(classifier):
+    params = classifier.init(jax.random.key(0))
+    x = _images()
+    one, two = (classifier.train_logits(params, x, jax.random.key(k)) for k in (0, 1))
+    assert not np.allclose(one, two)
+    again = classifier.train_logits(params, x, jax.random.key(0))
+    np.testing.assert_array_equal(one, again)
+    assert not np.allclose(one, classifier.logits(params, x))
+
+
+def test_vmapped_models_equal_single_ones(classifier):
+    params = jax.jit(jax.vmap(classifier.init))(jax.random.split(jax.random.key(0), 3))
+    together = jax.jit(jax.vmap(classifier.logits, (0, None)))(params, _images())
+    for i in range(3):
+        alone = classifier.logits(
+            jax.tree.map(lambda leaf, i=i: leaf[i], params), _images()
+        )
+        np.testing.assert_allclose(together[i], alone, atol=2e-6)
+
+
+def test_the_same_classifier_is_built_once():
+    assert build("small_cnn", (0.1,), (0.2,)) is build("small_cnn", (0.1,), (0.2,))

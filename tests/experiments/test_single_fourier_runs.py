@@ -1,0 +1,98 @@
+"""The attack on trained runs: the library's numbers, kept row by row."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import absum_jax
+from experiments import files
+from experiments.data import Split
+from experiments.evaluation import single_fourier
+from experiments.evaluation.single_fourier import Evaluation, Robustness, evaluate
+from experiments.training.config import Setting
+from experiments.training.runs import Run
+
+
+@pytest.fixture
+def data(noise) -> Split:
+    return noise.take(np.arange(12))
+
+
+@pytest.fixture
+def evaluation(data) -> Evaluation:
+    return Evaluation("test", len(data), data.fingerprint)
+
+
+@pytest.fixture
+def runs(classifier, make_config, tmp_path) -> list[Run]:
+    """Two models that are trained by saying so; the second answers one class."""
+    runs = []
+    for seed in (0, 1):
+        run = Run(tmp_path, make_config(Setting("absum", 0.1), seed))
+        run.begin(0)
+        params = classifier.init(jax.random.key(seed))
+        if seed == 1:
+            params["dense2"]["bias"] += 100.0 * jnp.eye(10)[3]
+        run.finish(params, {})
+        runs.append(run)
+    return runs
+
+
+def test_results_are_the_librarys(classifier, runs, data, evaluation):
+    x, y = jnp.asarray(data.images / np.float32(255)), jnp.asarray(data.labels)
+    results = evaluate(classifier, runs, data, evaluation)
+    shapes = jax.eval_shape(classifier.init, jax.random.key(0))
+    for run, result in zip(runs, results, strict=True):
+        logits_fn = jax.tree_util.Partial(classifier.logits, run.params(shapes))
+        expected = absum_jax.single_fourier_accuracy(logits_fn, x, y, 80 / 255)
+        np.testing.assert_allclose(result.grid, expected.accuracy, atol=1e-6)
+        assert result.clean == pytest.approx(absum_jax.accuracy(logits_fn, x, y))
+        assert result.frequencies.mean == pytest.approx(expected.mean)
+        assert result.frequencies.worst.tolist() == expected.worst.tolist()
+        predicted = np.unique(np.argmax(logits_fn(x), axis=-1))
+        assert result.classes_predicted == len(predicted)
+    assert results[1].classes_predicted == 1
+
+
+def test_rows_on_disk_are_not_computed_again(
+    classifier, runs, data, evaluation, monkeypatch
+):
+    results = evaluate(classifier, runs, data, evaluation)
+    path = runs[0].folder / evaluation.name
+    lines = path.read_text().splitlines(keepends=True)
+    # A kill in the middle of the third row: two whole rows and a piece of one.
+    path.write_text("".join(lines[:4]) + lines[4][:9])
+    asked = []
+    attacked = single_fourier._attacked
+
+    def recording(classifier, params, x, y, eps, frequencies, **static):
+        asked.append((int(frequencies[0, 0]), jax.tree.leaves(params)[0].shape[0]))
+        return attacked(classifier, params, x, y, eps, frequencies, **static)
+
+    monkeypatch.setattr(single_fourier, "_attacked", recording)
+    again = evaluate(classifier, runs, data, evaluation)
+    assert asked == [(l, 1) for l in range(2, 28)]
+    for one, two in zip(results, again, strict=True):
+        np.testing.assert_array_equal(one.grid, two.grid)
+        assert one.clean == two.clean
+    assert len(files.read_json_lines(path)) == 2 + 28
+
+
+def test_other_images_are_another_evaluation(data, evaluation):
+    names = {
+        evaluation.name,
+        Evaluation("validation", len(data), data.fingerprint).name,
+        Evaluation("test", len(data), "other").name,
+        Evaluation("test", len(data), data.fingerprint, eps=0.1).name,
+        Evaluation("test", len(data), data.fingerprint, scale="l2").name,
+    }
+    assert len(names) == 5
+
+
+def test_frequencies_of_a_grid():
+    grid = np.array([[0.5, 1.0], [0.25, 0.75]])
+    frequencies = Robustness(4, 1.0, 2, grid).frequencies
+    assert float(frequencies.mean) == 0.625
+    assert (float(frequencies.min), float(frequencies.max)) == (0.25, 1.0)
+    assert frequencies.worst.tolist() == [1, 0]

@@ -1,0 +1,176 @@
+"""Table 1: selection, statistics, and what is printed and written."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from experiments import files
+from experiments.evaluation.single_fourier import Robustness
+from experiments.outcomes import Outcome, SweepOptions
+from experiments.paper import TABLE1
+from experiments.tables.markdown import aligned
+from experiments.tables.selection import select
+from experiments.tables.statistics import Statistic, wilson_interval
+from experiments.tables.table1 import Table1
+from experiments.training.config import NONE, Setting
+from experiments.training.runs import Run
+
+
+@pytest.fixture
+def outcome(make_config, tmp_path):
+    """Makes an outcome with a grid whose mean and minimum are told."""
+
+    def make(method, strength, seed, avg, minimum, classes=10, selection=None):
+        def robustness(mean):
+            grid = np.full((28, 28), (784 * mean - minimum) / 783)
+            grid[1, 0] = minimum
+            return Robustness(1000, 0.99, classes, grid)
+
+        run = Run(tmp_path, make_config(Setting(method, strength), seed))
+        run.begin(0)
+        run.log({"epoch": 1, "train_loss": 2.0})
+        run.log({"epoch": 2, "train_loss": 0.5})
+        run.log({"epoch": 3, "train_loss": 0.75})
+        test = robustness(avg)
+        return Outcome(run, test, test if selection is None else robustness(selection))
+
+    return make
+
+
+def test_the_strength_with_the_best_mean_over_seeds_is_chosen(outcome):
+    outcomes = [
+        outcome("l1", 0.1, 0, 0.95, 0.5),
+        outcome("l1", 0.1, 1, 0.60, 0.5),
+        outcome("l1", 0.01, 0, 0.80, 0.2),
+        outcome("l1", 0.01, 1, 0.82, 0.2),
+        outcome("none", 0.0, 0, 0.5, 0.1),
+    ]
+    chosen, constant = select(outcomes)
+    assert chosen == {"l1": Setting("l1", 0.01), "none": NONE}
+    assert constant == []
+
+
+def test_a_strength_with_a_model_of_one_class_is_left_out(outcome):
+    outcomes = [
+        outcome("l1", 10.0, 0, 0.99, 0.9, classes=1),
+        outcome("l1", 10.0, 1, 0.99, 0.9),
+        outcome("l1", 0.1, 0, 0.5, 0.1),
+        outcome("absum", 10.0, 0, 0.2, 0.1, classes=1),
+    ]
+    chosen, constant = select(outcomes)
+    assert chosen == {"l1": Setting("l1", 0.1)}
+    assert constant == [outcomes[0], outcomes[3]]
+
+
+def test_validation_chooses_and_test_is_reported(outcome):
+    outcomes = [
+        outcome("absum", 0.1, 0, 0.9, 0.5, selection=0.6),
+        outcome("absum", 0.2, 0, 0.7, 0.4, selection=0.8),
+    ]
+    table = Table1.of(
+        SweepOptions(methods=("absum",), select_on="validation"), outcomes
+    )
+    assert table.rows[0].setting.strength == 0.2
+    assert table.rows[0].avg.mean == pytest.approx(0.7)
+    assert "best Avg. on the validation images" in table.markdown()
+
+
+@pytest.mark.parametrize(
+    ("successes", "images"), [(0, 10), (7, 10), (10, 10), (981, 1000)]
+)
+def test_wilson_interval_matches_scipy(successes, images):
+    expected = binomtest(successes, images).proportion_ci(0.95, method="wilson")
+    # scipy's z is 1.95996...
+    assert wilson_interval(successes / images, images) == pytest.approx(
+        expected, abs=1e-4
+    )
+
+
+def test_statistic():
+    statistic = Statistic.of([0.5, 0.7], 100)
+    assert statistic.mean == pytest.approx(0.6)
+    assert statistic.std == pytest.approx(np.std([0.5, 0.7], ddof=1))
+    assert str(statistic) == "60.00 ± 14.14"
+    assert str(Statistic.of([0.98764], 100)) == "98.76"
+    assert Statistic.of([0.5], 100).std is None
+
+
+def test_markdown_lines_up():
+    lines = aligned(("a", "b"), [("x", "1.0"), ("long", "22.00")])
+    assert lines == ["| a    |     b |", "| ---- | ----: |", "| x    |   1.0 |",
+                     "| long | 22.00 |"]  # fmt: skip
+
+
+def test_published_numbers_stand_beside(outcome, tmp_path):
+    outcomes = [
+        outcome("none", 0.0, 0, 0.95, 0.8),
+        outcome("absum", 0.01, 0, 0.98, 0.9),
+        outcome("l1", 10.0, 0, 0.1, 0.1, classes=1),
+    ]
+    options = SweepOptions(dataset="mnist", methods=("none", "absum", "l1"))
+    table = Table1.of(options, outcomes)
+    text = table.markdown()
+    assert text.startswith("## Table 1, MNIST\n")
+    absum = next(line for line in text.splitlines() if line.startswith("| Absum"))
+    for cell in ("98.00 (98.64)", "90.00 (94.76)", "99.00 (99.14)", "0.01 (0.01)"):
+        assert cell in absum
+    none = next(line for line in text.splitlines() if line.startswith("| no reg"))
+    assert "(" not in none
+    assert "Left out, as they answer one class: L1 10 (seed 0)." in text
+
+    json_path, csv_path, md_path = table.write(tmp_path, outcomes)
+    assert json_path == tmp_path / "table1" / "mnist.json"
+    document = files.read_json(json_path)
+    assert document["rows"][1]["avg_mean"] == pytest.approx(0.98)
+    assert document["rows"][1]["paper_avg"] == 98.64
+    assert [model["answers_one_class"] for model in document["models"]] == [0, 0, 1]
+    assert document["models"][0]["lowest_train_loss"] == 0.5
+    assert document["models"][0]["worst"] == [1, 0]
+    assert document["provenance"]["device"]
+    with csv_path.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["method"] for row in rows] == ["none", "absum"]
+    assert float(rows[1]["min_mean"]) == pytest.approx(0.9)
+    assert md_path.read_text() == text + "\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"epochs": 2}, "2 of 100 epochs"),
+        ({"train_examples": 500}, "500 training images"),
+        ({"test_examples": 50}, "50 test images"),
+        ({"dataset": "mnist5k"}, "a small data set"),
+    ],
+)
+def test_a_smaller_run_says_so_and_lies_apart(outcome, changes, part):
+    options = dataclasses.replace(SweepOptions(dataset="mnist"), **changes)
+    table = Table1.of(options, [outcome("none", 0.0, 0, 0.95, 0.8)])
+    assert f"scaled down: {part}" in table.title
+    assert table.folder.parts == ("scaled",)
+
+
+def test_published_numbers_are_the_papers():
+    # Read off P, Table 1, the rows of MNIST and FMNIST, a second time: Avg., Min., CLN
+    # of Absum, WD and L1.
+    rows = {
+        "mnist": (98.64, 98.59, 98.48, 94.76, 86.84, 78.01, 99.14, 99.10, 99.18),
+        "fashion_mnist": (
+            83.11,
+            83.09,
+            82.49,
+            60.12,
+            47.57,
+            58.38,
+            88.46,
+            86.99,
+            87.05,
+        ),
+    }
+    for dataset, numbers in rows.items():
+        published = [TABLE1[dataset][m] for m in ("absum", "weight_decay", "l1")]
+        columns = [(cell.avg, cell.min, cell.clean) for cell in published]
+        assert np.transpose(columns).ravel().tolist() == list(numbers)

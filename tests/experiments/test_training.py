@@ -1,0 +1,305 @@
+"""Training: a sweep is what its models would be alone, and survives interruption."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import absum_jax
+from experiments import files
+from experiments.training import plan, step, sweep
+from experiments.training.config import NONE, Setting
+from experiments.training.runs import Run
+
+ABSUM = Setting("absum", 0.05)
+WEIGHT_DECAY = Setting("weight_decay", 0.1)
+L1 = Setting("l1", 0.03)
+ALL = (NONE, WEIGHT_DECAY, L1, ABSUM)
+
+
+def _epochs(classifier, data, settings, seeds=(0,), epochs=1, batch_size=32):
+    h = step.hyperparameters(settings, 0.05, 0.5)
+    seeds = jnp.array(seeds)
+    state = step.init_sweep(classifier, seeds, h)
+    history = []
+    for epoch in range(epochs):
+        state, metrics = step.train_epoch(
+            classifier, state, seeds, h, jnp.asarray(data.images),
+            jnp.asarray(data.labels), jnp.asarray(epoch), batch_size=batch_size,
+        )  # fmt: skip
+        history.append(metrics)
+    return state, history
+
+
+def _kernels(params):
+    return [params[name]["kernel"] for name in ("conv1", "conv2")]
+
+
+def test_a_sweep_equals_its_models_alone(classifier, noise):
+    together, metrics = _epochs(classifier, noise, ALL, seeds=(3, 4))
+    for j, setting in enumerate(ALL):
+        alone, own = _epochs(classifier, noise, (setting,), seeds=(4,))
+        for a, b in zip(
+            jax.tree.leaves(together.params), jax.tree.leaves(alone.params), strict=True
+        ):
+            np.testing.assert_allclose(a[1, j], b[0, 0], atol=1e-5)
+        np.testing.assert_allclose(metrics[0].loss[1, j], own[0].loss[0, 0], rtol=1e-4)
+
+
+def test_every_method_changes_the_model_and_no_two_alike(classifier, noise):
+    state, _ = _epochs(classifier, noise, ALL)
+    kernels = np.asarray(state.params["conv2"]["kernel"][0])
+    for i in range(len(ALL)):
+        for j in range(i):
+            assert np.abs(kernels[i] - kernels[j]).max() > 1e-4
+
+
+def test_strength_zero_is_no_regularization_to_the_bit(classifier, noise):
+    zero = tuple(Setting(s.method, 0.0) for s in ALL)
+    state, _ = _epochs(classifier, noise, zero)
+    for leaf in jax.tree.leaves(state.params):
+        for j in range(1, len(ALL)):
+            np.testing.assert_array_equal(leaf[0, j], leaf[0, 0])
+
+
+def test_seeds_differ_in_initialisation_and_order(classifier, noise):
+    state, metrics = _epochs(classifier, noise, (NONE,), seeds=(0, 1))
+    kernel = state.params["dense1"]["kernel"]
+    assert jnp.abs(kernel[0] - kernel[1]).max() > 0.01
+    assert metrics[0].loss[0, 0] != metrics[0].loss[1, 0]
+
+
+@pytest.mark.parametrize("setting", ALL, ids=lambda s: s.method)
+def test_one_step_is_the_documented_chain(classifier, noise, setting):
+    strength = setting.strength
+    regularizer = {
+        "none": optax.identity(),
+        "weight_decay": optax.identity(),
+        "l1": absum_jax.l1(strength, learning_rate=0.1),
+        "absum": absum_jax.absum(strength, learning_rate=0.1),
+    }[setting.method]
+    decay = strength if setting.method == "weight_decay" else 0.0
+    tx = optax.chain(
+        optax.add_decayed_weights(decay, mask=absum_jax.conv_kernels),
+        optax.sgd(0.1, momentum=0.5),
+        regularizer,
+    )
+    h = jax.tree.map(lambda leaf: leaf[0], step.hyperparameters((setting,), 0.1, 0.5))
+    x, y = noise.images[:8] / np.float32(255), noise.labels[:8]
+    params = classifier.init(jax.random.key(0))
+    key = jax.random.key(1)
+    state = step.TrainState(params, step.optimizer(h).init(params))
+    expected, optimizer_state = params, tx.init(params)
+    for _ in range(2):
+        state, _ = step.train_step(classifier, state, h, x, y, key)
+
+        def loss(p):
+            logits = classifier.train_logits(p, x, key)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        updates, optimizer_state = tx.update(
+            jax.grad(loss)(expected), optimizer_state, expected
+        )
+        expected = optax.apply_updates(expected, updates)
+    for a, b in zip(
+        jax.tree.leaves(state.params), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_each_epoch_visits_every_image_once_in_a_new_order(noise):
+    """Learns nothing but which images came: the model returns image identities."""
+    seen = []
+
+    class Recorder:
+        """A classifier whose loss is a function of the batch alone."""
+
+        @staticmethod
+        def init(key):
+            return {"conv": {"kernel": jnp.zeros((1, 1, 1, 1))}}
+
+        @staticmethod
+        def train_logits(params, x, key):
+            jax.debug.callback(
+                lambda i: seen.extend(np.asarray(i).tolist()), x[:, 0, 0, 0]
+            )
+            return jnp.zeros((x.shape[0], 2)) + 0 * params["conv"]["kernel"].sum()
+
+    data = dataclasses.replace(
+        noise,
+        images=np.broadcast_to(
+            np.arange(96, dtype=np.uint8)[:, None, None, None], (96, 2, 2, 1)
+        ),
+        labels=np.zeros(96, np.int32),
+    )
+    _epochs(Recorder, data, (NONE,), epochs=2)
+    jax.effects_barrier()
+    # The backward pass may call a second time; consecutive repeats are the same batch.
+    order = [round(255 * value) for value in seen]
+    assert sorted(set(order)) == list(range(96))
+    first, second = order[: len(order) // 2], order[len(order) // 2 :]
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+def test_a_new_strength_compiles_nothing(classifier, noise):
+    _epochs(classifier, noise, ALL)
+    before = step.train_epoch._cache_size(), step.init_sweep._cache_size()
+    _epochs(classifier, noise, (NONE, Setting("absum", 7.0), Setting("l1", 0.7), NONE))
+    assert (step.train_epoch._cache_size(), step.init_sweep._cache_size()) == before
+
+
+def _train(classifier, noise, configs, runs_dir):
+    runs = sweep.train_missing(classifier, noise, configs, runs_dir)
+    shapes = jax.eval_shape(classifier.init, jax.random.key(0))
+    return [(run.metrics(), run.params(shapes)) for run in runs]
+
+
+def _assert_same(one, two, **tolerance):
+    for (metrics_a, params_a), (metrics_b, params_b) in zip(one, two, strict=True):
+        assert len(metrics_a) == len(metrics_b)
+        for a, b in zip(metrics_a, metrics_b, strict=True):
+            assert a == (pytest.approx(b, **tolerance) if tolerance else b)
+        for a, b in zip(
+            jax.tree.leaves(params_a), jax.tree.leaves(params_b), strict=True
+        ):
+            if tolerance:
+                np.testing.assert_allclose(a, b, atol=1e-5)
+            else:
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Makes training stop before an epoch, once."""
+
+    def stop_before(epoch):
+        train_epoch = step.train_epoch
+
+        def stopping(*args, **kwargs):
+            if int(args[6]) == epoch:
+                monkeypatch.setattr(step, "train_epoch", train_epoch)
+                raise KeyboardInterrupt
+            return train_epoch(*args, **kwargs)
+
+        monkeypatch.setattr(step, "train_epoch", stopping)
+
+    return stop_before
+
+
+def test_an_interrupted_sweep_ends_as_if_never_interrupted(
+    classifier, noise, make_config, tmp_path, interrupted
+):
+    configs = [
+        make_config(setting, seed) for seed in (0, 1) for setting in (NONE, ABSUM)
+    ]
+    whole = _train(classifier, noise, configs, tmp_path / "whole")
+    interrupted(2)
+    with pytest.raises(KeyboardInterrupt):
+        _train(classifier, noise, configs, tmp_path / "cut")
+    run = Run(tmp_path / "cut", configs[0])
+    assert not run.is_complete
+    assert len(run.metrics()) == 2
+    # A metric that is ahead of the checkpoint, as a kill between the two would leave.
+    run.log({"epoch": 3, "train_loss": -1.0, "train_accuracy": -1.0})
+    resumed = _train(classifier, noise, configs, tmp_path / "cut")
+    _assert_same(resumed, whole)
+    assert not list(
+        (tmp_path / "cut" / "noise" / "small_cnn" / "in-progress").iterdir()
+    )
+
+
+def test_part_of_an_interrupted_sweep_goes_on(
+    classifier, noise, make_config, tmp_path, interrupted
+):
+    configs = [
+        make_config(setting, seed) for seed in (0, 1) for setting in (NONE, ABSUM)
+    ]
+    whole = _train(classifier, noise, configs, tmp_path / "whole")
+    interrupted(2)
+    with pytest.raises(KeyboardInterrupt):
+        _train(classifier, noise, configs, tmp_path / "cut")
+    # Any use of the first epochs would fail here.
+    interrupted(0)
+    part = _train(classifier, noise, [configs[3]], tmp_path / "cut")
+    _assert_same(part, [whole[3]], rel=1e-4)
+    rest = _train(classifier, noise, configs, tmp_path / "cut")
+    _assert_same(rest, whole, rel=1e-4)
+    assert not list(
+        (tmp_path / "cut" / "noise" / "small_cnn" / "in-progress").iterdir()
+    )
+
+
+def test_what_is_trained_is_not_trained_again(
+    classifier, noise, make_config, tmp_path, interrupted, capsys
+):
+    configs = [make_config(NONE), make_config(ABSUM)]
+    first = _train(classifier, noise, configs[:1], tmp_path)
+    both = _train(classifier, noise, configs, tmp_path)
+    _assert_same(both[:1], first)
+    assert "1 of 2 models are trained already" in capsys.readouterr().out
+    interrupted(0)
+    _train(classifier, noise, configs, tmp_path)
+
+
+def test_a_run_describes_itself(classifier, noise, make_config, tmp_path):
+    config = make_config(ABSUM, seed=5)
+    sweep.train_missing(classifier, noise, [config], tmp_path)
+    folder = tmp_path / config.path
+    assert folder.relative_to(tmp_path).parts[:4] == (
+        "noise",
+        "small_cnn",
+        "absum",
+        "0.05",
+    )
+    assert folder.name.startswith("seed-5-")
+    assert files.read_json(folder / "config.json") == config.as_dict()
+    provenance = files.read_json(folder / "provenance.json")
+    assert provenance["packages"]["jax"] == jax.__version__
+    assert provenance["device"]
+    assert provenance["seconds"] > 0
+    epochs = [line["epoch"] for line in files.read_json_lines(folder / "metrics.jsonl")]
+    assert epochs == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 4},
+        {"train_examples": 95},
+        {"validation_examples": 1},
+        {"batch_size": 16},
+        {"learning_rate": 0.02},
+        {"momentum": 0.6},
+        {"data_fingerprint": "other"},
+    ],
+    ids=str,
+)
+def test_every_part_of_a_configuration_names_another_folder(make_config, change):
+    assert make_config(**change).path != make_config().path
+
+
+def test_rectangles_keep_seeds_with_equal_settings_together(make_config):
+    configs = [
+        make_config(setting, seed)
+        for seed, settings in ((0, (NONE, ABSUM)), (1, (ABSUM,)), (2, (NONE, ABSUM)))
+        for setting in settings
+    ]
+    one, two = plan.rectangles(configs)
+    assert (one.seeds, one.settings) == ((0, 2), (NONE, ABSUM))
+    assert (two.seeds, two.settings) == ((1,), (ABSUM,))
+
+
+def test_plan_goes_on_from_the_furthest_checkpoint(make_config, tmp_path):
+    none, absum, l1 = (make_config(setting) for setting in (NONE, ABSUM, L1))
+    early = plan.Unfinished(tmp_path / "early", plan.Sweep(((none, absum),)), 1)
+    late = plan.Unfinished(tmp_path / "late", plan.Sweep(((absum,),)), 2)
+    tasks = plan.plan([none, absum, l1], [early, late])
+    assert [(task.sweep.members, task.source) for task in tasks] == [
+        ((absum,), late),
+        ((none,), early),
+        ((l1,), None),
+    ]
