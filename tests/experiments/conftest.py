@@ -7,7 +7,7 @@ import pytest
 
 from experiments.data import Split
 from experiments.models import Classifier, build
-from experiments.training.config import RunConfig, Setting
+from experiments.training.config import NONE, RunConfig
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def noise() -> Split:
 def make_config(noise):
     """Makes the configuration of a short run on the noise."""
 
-    def make(setting: Setting = Setting("none", 0.0), seed: int = 0, **changes):  # noqa: B008
+    def make(setting=NONE, seed=0, **changes):
         return RunConfig(
             **{
                 "dataset": "noise",

@@ -14,10 +14,10 @@ import pytest
 from experiments import cli, files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SMALL = [
-    *"--dataset mnist5k --train-examples 256 --test-examples 20".split(),
-    *"--strengths 0.1 0.01 --epochs 2".split(),
-]
+SMALL = (
+    "--dataset=mnist5k", "--train-examples=256", "--test-examples=20",
+    "--strengths", "0.1", "0.01", "--epochs=2",
+)  # fmt: skip
 
 
 def _mistake(capsys, *arguments):
@@ -119,7 +119,7 @@ def test_table1_from_nothing_and_again(tmp_path, capsys):
 
 def test_validation_selects(tmp_path, capsys):
     assert cli.main(
-        ["table1", *SMALL, "--methods", "l1", "--epochs", "1", "--select-on", "validation",
+        ["table1", *SMALL, "--methods=l1", "--epochs=1", "--select-on=validation",
          "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)]
     ) == 0  # fmt: skip
     said = capsys.readouterr()

@@ -1,0 +1,45 @@
+"""Runs all benchmarks and prints a table of each: `python -m benchmarks`."""
+
+import os
+import platform
+
+import jax
+
+from benchmarks import attack, torch_peer, training
+from experiments.tables.markdown import aligned
+
+BENCHMARKS = (
+    training.regularizer_cost,
+    training.models_in_one_program,
+    attack.grid_speed,
+)
+
+
+def main() -> None:
+    """Prints device and versions, and each benchmark's table."""
+    device = jax.devices()[0].device_kind
+    print(f"{device}, {os.cpu_count()} CPU cores, jax {jax.__version__},", end=" ")
+    print(f"Python {platform.python_version()}", end="")
+    if torch_peer.is_installed():
+        import torch
+
+        print(f", PyTorch {torch.__version__}")
+    else:
+        print("; PyTorch is not installed, its rows are left out")
+    for benchmark in BENCHMARKS:
+        rows = benchmark()
+        title, ratio_to = rows[0]["benchmark"], rows[0]["ratio_to"]
+        unit = next(key for key in rows[0] if key in _UNITS)
+        cells = [(r["case"], f"{r[unit]:,.2f}", f"{r['ratio']:.2f}") for r in rows]
+        header = (title, _UNITS[unit], f"ratio to {ratio_to}")
+        print("", *aligned(header, cells), sep="\n", flush=True)
+
+
+_UNITS = {
+    "ms": "ms",
+    "model_steps_per_s": "model steps/s",
+    "images_per_s": "images/s",
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Training: what a regularizer costs, and what one program for many models gains."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import absum_jax
+from benchmarks import torch_peer
+from benchmarks.timing import median_seconds
+from experiments.models import build
+from experiments.training import step
+from experiments.training.config import NONE
+
+BATCH = 64
+STEPS = 60
+LEARNING_RATE, MOMENTUM = 0.01, 0.5
+
+
+def _data(examples: int) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (examples, 28, 28, 1), dtype=np.uint8)
+    return jnp.asarray(images), jnp.asarray(rng.integers(0, 10, examples))
+
+
+def regularizer_cost() -> list[dict[str, Any]]:
+    """One training step of the small CNN under each regularizer, against none."""
+    classifier = build("small_cnn", (0.13,), (0.31,))
+    sgd = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
+    decay = optax.add_decayed_weights(1e-4, mask=absum_jax.conv_kernels)
+    chains = {
+        "none": sgd,
+        "weight_decay": optax.chain(decay, sgd),
+        "l1": optax.chain(sgd, absum_jax.l1(1e-4, learning_rate=LEARNING_RATE)),
+        "absum": optax.chain(sgd, absum_jax.absum(1e-4, learning_rate=LEARNING_RATE)),
+    }
+    images, labels = _data(BATCH)
+    x = images / jnp.float32(255)
+    key = jax.random.key(0)
+    params = classifier.init(key)
+
+    def steps(tx: optax.GradientTransformation) -> Callable[[], Any]:
+        def loss(params: Any) -> jax.Array:
+            logits = classifier.train_logits(params, x, key)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean()
+
+        def body(carry: Any, _: None) -> tuple[Any, None]:
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        @jax.jit
+        def run(params: Any) -> Any:
+            carry = params, tx.init(params)
+            return jax.lax.scan(body, carry, length=STEPS)[0]
+
+        return functools.partial(run, params)
+
+    seconds = median_seconds({name: steps(tx) for name, tx in chains.items()})
+    return [
+        {
+            "benchmark": "training step, small CNN, batch 64",
+            "case": name,
+            "ms": 1e3 * value / STEPS,
+            "ratio": value / seconds["none"],
+            "ratio_to": "none",
+        }
+        for name, value in seconds.items()
+    ]
+
+
+def models_in_one_program() -> list[dict[str, Any]]:
+    """Steps a second of 1, 8 and 28 models in one program, and of PyTorch."""
+    classifier = build("small_cnn", (0.13,), (0.31,))
+    images, labels = _data(BATCH * STEPS)
+    seeds = jnp.array([0])
+
+    def epoch(models: int) -> Callable[[], Any]:
+        h = step.hyperparameters((NONE,) * models, LEARNING_RATE, MOMENTUM)
+
+        def run() -> Any:
+            # The epoch consumes its state, hence a new one each time.
+            state = step.init_sweep(classifier, seeds, h)
+            return step.train_epoch(
+                classifier, state, seeds, h, images, labels, jnp.asarray(0),
+                batch_size=BATCH,
+            )  # fmt: skip
+
+        return run
+
+    candidates = {str(models): epoch(models) for models in (1, 8, 28)}
+    if torch_peer.is_installed():
+        candidates["PyTorch, 1"] = torch_peer.training_epoch(
+            np.asarray(images), np.asarray(labels), BATCH, LEARNING_RATE, MOMENTUM
+        )
+    seconds = median_seconds(candidates, rounds=3)
+    rates = {
+        name: STEPS * int(name.split()[-1]) / value for name, value in seconds.items()
+    }
+    return [
+        {
+            "benchmark": "models trained in one program, batch 64",
+            "case": name,
+            "model_steps_per_s": rate,
+            "ratio": rate / rates["1"],
+            "ratio_to": "1",
+        }
+        for name, rate in rates.items()
+    ]
