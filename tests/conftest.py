@@ -3,9 +3,13 @@
 import os
 import pathlib
 
-# XLA compiles slowly on CPU: keep what it compiled for the next run.
+# XLA compiles slowly on CPU: keep what it compiled for the next run, each worker for
+# itself, as an entry that another process is still writing reads as a broken one.
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax" / _WORKER)
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -77,7 +77,8 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
         it, nothing is downloaded.
 
     Raises:
-      UsageError: if TensorFlow is missing, or a file is missing from `manual_dir`.
+      UsageError: if TensorFlow is missing, a file is missing from `manual_dir` or is
+        not the upstream one, or the download fails.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
@@ -85,6 +86,7 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
             "pip install tensorflow-cpu. Reading a prepared one does not need it."
         )
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import download_manager
 
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     if manual_dir is not None:
@@ -95,8 +97,8 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
                 f"--manual-dir {manual_dir} must hold the upstream files of {name}: "
                 f"{', '.join(wanted)}; missing: {', '.join(absent)}."
             )
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(
-            try_download_gcs=False, manual_dir=manual_dir
-        )
-    )
+    config = tfds.download.DownloadConfig(try_download_gcs=False, manual_dir=manual_dir)
+    try:
+        builder.download_and_prepare(download_config=config)
+    except (OSError, download_manager.NonMatchingChecksumError) as error:
+        raise UsageError(f"{name} could not be prepared: {error}") from error

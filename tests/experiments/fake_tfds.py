@@ -1,8 +1,10 @@
 """Writes a prepared TFDS data set without TensorFlow, which TFDS itself cannot."""
 
+import gzip
 import io
 import json
 import pathlib
+import struct
 
 import numpy as np
 from PIL import Image
@@ -14,6 +16,24 @@ def fake_images(examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (examples, 28, 28, 1), dtype=np.uint8)
     return images, rng.integers(0, 10, examples).astype(np.int32)
+
+
+def write_upstream_mnist(
+    folder: pathlib.Path,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Writes random images as the four files of MNIST, in its size; returns them."""
+    folder.mkdir()
+    contents = []
+    for name, examples, seed in (("train", 60_000, 0), ("t10k", 10_000, 1)):
+        images, labels = fake_images(examples, seed)
+        contents.append((images, labels))
+        for kind, array in (("images-idx3", images[..., 0]), ("labels-idx1", labels)):
+            header = struct.pack(
+                f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape
+            )
+            with gzip.open(folder / f"{name}-{kind}-ubyte.gz", "wb", 1) as stream:
+                stream.write(header + array.astype(np.uint8).tobytes())
+    return contents
 
 
 def _example(image: np.ndarray, label: int) -> bytes:

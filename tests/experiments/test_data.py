@@ -148,6 +148,51 @@ def test_manual_dir_without_the_files_is_refused(tmp_path, monkeypatch):
     assert "t10k-labels" not in str(error.value).split("missing:")[1]
 
 
+def test_a_failed_download_is_said_shortly(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    class Builder:
+        def download_and_prepare(self, download_config):
+            assert download_config.manual_dir is None
+            raise OSError("no route to host")
+
+    monkeypatch.setattr(prepared.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(tfds, "builder", lambda *args, **kwargs: Builder())
+    options = DataOptions(data_dir=tmp_path, download=True)
+    with pytest.raises(UsageError, match=r"mnist could not be prepared: no route"):
+        load("mnist", options)
+
+
+def test_upstream_files_are_prepared_without_a_network(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow", reason="preparing a set needs tensorflow-cpu")
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import checksums
+
+    contents = fake_tfds.write_upstream_mnist(tmp_path / "manual")
+    options = DataOptions(
+        tmp_path / "tfds", tmp_path / "cache", False, tmp_path / "manual"
+    )
+    with pytest.raises(
+        UsageError, match=r"mnist could not be prepared: .*wrong checksum"
+    ):
+        load("mnist", options)
+    infos = {
+        url: checksums.compute_url_info(tmp_path / "manual" / info.filename)
+        for url, info in type(
+            tfds.builder("mnist", data_dir=tmp_path)
+        ).url_infos.items()
+    }
+    monkeypatch.setattr(tfds.image_classification.MNIST, "url_infos", infos)
+    dataset = load("mnist", options)
+    for split, (images, labels) in zip(
+        (dataset.train, dataset.test), contents, strict=True
+    ):
+        # TFDS shuffles what it prepares.
+        assert len(split) == len(images)
+        assert np.bincount(split.labels).tolist() == np.bincount(labels).tolist()
+        assert split.images.sum() == images.sum()
+
+
 def test_unknown_set_is_refused():
     with pytest.raises(
         UsageError, match="unknown data set 'mnits'; known: mnist5k, mnist"
