@@ -1,7 +1,6 @@
 """Accuracy, clean and under attack."""
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import chex
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from absum_jax import _counting as counting
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import single_fourier
@@ -29,62 +29,6 @@ class SingleFourierAccuracy(NamedTuple):
     worst: chex.Array  # (l, m) of the first minimum
 
 
-class _Batches(NamedTuple):
-    """Images and labels in equal batches, the last ones padded."""
-
-    x: chex.Array  # (batches, batch, height, width, channels)
-    y: chex.Array  # (batches, batch)
-    valid: chex.Array  # (batches, batch), False at padding
-
-
-def _batch_shape(images: int, batch_size: int) -> tuple[int, int]:
-    """(batches, batch): as few batches as `batch_size` allows, as equal as can be."""
-    batches = math.ceil(images / batch_size)
-    return batches, math.ceil(images / batches)
-
-
-def _in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> _Batches:
-    # Batch i takes every n-th image from i on, so that images sharded over devices
-    # along the first axis stay where they are, and each batch uses all devices.
-    images = x.shape[0]
-    batches, batch = _batch_shape(images, batch_size)
-
-    def split(array: chex.Array) -> chex.Array:
-        padding = [(0, batches * batch - images)] + [(0, 0)] * (array.ndim - 1)
-        padded = jnp.pad(array, padding)
-        return padded.reshape(batch, batches, *array.shape[1:]).swapaxes(0, 1)
-
-    return _Batches(split(x), split(y), split(jnp.ones(images, bool)))
-
-
-def _is_correct(logits: chex.Array, y: chex.Array, top_k: int) -> chex.Array:
-    """Whether the label is among the k largest logits; NaN logits are wrong.
-
-    Ties go to the smaller class, as in argmax and `jax.lax.top_k`.
-    """
-    own = jnp.take_along_axis(logits, y[:, None], axis=-1)
-    classes = jnp.arange(logits.shape[-1])
-    ahead = (logits > own) | ((logits == own) & (classes < y[:, None]))
-    return (ahead.sum(axis=-1) < top_k) & ~jnp.isnan(logits).any(axis=-1)
-
-
-def _count_correct(
-    logits_fn: _logits.LogitsFn, batches: _Batches, top_k: int
-) -> chex.Array:
-    def add(count: chex.Array, batch: _Batches) -> tuple[chex.Array, None]:
-        correct = _is_correct(logits_fn(batch.x), batch.y, top_k) & batch.valid
-        return count + correct.sum(dtype=jnp.int32), None
-
-    return jax.lax.scan(add, jnp.zeros([], jnp.int32), batches)[0]
-
-
-def _share(count: chex.Array, images: int) -> chex.Array:
-    # A table, as XLA turns a division by a constant into a product with its rounded
-    # reciprocal, by which 41 correct answers of 41 are no longer 1.
-    fractions = np.arange(images + 1) / images
-    return jnp.asarray(fractions, jnp.float32)[count]
-
-
 @functools.partial(_logits.compiled_with, static_argnames=("batch_size", "top_k"))
 def _accuracy(
     logits_fn: _logits.LogitsFn,
@@ -94,8 +38,10 @@ def _accuracy(
     batch_size: int,
     top_k: int,
 ) -> chex.Array:
-    count = _count_correct(logits_fn, _in_batches(x, y, batch_size), top_k)
-    return _share(count, x.shape[0])
+    count = counting.count_correct(
+        logits_fn, counting.in_batches(x, y, batch_size), top_k
+    )
+    return counting.share(count, x.shape[0])
 
 
 @functools.partial(
@@ -113,19 +59,19 @@ def _single_fourier_accuracy(
     top_k: int,
     scale: str,
 ) -> chex.Array:
-    batches = _in_batches(x, y, batch_size)
+    batches = counting.in_batches(x, y, batch_size)
     shape = x.shape[1:3]
 
     def count(frequency: chex.Array) -> chex.Array:
         l, m = frequency
         pattern = eps * single_fourier.scaled_pattern(l, m, shape, scale)
-        return _count_correct(
+        return counting.count_correct(
             lambda clean: logits_fn(single_fourier.add_pattern(clean, pattern, bounds)),
             batches,
             top_k,
         )
 
-    return _share(jax.lax.map(count, frequencies), x.shape[0])
+    return counting.share(jax.lax.map(count, frequencies), x.shape[0])
 
 
 def _check_evaluation(
@@ -141,7 +87,7 @@ def _check_evaluation(
     validation.check_positive_int("top_k", top_k)
     x = validation.check_images(x, bounds, batched=True)
     y = validation.check_labels(y, x)
-    _, batch = _batch_shape(x.shape[0], batch_size)
+    _, batch = counting.batch_shape(x.shape[0], batch_size)
     classes = _logits.check_logits(logits_fn, x, batch)
     validation.check_label_range(y, classes)
     if top_k > classes:

@@ -7,16 +7,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import demo
+from experiments import demo, files
 from experiments.errors import UsageError
 from experiments.figures import figure1, figure3
 from experiments.tables import table1
 
-_COMMANDS: dict[type, tuple[str, Callable[[Any], list[pathlib.Path]]]] = {
-    demo.DemoOptions: ("demo", demo.run),
-    table1.Table1Options: ("table1", table1.run),
-    figure1.Figure1Options: ("figure1", figure1.run),
-    figure3.Figure3Options: ("figure3", figure3.run),
+_COMMANDS: dict[type, Callable[[Any], list[pathlib.Path]]] = {
+    demo.DemoOptions: demo.run,
+    table1.Table1Options: table1.run,
+    figure1.Figure1Options: figure1.run,
+    figure3.Figure3Options: figure3.run,
 }
 
 Options = (
@@ -44,8 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes,),
         )
-        _, run = _COMMANDS[type(options)]
-        written = run(options)
+        for name in ("runs_dir", "results_dir"):
+            if hasattr(options, name):
+                option = "--" + name.replace("_", "-")
+                files.writable_folder(getattr(options, name), option)
+        written = _COMMANDS[type(options)](options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,10 +1,19 @@
 """Files that are whole or absent, and line files that survive a kill."""
 
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
+
+from experiments.errors import UsageError
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 _SCRATCH_SUFFIX = ".partial"
 
@@ -45,6 +54,41 @@ def append_json_line(path: pathlib.Path, value: Any) -> None:
     """Appends one line of JSON."""
     with path.open("a") as stream:
         stream.write(json.dumps(value) + "\n")
+
+
+@contextlib.contextmanager
+def exclusive(folder: pathlib.Path, does_what: str) -> Iterator[None]:
+    """Keeps other processes out of a folder; the lock goes with the process.
+
+    Without effect where the operating system has no `flock`.
+
+    Raises:
+      UsageError: if another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as stream:
+        if fcntl is not None:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"another process {does_what}, in {folder}; wait for it."
+                ) from None
+        yield
+
+
+def writable_folder(folder: pathlib.Path, option: str) -> None:
+    """Makes a folder before anything is computed for it.
+
+    Raises:
+      UsageError: if it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{option} {folder} cannot be written to: {error}") from error
 
 
 def read_json_lines(path: pathlib.Path) -> list[Any]:

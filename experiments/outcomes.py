@@ -99,9 +99,13 @@ class Outcome:
     selection: Robustness  # on the images that choose the strength
 
     @property
-    def lowest_loss(self) -> float:
-        """The lowest training loss of any epoch, without the penalty."""
-        return min(line["train_loss"] for line in self.run.metrics())
+    def lowest_loss(self) -> float | None:
+        """The lowest training loss of any epoch, without the penalty.
+
+        None for a model that diverged in its first epoch.
+        """
+        losses = [line["train_loss"] for line in self.run.metrics()]
+        return min((loss for loss in losses if loss is not None), default=None)
 
     def as_dict(self) -> dict[str, Any]:
         """The model's settings and numbers, accuracies as fractions."""

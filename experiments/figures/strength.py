@@ -96,7 +96,8 @@ def figure4(outcomes: Sequence[Outcome]) -> Figure | None:
 
 
 def _lowest_loss(outcome: Outcome) -> float:
-    return outcome.lowest_loss
+    loss = outcome.lowest_loss
+    return float("nan") if loss is None else loss
 
 
 def figure5(outcomes: Sequence[Outcome]) -> Figure | None:

@@ -7,8 +7,11 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 
-def checkpointer(folder: pathlib.Path) -> ocp.training.Checkpointer:
-    """A checkpointer that keeps the last two steps of a training run in a folder."""
+def writer(folder: pathlib.Path) -> ocp.training.Checkpointer:
+    """A checkpointer that keeps the last two steps of a training run in a folder.
+
+    It removes what a killed writer left half done, so a folder has one at a time.
+    """
     return ocp.training.Checkpointer(
         folder.resolve(),
         preservation_policy=ocp.training.preservation_policies.LatestN(2),
@@ -16,9 +19,13 @@ def checkpointer(folder: pathlib.Path) -> ocp.training.Checkpointer:
     )
 
 
+def _reader(folder: pathlib.Path) -> ocp.training.Checkpointer:
+    return ocp.training.Checkpointer(folder.resolve())
+
+
 def latest_step(folder: pathlib.Path) -> int | None:
     """The last whole step in a checkpointer's folder."""
-    with checkpointer(folder) as opened:
+    with _reader(folder) as opened:
         return None if opened.latest is None else opened.latest.step
 
 
@@ -30,7 +37,7 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
       step: which step.
       abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
     """
-    with checkpointer(folder) as opened:
+    with _reader(folder) as opened:
         return opened.load(step, _on_default_device(abstract))
 
 

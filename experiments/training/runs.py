@@ -1,5 +1,6 @@
 """Trained models on disk: one folder a run, complete once its provenance is there."""
 
+import math
 import pathlib
 import platform
 import subprocess
@@ -69,8 +70,13 @@ class Run:
         files.write_json(self.folder / "config.json", self.config.as_dict())
         files.write_json_lines(self._metrics, self.metrics()[:epoch])
 
-    def log(self, line: dict[str, Any]) -> None:
-        """Appends the metrics of one epoch."""
+    def log(self, epoch: int, loss: float, accuracy: float) -> None:
+        """Appends the metrics of one epoch; a loss that is not finite is null."""
+        line = {
+            "epoch": epoch,
+            "train_loss": loss if math.isfinite(loss) else None,
+            "train_accuracy": accuracy,
+        }
         files.append_json_line(self._metrics, line)
 
     def metrics(self) -> list[dict[str, Any]]:

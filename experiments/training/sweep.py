@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import files
 from experiments.data import Split
 from experiments.models import Classifier
 from experiments.progress import progress
@@ -61,33 +62,29 @@ def _train(
         state = _restored_state(classifier, sweep, source)
     else:
         state = _initial_state(classifier, sweep)
-    plan.save_members(folder, sweep)
-    for run in members:
-        run.begin(first)
     images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
     seeds, h = jnp.array(sweep.seeds), _hyperparameters(sweep)
     started = time.perf_counter()
     title = f"training {len(members)} models on {config.dataset}"
     with (
-        checkpoints.checkpointer(folder / _CHECKPOINTS) as checkpointer,
+        files.exclusive(folder, "trains these models"),
+        checkpoints.writer(folder / _CHECKPOINTS) as checkpointer,
         progress(config.epochs, title, "epoch", initial=first) as advance,
     ):
+        plan.save_members(folder, sweep)
+        for run in members:
+            run.begin(first)
         for epoch in range(first, config.epochs):
             state, metrics = step.train_epoch(
                 classifier, state, seeds, h, images, labels, jnp.asarray(epoch),
                 batch_size=config.batch_size,
             )  # fmt: skip
             losses, accuracies = (np.asarray(values).ravel() for values in metrics)
-            # The checkpoint goes first: metrics ahead of it are dropped on resuming.
-            checkpointer.save_async(epoch + 1, state, force=True)
+            # The metrics go first: what is ahead of the checkpoint is dropped on
+            # resuming, what is behind it would be missing.
             for run, loss, accuracy in zip(members, losses, accuracies, strict=True):
-                run.log(
-                    {
-                        "epoch": epoch + 1,
-                        "train_loss": float(loss),
-                        "train_accuracy": float(accuracy),
-                    }
-                )
+                run.log(epoch + 1, float(loss), float(accuracy))
+            checkpointer.save_async(epoch + 1, state, force=True)
             advance(1)
     provenance = runs.provenance() | {
         "seconds": time.perf_counter() - started,

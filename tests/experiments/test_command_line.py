@@ -65,6 +65,8 @@ def _mistake(capsys, *arguments):
         ("figure1 --eps 2", "--eps must lie in 0..1, got 2"),
         ("figure1 --frequencies 28 0", "--frequencies must lie below 28 and 28"),
         ("figure3 --results-dir", "results-dir"),
+        ("figure3 --results-dir /dev/null/x", "--results-dir /dev/null/x cannot be"),
+        ("table1 --runs-dir /dev/null", "--runs-dir /dev/null cannot be written to"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_said_shortly(capsys, arguments, message):

@@ -23,7 +23,7 @@ def outcomes(make_config, tmp_path):
         for seed in (0, 1):
             run = Run(tmp_path, make_config(setting, seed))
             run.begin(0)
-            run.log({"epoch": 1, "train_loss": shift + 0.2 * seed + 0.1})
+            run.log(1, shift + 0.2 * seed + 0.1, 0.5)
             grid = np.array([[0.2, 0.4], [0.6, 0.2]]) + shift + 0.1 * seed
             result = Robustness(10, 0.9, 10, grid)
             made.append(Outcome(run, result, result))

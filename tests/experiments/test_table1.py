@@ -31,9 +31,9 @@ def outcome(make_config, tmp_path):
 
         run = Run(tmp_path, make_config(Setting(method, strength), seed))
         run.begin(0)
-        run.log({"epoch": 1, "train_loss": 2.0})
-        run.log({"epoch": 2, "train_loss": 0.5})
-        run.log({"epoch": 3, "train_loss": 0.75})
+        run.log(1, 2.0, 0.1)
+        run.log(2, 0.5, 0.1)
+        run.log(3, float("nan"), 0.1)
         test = robustness(avg)
         return Outcome(run, test, test if selection is None else robustness(selection))
 

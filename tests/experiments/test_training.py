@@ -204,7 +204,7 @@ def test_an_interrupted_sweep_ends_as_if_never_interrupted(
     assert not run.is_complete
     assert len(run.metrics()) == 2
     # A metric that is ahead of the checkpoint, as a kill between the two would leave.
-    run.log({"epoch": 3, "train_loss": -1.0, "train_accuracy": -1.0})
+    run.log(3, -1.0, -1.0)
     resumed = _train(classifier, noise, configs, tmp_path / "cut")
     _assert_same(resumed, whole)
     assert not list(
@@ -231,6 +231,18 @@ def test_part_of_an_interrupted_sweep_goes_on(
     assert not list(
         (tmp_path / "cut" / "noise" / "small_cnn" / "in-progress").iterdir()
     )
+
+
+def test_a_model_that_diverges_leaves_the_others_alone(
+    classifier, noise, make_config, tmp_path
+):
+    fine = _train(classifier, noise, [make_config(NONE)], tmp_path / "fine")
+    # Each step multiplies a kernel by 1 - 0.01 * 1e9.
+    configs = [make_config(NONE), make_config(Setting("weight_decay", 1e9))]
+    both = _train(classifier, noise, configs, tmp_path / "both")
+    _assert_same(both[:1], fine, rel=1e-4)
+    diverged, _ = both[1]
+    assert [line["train_loss"] for line in diverged[1:]] == [None, None]
 
 
 def test_what_is_trained_is_not_trained_again(
