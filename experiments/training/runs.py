@@ -1,6 +1,7 @@
 """Trained models on disk: one folder a run, complete once its provenance is there."""
 
 import math
+import os
 import pathlib
 import platform
 import subprocess
@@ -41,6 +42,7 @@ def provenance() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
+        "cpu_cores": os.cpu_count(),
         "platform": platform.platform(),
     }
 
