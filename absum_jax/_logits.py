@@ -8,7 +8,7 @@ it is compiled anew at each call, and is never stale.
 
 import functools
 from collections.abc import Callable, Hashable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import jax
@@ -54,7 +54,7 @@ def compiled_with(
     @functools.wraps(function)
     def call(logits_fn: LogitsFn, *args: Any, **static: Any) -> Any:
         leaves, structure = jax.tree.flatten(logits_fn)
-        if jax.tree_util.treedef_is_leaf(structure):
+        if jax.tree_util.treedef_is_leaf(structure) or _may_change(logits_fn):
 
             @functools.partial(jax.jit, static_argnames=static_argnames)
             def anew(*args: Any, **static: Any) -> Any:
@@ -68,6 +68,25 @@ def compiled_with(
         return as_data(arrays, *args, structure=structure, rest=rest, **static)
 
     return call
+
+
+def _may_change(logits_fn: LogitsFn) -> bool:
+    """Whether a `Partial` holds a function that an object with state stands behind.
+
+    The function of a `Partial` is a constant of the compiled program. Functions and
+    methods of value-like objects (linen modules) may be one; an object that is told
+    apart by identity (an nnx module) may change in place.
+    """
+    while isinstance(logits_fn, functools.partial):
+        logits_fn = logits_fn.func
+        owner = getattr(logits_fn, "__self__", logits_fn)
+        is_function = isinstance(owner, FunctionType | ModuleType) or hasattr(
+            owner, "__wrapped__"
+        )
+        by_identity = type(owner).__hash__ is object.__hash__
+        if not is_function and by_identity and hasattr(owner, "__dict__"):
+            return not isinstance(owner, functools.partial)
+    return False
 
 
 def _with_automatic_axes(function: Callable[..., Any], *args: Any) -> Any:
@@ -93,11 +112,9 @@ def _modules(root: Any) -> list[tuple[str, Any]]:
             continue
         seen.add(id(value))
         if isinstance(value, functools.partial):
-            children = [
-                ("func", value.func),
-                *enumerate(value.args),
-                *value.keywords.items(),
-            ]
+            # Keywords such as `train=False` may overrule what a module's flags say.
+            function = [] if value.keywords else [("func", value.func)]
+            children = [*function, *enumerate(value.args), *value.keywords.items()]
         elif isinstance(value, dict):
             children = list(value.items())
         elif isinstance(value, list | tuple):

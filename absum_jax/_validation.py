@@ -76,6 +76,10 @@ def check_bounds(bounds: Any) -> tuple[Any, Any]:
         raise ValueError(
             f"`bounds` must be a pair (low, high), got {bounds!r}."
         ) from None
+    for bound in (low, high):
+        real = isinstance(bound, int | float | np.number | np.ndarray | jax.Array)
+        if not real or np.ndim(bound):
+            raise ValueError(f"`bounds` must be two real numbers, got {bounds!r}.")
     if is_concrete(low) and is_concrete(high) and not float(low) < float(high):
         raise ValueError(f"`bounds` must satisfy low < high, got {bounds!r}.")
     return low, high

@@ -194,7 +194,10 @@ def summarize_frequencies(
         )
     flat = jnp.ravel(accuracy)
     worst = frequencies[jnp.argmin(flat)]
-    return SingleFourierAccuracy(accuracy, flat.mean(), flat.min(), flat.max(), worst)
+    low, high = flat.min(), flat.max()
+    # Rounding may put the mean of equal values beside them.
+    mean = jnp.clip(flat.mean(), low, high)
+    return SingleFourierAccuracy(accuracy, mean, low, high, worst)
 
 
 def single_fourier_accuracy(

@@ -1,7 +1,7 @@
 """Proximal operators and penalties of one convolution kernel."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import chex
 import jax
@@ -31,7 +31,7 @@ def resolve_spatial_axes(
                 "axes are expected (spatial..., in, out)."
             )
         return tuple(range(ndim - 2))
-    axes = tuple(spatial_axes) if isinstance(spatial_axes, Sequence) else ()
+    axes = tuple(spatial_axes) if isinstance(spatial_axes, Iterable) else ()
     valid = [
         axis for axis in axes if hasattr(axis, "__index__") and -ndim <= axis < ndim
     ]
@@ -46,7 +46,8 @@ def resolve_spatial_axes(
 
 def accumulation_dtype(*arrays: chex.Array) -> jnp.dtype:
     """The dtype for sums: at least float32, float64 where the input has it."""
-    return jnp.result_type(jnp.float32, *(array.dtype for array in arrays))
+    dtype = jnp.result_type(jnp.float32, *(array.dtype for array in arrays))
+    return jax.dtypes.canonicalize_dtype(dtype)
 
 
 def _filter_shift(filter_: chex.Array, threshold: chex.Numeric) -> chex.Array:

@@ -172,7 +172,8 @@ def absum(
     uses the `learning_rate` given here: with `optax.inject_hyperparams`, inject a
     factory of the whole chain, so that both see one rate (a callable `mask` is then a
     static argument). In bfloat16 a threshold of 1e-4 vanishes beside weights of 0.1:
-    keep float32 parameters.
+    keep float32 parameters. A schedule's values are not checked: they must not be
+    negative.
 
     Args:
       strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.

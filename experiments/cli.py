@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: the command line; None is the process's own.
 
     Returns:
-      The exit code: 0, or 2 for a mistake in the command or missing data.
+      The exit code: 0; 2 for a mistake in the command or missing data; 1 where the
+      system refuses, such as on a full disk.
     """
     try:
         options = tyro.cli(
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

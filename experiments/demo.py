@@ -64,7 +64,7 @@ def run(options: DemoOptions) -> list[pathlib.Path]:
         epochs=options.epochs, seeds=options.seeds, runs_dir=options.runs_dir
     )
     outcomes = run_sweep(sweep, SETTINGS)
-    table = Table1.of(sweep, outcomes)
+    table = Table1.of(sweep, outcomes, "strengths as the paper selects them on MNIST")
     print(f"\n{table.markdown()}\n")
     written = table.write(options.results_dir, outcomes)
     figure = heatmaps.draw(*_mean_grids(outcomes))

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from experiments import files
 from experiments.data import DATASETS, DataOptions, Dataset, Split, load
 from experiments.errors import UsageError
 from experiments.evaluation.single_fourier import Evaluation, Robustness, evaluate
@@ -43,7 +44,8 @@ class SweepOptions:
     """Training images, a fixed choice of that many; None is all."""
 
     test_examples: int | None = None
-    """Test images, a fixed choice of that many; None is all."""
+    """Images to attack, a fixed choice of that many; None is all. With --select-on
+    validation also of the validation images, as far as there are as many."""
 
     select_on: Literal["test", "validation"] = "test"
     """Images that choose the strength: the test set, as in the paper, or a tenth of
@@ -137,6 +139,9 @@ def _splits(
     train, validation = dataset.train, None
     if options.select_on == "validation":
         train, validation = dataset.with_validation()
+        if options.test_examples is not None:
+            attacked = min(options.test_examples, len(validation))
+            validation = validation.subset(attacked, "--test-examples")
     return (
         train.subset(options.train_examples, "--train-examples"),
         dataset.test.subset(options.test_examples, "--test-examples"),
@@ -164,7 +169,7 @@ def run_sweep(
             dataset=options.dataset,
             data_fingerprint=fingerprint,
             train_examples=len(train),
-            validation_examples=len(validation) if validation else 0,
+            validation_examples=dataset.validation_examples if validation else 0,
             method=setting.method,
             strength=setting.strength,
             seed=seed,
@@ -179,14 +184,18 @@ def run_sweep(
             f"got {len(train)}."
         )
     classifier = build(configs[0].model, dataset.mean, dataset.std)
-    runs = train_missing(classifier, train, configs, options.runs_dir)
 
-    def attacked(split: Split, name: str) -> list[Robustness]:
+    def attacked(runs: list[Run], split: Split, name: str) -> list[Robustness]:
         evaluation = Evaluation(name, len(split), split.fingerprint)
         return evaluate(classifier, runs, split, evaluation)
 
-    on_test = attacked(test, "test")
-    on_selection = attacked(validation, "validation") if validation else on_test
+    folder = options.runs_dir / options.dataset / configs[0].model
+    with files.exclusive(folder, "trains or attacks such models"):
+        runs = train_missing(classifier, train, configs, options.runs_dir)
+        on_test = attacked(runs, test, "test")
+        on_selection = on_test
+        if validation is not None:
+            on_selection = attacked(runs, validation, "validation")
     return [
         Outcome(*outcome) for outcome in zip(runs, on_test, on_selection, strict=True)
     ]

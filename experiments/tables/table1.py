@@ -12,11 +12,17 @@ from experiments import files
 from experiments.figures.saving import save
 from experiments.figures.strength import FIGURES
 from experiments.labels import DATASET_NAMES, METHOD_NAMES
-from experiments.outcomes import PUBLISHED_EPOCHS, Outcome, SweepOptions, run_sweep
+from experiments.outcomes import (
+    PUBLISHED_EPOCHS,
+    PUBLISHED_STRENGTHS,
+    Outcome,
+    SweepOptions,
+    run_sweep,
+)
 from experiments.paper import TABLE1
 from experiments.tables.markdown import aligned
 from experiments.tables.selection import Row, by_setting, select, summarize
-from experiments.training.config import NONE
+from experiments.training.config import METHODS, NONE
 from experiments.training.runs import provenance
 
 # A data set that the paper does not list is shown beside the row of its parent.
@@ -28,6 +34,11 @@ def _scale(options: SweepOptions) -> str | None:
     parts = []
     if options.epochs != PUBLISHED_EPOCHS:
         parts.append(f"{options.epochs} of {PUBLISHED_EPOCHS} epochs")
+    missing = [method for method in METHODS if method not in options.methods]
+    if missing:
+        parts.append(f"without {', '.join(METHOD_NAMES[m] for m in missing)}")
+    if not set(PUBLISHED_STRENGTHS) <= set(options.strengths):
+        parts.append(f"{len(options.strengths)} strengths")
     if options.dataset in _PUBLISHED_AS:
         parts.append("a small data set")
     if options.train_examples is not None:
@@ -45,10 +56,26 @@ class Table1:
     rows: tuple[Row, ...]
     constant: tuple[Outcome, ...]
     images: int
+    selection: str  # how strengths were chosen
 
     @classmethod
-    def of(cls, options: SweepOptions, outcomes: Sequence[Outcome]) -> "Table1":
-        """Selects strengths and summarises the seeds."""
+    def of(
+        cls,
+        options: SweepOptions,
+        outcomes: Sequence[Outcome],
+        selection: str | None = None,
+    ) -> "Table1":
+        """Selects strengths and summarises the seeds.
+
+        Args:
+          options: what was asked for.
+          outcomes: all models.
+          selection: how strengths were chosen, where there was but one a method.
+        """
+        if selection is None:
+            selection = (
+                f"strength selected by the best Avg. on the {options.select_on} images"
+            )
         chosen, constant = select(outcomes)
         groups = by_setting(outcomes)
         images = outcomes[0].test.images
@@ -57,7 +84,7 @@ class Table1:
             for method in options.methods
             if method in chosen
         )
-        return cls(options, rows, tuple(constant), images)
+        return cls(options, rows, tuple(constant), images, selection)
 
     @property
     def title(self) -> str:
@@ -70,6 +97,12 @@ class Table1:
     def folder(self) -> pathlib.Path:
         """Where results go below the results folder."""
         return pathlib.Path("scaled" if _scale(self.options) else "")
+
+    @property
+    def stem(self) -> str:
+        """The name of its files, apart for each way to select."""
+        suffix = "" if self.options.select_on == "test" else "-validation"
+        return self.options.dataset + suffix
 
     def records(self) -> list[dict[str, Any]]:
         """The rows as plain values: fractions measured, percent published."""
@@ -128,8 +161,7 @@ class Table1:
             f"Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
             f"{self.images:,} test images: mean and minimum over all 784 frequencies, "
             f"and on clean images{spread}. In brackets: the paper, on {beside}.",
-            f"{options.epochs} epochs, seeds {seeds}; strength selected by the best "
-            f"Avg. on the {options.select_on} images.",
+            f"{options.epochs} epochs, seeds {seeds}; {self.selection}.",
         ]
         if self.constant:
             names = sorted(
@@ -139,7 +171,9 @@ class Table1:
                     for o in self.constant
                 }
             )
-            notes.append(f"Left out, as they answer one class: {', '.join(names)}.")
+            notes.append(
+                f"Left out, as they answer one class or diverged: {', '.join(names)}."
+            )
         return list(itertools.chain.from_iterable((note, "") for note in notes))[:-1]
 
     def write(
@@ -151,7 +185,7 @@ class Table1:
           results_dir: the folder of all results.
           outcomes: all models, whose numbers go into the json beside the table.
         """
-        stem = results_dir / self.folder / "table1" / self.options.dataset
+        stem = results_dir / self.folder / "table1" / self.stem
         records = self.records()
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else [])
@@ -161,12 +195,16 @@ class Table1:
             "title": self.title,
             "options": {
                 "dataset": self.options.dataset,
+                "methods": self.options.methods,
+                "strengths": self.options.strengths,
                 "epochs": self.options.epochs,
-                "seeds": list(self.options.seeds),
+                "seeds": self.options.seeds,
                 "train_examples": self.options.train_examples,
-                "test_examples": self.images,
+                "test_examples": self.options.test_examples,
                 "select_on": self.options.select_on,
             },
+            "test_images": self.images,
+            "selection": self.selection,
             "rows": records,
             "models": [outcome.as_dict() for outcome in outcomes],
             "provenance": provenance(),
@@ -197,6 +235,6 @@ def run(options: Table1Options) -> list[pathlib.Path]:
     for name, draw in FIGURES.items():
         figure = draw(outcomes)
         if figure is not None:
-            stem = options.results_dir / table.folder / name / options.dataset
+            stem = options.results_dir / table.folder / name / table.stem
             written += save(figure, stem)
     return written

@@ -25,6 +25,8 @@ def _reader(folder: pathlib.Path) -> ocp.training.Checkpointer:
 
 def latest_step(folder: pathlib.Path) -> int | None:
     """The last whole step in a checkpointer's folder."""
+    if not folder.is_dir():
+        return None
     with _reader(folder) as opened:
         return None if opened.latest is None else opened.latest.step
 

@@ -21,7 +21,11 @@ NONE = Setting("none", 0.0)
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines a trained model but the versions of its software."""
+    """What a trained model is asked to be.
+
+    Its last digits also depend on software, device, and the models that it trains
+    beside in one program, which its provenance tells.
+    """
 
     dataset: str
     data_fingerprint: str  # of the training images used

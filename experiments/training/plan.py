@@ -1,5 +1,6 @@
 """Which sweeps train what is missing, and from which checkpoint each goes on."""
 
+import dataclasses
 import hashlib
 import itertools
 import pathlib
@@ -61,11 +62,18 @@ def save_members(folder: pathlib.Path, sweep: Sweep) -> None:
 
 
 def load_members(folder: pathlib.Path) -> Sweep | None:
-    """The models of a sweep's folder; None where it was cut off before naming them."""
+    """The models of a sweep's folder.
+
+    None where it was cut off before naming them, or another version of this code named
+    them in other terms.
+    """
     path = folder / _MEMBERS
     if not path.exists():
         return None
     rows = files.read_json(path)
+    fields = {field.name for field in dataclasses.fields(RunConfig)}
+    if any(config.keys() != fields for row in rows for config in row):
+        return None
     return Sweep(tuple(tuple(RunConfig(**config) for config in row) for row in rows))
 
 

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import absum_jax
 from experiments import files
 from experiments.training import checkpoints
 from experiments.training.config import RunConfig
 
-_PACKAGES = ("absum-jax", "jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -38,6 +39,7 @@ def provenance() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(changes) if changes is not None else None,
         "python": platform.python_version(),
+        "absum_jax": absum_jax.__version__,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,

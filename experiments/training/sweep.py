@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import files
 from experiments.data import Split
 from experiments.models import Classifier
 from experiments.progress import progress
@@ -67,7 +66,6 @@ def _train(
     started = time.perf_counter()
     title = f"training {len(members)} models on {config.dataset}"
     with (
-        files.exclusive(folder, "trains these models"),
         checkpoints.writer(folder / _CHECKPOINTS) as checkpointer,
         progress(config.epochs, title, "epoch", initial=first) as advance,
     ):
@@ -89,7 +87,8 @@ def _train(
     provenance = runs.provenance() | {
         "seconds": time.perf_counter() - started,
         "epochs_in_these_seconds": config.epochs - first,
-        "models_in_one_program": len(members),
+        "seeds_in_one_program": sweep.seeds,
+        "settings_in_one_program": sweep.settings,
     }
     flat = jax.tree.map(
         lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), state.params
@@ -107,7 +106,8 @@ def train_missing(
     """Trains the models that are not in the runs folder yet.
 
     All of them train in one vmapped program. A checkpoint is written after every
-    epoch; models that an interrupted sweep has begun go on from there.
+    epoch; models that an interrupted sweep has begun go on from there. One process at a
+    time may work on a data set and model in a runs folder.
 
     Args:
       classifier: the network.
@@ -124,8 +124,9 @@ def train_missing(
         print(
             f"{len(wanted) - len(missing)} of {len(wanted)} models are trained already"
         )
+    sweeps_dir = runs_dir / configs[0].dataset / configs[0].model / "in-progress"
+    _remove_finished(sweeps_dir, runs_dir)
     if missing:
-        sweeps_dir = runs_dir / missing[0].dataset / missing[0].model / "in-progress"
         for task in plan.plan(missing, list(_unfinished(sweeps_dir))):
             _train(classifier, data, task, runs_dir, sweeps_dir / task.sweep.digest)
             _remove_finished(sweeps_dir, runs_dir)

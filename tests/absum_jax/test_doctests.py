@@ -11,6 +11,7 @@ import absum_jax
 
 MODULES = [
     "absum_jax",
+    "absum_jax._counting",
     *(
         module.name
         for module in pkgutil.walk_packages(absum_jax.__path__, "absum_jax.")
@@ -19,6 +20,7 @@ MODULES = [
 # Modules without a public function of their own.
 WITHOUT_EXAMPLES = {
     "absum_jax",
+    "absum_jax._counting",
     "absum_jax._logits",
     "absum_jax._validation",
     "absum_jax.attacks",

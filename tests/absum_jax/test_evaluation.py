@@ -401,3 +401,44 @@ def test_summarize_frequencies():
     np.testing.assert_array_equal(result.accuracy, grid)
     assert (result.mean, result.min, result.max) == (0.5, 0.25, 1.0)
     np.testing.assert_array_equal(result.worst, (0, 1))  # the first of three minima
+
+
+class _Scorer:
+    """An object whose method is a logits function, with state that may change."""
+
+    sign = 1.0
+
+    def apply(self, weights, x):
+        return self.sign * x.reshape(x.shape[0], -1) @ weights
+
+
+def test_a_partial_of_a_changing_object_is_never_stale():
+    x = jax.random.uniform(jax.random.key(0), (10, 2, 2, 1))
+    scorer = _Scorer()
+    weights = jax.random.normal(jax.random.key(1), (4, 3))
+    y = jnp.argmax(scorer.apply(weights, x), axis=-1)
+    logits_fn = Partial(scorer.apply, weights)
+    assert absum_jax.accuracy(logits_fn, x, y) == 1
+    scorer.sign = -1.0
+    assert absum_jax.accuracy(logits_fn, x, y) < 1
+
+
+def test_a_keyword_may_overrule_training_mode():
+    model = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
+    logits_fn = functools.partial(model, use_running_average=True)
+    x = jnp.eye(4).reshape(4, 1, 1, 4)
+    assert absum_jax.accuracy(lambda x: logits_fn(x)[:, 0, 0], x, jnp.arange(4)) == 1
+
+    class Flat:
+        def __call__(self, x, use_running_average=False):
+            return model(x, use_running_average=use_running_average)[:, 0, 0]
+
+    flat = functools.partial(Flat(), use_running_average=True)
+    assert absum_jax.accuracy(flat, x, jnp.arange(4)) == 1
+
+
+def test_the_mean_lies_between_the_extremes():
+    grid = jnp.full((28, 28), 0.98)
+    pairs = np.argwhere(np.ones((28, 28), bool))
+    summary = absum_jax.summarize_frequencies(grid, pairs)
+    assert summary.min <= summary.mean <= summary.max

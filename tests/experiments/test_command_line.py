@@ -66,6 +66,7 @@ def _mistake(capsys, *arguments):
         ("figure1 --frequencies 28 0", "--frequencies must lie below 28 and 28"),
         ("figure3 --results-dir", "results-dir"),
         ("figure3 --results-dir /dev/null/x", "--results-dir /dev/null/x cannot be"),
+        ("figure1 --cache-dir /dev/null/x", "--cache-dir /dev/null/x cannot be"),
         ("table1 --runs-dir /dev/null", "--runs-dir /dev/null cannot be written to"),
     ],
 )  # fmt: skip
@@ -126,7 +127,7 @@ def test_validation_selects(tmp_path, capsys):
          "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)]
     ) == 0  # fmt: skip
     said = capsys.readouterr()
-    assert "on 400 images" in said.err
+    assert said.err.count("on 20 images") == 2
     assert "best Avg. on the validation images" in said.out
 
 

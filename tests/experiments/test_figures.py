@@ -116,3 +116,13 @@ def test_heatmaps_name_the_numbers(tmp_path):
     assert [path.suffix for path in written] == [".png", ".pdf"]
     assert written[0].read_bytes().startswith(b"\x89PNG")
     assert written[1].read_bytes().startswith(b"%PDF")
+
+
+def test_figure5_without_a_finite_loss(make_config, tmp_path):
+    run = Run(tmp_path, make_config(Setting("l1", 10.0)))
+    run.begin(0)
+    run.log(1, float("inf"), 0.1)
+    result = Robustness(10, 0.1, 1, np.full((2, 2), 0.1))
+    outcome = Outcome(run, result, result)
+    assert outcome.lowest_loss is None
+    saving.save(strength.figure5([outcome]), tmp_path / "figure5")

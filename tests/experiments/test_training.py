@@ -315,3 +315,24 @@ def test_plan_goes_on_from_the_furthest_checkpoint(make_config, tmp_path):
         ((none,), early),
         ((l1,), None),
     ]
+
+
+def test_sweeps_of_another_version_are_left_alone(
+    classifier, noise, make_config, tmp_path
+):
+    config = make_config(NONE)
+    folder = tmp_path / "noise" / "small_cnn" / "in-progress" / "old"
+    files.write_json(folder / "members.json", [[config.as_dict() | {"unknown": 1}]])
+    _train(classifier, noise, [config], tmp_path)
+    assert folder.exists()
+
+
+def test_checkpoints_left_by_a_late_kill_are_removed(
+    classifier, noise, make_config, tmp_path
+):
+    config = make_config(NONE)
+    _train(classifier, noise, [config], tmp_path)
+    folder = tmp_path / "noise" / "small_cnn" / "in-progress" / "left"
+    plan.save_members(folder, plan.Sweep(((config,),)))
+    _train(classifier, noise, [config], tmp_path)
+    assert not folder.exists()
