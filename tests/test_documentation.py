@@ -62,3 +62,8 @@ def test_make_targets_exist():
     ).stdout
     for target in targets:
         assert re.search(rf"^{target}\s", listed, re.M), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_nothing_is_left_to_fill_in(document):
+    assert not re.search(r"^[A-Z_]{4,}$", document.read_text(), re.M)
