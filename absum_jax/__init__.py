@@ -13,6 +13,13 @@ from absum_jax.attacks.single_fourier import (
     single_fourier_attack,
     single_fourier_perturbation,
 )
+from absum_jax.constraints import (
+    SpectralNormState,
+    apply_spectral_norm_constraint,
+    apply_spectral_normalization,
+    spectral_norm_constraint,
+    spectral_normalization,
+)
 from absum_jax.evaluation import (
     SingleFourierAccuracy,
     accuracy,
@@ -23,6 +30,14 @@ from absum_jax.fourier import frequency_radius, radial_mean
 from absum_jax.kernels import conv_kernels
 from absum_jax.plotting import plot_frequency_heatmap, plot_radial_mean
 from absum_jax.prox import absum_penalty, prox_absum, prox_l1
+from absum_jax.spectral.clip import clip_conv_spectral_norm
+from absum_jax.spectral.norms import (
+    conv_induced_inf_norm,
+    conv_spectral_norm,
+    conv_zero_padded_norm_bound,
+)
+from absum_jax.spectral.values import conv_frequency_response, conv_singular_values
+from absum_jax.tracing import ConvUse, conv_input_shapes
 from absum_jax.transforms import (
     ProximalState,
     absum,
@@ -34,13 +49,24 @@ from absum_jax.transforms import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConvUse",
     "ProximalState",
     "SingleFourierAccuracy",
+    "SpectralNormState",
     "absum",
     "absum_penalty",
     "accuracy",
     "apply_proximal_updates",
+    "apply_spectral_norm_constraint",
+    "apply_spectral_normalization",
+    "clip_conv_spectral_norm",
+    "conv_frequency_response",
+    "conv_induced_inf_norm",
+    "conv_input_shapes",
     "conv_kernels",
+    "conv_singular_values",
+    "conv_spectral_norm",
+    "conv_zero_padded_norm_bound",
     "frequency_radius",
     "l1",
     "plot_frequency_heatmap",
@@ -52,5 +78,7 @@ __all__ = [
     "single_fourier_accuracy",
     "single_fourier_attack",
     "single_fourier_perturbation",
+    "spectral_norm_constraint",
+    "spectral_normalization",
     "summarize_frequencies",
 ]

@@ -44,6 +44,13 @@ def check_nonnegative(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be non-negative, got {value!r}.")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Refuses what :func:`check_nonnegative` refuses, and a concrete zero."""
+    check_nonnegative(name, value)
+    if not callable(value) and is_concrete(value) and not np.asarray(value) > 0:
+        raise ValueError(f"`{name}` must be positive, got {value!r}.")
+
+
 def check_positive_int(name: str, value: Any) -> None:
     """Refuses what is not a Python or NumPy integer of at least one."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

@@ -22,7 +22,8 @@ class ProximalState(NamedTuple):
     count: chex.Array  # updates so far, the argument of the schedules
 
 
-def _at(value: optax.ScalarOrSchedule, state: Any) -> chex.Numeric:
+def value_at(value: optax.ScalarOrSchedule, state: Any) -> chex.Numeric:
+    """The value of a scalar or schedule at the count of a state."""
     return value(state.count) if callable(value) else value
 
 
@@ -74,7 +75,7 @@ def _proximal(
         if params is None:
             # optax does not export its message for this; here it raises it itself.
             optax.keep_params_nonnegative().update(updates, state, None)
-        threshold = _at(learning_rate, state) * _at(strength, state)
+        threshold = value_at(learning_rate, state) * value_at(strength, state)
         updates = jax.tree.map(
             lambda p, u: None if u is None else update_leaf(p, u, threshold),
             params,

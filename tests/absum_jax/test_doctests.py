@@ -24,6 +24,9 @@ WITHOUT_EXAMPLES = {
     "absum_jax._logits",
     "absum_jax._validation",
     "absum_jax.attacks",
+    "absum_jax.spectral",
+    "absum_jax.spectral.circulant",
+    "absum_jax.spectral.hermitian",
 }
 
 

@@ -1,0 +1,419 @@
+"""Optax transformations that bound the spectral norm of convolutions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from absum_jax import _validation as validation
+from absum_jax.kernels import is_conv_kernel
+from absum_jax.prox import accumulation_dtype
+from absum_jax.spectral import clip, norms
+from absum_jax.spectral.circulant import CircularConv, circular_conv
+from absum_jax.tracing import ConvUse, leaf_name
+from absum_jax.transforms import Mask, value_at
+
+InputShapes = Mapping[str, Sequence[ConvUse] | Sequence[int]]
+# (stacked kernels (layers, ...) of one geometry, geometry, bound) -> kernels
+_Constrain = Callable[[chex.Array, CircularConv, chex.Array], chex.Array]
+
+
+class SpectralNormState(NamedTuple):
+    """State of a spectral-norm transformation."""
+
+    count: chex.Array  # updates so far
+
+
+class _Layer(NamedTuple):
+    """A leaf as a circular convolution."""
+
+    conv: CircularConv
+    axes: tuple[int, ...]  # the permutation to (spatial..., in, out)
+
+
+def _layers(name: str, shape: tuple[int, ...], uses: Any) -> tuple[_Layer, ...]:
+    """The geometries of a leaf; a plain shape is one plain use of an HWIO kernel."""
+    if all(isinstance(size, int | np.integer) for size in uses):
+        axes = tuple(range(len(shape)))
+        uses = [ConvUse(tuple(uses), (), (1,), (), (1,), 1, axes)]
+    layers = []
+    for use in uses:
+        ndim = len(shape) - 2
+        try:
+            conv = circular_conv(
+                [shape[axis] for axis in use.kernel_axes],
+                use.input_shape,
+                use.strides * ndim if len(use.strides) == 1 else use.strides,
+                use.kernel_dilation * ndim
+                if len(use.kernel_dilation) == 1
+                else use.kernel_dilation,
+                use.groups,
+            )
+        except ValueError as error:
+            raise ValueError(f"{error} (`input_shapes` of `{name}`)") from None
+        layers.append(_Layer(conv, tuple(use.kernel_axes)))
+    return tuple(layers)
+
+
+def _selected(
+    params: Any, input_shapes: InputShapes, mask: Mask | None
+) -> dict[int, tuple[_Layer, ...]]:
+    """The layers of each leaf to constrain, by the leaf's place in the flat tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    shapes = dict(input_shapes)
+    chosen = [True] * len(leaves)
+    if mask is not None:
+        tree = mask(params) if callable(mask) else mask
+        chosen = jax.tree.leaves(
+            jax.tree.map(
+                lambda keep, subtree: jax.tree.map(lambda _: bool(keep), subtree),
+                tree,
+                params,
+            )
+        )
+    names = [leaf_name(path) for path, _ in leaves]
+    missing = sorted(set(shapes) - set(names))
+    if missing:
+        raise ValueError(
+            f"`input_shapes` names {', '.join(missing)}, which `params` lacks; it has "
+            f"{', '.join(names)}."
+        )
+    selected = {}
+    for place, ((path, leaf), name) in enumerate(zip(leaves, names, strict=True)):
+        marked = chosen[place] if mask is not None else is_conv_kernel(path, leaf.ndim)
+        if name in shapes and chosen[place]:
+            validation.check_real(name, leaf)
+            selected[place] = _layers(name, leaf.shape, shapes[name])
+        elif marked:
+            raise ValueError(
+                f"`input_shapes` must hold every kernel to constrain, `{name}` is "
+                "missing; conv_input_shapes finds it, or leave it out with a `mask`."
+            )
+    if not selected:
+        raise ValueError("`mask` selects no leaf of `input_shapes`.")
+    return selected
+
+
+def _constrain_leaves(
+    leaves: Sequence[chex.Array],
+    layers: Sequence[tuple[_Layer, ...]],
+    constrain: _Constrain,
+    max_norm: chex.Numeric,
+) -> list[chex.Array]:
+    """Constrains leaves, those of one geometry as one batch.
+
+    A leaf with several uses is constrained for one after the other.
+    """
+    leaves = list(leaves)
+    for turn in range(max(map(len, layers))):
+        groups: dict[tuple[CircularConv, Any], list[tuple[int, _Layer]]] = {}
+        for place, uses in enumerate(layers):
+            if turn < len(uses):
+                key = uses[turn].conv, accumulation_dtype(leaves[place])
+                groups.setdefault(key, []).append((place, uses[turn]))
+        for (conv, dtype), group in groups.items():
+            kernels = jnp.stack(
+                [
+                    leaves[place].transpose(layer.axes).astype(dtype)
+                    for place, layer in group
+                ]
+            )
+            kernels = constrain(kernels, conv, jnp.asarray(max_norm, dtype))
+            for (place, layer), kernel in zip(group, kernels, strict=True):
+                back = kernel.transpose(np.argsort(layer.axes))
+                leaves[place] = back.astype(leaves[place].dtype)
+    return leaves
+
+
+def _apply(
+    params: optax.Params,
+    max_norm: chex.Numeric,
+    input_shapes: InputShapes,
+    mask: Mask | None,
+    constrain: _Constrain,
+) -> optax.Params:
+    validation.check_positive("max_norm", max_norm)
+    selected = _selected(params, input_shapes, mask)
+    leaves, structure = jax.tree.flatten(params)
+    constrained = _constrain_leaves(
+        [leaves[place] for place in selected],
+        list(selected.values()),
+        constrain,
+        max_norm,
+    )
+    for place, leaf in zip(selected, constrained, strict=True):
+        leaves[place] = leaf
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _transformation(
+    max_norm: optax.ScalarOrSchedule,
+    input_shapes: InputShapes,
+    every: int,
+    mask: Mask | None,
+    constrain: _Constrain,
+) -> optax.GradientTransformation:
+    validation.check_positive("max_norm", max_norm)
+    validation.check_positive_int("every", every)
+
+    def init_fn(params: optax.Params) -> SpectralNormState:
+        _selected(params, input_shapes, mask)
+        return SpectralNormState(count=jnp.zeros([], jnp.int32))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: SpectralNormState,
+        params: optax.Params | None = None,
+    ) -> tuple[optax.Updates, SpectralNormState]:
+        if params is None:
+            # optax does not export its message for this; here it raises it itself.
+            optax.keep_params_nonnegative().update(updates, state, None)
+        selected = _selected(params, input_shapes, mask)
+        flat, structure = jax.tree.flatten(updates, is_leaf=lambda leaf: leaf is None)
+        kernels = jax.tree.leaves(params)
+        places = [place for place in selected if flat[place] is not None]
+        layers = [selected[place] for place in places]
+        bound = value_at(max_norm, state)
+
+        def constrained(moves: list[chex.Array]) -> list[chex.Array]:
+            dtypes = [
+                accumulation_dtype(kernels[place], move)
+                for place, move in zip(places, moves, strict=True)
+            ]
+            moves = [m.astype(d) for m, d in zip(moves, dtypes, strict=True)]
+            proposed = [
+                kernels[place].astype(dtype) + move
+                for place, move, dtype in zip(places, moves, dtypes, strict=True)
+            ]
+            nearest = _constrain_leaves(proposed, layers, constrain, bound)
+            # What is within the bound adds an exact zero.
+            return [
+                (move + (to - at)).astype(flat[place].dtype)
+                for place, move, at, to in zip(
+                    places, moves, proposed, nearest, strict=True
+                )
+            ]
+
+        count = optax.safe_increment(state.count)
+        if places:
+            moves = [flat[place] for place in places]
+            moves = jax.lax.cond(
+                count % every == 0, constrained, lambda moves: moves, moves
+            )
+            for place, move in zip(places, moves, strict=True):
+                flat[place] = move
+        return jax.tree.unflatten(structure, flat), SpectralNormState(count=count)
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _clipping(method: str, projections: int, rescale: bool) -> _Constrain:
+    validation.check_choice("method", method, clip.METHODS)
+    validation.check_positive_int("projections", projections)
+
+    def constrain(
+        kernels: chex.Array, conv: CircularConv, max_norm: chex.Array
+    ) -> chex.Array:
+        return clip.clip_kernels(
+            kernels, max_norm, conv, method, projections, rescale=rescale
+        )
+
+    return constrain
+
+
+def spectral_norm_constraint(
+    max_norm: optax.ScalarOrSchedule,
+    input_shapes: InputShapes,
+    *,
+    every: int = 100,
+    method: str = "polar",
+    projections: int = 1,
+    rescale: bool = False,
+    mask: Mask | None = None,
+) -> optax.GradientTransformation:
+    r"""The spectral-norm constraint (SNC), last in an optax chain.
+
+    After every so many updates, the singular values of each convolution are clipped:
+
+    .. math::
+      k \leftarrow \operatorname{cut}(U \min(\Sigma, c) V^H)
+      \quad\text{with}\quad A(k + u) = U \Sigma V^H
+
+    as :func:`clip_conv_spectral_norm` does; in between it costs nothing. Layers of one
+    geometry are clipped as one batch. A layer within the bound keeps its update, to the
+    bit.
+
+    Under `jax.vmap` over models the count of updates must not be batched
+    (`in_axes=None, out_axes=None` for the state), or each model is clipped at each
+    update and the result mostly thrown away: `lax.cond` becomes a selection there.
+    :func:`apply_spectral_norm_constraint` serves loops that count for themselves.
+
+    Args:
+      max_norm: :math:`c > 0`, :math:`\sigma` in the paper: a scalar, traced value or
+        schedule of the number of updates before.
+      input_shapes: the uses of each kernel, from :func:`conv_input_shapes`; or, for
+        HWIO kernels with stride 1, the spatial sizes of the input, by the leaf's name:
+        `{"conv1/kernel": (28, 28)}`.
+      every: updates from one clip to the next; the first is at update `every`.
+      method: as in :func:`clip_conv_spectral_norm`: `"eigh"` is faster on a CPU.
+      projections: likewise; how often to clip and cut.
+      rescale: likewise; whether to meet the bound by scaling what is left.
+      mask: a tree of bool or a function from a tree to one; None is every leaf of
+        `input_shapes`, which must hold all that :func:`conv_kernels` marks.
+
+    Returns:
+      The transformation. Its state is the count of updates.
+
+    Raises:
+      ValueError: if the bound is not positive, `every` or `projections` no positive
+        integer, or the method unknown; at init and update, if `input_shapes` and
+        `params` do not fit; at update, if `params` is None.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp, optax
+      >>> params = {"conv": {"kernel": jnp.full((3, 3, 1, 1), 1.0)}}
+      >>> tx = optax.chain(
+      ...     optax.sgd(0.1, momentum=0.9),
+      ...     absum_jax.spectral_norm_constraint(
+      ...         1.0, {"conv/kernel": (8, 8)}, every=1, rescale=True
+      ...     ),
+      ... )
+      >>> grads = jax.tree.map(jnp.zeros_like, params)
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> params = optax.apply_updates(params, updates)
+      >>> print(f"{absum_jax.conv_spectral_norm(params['conv']['kernel'], (8, 8)):.4f}")
+      1.0000
+
+    References:
+      Sedghi et al., `The Singular Values of Convolutional Layers
+      <https://arxiv.org/abs/1805.10408>`_, 2019; Kanai et al., `Absum
+      <https://arxiv.org/abs/1909.08830>`_, 2020, "Spectral Norm Constraint"
+    """
+    constrain = _clipping(method, projections, rescale)
+    return _transformation(max_norm, input_shapes, every, mask, constrain)
+
+
+def apply_spectral_norm_constraint(
+    params: optax.Params,
+    max_norm: chex.Numeric,
+    input_shapes: InputShapes,
+    *,
+    method: str = "polar",
+    projections: int = 1,
+    rescale: bool = False,
+    mask: Mask | None = None,
+) -> optax.Params:
+    """Clips the singular values of all convolutions of a parameter tree, once.
+
+    The counterpart of :func:`spectral_norm_constraint` for a last clip after training,
+    or for loops that decide by themselves when to clip.
+
+    Args:
+      params: the parameters.
+      max_norm: a positive scalar, possibly traced.
+      input_shapes: as in :func:`spectral_norm_constraint`, as are the others.
+      method: see there.
+      projections: see there.
+      rescale: see there.
+      mask: see there.
+
+    Returns:
+      The parameters, of the same structure, shapes and dtypes.
+
+    Raises:
+      ValueError: as :func:`spectral_norm_constraint` and its init.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> params = {"conv": {"kernel": jnp.full((1, 1, 1, 1), 3.0)}}
+      >>> clipped = absum_jax.apply_spectral_norm_constraint(
+      ...     params, 2.0, {"conv/kernel": (8, 8)}
+      ... )
+      >>> print(clipped["conv"]["kernel"].ravel())
+      [2.]
+    """
+    constrain = _clipping(method, projections, rescale)
+    return _apply(params, max_norm, input_shapes, mask, constrain)
+
+
+def spectral_normalization(
+    max_norm: optax.ScalarOrSchedule,
+    input_shapes: InputShapes,
+    *,
+    every: int = 1,
+    mask: Mask | None = None,
+) -> optax.GradientTransformation:
+    r"""Spectral normalization to a bound by rescaling, last in an optax chain.
+
+    .. math:: k \leftarrow k \,/ \max(1, \|A(k + u)\|_2 / c)
+
+    A kernel is scaled as a whole, where :func:`spectral_norm_constraint` lowers the
+    singular values above the bound alone; the bound then holds to rounding. The notes
+    there hold here too.
+
+    Args:
+      max_norm: :math:`c > 0`, a scalar, traced value or schedule.
+      input_shapes: as in :func:`spectral_norm_constraint`.
+      every: updates from one scaling to the next.
+      mask: as in :func:`spectral_norm_constraint`.
+
+    Returns:
+      The transformation. Its state is the count of updates.
+
+    Raises:
+      ValueError: as :func:`spectral_norm_constraint`.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp, optax
+      >>> tx = absum_jax.spectral_normalization(2.0, {"conv/kernel": (8, 8)})
+      >>> params = {"conv": {"kernel": jnp.full((1, 1, 1, 1), 4.0)}}
+      >>> zeros = jax.tree.map(jnp.zeros_like, params)
+      >>> updates, _ = tx.update(zeros, tx.init(params), params)
+      >>> print(optax.apply_updates(params, updates)["conv"]["kernel"].ravel())
+      [2.]
+
+    References:
+      Gouk et al., `Regularisation of Neural Networks by Enforcing Lipschitz Continuity
+      <https://arxiv.org/abs/1804.04368>`_, 2018, eq. 9
+    """
+    return _transformation(max_norm, input_shapes, every, mask, norms.rescale_kernels)
+
+
+def apply_spectral_normalization(
+    params: optax.Params,
+    max_norm: chex.Numeric,
+    input_shapes: InputShapes,
+    *,
+    mask: Mask | None = None,
+) -> optax.Params:
+    """Rescales all convolutions of a parameter tree to a bound, once.
+
+    The counterpart of :func:`spectral_normalization` for loops that decide by
+    themselves when to rescale.
+
+    Args:
+      params: the parameters.
+      max_norm: a positive scalar, possibly traced.
+      input_shapes: as in :func:`spectral_norm_constraint`.
+      mask: as in :func:`spectral_norm_constraint`.
+
+    Returns:
+      The parameters, of the same structure, shapes and dtypes.
+
+    Raises:
+      ValueError: as :func:`spectral_norm_constraint` and its init.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> params = {"conv": {"kernel": jnp.full((1, 1, 1, 1), 4.0)}}
+      >>> scaled = absum_jax.apply_spectral_normalization(
+      ...     params, 2.0, {"conv/kernel": (8, 8)}
+      ... )
+      >>> print(scaled["conv"]["kernel"].ravel())
+      [2.]
+    """
+    return _apply(params, max_norm, input_shapes, mask, norms.rescale_kernels)

@@ -1,0 +1,341 @@
+"""The blocks of a circular convolution in the Fourier basis."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from absum_jax import _validation as validation
+from absum_jax.prox import accumulation_dtype
+
+# Complex numbers that are computed at a time: 64 MiB of them in single precision.
+_CHUNK = 2**23
+
+
+class Frequencies(NamedTuple):
+    """Frequencies of the output that determine all others, as NumPy arrays.
+
+    A real kernel has conjugate blocks at q and -q, and along an axis that it does not
+    extend over the same block everywhere: of each class, one frequency is kept.
+    """
+
+    kept: np.ndarray  # (Q, d) integers
+    weights: np.ndarray  # (Q,) how many frequencies each stands for
+    places: np.ndarray  # the output's shape: which of the kept stands for it
+
+
+@dataclasses.dataclass(frozen=True)
+class CircularConv:
+    """The geometry of a circular convolution with kernels (spatial..., in, out)."""
+
+    kernel_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    kernel_dilation: tuple[int, ...]
+    groups: int
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """The spatial shape of the kernel, without dilation."""
+        return self.kernel_shape[:-2]
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The spatial shape of the output."""
+        return tuple(
+            n // s for n, s in zip(self.input_shape, self.strides, strict=True)
+        )
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """Inputs (channels times aliases) and outputs of a group's block."""
+        inputs, outputs = self.kernel_shape[-2:]
+        return inputs * math.prod(self.strides), outputs // self.groups
+
+    @property
+    def rank(self) -> int:
+        """The singular values of a block."""
+        return min(self.block_shape)
+
+    @functools.cached_property
+    def frequencies(self) -> Frequencies:
+        """The output's frequencies, without those that others determine."""
+        axes = np.indices(self.output_shape).reshape(len(self.output_shape), -1)
+        flat = []
+        for sign in (1, -1):
+            classes = [
+                np.zeros_like(q) if size == 1 else sign * q % n
+                for q, n, size in zip(
+                    axes, self.output_shape, self.kernel_size, strict=True
+                )
+            ]
+            flat.append(np.ravel_multi_index(classes, self.output_shape))
+        kept, places, counts = np.unique(
+            np.minimum(*flat), return_inverse=True, return_counts=True
+        )
+        return Frequencies(
+            np.stack(np.unravel_index(kept, self.output_shape), axis=-1),
+            counts,
+            places.reshape(self.output_shape),
+        )
+
+    def positions(self, axis: int) -> np.ndarray:
+        """Where the kernel's taps along an axis fall on the input's circle."""
+        taps = np.arange(self.kernel_size[axis]) * self.kernel_dilation[axis]
+        return taps % self.input_shape[axis]
+
+    @functools.cached_property
+    def overlap(self) -> np.ndarray:
+        """How many taps fall on the place of each, of the kernel's spatial shape."""
+        overlap = np.ones(())
+        for axis in range(len(self.input_shape)):
+            positions = self.positions(axis)
+            same = (positions[:, None] == positions).sum(axis=1)
+            overlap = overlap[..., None] * same
+        return overlap
+
+
+def axis_values(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """One positive integer for each spatial axis; a single one serves all."""
+    values = (value,) * ndim if np.ndim(value) == 0 else tuple(value)
+    whole = all(
+        isinstance(v, int | np.integer) and not isinstance(v, bool) and v >= 1
+        for v in values
+    )
+    if not whole or len(values) != ndim:
+        raise ValueError(
+            f"`{name}` must be positive integers, one for each of {ndim} spatial axes, "
+            f"got {value!r}."
+        )
+    return tuple(map(int, values))
+
+
+def circular_conv(
+    kernel_shape: Sequence[int],
+    input_shape: Sequence[int],
+    strides: int | Sequence[int] = 1,
+    kernel_dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> CircularConv:
+    """Checks a geometry.
+
+    Raises:
+      ValueError: if an argument does not fit the kernel, or a stride does not divide
+        the input.
+    """
+    kernel_shape = tuple(kernel_shape)
+    ndim = len(kernel_shape) - 2
+    if ndim < 1 or 0 in kernel_shape:
+        raise ValueError(
+            "`kernel` must have the axes (spatial..., in, out), none of them empty, "
+            f"got shape {kernel_shape}."
+        )
+    if np.ndim(input_shape) == 0:
+        raise ValueError(
+            f"`input_shape` must be the {ndim} spatial sizes of the input, "
+            f"got {input_shape!r}."
+        )
+    input_shape = axis_values("input_shape", input_shape, ndim)
+    strides = axis_values("strides", strides, ndim)
+    kernel_dilation = axis_values("kernel_dilation", kernel_dilation, ndim)
+    validation.check_positive_int("groups", groups)
+    if any(n % s for n, s in zip(input_shape, strides, strict=True)):
+        raise ValueError(
+            "`strides` must divide `input_shape` for the convolution to be circular, "
+            f"got strides {strides} and input_shape {input_shape}."
+        )
+    if kernel_shape[-1] % groups:
+        raise ValueError(
+            f"`groups` must divide the {kernel_shape[-1]} output channels, "
+            f"got {groups}."
+        )
+    return CircularConv(kernel_shape, input_shape, strides, kernel_dilation, groups)
+
+
+def checked(
+    kernel: Any,
+    input_shape: Sequence[int],
+    strides: int | Sequence[int],
+    kernel_dilation: int | Sequence[int],
+    groups: int,
+) -> tuple[chex.Array, CircularConv]:
+    """A kernel in at least float32, and its geometry, both checked."""
+    kernel = validation.check_real("kernel", kernel)
+    conv = circular_conv(kernel.shape, input_shape, strides, kernel_dilation, groups)
+    return kernel.astype(accumulation_dtype(kernel)), conv
+
+
+def normalized(kernel: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """A kernel with its largest value in [1/2, 1), and the power of two it lost.
+
+    Everything here is homogeneous in the kernel, and a power of two rounds nothing.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(kernel)))
+    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 0.0))
+    # Twice half of it: a whole inverse could overflow where the kernel does not.
+    half = exponent // 2
+    one = jnp.ones((), kernel.dtype)
+    scales = jnp.ldexp(one, half), jnp.ldexp(one, exponent - half)
+    return kernel / scales[0] / scales[1], scales[0] * scales[1]
+
+
+def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> Any:
+    """Real and imaginary parts of exp(2 pi i k . t / n), each (B, aliases, taps).
+
+    The input's frequencies k = q + j n / s, j in {0..s-1}^d, alias to the output's q.
+    The angles are reduced in integers, so that no accuracy is lost on large inputs.
+    """
+    real, imaginary = (jnp.ones((len(frequencies), 1, 1), dtype), None)
+    for axis, (n, m) in enumerate(
+        zip(conv.input_shape, conv.output_shape, strict=True)
+    ):
+        turns = np.arange(n)[:, None] * conv.positions(axis) % n
+        angles = 2 * np.pi * turns / n
+        rows = frequencies[:, axis, None] + m * np.arange(conv.strides[axis])
+        cosine = jnp.asarray(np.cos(angles), dtype)[rows]
+        sine = jnp.asarray(np.sin(angles), dtype)[rows]
+
+        def outer(a: chex.Array, b: chex.Array) -> chex.Array:
+            product = a[:, :, None, :, None] * b[:, None, :, None, :]
+            batch, aliases, more_aliases, taps, more_taps = product.shape
+            return product.reshape(batch, aliases * more_aliases, taps * more_taps)
+
+        if imaginary is None:
+            real, imaginary = outer(real, cosine), outer(real, sine)
+        else:
+            real, imaginary = (
+                outer(real, cosine) - outer(imaginary, sine),
+                outer(real, sine) + outer(imaginary, cosine),
+            )
+    scale = math.prod(conv.strides) ** -0.5
+    return scale * real, scale * imaginary
+
+
+def blocks(
+    conv: CircularConv, kernel: chex.Array, frequencies: chex.Array
+) -> chex.Array:
+    r"""The blocks of the convolution at some frequencies of its output.
+
+    .. math:: B_q = s^{-d/2} [\hat K(q + j n / s)]_{j \in \{0..s-1\}^d}
+
+    with :math:`\hat K(k) = \sum_t K_t e^{2\pi i k \cdot t / n}`.
+
+    Args:
+      conv: the geometry.
+      kernel: real, (spatial..., in, out).
+      frequencies: (B, d).
+
+    Returns:
+      Complex (B, groups, inputs, outputs): transposed, as kernels are.
+    """
+    inputs, outputs = conv.kernel_shape[-2:]
+    taps = kernel.reshape(-1, inputs * outputs)
+    parts = []
+    for phase in _phases(conv, frequencies, kernel.dtype):
+        part = jnp.tensordot(phase, taps, 1, precision="highest")
+        part = part.reshape(*phase.shape[:2], inputs, conv.groups, -1)
+        part = jnp.moveaxis(part, 3, 1)
+        parts.append(part.reshape(len(frequencies), conv.groups, *conv.block_shape))
+    return jax.lax.complex(*parts)
+
+
+def kernel_of(
+    conv: CircularConv, values: chex.Array, frequencies: chex.Array, counts: chex.Array
+) -> chex.Array:
+    """What blocks at some frequencies add to the kernel that is nearest to all blocks.
+
+    Summed over all kept frequencies, it is the inverse of :func:`blocks`, cut to the
+    kernel's support. Taps that fall on one place share its value.
+
+    Args:
+      conv: the geometry.
+      values: complex blocks (B, groups, inputs, outputs).
+      frequencies: (B, d).
+      counts: (B,) how many frequencies each stands for.
+    """
+    inputs = conv.kernel_shape[-2]
+    weights = counts.astype(values.real.dtype) / math.prod(conv.output_shape)
+    phases = _phases(conv, frequencies, values.real.dtype)
+    total = jnp.zeros(())
+    for phase, part in zip(phases, (values.real, values.imag), strict=True):
+        part = part.reshape(*part.shape[:2], -1, inputs, part.shape[-1])
+        part = jnp.moveaxis(part, 1, 3).reshape(*phase.shape[:2], -1)
+        total = total + jnp.tensordot(
+            phase * weights[:, None, None],
+            part,
+            ((0, 1), (0, 1)),
+            precision="highest",
+        )
+    overlap = jnp.asarray(conv.overlap, total.dtype)[..., None, None]
+    return total.reshape(conv.kernel_shape) / overlap
+
+
+def _chunks(conv: CircularConv) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies (C, B, d) and counts (C, B), the last chunk filled with count 0."""
+    kept, counts, _ = conv.frequencies
+    inputs, outputs = conv.kernel_shape[-2:]
+    elements = max(inputs * outputs, math.prod(conv.kernel_size))
+    size = max(1, _CHUNK // (elements * math.prod(conv.strides)))
+    size = min(size, len(kept))
+    missing = -len(kept) % size
+    kept = np.concatenate([kept, np.repeat(kept[:1], missing, axis=0)])
+    counts = np.concatenate([counts, np.zeros(missing, counts.dtype)])
+    return kept.reshape(-1, size, kept.shape[-1]), counts.reshape(-1, size)
+
+
+def map_chunks(
+    function: Callable[[chex.Array], chex.Array],
+    conv: CircularConv,
+    kernel: chex.Array,
+) -> chex.Array:
+    """Applies a function of blocks (B, groups, inputs, outputs) to all kept blocks.
+
+    Only so many blocks exist at a time as fit into bounded memory.
+
+    Returns:
+      What the function gives for each chunk, along a new first axis. The last chunk is
+      filled with blocks of the first frequency.
+    """
+    frequencies = jnp.asarray(_chunks(conv)[0])
+    if len(frequencies) == 1:
+        return function(blocks(conv, kernel, frequencies[0]))[None]
+    return jax.lax.map(lambda part: function(blocks(conv, kernel, part)), frequencies)
+
+
+def map_kernel(
+    function: Callable[[chex.Array], chex.Array],
+    conv: CircularConv,
+    kernel: chex.Array,
+) -> chex.Array:
+    """Applies a function of blocks to the kept blocks, and takes them to a kernel."""
+    frequencies, counts = map(jnp.asarray, _chunks(conv))
+
+    def add(
+        total: chex.Array, part: tuple[chex.Array, chex.Array]
+    ) -> tuple[chex.Array, None]:
+        values = function(blocks(conv, kernel, part[0]))
+        return total + kernel_of(conv, values, *part), None
+
+    zero = jnp.zeros(conv.kernel_shape, kernel.dtype)
+    if len(frequencies) == 1:
+        return add(zero, (frequencies[0], counts[0]))[0]
+    return jax.lax.scan(add, zero, (frequencies, counts))[0]
+
+
+def map_layers(
+    function: Callable[[Any], chex.Array], conv: CircularConv, layers: Any
+) -> chex.Array:
+    """Applies a function to each layer of stacked kernels and what belongs to them.
+
+    As one batch where the blocks of one layer are few, one by one where they come in
+    chunks anyway.
+    """
+    if len(_chunks(conv)[0]) == 1:
+        return jax.vmap(function)(layers)
+    return jax.lax.map(function, layers)

@@ -1,0 +1,388 @@
+"""Where a network convolves with its parameters, read off its jaxpr."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from absum_jax.kernels import _names, is_conv_kernel
+
+# fmt: off
+# With the shape kept, these keep the values, or flip them, which no spectrum sees.
+_TRANSPARENT = frozenset({
+    "broadcast_in_dim", "convert_element_type", "copy", "device_put", "dynamic_slice",
+    "name", "optimization_barrier", "pvary", "reduce_precision", "reshape", "reshard",
+    "rev", "sharding_constraint", "slice", "squeeze", "stop_gradient",
+})
+# fmt: on
+_HOW_CHANGED = {
+    "div": "changed by `div`, as by weight normalization",
+    "mul": "changed by `mul`, as by weight normalization",
+    "reshape": (
+        "changed by `reshape`, as by `vmap` over parameters or spectral normalization"
+    ),
+    "scan": "stacked and sliced by `scan`",
+}
+_BY_HAND = "give the uses of such a kernel, a tuple of `ConvUse`, by hand"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvUse:
+    """The geometry of one convolution with a kernel.
+
+    Spatial axes come in the order that the convolution's input has them in.
+
+    Attributes:
+      input_shape: spatial size of the input, before the convolution's own padding.
+      output_shape: spatial size of the output.
+      strides: one for each spatial axis.
+      padding: (low, high) for each spatial axis.
+      kernel_dilation: one for each spatial axis; 1 is a dense kernel.
+      groups: groups of channels, the convolution's `feature_group_count`.
+      kernel_axes: the permutation that takes the leaf to (spatial..., in / groups,
+        out): (0, 1, 2, 3) for an HWIO leaf, (2, 3, 1, 0) for OIHW.
+    """
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    kernel_dilation: tuple[int, ...]
+    groups: int
+    kernel_axes: tuple[int, ...]
+
+
+class _Kernel(NamedTuple):
+    """A leaf, unchanged up to the order of its axes."""
+
+    name: str
+    axes: tuple[int, ...]  # of the leaf, in the order that the value has them in
+
+
+class _Value(NamedTuple):
+    """What a value of the jaxpr comes from; a constant comes from nothing."""
+
+    kernels: frozenset[_Kernel] = frozenset()  # any of which it may be
+    changed: Mapping[str, str] = {}  # leaves it is computed from, and by what
+    from_x: bool = False
+
+
+_Record = Callable[[core.JaxprEqn, _Value], None]
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """The name of a leaf in the result of :func:`conv_input_shapes`.
+
+    A flax nnx module, its State and its pure State give a leaf the same name.
+
+    Args:
+      path: the leaf's path, as in `jax.tree_util.tree_leaves_with_path`.
+
+    Returns:
+      The names along the path, joined by slashes.
+
+    Example:
+      >>> import jax
+      >>> from absum_jax.tracing import leaf_name
+      >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"conv1": {"kernel": 1.0}})
+      >>> leaf_name(path)
+      'conv1/kernel'
+    """
+    return "/".join(_names(path))
+
+
+def _is_array(leaf: Any) -> bool:
+    if isinstance(leaf, np.ndarray | np.generic):
+        return leaf.dtype.kind not in "MOSTUm"
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+
+
+def _is_variable(node: Any) -> bool:
+    """Whether this is a flax nnx Variable, which several modules may share."""
+    return hasattr(type(node), "get_raw_value")
+
+
+def _leaves(params: Any) -> tuple[list[_Value], dict[str, bool]]:
+    """The arrays of a tree as values, and `is_conv_kernel` of each name."""
+    values: list[_Value] = []
+    names: dict[Any, str] = {}
+    marks: dict[str, bool] = {}
+    nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_variable)
+    for prefix, node in nodes:
+        for suffix, leaf in jax.tree_util.tree_leaves_with_path(node):
+            if not _is_array(leaf):
+                continue
+            path = (*prefix, *suffix)
+            # A shared Variable has one name, the first, as in nnx.state.
+            identity = (id(node), suffix) if _is_variable(node) else path
+            if identity not in names:
+                names[identity] = name = leaf_name(path)
+                if name in marks:
+                    raise ValueError(f"`params` must not hold `{name}` twice.")
+                marks[name] = is_conv_kernel(path, leaf.ndim)
+            kernel = _Kernel(names[identity], tuple(range(leaf.ndim)))
+            values.append(_Value(frozenset([kernel])))
+    return values, marks
+
+
+def _trace(fn: Callable[..., Any], params: Any, x: Any) -> core.Jaxpr:
+    """The jaxpr of `fn`, with the arrays of params and then of x as its inputs."""
+    leaves, structure = jax.tree.flatten((params, x))
+
+    def traced(arrays: list[Any]) -> None:
+        rest = iter(arrays)
+        whole = [next(rest) if _is_array(leaf) else leaf for leaf in leaves]
+        fn(*jax.tree.unflatten(structure, whole))
+
+    return jax.make_jaxpr(traced)([leaf for leaf in leaves if _is_array(leaf)]).jaxpr
+
+
+def _same_shape(a: Any, b: Any) -> bool:
+    return getattr(a.aval, "shape", None) == getattr(b.aval, "shape", None)
+
+
+def _either(a: _Value, b: _Value) -> _Value:
+    changed = {**b.changed, **a.changed}
+    return _Value(a.kernels | b.kernels, changed, a.from_x or b.from_x)
+
+
+def _changed(values: Sequence[_Value], primitive: str) -> _Value:
+    """What a primitive makes of its operands."""
+    if any(value.from_x for value in values):
+        return _Value(from_x=True)
+    before = [item for value in values for item in value.changed.items()]
+    # In k / |k|, the division is what changed k, not the norm.
+    now = [(kernel.name, primitive) for value in values for kernel in value.kernels]
+    return _Value(changed=dict(before + now))
+
+
+def _crossing(
+    values: Sequence[_Value], there: Sequence[Any], here: Sequence[Any], primitive: str
+) -> list[_Value]:
+    """Values on the other side of a primitive that may slice or stack them."""
+    return [
+        value if _same_shape(a, b) else _changed([value], primitive)
+        for value, a, b in zip(values, there, here, strict=True)
+    ]
+
+
+def _walk(jaxpr: core.Jaxpr, values: Sequence[_Value], record: _Record) -> list[_Value]:
+    """The outputs of a jaxpr; `record` is called with each convolution's kernel."""
+    known: dict[Any, _Value] = dict(zip(jaxpr.invars, values, strict=True))
+
+    def read(atom: Any) -> _Value:
+        constant = _Value()
+        return constant if isinstance(atom, core.Literal) else known.get(atom, constant)
+
+    for eqn in jaxpr.eqns:
+        outputs = _apply(eqn, [read(atom) for atom in eqn.invars], record)
+        known.update(zip(eqn.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _apply(
+    eqn: core.JaxprEqn, values: list[_Value], record: _Record
+) -> Sequence[_Value]:
+    """The outputs of one equation."""
+    name = eqn.primitive.name
+    if name == "conv_general_dilated":
+        record(eqn, values[1])
+    if name == "transpose":
+        return [_transposed(values[0], eqn.params["permutation"])]
+    if name in _TRANSPARENT and _keeps_values(eqn):
+        return values[: len(eqn.outvars)]
+    if name == "scan":
+        return _scan(eqn, values, record)
+    if name == "while":
+        return _while(eqn, values, record)
+    skipped = 1 if name == "cond" else 0  # the number of the branch
+    values, operands = values[skipped:], eqn.invars[skipped:]
+    bodies = list(core.jaxprs_in_params(eqn.params))
+    if not bodies or any(
+        len(body.invars) != len(operands) or len(body.outvars) != len(eqn.outvars)
+        for body in bodies
+    ):
+        return [_changed(values, name)] * len(eqn.outvars)
+    outcomes = []
+    for body in bodies:
+        inside = _crossing(values, operands, body.invars, name)
+        outputs = _walk(body, inside, record)
+        outcomes.append(_crossing(outputs, body.outvars, eqn.outvars, name))
+    return [functools.reduce(_either, each) for each in zip(*outcomes, strict=True)]
+
+
+def _transposed(value: _Value, permutation: Sequence[int]) -> _Value:
+    kernels = (
+        _Kernel(name, tuple(axes[axis] for axis in permutation))
+        for name, axes in value.kernels
+    )
+    return value._replace(kernels=frozenset(kernels))
+
+
+def _keeps_values(eqn: core.JaxprEqn) -> bool:
+    if eqn.primitive.name == "convert_element_type":
+        return jnp.issubdtype(eqn.params["new_dtype"], jnp.floating)
+    if eqn.primitive.name == "reshape" and eqn.params["dimensions"] is not None:
+        return False
+    return all(map(_same_shape, eqn.invars, eqn.outvars))
+
+
+def _loop(
+    body: core.Jaxpr,
+    consts: Sequence[_Value],
+    carry: list[_Value],
+    xs: Sequence[_Value],
+    record: _Record,
+) -> list[_Value]:
+    """The outputs of a loop's body, its carry after any number of steps."""
+    n_carry = len(carry)
+    while True:
+        # Nothing is recorded before it is known all that the carry may be.
+        outputs = _walk(body, [*consts, *carry, *xs], lambda *_: None)
+        grown = list(map(_either, carry, outputs[:n_carry]))
+        if grown == carry:
+            _walk(body, [*consts, *carry, *xs], record)
+            return [*carry, *outputs[n_carry:]]
+        carry = grown
+
+
+def _scan(eqn: core.JaxprEqn, values: list[_Value], record: _Record) -> list[_Value]:
+    [body] = core.jaxprs_in_params(eqn.params)
+    # What says how many there are of each differs between versions of jax.
+    n_xs = len(values) - sum(map(_same_shape, eqn.invars, body.invars))
+    n_carry = sum(map(_same_shape, eqn.outvars, body.outvars))
+    i, j = len(values) - n_xs - n_carry, len(values) - n_xs
+    values = _crossing(values, eqn.invars, body.invars, "scan")
+    outputs = _loop(body, values[:i], values[i:j], values[j:], record)
+    return _crossing(outputs, body.outvars, eqn.outvars, "scan")
+
+
+def _while(eqn: core.JaxprEqn, values: list[_Value], record: _Record) -> list[_Value]:
+    i = eqn.params["cond_nconsts"]
+    j = i + eqn.params["body_nconsts"]
+    body, condition = eqn.params["body_jaxpr"].jaxpr, eqn.params["cond_jaxpr"].jaxpr
+    carry = _loop(body, values[i:j], values[j:], [], record)
+    _walk(condition, [*values[:i], *carry], record)
+    return carry
+
+
+def _conv_use(eqn: core.JaxprEqn, axes: Sequence[int]) -> ConvUse:
+    """The geometry of a convolution with a kernel of these axes of the leaf."""
+    lhs, rhs, out = eqn.params["dimension_numbers"]
+    order = sorted(range(len(lhs) - 2), key=lambda i: lhs[2 + i])
+
+    def ordered(of_axes: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(of_axes[i] for i in order)
+
+    def size(atom: Any, spec: Sequence[int]) -> tuple[int, ...]:
+        return tuple(atom.aval.shape[axis] for axis in ordered(spec[2:]))
+
+    return ConvUse(
+        input_shape=size(eqn.invars[0], lhs),
+        output_shape=size(eqn.outvars[0], out),
+        strides=tuple(map(int, ordered(eqn.params["window_strides"]))),
+        padding=tuple((int(l), int(h)) for l, h in ordered(eqn.params["padding"])),
+        kernel_dilation=tuple(map(int, ordered(eqn.params["rhs_dilation"]))),
+        groups=int(eqn.params["feature_group_count"]),
+        kernel_axes=tuple(axes[i] for i in (*ordered(rhs[2:]), rhs[1], rhs[0])),
+    )
+
+
+def _check(eqn: core.JaxprEqn, value: _Value, marks: Mapping[str, bool]) -> None:
+    """Refuses a kernel, or a convolution with one, that has no `ConvUse`."""
+    # A kernel computed from x is no parameter.
+    if value.changed and not value.from_x:
+        names = [name for name in value.changed if marks[name]] or value.changed
+        how = (
+            f"`{name}` is {_HOW_CHANGED.get(by, f'changed by `{by}`')}"
+            for name, by in value.changed.items()
+            if name in names
+        )
+        raise ValueError(
+            "`fn` must convolve with the leaves of `params` as they are, but "
+            f"{', '.join(how)}; {_BY_HAND}."
+        )
+    transposed = any(dilation != 1 for dilation in eqn.params["lhs_dilation"])
+    for kernel in value.kernels:
+        if transposed or eqn.params["batch_group_count"] != 1:
+            kind = "a transposed one" if transposed else "one with batch_group_count"
+            raise ValueError(
+                f"`fn` must use `{kernel.name}` in plain convolutions, got {kind}; "
+                f"{_BY_HAND}."
+            )
+
+
+def conv_input_shapes(
+    fn: Callable[[Any, Any], Any], params: chex.ArrayTree, x: chex.ArrayTree
+) -> dict[str, tuple[ConvUse, ...]]:
+    """Finds the sizes at which each convolution kernel is used, by tracing.
+
+    Nothing is computed: `fn` is traced on shapes and dtypes, and followed through jit,
+    remat, scan, while, cond, custom derivatives and shard_map (where sizes are those on
+    one device). Kernels may be cast, transposed and flipped on their way, and not
+    changed otherwise.
+
+    A layer that pads before it convolves, such as `nnx.Conv(padding="CIRCULAR")`, has
+    the padded size as its input. Kernels that are constants or computed from `x` are
+    passed over.
+
+    Args:
+      fn: `fn(params, x)`, jax-traceable: the forward pass. Its result is ignored.
+      params: a tree of arrays or `jax.ShapeDtypeStruct`, such as a flax nnx module in
+        evaluation mode; other leaves reach `fn` as they are.
+      x: the input with its batch, likewise.
+
+    Returns:
+      For the :func:`leaf_name` of every leaf that is convolved with, its distinct uses
+      in order of appearance.
+
+    Raises:
+      ValueError: if `fn` is not callable, or convolves with no leaf; if leaves have the
+        same name; if a leaf is changed on its way (weight normalization, `vmap` over
+        parameters, layers stacked for `scan`) or used in a transposed convolution; if
+        a leaf that :func:`conv_kernels` marks reaches no convolution.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from absum_jax.tracing import conv_input_shapes
+      >>> def fn(params, x):
+      ...     return jax.lax.conv(x, params["conv"]["kernel"], (2, 2), "SAME")
+      >>> params = {"conv": {"kernel": jnp.ones((8, 1, 3, 3))}}
+      >>> x = jax.ShapeDtypeStruct((1, 1, 28, 28), jnp.float32)
+      >>> [use] = conv_input_shapes(fn, params, x)["conv/kernel"]
+      >>> use.input_shape, use.output_shape, use.padding, use.kernel_axes
+      ((28, 28), (14, 14), ((0, 1), (0, 1)), (2, 3, 1, 0))
+    """
+    if not callable(fn):
+        raise ValueError(
+            f"`fn` must be a callable of params and x, got {type(fn).__name__}."
+        )
+    leaves, marks = _leaves(params)
+    uses: dict[str, dict[ConvUse, None]] = {name: {} for name in marks}
+
+    def record(eqn: core.JaxprEqn, value: _Value) -> None:
+        _check(eqn, value, marks)
+        for kernel in sorted(value.kernels):
+            uses[kernel.name][_conv_use(eqn, kernel.axes)] = None
+
+    jaxpr = _trace(fn, params, x)
+    data = [_Value(from_x=True)] * (len(jaxpr.invars) - len(leaves))
+    _walk(jaxpr, [*leaves, *data], record)
+    unused = [f"`{name}`" for name in marks if marks[name] and not uses[name]]
+    if unused:
+        raise ValueError(
+            "`fn` must convolve with every convolution kernel of `params`, but no "
+            f"convolution uses {', '.join(unused)}. Likely reasons: a product of "
+            "patches in place of a convolution, a kernel computed from `x`, a branch "
+            "not taken, a layer that is no convolution, or a `fn` that closes over its "
+            f"parameters. Leave such a leaf out of `params`, or {_BY_HAND}."
+        )
+    if not any(uses.values()):
+        raise ValueError("`fn` must convolve with a leaf of `params`, found none.")
+    return {name: tuple(found) for name, found in uses.items() if found}
