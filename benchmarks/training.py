@@ -87,8 +87,8 @@ def models_in_one_program() -> list[dict[str, Any]]:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
             return step.train_epoch(
-                classifier, state, seeds, h, images, labels, jnp.asarray(0),
-                batch_size=BATCH,
+                classifier, state, seeds, h, images, labels,
+                jnp.asarray(0), jnp.asarray(1), batch_size=BATCH,
             )  # fmt: skip
 
         return run

@@ -10,6 +10,7 @@ import tyro
 from experiments import demo, files
 from experiments.errors import UsageError
 from experiments.figures import figure1, figure3
+from experiments.studies import snc_readings
 from experiments.tables import table1
 
 _COMMANDS: dict[type, Callable[[Any], list[pathlib.Path]]] = {
@@ -17,6 +18,7 @@ _COMMANDS: dict[type, Callable[[Any], list[pathlib.Path]]] = {
     table1.Table1Options: table1.run,
     figure1.Figure1Options: figure1.run,
     figure3.Figure3Options: figure3.run,
+    snc_readings.SncReadingsOptions: snc_readings.run,
 }
 
 Options = (
@@ -24,6 +26,7 @@ Options = (
     | Annotated[table1.Table1Options, tyro.conf.subcommand("table1")]
     | Annotated[figure1.Figure1Options, tyro.conf.subcommand("figure1")]
     | Annotated[figure3.Figure3Options, tyro.conf.subcommand("figure3")]
+    | Annotated[snc_readings.SncReadingsOptions, tyro.conf.subcommand("snc-readings")]
 )
 
 

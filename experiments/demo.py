@@ -1,4 +1,4 @@
-"""The demo: four CNNs on real digits, each attacked with every frequency."""
+"""The demo: five CNNs on real digits, each attacked with every frequency."""
 
 import dataclasses
 import pathlib
@@ -26,8 +26,9 @@ SETTINGS = (
 
 @dataclasses.dataclass(frozen=True)
 class DemoOptions:
-    """Train CNNs without regularization, with weight decay, L1 and Absum on 4,000 real
-    digits, and attack each with all 784 frequencies (two minutes on two CPU cores)."""  # noqa: D205, D209
+    """Train CNNs without regularization, with weight decay, L1, Absum and SNC on 4,000
+    real digits, and attack each with all 784 frequencies (three minutes on two CPU
+    cores)."""  # noqa: D205, D209
 
     epochs: int = 30
     """Epochs of training."""

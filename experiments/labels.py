@@ -5,12 +5,14 @@ METHOD_NAMES = {
     "weight_decay": "weight decay",
     "l1": "L1",
     "absum": "Absum",
+    "snc": "SNC",
 }
 METHOD_COLORS = {
     "none": "#7f7f7f",
     "weight_decay": "#2ca02c",
     "l1": "#d62728",
     "absum": "#1f77b4",
+    "snc": "#9467bd",
 }
 DATASET_NAMES = {
     "mnist": "MNIST",

@@ -15,9 +15,10 @@ from experiments.training.runs import Run
 from experiments.training.sweep import train_missing
 
 DatasetName = Literal["mnist5k", "mnist", "fashion_mnist"]
-MethodName = Literal["none", "weight_decay", "l1", "absum"]
+MethodName = Literal["none", "weight_decay", "l1", "absum", "snc"]
 
 PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+PUBLISHED_MAX_NORMS = (0.01, 0.1, 0.5, 1.0, 10.0)
 PUBLISHED_EPOCHS = 100
 
 
@@ -32,7 +33,10 @@ class SweepOptions:
     """Regularization methods."""
 
     strengths: tuple[float, ...] = PUBLISHED_STRENGTHS
-    """Regularization strengths (lambda) of each method but none."""
+    """Regularization strengths (lambda) of weight decay, L1 and Absum."""
+
+    max_norms: tuple[float, ...] = PUBLISHED_MAX_NORMS
+    """Bounds on the spectral norm (sigma) of SNC."""
 
     epochs: int = PUBLISHED_EPOCHS
     """Epochs of training."""
@@ -63,8 +67,8 @@ class SweepOptions:
             raise UsageError(f"--dataset must be one of {known}, got {self.dataset!r}.")
         if self.epochs < 1:
             raise UsageError(f"--epochs must be at least 1, got {self.epochs}.")
-        for option in ("methods", "strengths", "seeds"):
-            values = getattr(self, option)
+        for field in ("methods", "strengths", "max_norms", "seeds"):
+            values, option = getattr(self, field), field.replace("_", "-")
             if not values:
                 raise UsageError(f"--{option} must name at least one.")
             if len(set(values)) != len(values):
@@ -79,16 +83,21 @@ class SweepOptions:
                 f"--strengths must be positive numbers, got {self.strengths}; "
                 "train without regularization with --methods none."
             )
+        if not all(0 < max_norm < float("inf") for max_norm in self.max_norms):
+            raise UsageError(
+                f"--max-norms must be positive numbers, got {self.max_norms}."
+            )
         if not all(0 <= seed < 2**31 for seed in self.seeds):
             raise UsageError(f"--seeds must lie in 0..2147483647, got {self.seeds}.")
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Every method at every strength; none has no strength."""
+        """Every method at every strength; none has no strength, SNC its own."""
+        strengths = {NONE.method: (0.0,), "snc": self.max_norms}
         return tuple(
             Setting(method, strength)
             for method in self.methods
-            for strength in (self.strengths if method != NONE.method else (0.0,))
+            for strength in strengths.get(method, self.strengths)
         )
 
 

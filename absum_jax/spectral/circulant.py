@@ -26,7 +26,7 @@ class Frequencies(NamedTuple):
     """
 
     kept: np.ndarray  # (Q, d) integers
-    weights: np.ndarray  # (Q,) how many frequencies each stands for
+    counts: np.ndarray  # (Q,) how many frequencies each stands for
     places: np.ndarray  # the output's shape: which of the kept stands for it
 
 

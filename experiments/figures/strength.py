@@ -10,6 +10,9 @@ from experiments.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.outcomes import Outcome
 from experiments.training.config import NONE
 
+_STRENGTH = r"regularization strength $\lambda$"
+_STRENGTHS = {"snc": r"bound on the spectral norm $\sigma$"}
+
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -68,7 +71,7 @@ def _plot(
         lw=0,
     )
     ax.set_xscale("log")
-    ax.set_xlabel(r"regularization strength $\lambda$")
+    ax.set_xlabel(_STRENGTHS.get(outcomes[0].run.config.method, _STRENGTH))
 
 
 def figure2(outcomes: Sequence[Outcome]) -> Figure | None:
@@ -105,8 +108,9 @@ def _lowest_loss(outcome: Outcome) -> float:
 
 
 def figure5(outcomes: Sequence[Outcome]) -> Figure | None:
-    """The lowest training loss of each method."""
+    """The lowest training loss of each method with a strength lambda."""
     methods = by_method(outcomes)
+    methods.pop("snc", None)
     if not methods:
         return None
     figure = Figure(figsize=(4.6, 3.2))

@@ -6,12 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
+import absum_jax
 from experiments.models.small_cnn import SmallCNN
 
 Params = Any
-_MODELS: dict[str, Callable[..., nnx.Module]] = {"small_cnn": SmallCNN}
+ConvUses = dict[str, tuple[absum_jax.ConvUse, ...]]
+# Each model as it is computed, and in a form whose convolutions tracing can see.
+_MODELS: dict[str, tuple[Callable[..., nnx.Module], Callable[..., nnx.Module]]] = {
+    "small_cnn": (SmallCNN, functools.partial(SmallCNN, form="native"))
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +25,14 @@ class Classifier:
     """A network as pure functions.
 
     `init(key)` makes a parameter tree (nested dicts of arrays), `train_logits(params,
-    x, key)` draws dropout from the key, `logits(params, x)` evaluates.
+    x, key)` draws dropout from the key, `logits(params, x)` evaluates,
+    `conv_uses(image_shape)` tells at which sizes the kernels of the tree are used.
     """
 
     init: Callable[[jax.Array], Params]
     train_logits: Callable[[Params, jax.Array, jax.Array], jax.Array]
     logits: Callable[[Params, jax.Array], jax.Array]
+    conv_uses: Callable[[tuple[int, ...]], ConvUses]
 
 
 @functools.lru_cache
@@ -38,12 +46,18 @@ def build(model: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Classi
       mean: per-channel mean that images are standardised by.
       std: per-channel standard deviation likewise.
     """
-    create = functools.partial(_MODELS[model], mean=mean, std=std)
+    create, create_native = (
+        functools.partial(form, mean=mean, std=std) for form in _MODELS[model]
+    )
     abstract = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0)))
     state = nnx.state(abstract, nnx.Param)
-    training, evaluation = (
-        nnx.graphdef(nnx.view(abstract, deterministic=deterministic))
-        for deterministic in (False, True)
+    training, evaluation, native = (
+        nnx.graphdef(nnx.view(module, deterministic=deterministic))
+        for module, deterministic in (
+            (abstract, False),
+            (abstract, True),
+            (nnx.eval_shape(lambda: create_native(rngs=nnx.Rngs(0))), True),
+        )
     )
 
     def init(key: jax.Array) -> Params:
@@ -60,4 +74,11 @@ def build(model: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Classi
     def logits(params: Params, x: jax.Array) -> jax.Array:
         return merged(evaluation, params)(x)
 
-    return Classifier(init, train_logits, logits)
+    def conv_uses(image_shape: tuple[int, ...]) -> ConvUses:
+        return absum_jax.conv_input_shapes(
+            lambda params, x: merged(native, params)(x),
+            nnx.to_pure_dict(state),
+            jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
+        )
+
+    return Classifier(init, train_logits, logits, conv_uses)

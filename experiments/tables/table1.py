@@ -14,6 +14,7 @@ from experiments.figures.strength import FIGURES
 from experiments.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.outcomes import (
     PUBLISHED_EPOCHS,
+    PUBLISHED_MAX_NORMS,
     PUBLISHED_STRENGTHS,
     Outcome,
     SweepOptions,
@@ -39,6 +40,10 @@ def _scale(options: SweepOptions) -> str | None:
         parts.append(f"without {', '.join(METHOD_NAMES[m] for m in missing)}")
     if not set(PUBLISHED_STRENGTHS) <= set(options.strengths):
         parts.append(f"{len(options.strengths)} strengths")
+    if "snc" in options.methods and not set(PUBLISHED_MAX_NORMS) <= set(
+        options.max_norms
+    ):
+        parts.append(f"{len(options.max_norms)} bounds of SNC")
     if options.dataset in _PUBLISHED_AS:
         parts.append("a small data set")
     if options.train_examples is not None:
@@ -129,7 +134,7 @@ class Table1:
     def markdown(self) -> str:
         """The table with the published number in brackets, and its conditions."""
         published = self._published()
-        header = ("method", "Avg.", "Min.", "CLN", "lambda")
+        header = ("method", "Avg.", "Min.", "CLN", "lambda / sigma")
         lines = []
         for row in self.rows:
             paper = published.get(row.setting.method)
@@ -197,6 +202,7 @@ class Table1:
                 "dataset": self.options.dataset,
                 "methods": self.options.methods,
                 "strengths": self.options.strengths,
+                "max_norms": self.options.max_norms,
                 "epochs": self.options.epochs,
                 "seeds": self.options.seeds,
                 "train_examples": self.options.train_examples,

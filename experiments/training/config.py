@@ -6,11 +6,14 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-METHODS = ("none", "weight_decay", "l1", "absum")
+METHODS = ("none", "weight_decay", "l1", "absum", "snc")
 
 
 class Setting(NamedTuple):
-    """A regularization method and its strength (lambda in the paper)."""
+    """A regularization method and its strength.
+
+    The strength is lambda in the paper, and for SNC the bound sigma.
+    """
 
     method: str
     strength: float

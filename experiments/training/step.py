@@ -16,6 +16,7 @@ import optax
 import absum_jax
 from experiments.models import Classifier
 from experiments.training.config import Setting
+from experiments.training.constraints import CONSTRAINTS, Constrained, constrain
 
 # What a seed is folded with to give independent streams.
 _INIT, _ORDER, _DROPOUT = range(3)
@@ -29,6 +30,7 @@ class Hyperparameters(NamedTuple):
     weight_decay: jax.Array
     l1: jax.Array
     absum: jax.Array
+    max_norm: jax.Array  # infinite without a constraint
 
 
 class TrainState(NamedTuple):
@@ -59,6 +61,9 @@ def hyperparameters(
         weight_decay=strengths("weight_decay"),
         l1=strengths("l1"),
         absum=strengths("absum"),
+        max_norm=jnp.array(
+            [s.strength if s.method in CONSTRAINTS else jnp.inf for s in settings]
+        ),
     )
 
 
@@ -112,7 +117,9 @@ def init_sweep(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("classifier", "batch_size"), donate_argnames="state"
+    jax.jit,
+    static_argnames=("classifier", "batch_size", "constrained"),
+    donate_argnames="state",
 )
 def train_epoch(
     classifier: Classifier,
@@ -122,8 +129,10 @@ def train_epoch(
     images: jax.Array,
     labels: jax.Array,
     epoch: jax.Array,
+    epochs: jax.Array,
     *,
     batch_size: int,
+    constrained: tuple[Constrained, ...] = (),
 ) -> tuple[TrainState, EpochMetrics]:
     """One epoch of a sweep: a scan over its steps, with the data on the device.
 
@@ -138,7 +147,9 @@ def train_epoch(
       images: all training images (N, height, width, channels), uint8.
       labels: all labels (N,).
       epoch: which epoch, from 0.
+      epochs: how many there are.
       batch_size: images a step.
+      constrained: the settings that have a constraint.
 
     Returns:
       The state after the epoch, and its metrics (seeds, settings).
@@ -146,6 +157,7 @@ def train_epoch(
     steps = labels.shape[0] // batch_size
     step = functools.partial(train_step, classifier)
     over_settings = jax.vmap(step, in_axes=(0, 0, None, None, None))
+    uses = classifier.conv_uses(images.shape[1:]) if constrained else {}
 
     def one_seed(state: TrainState, seed: jax.Array) -> tuple[TrainState, EpochMetrics]:
         order_key = jax.random.fold_in(_stream(seed, _ORDER), epoch)
@@ -158,7 +170,12 @@ def train_epoch(
             indices, i = batch
             x = images[indices].astype(jnp.float32) / 255
             key = jax.random.fold_in(dropout_key, i)
-            return over_settings(state, h, x, labels[indices], key)
+            state, metrics = over_settings(state, h, x, labels[indices], key)
+            params = constrain(
+                state.params, h.max_norm, uses, constrained,
+                epoch * steps + i + 1, epochs * steps,
+            )  # fmt: skip
+            return state._replace(params=params), metrics
 
         batches = order[: steps * batch_size].reshape(steps, batch_size)
         state, metrics = jax.lax.scan(body, state, (batches, jnp.arange(steps)))

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.data import Split
 from experiments.models import Classifier
 from experiments.progress import progress
-from experiments.training import checkpoints, plan, runs, step
+from experiments.training import checkpoints, constraints, plan, runs, step
 from experiments.training.config import RunConfig
 
 _CHECKPOINTS = "checkpoints"
@@ -63,6 +63,7 @@ def _train(
         state = _initial_state(classifier, sweep)
     images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
     seeds, h = jnp.array(sweep.seeds), _hyperparameters(sweep)
+    constrained = constraints.constrained(sweep.settings)
     started = time.perf_counter()
     title = f"training {len(members)} models on {config.dataset}"
     with (
@@ -74,8 +75,9 @@ def _train(
             run.begin(first)
         for epoch in range(first, config.epochs):
             state, metrics = step.train_epoch(
-                classifier, state, seeds, h, images, labels, jnp.asarray(epoch),
-                batch_size=config.batch_size,
+                classifier, state, seeds, h, images, labels,
+                jnp.asarray(epoch), jnp.asarray(config.epochs),
+                batch_size=config.batch_size, constrained=constrained,
             )  # fmt: skip
             losses, accuracies = (np.asarray(values).ravel() for values in metrics)
             # The metrics go first: what is ahead of the checkpoint is dropped on

@@ -1,0 +1,175 @@
+"""The spectral-norm constraint in a sweep, and other readings of it.
+
+A constraint acts on the parameters of its own models alone, every so many steps. Under
+the sweep's `vmap` a count of steps for each model would turn the condition into a
+selection and clip at each step: here one count serves the program.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import absum_jax
+from experiments.training.config import Setting
+
+Params = Any
+Uses = Mapping[str, Sequence[absum_jax.ConvUse]]
+
+
+class Constraint(NamedTuple):
+    """When parameters are constrained, and how."""
+
+    apply: Callable[[Params, jax.Array, Uses], Params]
+    every: int = 100  # as in the paper
+    at_end: bool = False  # also after the last step of training
+
+
+class Constrained(NamedTuple):
+    """The models of a sweep that have a constraint."""
+
+    method: str
+    columns: tuple[int, ...]  # among the sweep's settings
+
+
+# Half a millisecond for the small CNN: the fastest on a CPU, and no cost elsewhere.
+_METHOD = "eigh"
+
+
+def _clip(
+    params: Params, max_norm: jax.Array, uses: Uses, *, projections: int = 1
+) -> Params:
+    """The plain reading: singular values of each multi-channel convolution."""
+    return absum_jax.apply_spectral_norm_constraint(
+        params, max_norm, uses, method=_METHOD, projections=projections
+    )
+
+
+def _clip_dense_too(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
+    """Dense layers are convolutions of one pixel."""
+    dense = {
+        name: layer
+        for name, layer in params.items()
+        if f"{name}/kernel" not in uses and "kernel" in layer
+    }
+    clipped = {
+        name: layer
+        | {
+            "kernel": absum_jax.clip_conv_spectral_norm(
+                layer["kernel"][None], (1,), max_norm, method=_METHOD
+            )[0]
+        }
+        for name, layer in dense.items()
+    }
+    return _clip(params, max_norm, uses) | clipped
+
+
+def _rescale(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
+    return absum_jax.apply_spectral_normalization(params, max_norm, uses)
+
+
+def _on_kernels(
+    params: Params,
+    uses: Uses,
+    clip: Callable[[jax.Array, absum_jax.ConvUse], jax.Array],
+) -> Params:
+    """Replaces the kernels of a two-level tree."""
+    clipped = {}
+    for name, layer in params.items():
+        if (path := f"{name}/kernel") in uses:
+            [use] = uses[path]
+            clipped[name] = layer | {"kernel": clip(layer["kernel"], use)}
+    return params | clipped
+
+
+def _clip_filters(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
+    """Each filter as an operator of its own, one input and one output channel."""
+
+    def clip(kernel: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
+        filters = kernel.reshape(*kernel.shape[:2], 1, -1)
+        clipped = absum_jax.clip_conv_spectral_norm(
+            filters, use.input_shape, max_norm, groups=filters.shape[-1]
+        )
+        return clipped.reshape(kernel.shape)
+
+    return _on_kernels(params, uses, clip)
+
+
+def _clip_oihw(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
+    """PyTorch's kernels (out, in, height, width) taken for (height, width, in, out).
+
+    On the size of the image, as the channels do not fit into that of the second layer.
+    """
+    size = max(use.input_shape for [use] in uses.values())
+
+    def clip(kernel: jax.Array, _: absum_jax.ConvUse) -> jax.Array:
+        clipped = absum_jax.clip_conv_spectral_norm(
+            kernel.transpose(3, 2, 0, 1), size, max_norm, method=_METHOD
+        )
+        return clipped.transpose(2, 3, 1, 0)
+
+    return _on_kernels(params, uses, clip)
+
+
+CONSTRAINTS: dict[str, Constraint] = {
+    "snc": Constraint(_clip),
+    # Other readings of the paper, which `snc-readings` compares.
+    "snc-last": Constraint(_clip, at_end=True),
+    "snc-every-step": Constraint(_clip, every=1),
+    "snc-projected": Constraint(functools.partial(_clip, projections=10)),
+    "snc-dense": Constraint(_clip_dense_too),
+    "snc-rescaled": Constraint(_rescale),
+    "snc-filters": Constraint(_clip_filters),
+    "snc-oihw": Constraint(_clip_oihw),
+}
+
+
+def constrained(settings: Sequence[Setting]) -> tuple[Constrained, ...]:
+    """Which settings of a sweep have which constraint."""
+    return tuple(
+        Constrained(method, columns)
+        for method in CONSTRAINTS
+        if (columns := tuple(i for i, s in enumerate(settings) if s.method == method))
+    )
+
+
+def constrain(
+    params: Params,
+    max_norm: jax.Array,
+    uses: Uses,
+    groups: Sequence[Constrained],
+    step: jax.Array,
+    last_step: jax.Array,
+) -> Params:
+    """Constrains the models that are due.
+
+    Args:
+      params: parameters with a leading axis of settings.
+      max_norm: (settings,).
+      uses: how the network uses its kernels.
+      groups: the models that have a constraint.
+      step: how many steps are done, one number for all models.
+      last_step: how many steps training has.
+    """
+    for method, columns in groups:
+        constraint = CONSTRAINTS[method]
+        due = step % constraint.every == 0
+        if constraint.at_end:
+            due |= step == last_step
+        index = jnp.array(columns)
+
+        def apply(
+            params: Params, constraint: Constraint = constraint, index: Any = index
+        ) -> Params:
+            chosen = jax.tree.map(lambda leaf: leaf[index], params)
+            moved = jax.vmap(lambda p, bound: constraint.apply(p, bound, uses))(
+                chosen, max_norm[index]
+            )
+            return jax.tree.map(
+                lambda leaf, new: leaf.at[index].set(new), params, moved
+            )
+
+        params = jax.lax.cond(due, apply, lambda params: params, params)
+    return params
