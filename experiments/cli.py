@@ -9,7 +9,7 @@ import tyro
 
 from experiments import demo, files
 from experiments.errors import UsageError
-from experiments.figures import figure1, figure3
+from experiments.figures import figure1, figure3, spectra
 from experiments.studies import snc_readings
 from experiments.tables import table1
 
@@ -19,6 +19,7 @@ _COMMANDS: dict[type, Callable[[Any], list[pathlib.Path]]] = {
     figure1.Figure1Options: figure1.run,
     figure3.Figure3Options: figure3.run,
     snc_readings.SncReadingsOptions: snc_readings.run,
+    spectra.SpectraOptions: spectra.run,
 }
 
 Options = (
@@ -27,6 +28,7 @@ Options = (
     | Annotated[figure1.Figure1Options, tyro.conf.subcommand("figure1")]
     | Annotated[figure3.Figure3Options, tyro.conf.subcommand("figure3")]
     | Annotated[snc_readings.SncReadingsOptions, tyro.conf.subcommand("snc-readings")]
+    | Annotated[spectra.SpectraOptions, tyro.conf.subcommand("spectra")]
 )
 
 

@@ -3,13 +3,14 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from experiments import files
 from experiments.data import DATASETS, DataOptions, Dataset, Split, load
 from experiments.errors import UsageError
 from experiments.evaluation.single_fourier import Evaluation, Robustness, evaluate
-from experiments.models import build
+from experiments.models import Classifier, build
 from experiments.training.config import METHODS, NONE, RunConfig, Setting
 from experiments.training.runs import Run
 from experiments.training.sweep import train_missing
@@ -158,18 +159,23 @@ def _splits(
     )
 
 
-def run_sweep(
-    options: SweepOptions, settings: Sequence[Setting] | None = None
-) -> list[Outcome]:
-    """Trains what is missing, attacks what is not attacked yet, and returns it all.
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """A sweep's images, network and models."""
 
-    Args:
-      options: what to train and attack, and where it lies.
-      settings: other methods and strengths than the options'.
+    train: Split
+    test: Split
+    validation: Split | None
+    classifier: Classifier
+    configs: list[RunConfig]
 
-    Raises:
-      UsageError: if an option does not fit the data set, or the data is not there.
-    """
+    @property
+    def folder(self) -> pathlib.Path:
+        """Of such models, below the runs folder."""
+        return pathlib.Path(self.configs[0].dataset, self.configs[0].model)
+
+
+def _plan(options: SweepOptions, settings: Sequence[Setting]) -> _Plan:
     dataset = load(options.dataset, options.data)
     train, test, validation = _splits(options, dataset)
     fingerprint = train.fingerprint
@@ -185,7 +191,7 @@ def run_sweep(
             epochs=options.epochs,
         )
         for seed in options.seeds
-        for setting in settings or options.settings
+        for setting in settings
     ]
     if len(train) < configs[0].batch_size:
         raise UsageError(
@@ -193,18 +199,59 @@ def run_sweep(
             f"got {len(train)}."
         )
     classifier = build(configs[0].model, dataset.mean, dataset.std)
+    return _Plan(train, test, validation, classifier, configs)
+
+
+def _exclusive(options: SweepOptions, plan: _Plan) -> AbstractContextManager[None]:
+    folder = options.runs_dir / plan.folder
+    return files.exclusive(folder, "trains or attacks such models")
+
+
+def trained(
+    options: SweepOptions, settings: Sequence[Setting] | None = None
+) -> list[Run]:
+    """Trains what is missing, and returns it all.
+
+    Args:
+      options: what to train, and where it lies.
+      settings: other methods and strengths than the options'.
+
+    Raises:
+      UsageError: if an option does not fit the data set, or the data is not there.
+    """
+    plan = _plan(options, settings or options.settings)
+    with _exclusive(options, plan):
+        return train_missing(
+            plan.classifier, plan.train, plan.configs, options.runs_dir
+        )
+
+
+def run_sweep(
+    options: SweepOptions, settings: Sequence[Setting] | None = None
+) -> list[Outcome]:
+    """Trains what is missing, attacks what is not attacked yet, and returns it all.
+
+    Args:
+      options: what to train and attack, and where it lies.
+      settings: other methods and strengths than the options'.
+
+    Raises:
+      UsageError: if an option does not fit the data set, or the data is not there.
+    """
+    plan = _plan(options, settings or options.settings)
 
     def attacked(runs: list[Run], split: Split, name: str) -> list[Robustness]:
         evaluation = Evaluation(name, len(split), split.fingerprint)
-        return evaluate(classifier, runs, split, evaluation)
+        return evaluate(plan.classifier, runs, split, evaluation)
 
-    folder = options.runs_dir / options.dataset / configs[0].model
-    with files.exclusive(folder, "trains or attacks such models"):
-        runs = train_missing(classifier, train, configs, options.runs_dir)
-        on_test = attacked(runs, test, "test")
+    with _exclusive(options, plan):
+        runs = train_missing(
+            plan.classifier, plan.train, plan.configs, options.runs_dir
+        )
+        on_test = attacked(runs, plan.test, "test")
         on_selection = on_test
-        if validation is not None:
-            on_selection = attacked(runs, validation, "validation")
+        if plan.validation is not None:
+            on_selection = attacked(runs, plan.validation, "validation")
     return [
         Outcome(*outcome) for outcome in zip(runs, on_test, on_selection, strict=True)
     ]

@@ -147,6 +147,7 @@ def test_published_numbers_stand_beside(outcome, tmp_path):
         ({"dataset": "mnist5k"}, "a small data set"),
         ({"methods": ("none", "l1")}, "without weight decay, Absum"),
         ({"strengths": (0.1, 0.01)}, "2 strengths"),
+        ({"max_norms": (0.1, 0.01)}, "2 bounds of SNC"),
     ],
 )
 def test_a_smaller_run_says_so_and_lies_apart(outcome, changes, part):

@@ -10,14 +10,15 @@ import pytest
 
 import absum_jax
 from experiments import files
-from experiments.training import plan, step, sweep
+from experiments.training import constraints, plan, step, sweep
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
 ABSUM = Setting("absum", 0.05)
 WEIGHT_DECAY = Setting("weight_decay", 0.1)
 L1 = Setting("l1", 0.03)
-ALL = (NONE, WEIGHT_DECAY, L1, ABSUM)
+SNC = Setting("snc-every-step", 0.3)
+ALL = (NONE, WEIGHT_DECAY, L1, ABSUM, SNC)
 
 
 def _epochs(classifier, data, settings, seeds=(0,), epochs=1, batch_size=32):
@@ -28,7 +29,8 @@ def _epochs(classifier, data, settings, seeds=(0,), epochs=1, batch_size=32):
     for epoch in range(epochs):
         state, metrics = step.train_epoch(
             classifier, state, seeds, h, jnp.asarray(data.images),
-            jnp.asarray(data.labels), jnp.asarray(epoch), batch_size=batch_size,
+            jnp.asarray(data.labels), jnp.asarray(epoch), jnp.asarray(epochs),
+            batch_size=batch_size, constrained=constraints.constrained(settings),
         )  # fmt: skip
         history.append(metrics)
     return state, history

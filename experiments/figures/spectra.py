@@ -1,0 +1,173 @@
+"""Singular values of each convolution under each regularization method."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+import absum_jax
+from experiments import files
+from experiments.data import DataOptions, load
+from experiments.figures.saving import save
+from experiments.labels import DATASET_NAMES, METHOD_COLORS, METHOD_NAMES
+from experiments.models import build
+from experiments.outcomes import (
+    PUBLISHED_EPOCHS,
+    DatasetName,
+    SweepOptions,
+    trained,
+)
+from experiments.paper import TABLE1
+from experiments.training.config import NONE, Setting
+from experiments.training.runs import provenance
+
+# Largest first, of every frequency together: (models, values) of each layer.
+Spectra = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class SpectraOptions:
+    """Draw the singular values of each convolution of the small CNN, trained with none,
+    weight decay, L1 and Absum at the strengths that the paper selects on MNIST, and
+    with SNC."""  # noqa: D205, D209
+
+    dataset: DatasetName = "mnist5k"
+    """Data set; mnist5k (5,000 MNIST images) ships in a package."""
+
+    max_norm: float = 1.0
+    """Bound on the spectral norm (sigma) of SNC."""
+
+    epochs: int = PUBLISHED_EPOCHS
+    """Epochs of training."""
+
+    seed: int = 0
+    """Seed of every model."""
+
+    train_examples: int | None = None
+    """Training images, a fixed choice of that many; None is all."""
+
+    runs_dir: pathlib.Path = pathlib.Path("runs")
+    """Folder of trained models."""
+
+    results_dir: pathlib.Path = pathlib.Path("runs/results")
+    """Folder for the figure."""
+
+    data: DataOptions = dataclasses.field(default_factory=DataOptions)
+
+    @property
+    def sweep(self) -> SweepOptions:
+        """The same as options of a sweep."""
+        return SweepOptions(
+            dataset=self.dataset,
+            max_norms=(self.max_norm,),
+            epochs=self.epochs,
+            seeds=(self.seed,),
+            train_examples=self.train_examples,
+            runs_dir=self.runs_dir,
+            data=self.data,
+        )
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """No regularization, every method as the paper selects it, SNC as asked."""
+        published = TABLE1["mnist"]
+        methods = ("weight_decay", "l1", "absum")
+        return (
+            NONE,
+            *(Setting(method, published[method].strength) for method in methods),
+            Setting("snc", self.max_norm),
+        )
+
+
+def singular_values(
+    params: Sequence[Mapping[str, Mapping[str, jax.Array]]],
+    uses: Mapping[str, Sequence[absum_jax.ConvUse]],
+) -> Spectra:
+    """All singular values of each convolution of several models.
+
+    Args:
+      params: a tree of each model.
+      uses: how the network uses its kernels, each once.
+    """
+    return {
+        path: np.stack([_descending(tree[path.split("/")[0]], use) for tree in params])
+        for path, [use] in uses.items()
+    }
+
+
+def _descending(layer: Mapping[str, jax.Array], use: absum_jax.ConvUse) -> np.ndarray:
+    values = absum_jax.conv_singular_values(
+        layer["kernel"], use.input_shape, strides=use.strides, groups=use.groups
+    )
+    return np.sort(np.asarray(values).ravel())[::-1]
+
+
+def _label(setting: Setting) -> str:
+    if setting == NONE:
+        return METHOD_NAMES[NONE.method]
+    symbol = r"\sigma" if setting.method == "snc" else r"\lambda"
+    return rf"{METHOD_NAMES[setting.method]}, ${symbol}={setting.strength:g}$"
+
+
+def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Figure:
+    """Draws the singular values of each layer in falling order, a line a model.
+
+    Args:
+      settings: of each model.
+      spectra: its singular values.
+      initial: those before training, of one model.
+    """
+    figure = Figure(figsize=(4.4 * len(spectra), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(spectra), squeeze=False)[0]
+    for ax, (path, values) in zip(axes, spectra.items(), strict=True):
+        share = np.linspace(0, 1, values.shape[1])
+        ax.plot(share, initial[path][0], color="k", ls=":", lw=1, label="initial")
+        for setting, row in zip(settings, values, strict=True):
+            color = METHOD_COLORS[setting.method]
+            ax.plot(share, row, color=color, label=_label(setting))
+        ax.set_title(
+            f"{path.split('/')[0]}, largest of {values.shape[1]:,} on the left"
+        )
+        ax.set(yscale="log", xlabel="share of singular values that are larger")
+        ax.set_ylim(bottom=max(values.min(), values.max() / 1e3))
+    axes[0].set_ylabel("singular value")
+    axes[-1].legend(fontsize=8)
+    return figure
+
+
+def run(options: SpectraOptions) -> list[pathlib.Path]:
+    """Trains what is missing, and draws."""
+    settings, runs = options.settings, trained(options.sweep, options.settings)
+    dataset = load(options.dataset, options.data)
+    classifier = build("small_cnn", dataset.mean, dataset.std)
+    abstract = jax.eval_shape(classifier.init, jax.random.key(0))
+    params = [run.params(abstract) for run in runs]
+    uses = classifier.conv_uses(dataset.train.images.shape[1:])
+    spectra = singular_values(params, uses)
+    initial = singular_values([classifier.init(jax.random.key(options.seed))], uses)
+    stem = options.results_dir / "spectra" / options.dataset
+    document = {
+        "title": f"Singular values of convolutions, {DATASET_NAMES[options.dataset]}",
+        "epochs": options.epochs,
+        "seed": options.seed,
+        "models": [
+            {
+                "method": setting.method,
+                "strength": setting.strength,
+                "run": str(run.config.path),
+                "spectral_norms": {p: float(v[i, 0]) for p, v in spectra.items()},
+                "mean_singular_values": {
+                    p: float(v[i].mean()) for p, v in spectra.items()
+                },
+            }
+            for i, (setting, run) in enumerate(zip(settings, runs, strict=True))
+        ],
+        "provenance": provenance(),
+    }
+    return [
+        files.write_json(stem.with_suffix(".json"), document),
+        *save(draw(settings, spectra, initial), stem),
+    ]

@@ -1,0 +1,253 @@
+"""SNC in a sweep: the right models, at the right steps, by the right rule."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import absum_jax
+from experiments import cli, files
+from experiments.outcomes import SweepOptions
+from experiments.studies import snc_readings
+from experiments.training import step
+from experiments.training.config import NONE, Setting
+from experiments.training.constraints import (
+    CONSTRAINTS,
+    Constraint,
+    constrain,
+    constrained,
+)
+
+BATCH, LEARNING_RATE, MOMENTUM = 32, 0.05, 0.5
+
+
+@pytest.fixture(scope="module")
+def params(classifier):
+    """Parameters whose norms are all above one."""
+    drawn = classifier.init(jax.random.key(0))
+    return jax.tree.map(lambda leaf: 4 * leaf, drawn)
+
+
+@pytest.fixture(scope="module")
+def uses(classifier):
+    return classifier.conv_uses((28, 28, 1))
+
+
+def _norms(params, uses):
+    return {
+        name: float(
+            absum_jax.conv_spectral_norm(
+                params[name.split("/")[0]]["kernel"], use.input_shape
+            )
+        )
+        for name, [use] in uses.items()
+    }
+
+
+def test_table_1_has_33_models():
+    # No regularization, nine strengths of three methods, five bounds (P, "Conditions").
+    settings = SweepOptions().settings
+    assert len(settings) == len(set(settings)) == 33
+    assert [s.strength for s in settings if s.method == "snc"] == [
+        0.01, 0.1, 0.5, 1.0, 10.0,
+    ]  # fmt: skip
+
+
+def test_the_kernels_are_seen_through_the_native_form(uses):
+    # 5 x 5 without padding, pooled by two (P, appendix).
+    assert {
+        name: (use.input_shape, use.output_shape) for name, [use] in uses.items()
+    } == {
+        "conv1/kernel": ((28, 28), (24, 24)),
+        "conv2/kernel": ((12, 12), (8, 8)),
+    }
+
+
+@pytest.fixture
+def every_other(monkeypatch):
+    """SNC that acts at every other step, so that a short run sees it act and not."""
+    plain = CONSTRAINTS["snc"]
+    monkeypatch.setitem(CONSTRAINTS, "snc-other", plain._replace(every=2))
+    return Setting("snc-other", 0.3)
+
+
+def _data(noise):
+    return jnp.asarray(noise.images), jnp.asarray(noise.labels)
+
+
+def _sweep(classifier, noise, settings, epochs):
+    seeds = jnp.array([0])
+    h = step.hyperparameters(settings, LEARNING_RATE, MOMENTUM)
+    state = step.init_sweep(classifier, seeds, h)
+    for epoch in range(epochs):
+        state, _ = step.train_epoch(
+            classifier, state, seeds, h, *_data(noise), jnp.asarray(epoch),
+            jnp.asarray(epochs), batch_size=BATCH, constrained=constrained(settings),
+        )  # fmt: skip
+    return state.params
+
+
+def test_a_sweep_does_what_the_optax_chain_does(classifier, noise, uses, every_other):
+    """Three steps an epoch: clips after the steps 2, 4 and 6 cross epochs."""
+    settings = (NONE, every_other, Setting("absum", 0.05))
+    swept = _sweep(classifier, noise, settings, epochs=2)
+
+    chain = optax.chain(
+        optax.sgd(LEARNING_RATE, momentum=MOMENTUM),
+        absum_jax.spectral_norm_constraint(0.3, uses, every=2),
+    )
+    images, labels = _data(noise)
+
+    @jax.jit
+    def update(params, state, x, y, key):
+        def loss(params):
+            logits = classifier.train_logits(params, x, key)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        updates, state = chain.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    alone = classifier.init(step._stream(0, step._INIT))
+    state = chain.init(alone)
+    for epoch in range(2):
+        order_key = jax.random.fold_in(step._stream(0, step._ORDER), epoch)
+        key = jax.random.fold_in(step._stream(0, step._DROPOUT), epoch)
+        order = jax.random.permutation(order_key, len(labels)).reshape(-1, BATCH)
+        for i, batch in enumerate(order):
+            alone, state = update(
+                alone, state, images[batch] / jnp.float32(255), labels[batch],
+                jax.random.fold_in(key, i),
+            )  # fmt: skip
+    last = jax.tree.map(lambda leaf: leaf[0, 1], swept)
+    for a, b in zip(jax.tree.leaves(last), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    # And the models beside it are left alone.
+    without = _sweep(classifier, noise, (NONE, Setting("absum", 0.05)), epochs=2)
+    for a, b in zip(jax.tree.leaves(swept), jax.tree.leaves(without), strict=True):
+        np.testing.assert_allclose(a[0, [0, 2]], b[0], atol=2e-5)
+
+
+def test_the_condition_is_one_for_all_models(classifier, noise):
+    """A condition of each model's own would become a selection, and clip always."""
+    settings = (NONE, Setting("snc", 1.0), Setting("snc", 10.0))
+    seeds = jnp.array([0, 1])
+    h = step.hyperparameters(settings, LEARNING_RATE, MOMENTUM)
+    state = jax.eval_shape(lambda: step.init_sweep(classifier, seeds, h))
+
+    def conditionals(settings):
+        jaxpr = jax.make_jaxpr(
+            lambda state, epoch: step.train_epoch(
+                classifier,
+                state,
+                seeds,
+                h,
+                *_data(noise),
+                epoch,
+                jnp.asarray(3),
+                batch_size=BATCH,
+                constrained=constrained(settings),
+            )
+        )(state, 0)
+        return str(jaxpr).count("cond[")
+
+    assert conditionals(settings) == 1
+    assert conditionals((NONE,) * 3) == 0
+
+
+def test_only_models_with_a_constraint_that_are_due_change(params, uses):
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), params)
+    settings = (NONE, Setting("snc", 1.0), Setting("snc-last", 1.0))
+    bounds = jnp.array([jnp.inf, 1.0, 1.0])
+
+    @jax.jit
+    def after(count):
+        return constrain(
+            stacked, bounds, uses, constrained(settings), count, jnp.asarray(250)
+        )
+
+    def changed(count):
+        kernels = after(jnp.asarray(count))["conv2"]["kernel"]
+        return [bool((k != params["conv2"]["kernel"]).any()) for k in kernels]
+
+    assert changed(99) == [False, False, False]
+    assert changed(100) == changed(200) == [False, True, True]
+    assert changed(250) == [False, False, True]
+
+
+@pytest.mark.parametrize("reading", CONSTRAINTS)
+def test_each_reading_bounds_what_it_says(reading, params, uses):
+    moved = jax.jit(lambda p: CONSTRAINTS[reading].apply(p, jnp.float32(0.5), uses))(
+        params
+    )
+    assert jax.tree.structure(moved) == jax.tree.structure(params)
+    before, after = _norms(params, uses), _norms(moved, uses)
+    kernels = {name: moved[name]["kernel"] for name in ("conv1", "conv2")}
+    dense = [np.linalg.norm(moved[name]["kernel"], 2) for name in ("dense1", "dense2")]
+    untouched = [
+        np.linalg.norm(params[name]["kernel"], 2) for name in ("dense1", "dense2")
+    ]
+    if reading == "snc-dense":
+        np.testing.assert_allclose(dense, 0.5, rtol=1e-5)
+    else:
+        np.testing.assert_array_equal(dense, untouched)
+    if reading == "snc-rescaled":
+        np.testing.assert_allclose(list(after.values()), 0.5, rtol=1e-5)
+        for name, kernel in kernels.items():
+            old = params[name]["kernel"]
+            np.testing.assert_allclose(
+                kernel / old, (kernel / old).mean(), rtol=1e-4, atol=1e-6
+            )
+    elif reading == "snc-filters":
+        # |DFT| of each filter by NumPy: the cut leaves a little above the bound.
+        for name, n in (("conv1", 28), ("conv2", 12)):
+            old, new = (
+                np.abs(np.fft.fft2(k, (n, n), axes=(0, 1))).max()
+                for k in (params[name]["kernel"], kernels[name])
+            )
+            assert 0.5 * 0.9 < new < max(0.8 * old, 0.5001)
+    elif reading == "snc-oihw":
+        for name in kernels:
+            old, new = (
+                np.linalg.svd(
+                    np.fft.fft2(np.transpose(k, (3, 2, 0, 1)), (28, 28), axes=(0, 1)),
+                    compute_uv=False,
+                ).max()
+                for k in (params[name]["kernel"], kernels[name])
+            )
+            assert 0.5 * 0.9 < new < 0.9 * old
+    else:
+        assert all(after[name] < 0.9 * before[name] for name in uses)
+    if reading == "snc-projected":
+        plain = _norms(CONSTRAINTS["snc"].apply(params, jnp.float32(0.5), uses), uses)
+        assert all(after[name] < plain[name] for name in uses)
+
+
+def test_readings_have_names():
+    assert set(snc_readings.READINGS) == {NONE.method, *CONSTRAINTS}
+    assert all(isinstance(value, Constraint) for value in CONSTRAINTS.values())
+
+
+def test_the_command_compares_readings(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        snc_readings,
+        "READINGS",
+        {name: snc_readings.READINGS[name] for name in ("none", "snc-every-step")},
+    )
+    code = cli.main(
+        [
+            "snc-readings",
+            "--max-norms=0.5",
+            "--epochs=1",
+            "--train-examples=128",
+            "--test-examples=10",
+            f"--runs-dir={tmp_path}/runs",
+            f"--results-dir={tmp_path}/results",
+            f"--cache-dir={tmp_path}/cache",
+        ]
+    )
+    assert code == 0
+    document = files.read_json(tmp_path / "results/snc-readings/mnist5k.json")
+    assert [row["reading"] for row in document["rows"]] == ["none", "snc-every-step"]
+    assert document["provenance"]["backend"] == "cpu"
+    assert "| at every step" in capsys.readouterr().out
