@@ -38,19 +38,22 @@ class _Layer(NamedTuple):
 def _layers(name: str, shape: tuple[int, ...], uses: Any) -> tuple[_Layer, ...]:
     """The geometries of a leaf; a plain shape is one plain use of an HWIO kernel."""
     if all(isinstance(size, int | np.integer) for size in uses):
+        ones = (1,) * (len(shape) - 2)
         axes = tuple(range(len(shape)))
-        uses = [ConvUse(tuple(uses), (), (1,), (), (1,), 1, axes)]
+        uses = [ConvUse(tuple(uses), (), ones, (), ones, 1, axes)]
     layers = []
     for use in uses:
-        ndim = len(shape) - 2
+        if sorted(use.kernel_axes) != list(range(len(shape))):
+            raise ValueError(
+                f"`input_shapes` of `{name}` must permute its {len(shape)} axes, got "
+                f"kernel_axes {use.kernel_axes}."
+            )
         try:
             conv = circular_conv(
                 [shape[axis] for axis in use.kernel_axes],
                 use.input_shape,
-                use.strides * ndim if len(use.strides) == 1 else use.strides,
-                use.kernel_dilation * ndim
-                if len(use.kernel_dilation) == 1
-                else use.kernel_dilation,
+                use.strides,
+                use.kernel_dilation,
                 use.groups,
             )
         except ValueError as error:

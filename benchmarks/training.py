@@ -17,7 +17,7 @@ from experiments.training import step
 from experiments.training.config import NONE
 
 BATCH = 64
-STEPS = 60
+STEPS = 100  # of which one is SNC's
 LEARNING_RATE, MOMENTUM = 0.01, 0.5
 
 
@@ -32,11 +32,15 @@ def regularizer_cost() -> list[dict[str, Any]]:
     classifier = build("small_cnn", (0.13,), (0.31,))
     sgd = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
     decay = optax.add_decayed_weights(1e-4, mask=absum_jax.conv_kernels)
+    uses = classifier.conv_uses((28, 28, 1))
     chains = {
         "none": sgd,
         "weight_decay": optax.chain(decay, sgd),
         "l1": optax.chain(sgd, absum_jax.l1(1e-4, learning_rate=LEARNING_RATE)),
         "absum": optax.chain(sgd, absum_jax.absum(1e-4, learning_rate=LEARNING_RATE)),
+        "snc, every 100 steps": optax.chain(
+            sgd, absum_jax.spectral_norm_constraint(0.1, uses, method="eigh")
+        ),
     }
     images, labels = _data(BATCH)
     x = images / jnp.float32(255)

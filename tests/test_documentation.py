@@ -12,11 +12,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
 
 
-def test_readme_examples_run_and_print_what_they_say():
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    ("document", "outputs"), [("README.md", 2), ("docs/spectra.md", 3)]
+)
+def test_examples_run_and_print_what_they_say(document, outputs):
+    text = (ROOT / document).read_text()
     blocks = re.findall(r"```(python|text)\n(.*?)```", text, re.DOTALL)
-    assert [kind for kind, _ in blocks].count("python") >= 4
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "example"}
     printed = ""
     compared = 0
     for kind, block in blocks:
@@ -29,7 +31,7 @@ def test_readme_examples_run_and_print_what_they_say():
             assert printed.strip() == block.strip()
             printed = ""
             compared += 1
-    assert compared == 2
+    assert compared == outputs
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -1,0 +1,56 @@
+"""The figure of singular values: what is drawn are the models' own."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import cli, files
+from experiments.figures import spectra
+from experiments.training.config import NONE, Setting
+
+
+def test_values_are_those_of_each_frequency(classifier):
+    params = classifier.init(jax.random.key(0))
+    uses = classifier.conv_uses((28, 28, 1))
+    values = spectra.singular_values([params, params], uses)
+    # 784 frequencies of rank 1, and 144 of rank 10, by NumPy.
+    assert {path: v.shape for path, v in values.items()} == {
+        "conv1/kernel": (2, 784),
+        "conv2/kernel": (2, 1440),
+    }
+    for name, size in (("conv1", 28), ("conv2", 12)):
+        blocks = np.fft.fft2(params[name]["kernel"], (size, size), axes=(0, 1))
+        expected = np.sort(np.linalg.svd(blocks, compute_uv=False).ravel())[::-1]
+        np.testing.assert_allclose(values[f"{name}/kernel"][1], expected, atol=1e-5)
+
+
+def test_a_line_for_each_model_and_the_initial_one():
+    values = {"conv1/kernel": np.geomspace(4, 1, 8)[None].repeat(2, axis=0)}
+    figure = spectra.draw([NONE, Setting("snc", 2.0)], values, values)
+    [ax] = figure.axes
+    labels = [line.get_label() for line in ax.get_lines()]
+    assert labels == ["initial", "no regularization", r"SNC, $\sigma=2$"]
+
+
+def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
+    monkeypatch.setattr(spectra.SpectraOptions, "settings", (NONE, Setting("l1", 1.0)))
+    code = cli.main(
+        [
+            "spectra", "--epochs=1", "--train-examples=128", f"--runs-dir={tmp_path}",
+            f"--results-dir={tmp_path}/results", f"--cache-dir={tmp_path}/cache",
+        ]
+    )  # fmt: skip
+    assert code == 0
+    document = files.read_json(tmp_path / "results/spectra/mnist5k.json")
+    free, shrunk = (model["spectral_norms"] for model in document["models"])
+    for path in free:
+        # Two steps with a threshold of 0.01 on coefficients of at most 0.2.
+        assert 0 < shrunk[path] < 0.95 * free[path]
+    for suffix in ("png", "pdf"):
+        assert (tmp_path / f"results/spectra/mnist5k.{suffix}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("argument", ["--max-norm=0", "--epochs=0", "--seed=-1"])
+def test_mistakes_are_told(argument, tmp_path, capsys):
+    assert cli.main(["spectra", argument, f"--runs-dir={tmp_path}"]) == 2
+    assert "must" in capsys.readouterr().err
