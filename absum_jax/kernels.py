@@ -21,7 +21,7 @@ def _entry_name(entry: Any) -> str:
     return str(entry)
 
 
-def _names(path: tuple[Any, ...]) -> list[str]:
+def path_names(path: tuple[Any, ...]) -> list[str]:
     """The names along a tree path; a haiku name such as `net/conv2_d` is several."""
     names = [part for entry in path for part in re.split(r"[/.]", _entry_name(entry))]
     names = [name for name in names if name]
@@ -45,7 +45,7 @@ def _is_other(module: str) -> bool:
 
 def is_conv_kernel(path: tuple[Any, ...], ndim: int) -> bool:
     """Whether the leaf of `ndim` axes at a tree path is a convolution kernel."""
-    *modules, name = _names(path) or [""]
+    *modules, name = path_names(path) or [""]
     if name not in _KERNEL_NAMES or any(map(_is_other, modules)):
         return False
     if ndim == 3:

@@ -1,26 +1,17 @@
 """Where a network convolves with its parameters, read off its jaxpr."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from absum_jax.kernels import _names, is_conv_kernel
+from absum_jax._jaxprs import Kernel, Value, walk
+from absum_jax.kernels import is_conv_kernel, path_names
 
-# fmt: off
-# With the shape kept, these keep the values, or flip them, which no spectrum sees.
-_TRANSPARENT = frozenset({
-    "broadcast_in_dim", "convert_element_type", "copy", "device_put", "dynamic_slice",
-    "name", "optimization_barrier", "pvary", "reduce_precision", "reshape", "reshard",
-    "rev", "sharding_constraint", "slice", "squeeze", "stop_gradient",
-})
-# fmt: on
 _HOW_CHANGED = {
     "div": "changed by `div`, as by weight normalization",
     "mul": "changed by `mul`, as by weight normalization",
@@ -58,24 +49,6 @@ class ConvUse:
     kernel_axes: tuple[int, ...]
 
 
-class _Kernel(NamedTuple):
-    """A leaf, unchanged up to the order of its axes."""
-
-    name: str
-    axes: tuple[int, ...]  # of the leaf, in the order that the value has them in
-
-
-class _Value(NamedTuple):
-    """What a value of the jaxpr comes from; a constant comes from nothing."""
-
-    kernels: frozenset[_Kernel] = frozenset()  # any of which it may be
-    changed: Mapping[str, str] = {}  # leaves it is computed from, and by what
-    from_x: bool = False
-
-
-_Record = Callable[[core.JaxprEqn, _Value], None]
-
-
 def leaf_name(path: tuple[Any, ...]) -> str:
     """The name of a leaf in the result of :func:`conv_input_shapes`.
 
@@ -94,7 +67,7 @@ def leaf_name(path: tuple[Any, ...]) -> str:
       >>> leaf_name(path)
       'conv1/kernel'
     """
-    return "/".join(_names(path))
+    return "/".join(path_names(path))
 
 
 def _is_array(leaf: Any) -> bool:
@@ -108,9 +81,9 @@ def _is_variable(node: Any) -> bool:
     return hasattr(type(node), "get_raw_value")
 
 
-def _leaves(params: Any) -> tuple[list[_Value], dict[str, bool]]:
+def _leaves(params: Any) -> tuple[list[Value], dict[str, bool]]:
     """The arrays of a tree as values, and `is_conv_kernel` of each name."""
-    values: list[_Value] = []
+    values: list[Value] = []
     names: dict[Any, str] = {}
     marks: dict[str, bool] = {}
     nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_variable)
@@ -126,8 +99,8 @@ def _leaves(params: Any) -> tuple[list[_Value], dict[str, bool]]:
                 if name in marks:
                     raise ValueError(f"`params` must not hold `{name}` twice.")
                 marks[name] = is_conv_kernel(path, leaf.ndim)
-            kernel = _Kernel(names[identity], tuple(range(leaf.ndim)))
-            values.append(_Value(frozenset([kernel])))
+            kernel = Kernel(names[identity], tuple(range(leaf.ndim)))
+            values.append(Value(frozenset([kernel])))
     return values, marks
 
 
@@ -141,135 +114,6 @@ def _trace(fn: Callable[..., Any], params: Any, x: Any) -> core.Jaxpr:
         fn(*jax.tree.unflatten(structure, whole))
 
     return jax.make_jaxpr(traced)([leaf for leaf in leaves if _is_array(leaf)]).jaxpr
-
-
-def _same_shape(a: Any, b: Any) -> bool:
-    return getattr(a.aval, "shape", None) == getattr(b.aval, "shape", None)
-
-
-def _either(a: _Value, b: _Value) -> _Value:
-    changed = {**b.changed, **a.changed}
-    return _Value(a.kernels | b.kernels, changed, a.from_x or b.from_x)
-
-
-def _changed(values: Sequence[_Value], primitive: str) -> _Value:
-    """What a primitive makes of its operands."""
-    if any(value.from_x for value in values):
-        return _Value(from_x=True)
-    before = [item for value in values for item in value.changed.items()]
-    # In k / |k|, the division is what changed k, not the norm.
-    now = [(kernel.name, primitive) for value in values for kernel in value.kernels]
-    return _Value(changed=dict(before + now))
-
-
-def _crossing(
-    values: Sequence[_Value], there: Sequence[Any], here: Sequence[Any], primitive: str
-) -> list[_Value]:
-    """Values on the other side of a primitive that may slice or stack them."""
-    return [
-        value if _same_shape(a, b) else _changed([value], primitive)
-        for value, a, b in zip(values, there, here, strict=True)
-    ]
-
-
-def _walk(jaxpr: core.Jaxpr, values: Sequence[_Value], record: _Record) -> list[_Value]:
-    """The outputs of a jaxpr; `record` is called with each convolution's kernel."""
-    known: dict[Any, _Value] = dict(zip(jaxpr.invars, values, strict=True))
-
-    def read(atom: Any) -> _Value:
-        constant = _Value()
-        return constant if isinstance(atom, core.Literal) else known.get(atom, constant)
-
-    for eqn in jaxpr.eqns:
-        outputs = _apply(eqn, [read(atom) for atom in eqn.invars], record)
-        known.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _apply(
-    eqn: core.JaxprEqn, values: list[_Value], record: _Record
-) -> Sequence[_Value]:
-    """The outputs of one equation."""
-    name = eqn.primitive.name
-    if name == "conv_general_dilated":
-        record(eqn, values[1])
-    if name == "transpose":
-        return [_transposed(values[0], eqn.params["permutation"])]
-    if name in _TRANSPARENT and _keeps_values(eqn):
-        return values[: len(eqn.outvars)]
-    if name == "scan":
-        return _scan(eqn, values, record)
-    if name == "while":
-        return _while(eqn, values, record)
-    skipped = 1 if name == "cond" else 0  # the number of the branch
-    values, operands = values[skipped:], eqn.invars[skipped:]
-    bodies = list(core.jaxprs_in_params(eqn.params))
-    if not bodies or any(
-        len(body.invars) != len(operands) or len(body.outvars) != len(eqn.outvars)
-        for body in bodies
-    ):
-        return [_changed(values, name)] * len(eqn.outvars)
-    outcomes = []
-    for body in bodies:
-        inside = _crossing(values, operands, body.invars, name)
-        outputs = _walk(body, inside, record)
-        outcomes.append(_crossing(outputs, body.outvars, eqn.outvars, name))
-    return [functools.reduce(_either, each) for each in zip(*outcomes, strict=True)]
-
-
-def _transposed(value: _Value, permutation: Sequence[int]) -> _Value:
-    kernels = (
-        _Kernel(name, tuple(axes[axis] for axis in permutation))
-        for name, axes in value.kernels
-    )
-    return value._replace(kernels=frozenset(kernels))
-
-
-def _keeps_values(eqn: core.JaxprEqn) -> bool:
-    if eqn.primitive.name == "convert_element_type":
-        return jnp.issubdtype(eqn.params["new_dtype"], jnp.floating)
-    if eqn.primitive.name == "reshape" and eqn.params["dimensions"] is not None:
-        return False
-    return all(map(_same_shape, eqn.invars, eqn.outvars))
-
-
-def _loop(
-    body: core.Jaxpr,
-    consts: Sequence[_Value],
-    carry: list[_Value],
-    xs: Sequence[_Value],
-    record: _Record,
-) -> list[_Value]:
-    """The outputs of a loop's body, its carry after any number of steps."""
-    n_carry = len(carry)
-    while True:
-        # Nothing is recorded before it is known all that the carry may be.
-        outputs = _walk(body, [*consts, *carry, *xs], lambda *_: None)
-        grown = list(map(_either, carry, outputs[:n_carry]))
-        if grown == carry:
-            _walk(body, [*consts, *carry, *xs], record)
-            return [*carry, *outputs[n_carry:]]
-        carry = grown
-
-
-def _scan(eqn: core.JaxprEqn, values: list[_Value], record: _Record) -> list[_Value]:
-    [body] = core.jaxprs_in_params(eqn.params)
-    # What says how many there are of each differs between versions of jax.
-    n_xs = len(values) - sum(map(_same_shape, eqn.invars, body.invars))
-    n_carry = sum(map(_same_shape, eqn.outvars, body.outvars))
-    i, j = len(values) - n_xs - n_carry, len(values) - n_xs
-    values = _crossing(values, eqn.invars, body.invars, "scan")
-    outputs = _loop(body, values[:i], values[i:j], values[j:], record)
-    return _crossing(outputs, body.outvars, eqn.outvars, "scan")
-
-
-def _while(eqn: core.JaxprEqn, values: list[_Value], record: _Record) -> list[_Value]:
-    i = eqn.params["cond_nconsts"]
-    j = i + eqn.params["body_nconsts"]
-    body, condition = eqn.params["body_jaxpr"].jaxpr, eqn.params["cond_jaxpr"].jaxpr
-    carry = _loop(body, values[i:j], values[j:], [], record)
-    _walk(condition, [*values[:i], *carry], record)
-    return carry
 
 
 def _conv_use(eqn: core.JaxprEqn, axes: Sequence[int]) -> ConvUse:
@@ -294,7 +138,7 @@ def _conv_use(eqn: core.JaxprEqn, axes: Sequence[int]) -> ConvUse:
     )
 
 
-def _check(eqn: core.JaxprEqn, value: _Value, marks: Mapping[str, bool]) -> None:
+def _check(eqn: core.JaxprEqn, value: Value, marks: Mapping[str, bool]) -> None:
     """Refuses a kernel, or a convolution with one, that has no `ConvUse`."""
     # A kernel computed from x is no parameter.
     if value.changed and not value.from_x:
@@ -366,14 +210,14 @@ def conv_input_shapes(
     leaves, marks = _leaves(params)
     uses: dict[str, dict[ConvUse, None]] = {name: {} for name in marks}
 
-    def record(eqn: core.JaxprEqn, value: _Value) -> None:
+    def record(eqn: core.JaxprEqn, value: Value) -> None:
         _check(eqn, value, marks)
         for kernel in sorted(value.kernels):
             uses[kernel.name][_conv_use(eqn, kernel.axes)] = None
 
     jaxpr = _trace(fn, params, x)
-    data = [_Value(from_x=True)] * (len(jaxpr.invars) - len(leaves))
-    _walk(jaxpr, [*leaves, *data], record)
+    data = [Value(from_x=True)] * (len(jaxpr.invars) - len(leaves))
+    walk(jaxpr, [*leaves, *data], record)
     unused = [f"`{name}`" for name in marks if marks[name] and not uses[name]]
     if unused:
         raise ValueError(

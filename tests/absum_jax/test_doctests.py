@@ -21,6 +21,7 @@ MODULES = [
 WITHOUT_EXAMPLES = {
     "absum_jax",
     "absum_jax._counting",
+    "absum_jax._jaxprs",
     "absum_jax._logits",
     "absum_jax._validation",
     "absum_jax.attacks",
