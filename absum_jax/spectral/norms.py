@@ -65,10 +65,9 @@ def _largest_norm_jvp(
     )
     power = hermitian.square(hermitian.square(power))
     tiny = jnp.finfo(norm.dtype).tiny
-    scale = jnp.maximum(power.trace, tiny) * jnp.maximum(norm, tiny)
-    projector = jax.lax.complex(*power.scaled(1 / scale))
+    projector = jax.lax.complex(*power.scaled(1 / jnp.maximum(power.trace, tiny)))
     a, da = (m.reshape(-1, *m.shape[-2:])[largest] for m in (matrix, tangent))
-    weights = jnp.matmul(a, projector, precision="highest")
+    weights = jnp.matmul(a, projector, precision="highest") / jnp.maximum(norm, tiny)
     return norm, jnp.sum(weights.real * da.real + weights.imag * da.imag)
 
 
