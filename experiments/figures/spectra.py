@@ -24,7 +24,7 @@ from experiments.paper import TABLE1
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
 
-# Largest first, of every frequency together: (models, values) of each layer.
+# Of each layer: (models, rows, columns, rank), the frequency zero first.
 Spectra = Mapping[str, np.ndarray]
 
 
@@ -93,16 +93,19 @@ def singular_values(
       uses: how the network uses its kernels, each once.
     """
     return {
-        path: np.stack([_descending(tree[path.split("/")[0]], use) for tree in params])
+        path: np.stack(
+            [
+                absum_jax.conv_singular_values(
+                    tree[path.split("/")[0]]["kernel"],
+                    use.input_shape,
+                    strides=use.strides,
+                    groups=use.groups,
+                )
+                for tree in params
+            ]
+        )
         for path, [use] in uses.items()
     }
-
-
-def _descending(layer: Mapping[str, jax.Array], use: absum_jax.ConvUse) -> np.ndarray:
-    values = absum_jax.conv_singular_values(
-        layer["kernel"], use.input_shape, strides=use.strides, groups=use.groups
-    )
-    return np.sort(np.asarray(values).ravel())[::-1]
 
 
 def _label(setting: Setting) -> str:
@@ -113,28 +116,36 @@ def _label(setting: Setting) -> str:
 
 
 def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Figure:
-    """Draws the singular values of each layer in falling order, a line a model.
+    """Draws the singular values of each layer, a line a model.
+
+    In falling order above, and below the mean at each distance from frequency zero.
 
     Args:
       settings: of each model.
       spectra: its singular values.
       initial: those before training, of one model.
     """
-    figure = Figure(figsize=(4.4 * len(spectra), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(spectra), squeeze=False)[0]
-    for ax, (path, values) in zip(axes, spectra.items(), strict=True):
-        share = np.linspace(0, 1, values.shape[1])
-        ax.plot(share, initial[path][0], color="k", ls=":", lw=1, label="initial")
-        for setting, row in zip(settings, values, strict=True):
-            color = METHOD_COLORS[setting.method]
-            ax.plot(share, row, color=color, label=_label(setting))
-        ax.set_title(
-            f"{path.split('/')[0]}, largest of {values.shape[1]:,} on the left"
-        )
-        ax.set(yscale="log", xlabel="share of singular values that are larger")
-        ax.set_ylim(bottom=max(values.min(), values.max() / 1e3))
-    axes[0].set_ylabel("singular value")
-    axes[-1].legend(fontsize=8)
+    figure = Figure(figsize=(4.4 * len(spectra), 6.2), layout="constrained")
+    axes = figure.subplots(2, len(spectra), squeeze=False)
+    for (above, below), (path, values) in zip(axes.T, spectra.items(), strict=True):
+        lines = [
+            ({"color": "k", "ls": ":", "lw": 1, "label": "initial"}, initial[path])
+        ]
+        lines += [
+            ({"color": METHOD_COLORS[s.method], "label": _label(s)}, each[None])
+            for s, each in zip(settings, values, strict=True)
+        ]
+        for style, [each] in lines:
+            ordered = np.sort(each.ravel())[::-1]
+            above.plot(np.linspace(0, 1, ordered.size), ordered, **style)
+            absum_jax.plot_radial_mean(each.mean(axis=-1), ax=below, **style)
+        above.set(yscale="log", xlabel="share of singular values that are larger")
+        above.set_ylim(bottom=max(values.min(), values.max() / 100))
+        above.set_title(f"{path.split('/')[0]}: {values[0].size:,} singular values")
+        below.set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("singular value")
+    axes[1, 0].set_ylabel("mean at a frequency")
+    axes[0, -1].legend(fontsize=8)
     return figure
 
 
@@ -158,7 +169,7 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
                 "method": setting.method,
                 "strength": setting.strength,
                 "run": str(run.config.path),
-                "spectral_norms": {p: float(v[i, 0]) for p, v in spectra.items()},
+                "spectral_norms": {p: float(v[i].max()) for p, v in spectra.items()},
                 "mean_singular_values": {
                     p: float(v[i].mean()) for p, v in spectra.items()
                 },

@@ -13,23 +13,32 @@ def test_values_are_those_of_each_frequency(classifier):
     params = classifier.init(jax.random.key(0))
     uses = classifier.conv_uses((28, 28, 1))
     values = spectra.singular_values([params, params], uses)
-    # 784 frequencies of rank 1, and 144 of rank 10, by NumPy.
+    # 28 x 28 frequencies of rank 1 and 12 x 12 of rank 10, by NumPy.
     assert {path: v.shape for path, v in values.items()} == {
-        "conv1/kernel": (2, 784),
-        "conv2/kernel": (2, 1440),
+        "conv1/kernel": (2, 28, 28, 1),
+        "conv2/kernel": (2, 12, 12, 10),
     }
     for name, size in (("conv1", 28), ("conv2", 12)):
         blocks = np.fft.fft2(params[name]["kernel"], (size, size), axes=(0, 1))
-        expected = np.sort(np.linalg.svd(blocks, compute_uv=False).ravel())[::-1]
+        expected = np.linalg.svd(blocks, compute_uv=False)
         np.testing.assert_allclose(values[f"{name}/kernel"][1], expected, atol=1e-5)
 
 
 def test_a_line_for_each_model_and_the_initial_one():
-    values = {"conv1/kernel": np.geomspace(4, 1, 8)[None].repeat(2, axis=0)}
-    figure = spectra.draw([NONE, Setting("snc", 2.0)], values, values)
-    [ax] = figure.axes
-    labels = [line.get_label() for line in ax.get_lines()]
-    assert labels == ["initial", "no regularization", r"SNC, $\sigma=2$"]
+    values = np.random.default_rng(0).random((2, 6, 6, 3)) + 1
+    figure = spectra.draw(
+        [NONE, Setting("snc", 2.0)],
+        {"conv1/kernel": values},
+        {"conv1/kernel": values[:1]},
+    )
+    for ax in figure.axes:
+        labels = [line.get_label() for line in ax.get_lines()]
+        assert labels == ["initial", "no regularization", r"SNC, $\sigma=2$"]
+    falling = figure.axes[0].get_lines()[2].get_ydata()
+    np.testing.assert_array_equal(falling, np.sort(values[1].ravel())[::-1])
+    # The first ring is frequency zero alone.
+    rings = figure.axes[1].get_lines()[2].get_ydata()
+    assert rings[0] == pytest.approx(values[1, 0, 0].mean())
 
 
 def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
