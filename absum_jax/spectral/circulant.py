@@ -148,7 +148,8 @@ def circular_conv(
     if any(n % s for n, s in zip(input_shape, strides, strict=True)):
         raise ValueError(
             "`strides` must divide `input_shape` for the convolution to be circular, "
-            f"got strides {strides} and input_shape {input_shape}."
+            f"got strides {strides} and input_shape {input_shape}; the norm at stride "
+            "1 is an upper bound."
         )
     if kernel_shape[-1] % groups:
         raise ValueError(

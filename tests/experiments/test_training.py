@@ -18,7 +18,8 @@ ABSUM = Setting("absum", 0.05)
 WEIGHT_DECAY = Setting("weight_decay", 0.1)
 L1 = Setting("l1", 0.03)
 SNC = Setting("snc-every-step", 0.3)
-ALL = (NONE, WEIGHT_DECAY, L1, ABSUM, SNC)
+REGULARIZED = (NONE, WEIGHT_DECAY, L1, ABSUM)
+ALL = (*REGULARIZED, SNC)
 
 
 def _epochs(classifier, data, settings, seeds=(0,), epochs=1, batch_size=32):
@@ -60,10 +61,10 @@ def test_every_method_changes_the_model_and_no_two_alike(classifier, noise):
 
 
 def test_strength_zero_is_no_regularization_to_the_bit(classifier, noise):
-    zero = tuple(Setting(s.method, 0.0) for s in ALL)
+    zero = tuple(Setting(s.method, 0.0) for s in REGULARIZED)
     state, _ = _epochs(classifier, noise, zero)
     for leaf in jax.tree.leaves(state.params):
-        for j in range(1, len(ALL)):
+        for j in range(1, len(REGULARIZED)):
             np.testing.assert_array_equal(leaf[0, j], leaf[0, 0])
 
 
@@ -74,7 +75,7 @@ def test_seeds_differ_in_initialisation_and_order(classifier, noise):
     assert metrics[0].loss[0, 0] != metrics[0].loss[1, 0]
 
 
-@pytest.mark.parametrize("setting", ALL, ids=lambda s: s.method)
+@pytest.mark.parametrize("setting", REGULARIZED, ids=lambda s: s.method)
 def test_one_step_is_the_documented_chain(classifier, noise, setting):
     strength = setting.strength
     regularizer = {
@@ -150,7 +151,8 @@ def test_each_epoch_visits_every_image_once_in_a_new_order(noise):
 def test_a_new_strength_compiles_nothing(classifier, noise):
     _epochs(classifier, noise, ALL)
     before = step.train_epoch._cache_size(), step.init_sweep._cache_size()
-    _epochs(classifier, noise, (NONE, Setting("absum", 7.0), Setting("l1", 0.7), NONE))
+    new = Setting("absum", 7.0), Setting("l1", 0.7), Setting("snc-every-step", 2.0)
+    _epochs(classifier, noise, (NONE, NONE, *new))
     assert (step.train_epoch._cache_size(), step.init_sweep._cache_size()) == before
 
 
