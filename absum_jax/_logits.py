@@ -13,7 +13,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from absum_jax._sharding import with_automatic_axes
 
 LogitsFn = Callable[[Any], Any]
 
@@ -47,7 +48,7 @@ def compiled_with(
             leaves = [next(constants) if leaf is None else leaf for leaf in arrays]
             return function(jax.tree.unflatten(structure, leaves), *args, **static)
 
-        return _with_automatic_axes(whole, arrays, *args)
+        return with_automatic_axes(whole, arrays, *args)
 
     as_data = jax.jit(rebuilt, static_argnames=("structure", "rest", *static_argnames))
 
@@ -59,7 +60,7 @@ def compiled_with(
             @functools.partial(jax.jit, static_argnames=static_argnames)
             def anew(*args: Any, **static: Any) -> Any:
                 whole = functools.partial(function, logits_fn, **static)
-                return _with_automatic_axes(whole, *args)
+                return with_automatic_axes(whole, *args)
 
             return anew(*args, **static)
         is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
@@ -87,20 +88,6 @@ def _may_change(logits_fn: LogitsFn) -> bool:
         if not is_function and by_identity and hasattr(owner, "__dict__"):
             return not isinstance(owner, functools.partial)
     return False
-
-
-def _with_automatic_axes(function: Callable[..., Any], *args: Any) -> Any:
-    """Calls a function, leaving the layout of arrays on explicit mesh axes to XLA.
-
-    Batches of a size that does not divide over the devices have no explicit sharding.
-    """
-    for leaf in jax.tree.leaves(args):
-        mesh = jax.typeof(leaf).sharding.mesh
-        if AxisType.Explicit in mesh.axis_types:
-            replicated = NamedSharding(mesh, PartitionSpec())
-            function = jax.sharding.auto_axes(function, out_sharding=replicated)
-            break
-    return function(*args)
 
 
 def _modules(root: Any) -> list[tuple[str, Any]]:

@@ -19,6 +19,8 @@ _BOUND_SQUARINGS = 5
 # The part of an interval that a step of the sign iteration serves best: values above a
 # fifth of the largest do not fall below 0.6 of it.
 _SERVED = 0.2
+# How far above an interval values may be, as long as the interval is wide.
+_MARGIN = 0.01
 
 
 class Split(NamedTuple):
@@ -129,9 +131,14 @@ def gram_power(
     def unfinished(state: GramPower) -> chex.Array:
         return (state.squarings < squarings) & undecided(state)
 
-    scale = a.frobenius
-    unit = a.scaled(1 / jnp.maximum(scale, tiny))
-    first = bounded(gram(unit), scale, jnp.zeros((), jnp.int32))
+    # By the largest entry first: squares of what is small beside it would vanish.
+    parts = (jnp.abs(part).max((-2, -1), keepdims=True) for part in a)
+    peak = jnp.maximum(*parts)
+    peak = jnp.where(peak >= tiny, peak, 0)
+    unit = a.scaled(jnp.where(peak > 0, 1 / jnp.where(peak > 0, peak, 1), 0))
+    norm = unit.frobenius
+    unit = unit.scaled(1 / jnp.maximum(norm, tiny))
+    first = bounded(gram(unit), peak * norm, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, once_more, first)
 
 
@@ -165,7 +172,8 @@ def sign_polynomials(resolution: float, accuracy: float) -> np.ndarray:
 
     Each is the best for the interval that those before it leave, or for the upper part
     of it: the best for a long interval takes large values to a hundredth, and rounding
-    errors grow as it brings them back.
+    errors grow as it brings them back. Beyond the interval the polynomials rise
+    steeply: a margin keeps what rounding lifts over its end from running away.
 
     References:
       Amsel et al., The Polar Express, 2025; Nakatsukasa and Higham, Backward Stability
@@ -174,6 +182,8 @@ def sign_polynomials(resolution: float, accuracy: float) -> np.ndarray:
     lower, upper = resolution, 1.0
     steps: list[list[float]] = []
     while max(1 - lower, upper - 1) > accuracy or not steps:
+        if upper - lower > _MARGIN:
+            upper *= 1 + _MARGIN
         served = max(lower, _SERVED * upper)
         (a, b, c), error = _best_quintic(served, upper)
         steps.append([float(a), float(b), float(c)])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from absum_jax import _validation as validation
+from absum_jax._sharding import with_automatic_axes
 from absum_jax.spectral import circulant, hermitian
 from absum_jax.spectral.circulant import CircularConv
 from absum_jax.spectral.hermitian import GramPower, Split
@@ -71,17 +72,16 @@ def _largest_norm_jvp(
     return norm, jnp.sum(weights.real * da.real + weights.imag * da.imag)
 
 
-def norm_of_normalized(conv: CircularConv, kernel: chex.Array) -> chex.Array:
-    """The spectral norm of a kernel of moderate scale."""
-    return jnp.max(
-        circulant.map_chunks(lambda blocks: _largest_norm(tall(blocks)), conv, kernel)
-    )
-
-
 @functools.partial(jax.jit, static_argnames="conv")
 def _spectral_norm(conv: CircularConv, kernel: chex.Array) -> chex.Array:
-    kernel, scale = circulant.normalized(kernel)
-    return scale * norm_of_normalized(conv, kernel)
+    def norm(kernel: chex.Array) -> chex.Array:
+        unit, scale = circulant.normalized(kernel)
+        blocks_norm = circulant.map_chunks(
+            lambda blocks: _largest_norm(tall(blocks)), conv, unit
+        )
+        return scale * jnp.max(blocks_norm)
+
+    return with_automatic_axes(norm, kernel)
 
 
 @functools.partial(jax.jit, static_argnames="conv")
@@ -94,7 +94,8 @@ def rescale_kernels(
         norm = _spectral_norm(conv, kernel)
         return kernel * (max_norm / jnp.maximum(norm, max_norm))
 
-    return circulant.map_layers(rescale, conv, kernels)
+    layers = functools.partial(circulant.map_layers, rescale, conv)
+    return with_automatic_axes(layers, kernels, like=kernels)
 
 
 def conv_spectral_norm(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from absum_jax import _validation as validation
+from absum_jax._sharding import with_automatic_axes
 from absum_jax.spectral import circulant
 
 METHODS = ("svd", "gram")
@@ -42,14 +43,17 @@ def _block_singular_values(matrix: chex.Array, method: str) -> chex.Array:
 def _singular_values(
     conv: circulant.CircularConv, kernel: chex.Array, method: str
 ) -> chex.Array:
-    kernel, scale = circulant.normalized(kernel)
-    values = circulant.map_chunks(
-        lambda blocks: _block_singular_values(blocks, method), conv, kernel
-    )
-    values = values.reshape(-1, conv.groups, conv.rank)
-    if conv.groups == 1:
-        values = values[:, 0]
-    return scale * values[conv.frequencies.places]
+    def all_values(kernel: chex.Array) -> chex.Array:
+        unit, scale = circulant.normalized(kernel)
+        values = circulant.map_chunks(
+            lambda blocks: _block_singular_values(blocks, method), conv, unit
+        )
+        values = values.reshape(-1, conv.groups, conv.rank)
+        if conv.groups == 1:
+            values = values[:, 0]
+        return scale * values[conv.frequencies.places]
+
+    return with_automatic_axes(all_values, kernel)
 
 
 def conv_singular_values(
@@ -112,11 +116,15 @@ def conv_singular_values(
 @functools.partial(jax.jit, static_argnames="conv")
 def _frequency_response(conv: circulant.CircularConv, kernel: chex.Array) -> chex.Array:
     ndim = len(conv.output_shape)
-    frequencies = jnp.indices(conv.output_shape).reshape(ndim, -1).T
-    response = jnp.swapaxes(circulant.blocks(conv, kernel, frequencies), -1, -2)
-    if conv.groups == 1:
-        response = response[:, 0]
-    return response.reshape(*conv.output_shape, *response.shape[1:])
+
+    def response(kernel: chex.Array) -> chex.Array:
+        frequencies = jnp.indices(conv.output_shape).reshape(ndim, -1).T
+        blocks = jnp.swapaxes(circulant.blocks(conv, kernel, frequencies), -1, -2)
+        if conv.groups == 1:
+            blocks = blocks[:, 0]
+        return blocks.reshape(*conv.output_shape, *blocks.shape[1:])
+
+    return with_automatic_axes(response, kernel)
 
 
 def conv_frequency_response(

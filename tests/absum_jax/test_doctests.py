@@ -23,6 +23,7 @@ WITHOUT_EXAMPLES = {
     "absum_jax._counting",
     "absum_jax._jaxprs",
     "absum_jax._logits",
+    "absum_jax._sharding",
     "absum_jax._validation",
     "absum_jax.attacks",
     "absum_jax.spectral",
