@@ -5,13 +5,14 @@ import platform
 
 import jax
 
-from benchmarks import attack, torch_peer, training
+from benchmarks import attack, spectral, torch_peer, training
 from experiments.tables.markdown import aligned
 
 BENCHMARKS = (
     training.regularizer_cost,
     training.models_in_one_program,
     attack.grid_speed,
+    spectral.clip_speed,
 )
 
 
@@ -30,9 +31,14 @@ def main() -> None:
         rows = benchmark()
         title, ratio_to = rows[0]["benchmark"], rows[0]["ratio_to"]
         unit = next(key for key in rows[0] if key in _UNITS)
-        cells = [(r["case"], f"{r[unit]:,.2f}", f"{r['ratio']:.2f}") for r in rows]
+        cells = [(r["case"], f"{r[unit]:,.2f}", _ratio(r["ratio"])) for r in rows]
         header = (title, _UNITS[unit], f"ratio to {ratio_to}")
         print("", *aligned(header, cells), sep="\n", flush=True)
+
+
+def _ratio(value: float) -> str:
+    """Two decimals, and two digits of what they would show as 0.00."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 _UNITS = {

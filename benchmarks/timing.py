@@ -1,11 +1,11 @@
-"""Timing that compares: candidates take turns, and the median counts."""
+"""The median of timings taken in turns."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
+
+from experiments.timing import in_turns, seconds_of
 
 
 def median_seconds(
@@ -24,11 +24,8 @@ def median_seconds(
       The median seconds of each.
     """
     for function in candidates.values():
-        jax.block_until_ready(function())
+        seconds_of(function)
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, function in candidates.items():
-            started = time.perf_counter()
-            jax.block_until_ready(function())
-            seconds[name].append(time.perf_counter() - started)
+    for name, value in in_turns(candidates, lambda name: len(seconds[name]) < rounds):
+        seconds[name].append(value)
     return {name: float(np.median(values)) for name, values in seconds.items()}

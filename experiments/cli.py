@@ -9,7 +9,7 @@ import tyro
 
 from experiments import demo, files
 from experiments.errors import UsageError
-from experiments.figures import figure1, figure3, spectra
+from experiments.figures import figure1, figure3, figure6b, spectra
 from experiments.studies import snc_readings
 from experiments.tables import table1
 
@@ -18,6 +18,7 @@ _COMMANDS: dict[type, Callable[[Any], list[pathlib.Path]]] = {
     table1.Table1Options: table1.run,
     figure1.Figure1Options: figure1.run,
     figure3.Figure3Options: figure3.run,
+    figure6b.Figure6bOptions: figure6b.run,
     snc_readings.SncReadingsOptions: snc_readings.run,
     spectra.SpectraOptions: spectra.run,
 }
@@ -27,6 +28,7 @@ Options = (
     | Annotated[table1.Table1Options, tyro.conf.subcommand("table1")]
     | Annotated[figure1.Figure1Options, tyro.conf.subcommand("figure1")]
     | Annotated[figure3.Figure3Options, tyro.conf.subcommand("figure3")]
+    | Annotated[figure6b.Figure6bOptions, tyro.conf.subcommand("figure6b")]
     | Annotated[snc_readings.SncReadingsOptions, tyro.conf.subcommand("snc-readings")]
     | Annotated[spectra.SpectraOptions, tyro.conf.subcommand("spectra")]
 )

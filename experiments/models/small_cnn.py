@@ -7,35 +7,24 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.initializers import torch_bias, torch_kernel
 from experiments.models.standardize import standardize
 
 Form = Literal["patches", "native"]
 
-# U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for kernels as for biases.
-_kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def _bias_init(fan_in: int) -> nnx.Initializer:
-    limit = fan_in**-0.5
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -limit, limit)
-
-    return init
-
 
 def _conv(in_channels: int, out_channels: int, rngs: nnx.Rngs) -> nnx.Conv:
-    bias_init = _bias_init(5 * 5 * in_channels)
+    bias_init = torch_bias(5 * 5 * in_channels)
     return nnx.Conv(
         in_channels, out_channels, (5, 5), padding="VALID",
-        kernel_init=_kernel_init, bias_init=bias_init, rngs=rngs,
+        kernel_init=torch_kernel, bias_init=bias_init, rngs=rngs,
     )  # fmt: skip
 
 
 def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
     return nnx.Linear(
         inputs, outputs,
-        kernel_init=_kernel_init, bias_init=_bias_init(inputs), rngs=rngs,
+        kernel_init=torch_kernel, bias_init=torch_bias(inputs), rngs=rngs,
     )  # fmt: skip
 
 

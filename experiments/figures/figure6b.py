@@ -1,0 +1,252 @@
+"""Figure 6(b): runtime of a training step of ResNet-18 against the input size."""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+from matplotlib.figure import Figure
+
+from experiments import files
+from experiments.errors import UsageError
+from experiments.evaluation.runtime import CLASSES, Log, Measurement, Network, measure
+from experiments.figures.saving import save
+from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.models.resnet import ResNet18
+from experiments.progress import progress
+from experiments.tables.markdown import aligned
+from experiments.training.runs import provenance
+
+MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
+METHODS: tuple[MethodName, ...] = (
+    "none", "weight_decay", "l1", "absum", "snc", "snc_numpy",
+)  # fmt: skip
+# P, appendix, "Computational Cost".
+_STRENGTH, _MAX_NORM = 1e-4, 1.0
+# The steps from one clip to the next when the paper trains.
+_EVERY = 100
+
+_TITLE = "Figure 6(b), runtime of ResNet-18 against the input size"
+_NAMES = METHOD_NAMES | {"snc_numpy": "SNC, NumPy"}
+_COLORS = METHOD_COLORS | {"snc_numpy": METHOD_COLORS["snc"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure6bOptions:
+    """Runtime of a step of ResNet-18 on one image against its size (Figure 6(b)):
+    forward, backward, update, and with SNC one clip of all convolutions, which takes
+    minutes on a CPU where images are large (less with OPENBLAS_NUM_THREADS=1, where
+    others use it too). What figure6b/measurements.jsonl in the results folder has of
+    this device is not measured again."""  # noqa: D205, D209
+
+    sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    """Heights and widths of the image."""
+
+    methods: tuple[MethodName, ...] = METHODS
+    """Regularization methods; snc_numpy is SNC as the paper computes it."""
+
+    repeats: int = 9
+    """Timed steps, of which the median counts; fewer where they take a minute."""
+
+    snc_method: Literal["polar", "eigh"] | None = None
+    """How SNC clips; None is eigh on a CPU, polar elsewhere."""
+
+    numpy_sizes_up_to: int = 128
+    """The largest image for SNC in NumPy."""
+
+    results_dir: pathlib.Path = pathlib.Path("runs/results")
+    """Folder for the table and the figure."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        for field in ("sizes", "methods"):
+            values = getattr(self, field)
+            if not values:
+                raise UsageError(f"--{field} must name at least one.")
+            if len(set(values)) != len(values):
+                raise UsageError(f"--{field} names one twice: {values}.")
+        if not all(size >= 32 and size % 8 == 0 for size in self.sizes):
+            raise UsageError(
+                f"--sizes must be multiples of 8 from 32 up, got {self.sizes}."
+            )
+        unknown = set(self.methods) - set(METHODS)
+        if unknown:
+            raise UsageError(
+                f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
+            )
+        if self.repeats < 1:
+            raise UsageError(f"--repeats must be at least 1, got {self.repeats}.")
+        if not self._cases():
+            raise UsageError(
+                f"--numpy-sizes-up-to {self.numpy_sizes_up_to} leaves nothing to "
+                f"measure of --sizes {self.sizes}."
+            )
+
+    def _cases(self) -> list[tuple[int, MethodName]]:
+        return [
+            (size, method)
+            for size in self.sizes
+            for method in self.methods
+            if method != "snc_numpy" or size <= self.numpy_sizes_up_to
+        ]
+
+    def measurements(self) -> dict[int, list[Measurement]]:
+        """What to measure at each size, on this device."""
+        best = "eigh" if jax.default_backend() == "cpu" else "polar"
+        clips = {"snc": self.snc_method or best, "snc_numpy": "numpy"}
+        strengths = {"none": None, "snc": _MAX_NORM, "snc_numpy": _MAX_NORM}
+        measurements: dict[int, list[Measurement]] = {}
+        for size, method in self._cases():
+            strength = strengths.get(method, _STRENGTH)
+            measurement = Measurement(method, strength, clips.get(method), size)
+            measurements.setdefault(size, []).append(measurement)
+        return measurements
+
+
+def records(
+    measurements: Mapping[int, Sequence[Measurement]], log: Log
+) -> list[dict[str, Any]]:
+    """The rows of the table as plain values, in milliseconds."""
+    rows = []
+    for size, group in measurements.items():
+        ms = {m.method: 1e3 * float(np.median(log[m].step_s)) for m in group}
+        none = ms.get("none")
+        for measurement in group:
+            own, timings = ms[measurement.method], log[measurement]
+            amortized = None
+            if none is not None and measurement.clip is not None:
+                amortized = none + (own - none) / _EVERY
+            row = {
+                "size": size,
+                "method": measurement.method,
+                "strength": measurement.strength,
+                "clip": measurement.clip,
+                "ms": own,
+                "ratio_to_none": None if none is None else own / none,
+                f"ms_clipping_every_{_EVERY}": amortized,
+                "steps_timed": len(timings.step_s),
+                "fastest_ms": 1e3 * min(timings.step_s),
+                "slowest_ms": 1e3 * max(timings.step_s),
+                "compile_s": timings.compile_s[0],
+                "openblas_num_threads": measurement.openblas_num_threads,
+            }
+            rows.append(row)
+    return rows
+
+
+def markdown(
+    options: Figure6bOptions, rows: Sequence[Mapping[str, Any]], about: Mapping
+) -> str:
+    """The table, a row for each size, and its conditions."""
+    ms = {(row["size"], row["method"]): f"{row['ms']:,.1f}" for row in rows}
+    header = ["input", *(_NAMES[method] for method in options.methods)]
+    cells = [
+        [f"{size} x {size}", *(ms.get((size, m), "") for m in options.methods)]
+        for size in options.sizes
+    ]
+    notes = [
+        "Milliseconds of a training step on one image, without compilation: forward, "
+        f"backward, update. Median of {options.repeats} steps, fewer where they take "
+        "a minute."
+    ]
+    clips = {row["method"]: row["clip"] for row in rows if row["clip"] is not None}
+    if clips:
+        notes[0] += (
+            " With SNC each step also clips all convolutions once; training does so "
+            f"every {_EVERY} steps."
+        )
+    if "snc" in clips:
+        notes[0] += f" SNC clips by the method {clips['snc']}."
+    if "snc_numpy" in clips:
+        notes[0] += (
+            " SNC, NumPy: by FFT and SVD, as in the paper, up to "
+            f"{options.numpy_sizes_up_to} x {options.numpy_sizes_up_to}."
+        )
+    threads = rows[0]["openblas_num_threads"]
+    notes.append(
+        f"{about['device']}, {about['cpu_cores']} CPU cores, "
+        f"jax {about['packages']['jax']}, NumPy {about['packages']['numpy']}"
+        + (f", OPENBLAS_NUM_THREADS={threads}." if threads else ".")
+    )
+    return "\n\n".join([f"## {_TITLE}", "\n".join(aligned(header, cells)), *notes])
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws the runtime of each method against the input size."""
+    figure = Figure(figsize=(6.6, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for method in dict.fromkeys(row["method"] for row in rows):
+        points = sorted((r["size"], r["ms"]) for r in rows if r["method"] == method)
+        style = "--" if method == "snc_numpy" else "-"
+        ax.plot(
+            *zip(*points, strict=True), style,
+            color=_COLORS[method], marker=".", label=_NAMES[method],
+        )  # fmt: skip
+    sizes = sorted({row["size"] for row in rows})
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set_xticks(sizes, list(map(str, sizes)))
+    ax.set_xlabel("height and width of the image")
+    ax.set_ylabel("runtime of a step (ms)")
+    ax.set_title("ResNet-18, one image")
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
+def _measure_missing(
+    options: Figure6bOptions, measurements: Mapping[int, list[Measurement]], log: Log
+) -> None:
+    missing = [
+        [m for m in group if not log[m].is_enough(options.repeats)]
+        for group in measurements.values()
+    ]
+    total = sum(map(len, missing))
+    if not total:
+        return
+    # One initialisation, whatever is measured with it.
+    model = nnx.jit(lambda: ResNet18(classes=CLASSES, rngs=nnx.Rngs(0)))()
+    network = Network.of(model)
+    with progress(total, "timing ResNet-18", "runtime") as advance:
+        for group in filter(None, missing):
+            measure(network, group, options.repeats, log)
+            advance(len(group))
+
+
+def run(options: Figure6bOptions) -> list[pathlib.Path]:
+    """Measures what is missing, prints the table and writes it with the figure."""
+    folder = options.results_dir / "figure6b"
+    measurements = options.measurements()
+    with files.exclusive(folder, "measures runtimes"):
+        log = Log(folder / "measurements.jsonl")
+        _measure_missing(options, measurements, log)
+    rows, about = records(measurements, log), provenance()
+    table = markdown(options, rows, about)
+    print(f"\n{table}\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    document = {
+        "title": _TITLE,
+        "options": {
+            "sizes": options.sizes,
+            "methods": options.methods,
+            "repeats": options.repeats,
+            "snc_method": options.snc_method,
+            "numpy_sizes_up_to": options.numpy_sizes_up_to,
+        },
+        "rows": rows,
+        "provenance": about,
+    }
+    stem = folder / "resnet18"
+    return [
+        files.write_json(stem.with_suffix(".json"), document),
+        files.write_text(stem.with_suffix(".csv"), text.getvalue()),
+        files.write_text(stem.with_suffix(".md"), table + "\n"),
+        *save(draw(rows), folder / "figure6b"),
+    ]

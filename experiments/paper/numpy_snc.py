@@ -1,0 +1,64 @@
+"""The spectral-norm constraint as the paper computes it, in NumPy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import absum_jax
+from absum_jax.tracing import leaf_name
+
+
+def clip_kernel(
+    kernel: np.ndarray, input_shape: Sequence[int], max_norm: float
+) -> np.ndarray:
+    """Clips the singular values of a circular convolution, by FFT and SVD.
+
+    The transfer matrices at all frequencies of the input are decomposed, their singular
+    values clipped, and what comes back is cut to the kernel's support. A stride is not
+    taken into account.
+
+    Args:
+      kernel: real, (h, w, in, out), no larger than the input. NumPy computes in its
+        precision; the paper's NumPy 1.11 did so in float64 for float32 too.
+      input_shape: the two spatial sizes of the input.
+      max_norm: the bound on singular values.
+
+    Returns:
+      The kernel, of the same shape and dtype.
+
+    Source: Sedghi et al., https://arxiv.org/abs/1805.10408, 2019, algorithm 1; P,
+    appendix, "Computational Cost".
+    """
+    height, width = kernel.shape[:2]
+    transfer = np.fft.fft2(kernel, tuple(input_shape), axes=(0, 1))
+    left, values, right = np.linalg.svd(transfer, full_matrices=False)
+    clipped = left * np.minimum(values, max_norm)[..., None, :] @ right
+    taps = np.fft.ifft2(clipped, axes=(0, 1)).real[:height, :width]
+    return taps.astype(kernel.dtype)
+
+
+def clip_kernels(
+    params: Any, max_norm: float, uses: Mapping[str, Sequence[absum_jax.ConvUse]]
+) -> Any:
+    """Clips every convolution kernel of a parameter tree, one after the other.
+
+    Args:
+      params: a tree of arrays, whose kernels are HWIO.
+      max_norm: the bound on singular values.
+      uses: from `absum_jax.conv_input_shapes`, one use a kernel.
+
+    Returns:
+      The tree, with kernels that are on the device again.
+    """
+
+    def clipped(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        name = leaf_name(path)
+        if name not in uses:
+            return leaf
+        [use] = uses[name]
+        return jnp.asarray(clip_kernel(np.asarray(leaf), use.input_shape, max_norm))
+
+    return jax.tree_util.tree_map_with_path(clipped, params)
