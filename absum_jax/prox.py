@@ -50,27 +50,25 @@ def accumulation_dtype(*arrays: chex.Array) -> jnp.dtype:
     return jax.dtypes.canonicalize_dtype(dtype)
 
 
-def _filter_shift(filter_: chex.Array, threshold: chex.Numeric) -> chex.Array:
-    """What eq. 13 subtracts from each coefficient of one filter (one channel).
-
-    The three branches of eq. 13 are one clip: the mean of the filter where
-    |sum| <= size * threshold, and +-threshold beyond.
-    """
-    return jnp.clip(jnp.mean(filter_), -threshold, threshold)
-
-
 @functools.partial(jax.jit, static_argnames="axes")
 def absum_shift(
     kernel: chex.Array, threshold: chex.Numeric, axes: tuple[int, ...]
 ) -> chex.Array:
-    """The shift of every channel, of the kernel's rank with size-1 spatial axes."""
+    """What eq. 13 subtracts from the coefficients of every filter (every channel).
+
+    The three branches of eq. 13 are one clip: the mean of the filter where
+    |sum| <= size * threshold, and +-threshold beyond.
+
+    Returns:
+      Of the kernel's rank, with size-1 spatial axes.
+    """
     dtype = accumulation_dtype(kernel)
-    channels = [axis for axis in range(kernel.ndim) if axis not in axes]
-    shift = functools.partial(_filter_shift, threshold=jnp.asarray(threshold, dtype))
-    for _ in channels:
-        shift = jax.vmap(shift)
-    filters = jnp.moveaxis(kernel.astype(dtype), channels, range(len(channels)))
-    return jnp.expand_dims(shift(filters), axes)
+    # A product: reductions over leading axes are several times slower on a CPU.
+    ones = jnp.ones([kernel.shape[axis] for axis in axes], dtype)
+    contracted = (axes, tuple(range(len(axes))))
+    sums = jnp.tensordot(kernel.astype(dtype), ones, contracted, precision="highest")
+    limit = jnp.asarray(threshold, dtype)
+    return jnp.expand_dims(jnp.clip(sums / ones.size, -limit, limit), axes)
 
 
 def prox_absum(

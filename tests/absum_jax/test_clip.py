@@ -449,10 +449,11 @@ def test_methods_agree_on_gradients_in_float32(method):
         if "at the bound" in name:
             continue  # a kink
         # The polar factor changes fast with singular values of zero, and its rounding
-        # errors of 1e-7 do not vanish against that: measured, 0.13 at most.
+        # errors do not vanish beside that: measured, 0.03 of the weights.
         full_rank = "generic" in name or "equal" in name
-        atol = 1e-4 if method == "svd" or full_rank else 0.2
-        np.testing.assert_allclose(in_kernel[i], expected[i], atol=atol, err_msg=name)
+        rtol = 1e-4 if method == "svd" or full_rank else 0.1
+        error = np.linalg.norm(in_kernel[i] - expected[i])
+        assert error <= rtol * np.linalg.norm(WEIGHTS), name
         np.testing.assert_allclose(
             in_bound[i], expected_in_bound[i], atol=1e-4, err_msg=name
         )

@@ -38,7 +38,7 @@ def _mistake(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "one of {demo, table1, figure1, figure3}"),
+        ("", "one of {demo, table1, figure1, figure3, figure6b, snc-readings, spectra"),
         ("tabel1", "tabel1"),
         ("table1 --epohcs 3", "--epohcs"),
         ("table1 --epochs three", "three"),
@@ -77,7 +77,10 @@ def test_a_mistake_is_said_shortly(capsys, arguments, message):
     assert message in _mistake(capsys, *arguments.split())
 
 
-@pytest.mark.parametrize("command", ["demo", "table1", "figure1", "figure3"])
+@pytest.mark.parametrize(
+    "command",
+    ["demo", "table1", "figure1", "figure3", "figure6b", "snc-readings", "spectra"],
+)
 def test_help_explains_every_option(capsys, command):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
