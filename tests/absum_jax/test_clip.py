@@ -468,15 +468,15 @@ def test_methods_agree_on_gradients_in_float32(method):
 )
 def test_sharded_kernels(axis_type):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
-    kernel = PLAIN.kernel()
-    by_outputs = NamedSharding(mesh, P(None, None, None, "data"))
-    sharded = jax.device_put(kernel, by_outputs)
-    norm = absum_jax.conv_spectral_norm(sharded, PLAIN.input_shape)
-    np.testing.assert_allclose(norm, norm_of(kernel), rtol=1e-5)
-    result = absum_jax.clip_conv_spectral_norm(
-        sharded, PLAIN.input_shape, 2.0, method="eigh"
-    )
-    np.testing.assert_allclose(result, PLAIN.clipped(kernel, 2.0), atol=1e-5)
+    conv = Conv((3, 2, 1, 4), (5, 4))
+    kernel = conv.kernel()
+    sharding = NamedSharding(mesh, P(None, None, None, "data"))
+    sharded = jax.device_put(kernel, sharding)
+    norm = absum_jax.conv_spectral_norm(sharded, conv.input_shape)
+    np.testing.assert_allclose(norm, conv.singular_values(kernel)[0], rtol=1e-5)
+    result = absum_jax.clip_conv_spectral_norm(sharded, conv.input_shape, 2.0)
+    assert result.sharding.is_equivalent_to(sharding, 4)
+    np.testing.assert_allclose(result, conv.clipped(kernel, 2.0), atol=1e-5)
 
 
 # hermitian.py

@@ -17,7 +17,7 @@ from experiments import cli, files
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
     "--dataset=mnist5k", "--train-examples=256", "--test-examples=20",
-    "--strengths", "0.1", "0.01", "--epochs=2",
+    "--strengths", "0.1", "0.01", "--max-norms=1", "--epochs=2",
 )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_table1_from_nothing_and_again(tmp_path, capsys):
                  "--results-dir", str(tmp_path / "results")]  # fmt: skip
     assert cli.main(arguments) == 0
     first = capsys.readouterr()
-    assert "training 7 models on mnist5k" in first.err
+    assert "training 8 models on mnist5k" in first.err
     assert "| Absum " in first.out
     written = [
         pathlib.Path(line.removeprefix("wrote "))
@@ -115,11 +115,11 @@ def test_table1_from_nothing_and_again(tmp_path, capsys):
     }
     assert all(path.stat().st_size for path in written)
     document = files.read_json(folder / "table1" / "mnist5k.json")
-    assert len(document["models"]) == 7
+    assert len(document["models"]) == 8
 
     assert cli.main(arguments) == 0
     second = capsys.readouterr()
-    assert "7 of 7 models are trained already" in second.out
+    assert "8 of 8 models are trained already" in second.out
     assert second.err == ""
     assert (
         files.read_json(folder / "table1" / "mnist5k.json")["models"]
@@ -153,7 +153,7 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
          "--results-dir", str(tmp_path / "demo")]
     ) == 0  # fmt: skip
     said = capsys.readouterr().out
-    for name in ("no regularization", "weight decay", "L1", "Absum"):
+    for name in ("no regularization", "weight decay", "L1", "Absum", "SNC"):
         assert f"| {name}" in said
     assert (tmp_path / "demo" / "heatmaps.png").stat().st_size > 10_000
 
