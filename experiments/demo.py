@@ -27,7 +27,7 @@ SETTINGS = (
 @dataclasses.dataclass(frozen=True)
 class DemoOptions:
     """Train CNNs without regularization, with weight decay, L1, Absum and SNC on 4,000
-    real digits, and attack each with all 784 frequencies (three minutes on two CPU
+    real digits, and attack each with all 784 frequencies (two minutes on two CPU
     cores)."""  # noqa: D205, D209
 
     epochs: int = 30
