@@ -65,6 +65,7 @@ SPECIAL = {
     "rank one": rank_one(),
     "equal singular values": one_tap(orthogonal(4)),
     "two equal": one_tap(np.diag([1, 1, 0.5, 0])),
+    "close": one_tap(np.diag([1, 0.99, 0.5, 0.2])),
     "nearly equal": one_tap(np.diag([1, 1 - 1e-4, 1 - 1e-6, 0.5])),
     "blur of each channel": np.einsum("hw,io->hwio", BLUR, np.eye(4)),
     "blur of mixed channels": np.einsum("hw,io->hwio", BLUR, random(4, 4)),
@@ -169,9 +170,14 @@ def test_gradient_is_that_of_central_differences(conv):
         np.testing.assert_allclose(gradient, expected, atol=1e-8)
 
 
-def test_gradients_of_stacked_kernels_are_subgradients_and_zero_at_zero():
+def special_gradients():
+    """Kernels with their norms and gradients, in one batch."""
     kernels = [*SPECIAL.values(), SQUARE.kernel(), np.zeros((3, 3, 4, 4))]
-    norms, gradients = with_gradient(SQUARE)(np.stack(kernels).astype(np.float32))
+    return kernels, *with_gradient(SQUARE)(np.stack(kernels).astype(np.float32))
+
+
+def test_gradients_of_stacked_kernels_are_subgradients_and_zero_at_zero():
+    kernels, norms, gradients = special_gradients()
     expected = [SQUARE.singular_values(kernel)[0] for kernel in kernels]
     np.testing.assert_allclose(norms, expected, rtol=2e-6)
     others = [SQUARE.kernel(seed) for seed in range(1, 6)] + kernels
@@ -185,6 +191,13 @@ def test_gradients_of_stacked_kernels_are_subgradients_and_zero_at_zero():
         for other in others:
             most = SQUARE.singular_values(other)[0] * (1 + 1e-5)
             assert abs(np.sum(gradient * other)) <= most
+
+
+def test_gradient_tells_close_singular_values_apart():
+    _, _, gradients = special_gradients()
+    # Of a single tap, u v^T at each frequency. Rounding, 1e-7, over the gap.
+    gradient = gradients[list(SPECIAL).index("close")]
+    np.testing.assert_allclose(gradient[0, 0], np.diag([1, 0, 0, 0]), atol=2e-5)
 
 
 # Zero padding
