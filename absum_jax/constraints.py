@@ -1,6 +1,6 @@
 """Optax transformations that bound the spectral norm of convolutions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -22,6 +22,10 @@ InputShapes = Mapping[str, Sequence[ConvUse] | Sequence[int]]
 _Constrain = Callable[[chex.Array, CircularConv, chex.Array], chex.Array]
 
 
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
 class SpectralNormState(NamedTuple):
     """State of a spectral-norm transformation."""
 
@@ -37,6 +41,13 @@ class _Layer(NamedTuple):
 
 def _layers(name: str, shape: tuple[int, ...], uses: Any) -> tuple[_Layer, ...]:
     """The geometries of a leaf; a plain shape is one plain use of an HWIO kernel."""
+    if not isinstance(uses, Iterable) or not all(
+        isinstance(use, ConvUse | int | np.integer) for use in uses
+    ):
+        raise ValueError(
+            f"`input_shapes` of `{name}` must be spatial sizes or `ConvUse`s, "
+            f"got {uses!r}."
+        )
     if all(isinstance(size, int | np.integer) for size in uses):
         ones = (1,) * (len(shape) - 2)
         axes = tuple(range(len(shape)))
@@ -66,16 +77,24 @@ def _selected(
     params: Any, input_shapes: InputShapes, mask: Mask | None
 ) -> dict[int, tuple[_Layer, ...]]:
     """The layers of each leaf to constrain, by the leaf's place in the flat tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_none)
+    if not isinstance(input_shapes, Mapping):
+        raise ValueError(
+            "`input_shapes` must map the names of leaves to their uses, "
+            f"got {input_shapes!r}."
+        )
     shapes = dict(input_shapes)
     chosen = [True] * len(leaves)
     if mask is not None:
         tree = mask(params) if callable(mask) else mask
         chosen = jax.tree.leaves(
             jax.tree.map(
-                lambda keep, subtree: jax.tree.map(lambda _: bool(keep), subtree),
+                lambda keep, subtree: jax.tree.map(
+                    lambda _: bool(keep), subtree, is_leaf=_is_none
+                ),
                 tree,
                 params,
+                is_leaf=_is_none,
             )
         )
     names = [leaf_name(path) for path, _ in leaves]
@@ -87,6 +106,8 @@ def _selected(
         )
     selected = {}
     for place, ((path, leaf), name) in enumerate(zip(leaves, names, strict=True)):
+        if leaf is None:
+            continue
         marked = chosen[place] if mask is not None else is_conv_kernel(path, leaf.ndim)
         if name in shapes and chosen[place]:
             validation.check_real(name, leaf)
@@ -141,7 +162,7 @@ def _apply(
 ) -> optax.Params:
     validation.check_positive("max_norm", max_norm)
     selected = _selected(params, input_shapes, mask)
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = jax.tree.flatten(params, is_leaf=_is_none)
     constrained = _constrain_leaves(
         [leaves[place] for place in selected],
         list(selected.values()),
@@ -176,8 +197,8 @@ def _transformation(
             # optax does not export its message for this; here it raises it itself.
             optax.keep_params_nonnegative().update(updates, state, None)
         selected = _selected(params, input_shapes, mask)
-        flat, structure = jax.tree.flatten(updates, is_leaf=lambda leaf: leaf is None)
-        kernels = jax.tree.leaves(params)
+        flat, structure = jax.tree.flatten(updates, is_leaf=_is_none)
+        kernels = jax.tree.leaves(params, is_leaf=_is_none)
         places = [place for place in selected if flat[place] is not None]
         layers = [selected[place] for place in places]
         bound = value_at(max_norm, state)
@@ -195,7 +216,7 @@ def _transformation(
             nearest = _constrain_leaves(proposed, layers, constrain, bound)
             # What is within the bound adds an exact zero.
             return [
-                (move + (to - at)).astype(flat[place].dtype)
+                jnp.where(to == at, move, move + (to - at)).astype(flat[place].dtype)
                 for place, move, at, to in zip(
                     places, moves, proposed, nearest, strict=True
                 )

@@ -183,7 +183,8 @@ def normalized(kernel: chex.Array) -> tuple[chex.Array, chex.Array]:
     half = exponent // 2
     one = jnp.ones((), kernel.dtype)
     scales = jnp.ldexp(one, half), jnp.ldexp(one, exponent - half)
-    return kernel / scales[0] / scales[1], scales[0] * scales[1]
+    inverses = jnp.ldexp(one, -half), jnp.ldexp(one, half - exponent)
+    return kernel * inverses[0] * inverses[1], scales[0] * scales[1]
 
 
 def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> Any:

@@ -92,7 +92,8 @@ def rescale_kernels(
 
     def rescale(kernel: chex.Array) -> chex.Array:
         norm = _spectral_norm(conv, kernel)
-        return kernel * (max_norm / jnp.maximum(norm, max_norm))
+        above = norm > max_norm
+        return kernel * jnp.where(above, max_norm / jnp.where(above, norm, 1), 1)
 
     layers = functools.partial(circulant.map_layers, rescale, conv)
     return with_automatic_axes(layers, kernels, like=kernels)
