@@ -276,6 +276,9 @@ def spectral_norm_constraint(
     update and the result mostly thrown away: `lax.cond` becomes a selection there.
     :func:`apply_spectral_norm_constraint` serves loops that count for themselves.
 
+    `optax.inject_hyperparams` takes everything but `max_norm` for constants if told so:
+    `static_args=("input_shapes", "every", "method", "projections", "rescale", "mask")`.
+
     Args:
       max_norm: :math:`c > 0`, :math:`\sigma` in the paper: a scalar, traced value or
         schedule of the number of updates before.

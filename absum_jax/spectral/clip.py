@@ -216,7 +216,7 @@ def clip_conv_spectral_norm(
       kernel_dilation: likewise.
       groups: groups of channels.
       method: `"polar"` takes matrix products alone, by iterations for the polar factor
-        and the matrix sign: for any accelerator, accurate to about 1e-6 of the largest
+        and the matrix sign: for any accelerator, accurate to about 2e-6 of the largest
         singular value; its gradient loses accuracy, up to a tenth, where singular
         values are zero. `"eigh"` decomposes the smaller Gram matrix: the fastest on a
         CPU; in float32 the error is about 1e-6 of the largest singular value times its
