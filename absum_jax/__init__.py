@@ -9,6 +9,8 @@ Images are NHWC floats in [0, 1], with normalisation inside the model; kernels a
 an accuracy is a fraction; a `logits_fn` is any callable from images to logits.
 """
 
+from absum_jax.attacks.frequency import high_pass, low_pass
+from absum_jax.attacks.gradient import fgsm, margin_loss, pgd
 from absum_jax.attacks.single_fourier import (
     single_fourier_attack,
     single_fourier_perturbation,
@@ -20,13 +22,17 @@ from absum_jax.constraints import (
     spectral_norm_constraint,
     spectral_normalization,
 )
-from absum_jax.evaluation import (
+from absum_jax.evaluation._counting import AttackAccuracy
+from absum_jax.evaluation.clean import accuracy
+from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
+from absum_jax.evaluation.gradient import pgd_accuracy
+from absum_jax.evaluation.single_fourier import (
     SingleFourierAccuracy,
-    accuracy,
+    fourier_noise_accuracy,
     single_fourier_accuracy,
     summarize_frequencies,
 )
-from absum_jax.fourier import frequency_radius, radial_mean
+from absum_jax.fourier import frequency_radius, power_spectrum, radial_mean
 from absum_jax.kernels import conv_kernels
 from absum_jax.plotting import plot_frequency_heatmap, plot_radial_mean
 from absum_jax.prox import absum_penalty, prox_absum, prox_l1
@@ -49,6 +55,7 @@ from absum_jax.transforms import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttackAccuracy",
     "ConvUse",
     "ProximalState",
     "SingleFourierAccuracy",
@@ -67,10 +74,20 @@ __all__ = [
     "conv_singular_values",
     "conv_spectral_norm",
     "conv_zero_padded_norm_bound",
+    "fgsm",
+    "fourier_noise_accuracy",
     "frequency_radius",
+    "high_pass",
+    "high_pass_accuracy",
     "l1",
+    "low_pass",
+    "low_pass_accuracy",
+    "margin_loss",
+    "pgd",
+    "pgd_accuracy",
     "plot_frequency_heatmap",
     "plot_radial_mean",
+    "power_spectrum",
     "prox_absum",
     "prox_l1",
     "proximal",

@@ -27,48 +27,84 @@ _TRAINING_FLAGS = {
 
 
 def compiled_with(
-    function: Callable[..., Any], static_argnames: tuple[str, ...] = ()
-) -> Callable[..., Any]:
+    *, static_argnames: tuple[str, ...] = (), like: int | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compiles `function(logits_fn, *args, **static)` as the module describes.
 
     Args:
-      function: a jax-traceable function whose first argument is a `logits_fn`.
       static_argnames: its keyword arguments that are compile-time constants.
+      like: which of `args` has the sharding of the result; None replicates it.
 
     Returns:
-      The compiled function, called in the same way.
+      A decorator of a jax-traceable function whose first argument is a `logits_fn`, or
+      a tuple of them. The compiled function is called in the same way; its attribute
+      `eval_shape` tells the shape of the result alone.
     """
 
-    def rebuilt(
-        arrays: list[Any], *args: Any, structure: Any, rest: Hashable, **static: Any
-    ) -> Any:
-        constants = iter(rest)  # type: ignore[call-overload]
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        def laid_out(whole: Callable[..., Any], arrays: list[Any], *args: Any) -> Any:
+            layout = None if like is None else args[like]
+            return with_automatic_axes(whole, arrays, *args, like=layout)
 
-        def whole(arrays: list[Any], *args: Any) -> Any:
-            leaves = [next(constants) if leaf is None else leaf for leaf in arrays]
-            return function(jax.tree.unflatten(structure, leaves), *args, **static)
+        def rebuilt(
+            arrays: list[Any], *args: Any, structure: Any, rest: Hashable, **static: Any
+        ) -> Any:
+            def whole(arrays: list[Any], *args: Any) -> Any:
+                constants = iter(rest)  # type: ignore[call-overload]
+                leaves = [next(constants) if leaf is None else leaf for leaf in arrays]
+                return function(jax.tree.unflatten(structure, leaves), *args, **static)
 
-        return with_automatic_axes(whole, arrays, *args)
+            return laid_out(whole, arrays, *args)
 
-    as_data = jax.jit(rebuilt, static_argnames=("structure", "rest", *static_argnames))
+        static_names = ("structure", "rest", *static_argnames)
+        as_data = jax.jit(rebuilt, static_argnames=static_names)
 
-    @functools.wraps(function)
-    def call(logits_fn: LogitsFn, *args: Any, **static: Any) -> Any:
-        leaves, structure = jax.tree.flatten(logits_fn)
-        if jax.tree_util.treedef_is_leaf(structure) or _may_change(logits_fn):
+        def prepared(
+            logits_fn: Any, args: tuple[Any, ...], static: dict[str, Any]
+        ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+            """A compiled function with its arguments."""
+            if any(map(_is_opaque, _functions(logits_fn))):
 
-            @functools.partial(jax.jit, static_argnames=static_argnames)
-            def anew(*args: Any, **static: Any) -> Any:
-                whole = functools.partial(function, logits_fn, **static)
-                return with_automatic_axes(whole, *args)
+                def anew(*args: Any, **static: Any) -> Any:
+                    def whole(_: list[Any], *args: Any) -> Any:
+                        return function(logits_fn, *args, **static)
 
-            return anew(*args, **static)
-        is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-        arrays = [a if yes else None for a, yes in zip(leaves, is_array, strict=True)]
-        rest = tuple(a for a, yes in zip(leaves, is_array, strict=True) if not yes)
-        return as_data(arrays, *args, structure=structure, rest=rest, **static)
+                    return laid_out(whole, [], *args)
 
-    return call
+                return jax.jit(anew, static_argnames=static_argnames), args, static
+            leaves, structure = jax.tree.flatten(logits_fn)
+            is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+            pairs = list(zip(leaves, is_array, strict=True))
+            arrays = [leaf if yes else None for leaf, yes in pairs]
+            rest = tuple(leaf for leaf, yes in pairs if not yes)
+            static = static | {"structure": structure, "rest": rest}
+            return as_data, (arrays, *args), static
+
+        @functools.wraps(function)
+        def call(logits_fn: Any, *args: Any, **static: Any) -> Any:
+            compiled, args, static = prepared(logits_fn, args, static)
+            return compiled(*args, **static)
+
+        def eval_shape(logits_fn: Any, *args: Any, **static: Any) -> Any:
+            compiled, args, static = prepared(logits_fn, args, static)
+            return compiled.eval_shape(*args, **static)
+
+        call.eval_shape = eval_shape  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def _functions(logits_fn: Any) -> tuple[Any, ...]:
+    """The callables in a `logits_fn` or a tuple of several."""
+    several = isinstance(logits_fn, tuple) and not callable(logits_fn)
+    return logits_fn if several else (logits_fn,)
+
+
+def _is_opaque(logits_fn: LogitsFn) -> bool:
+    """Whether a callable may change unseen, so that it cannot be data."""
+    structure = jax.tree.structure(logits_fn)
+    return jax.tree_util.treedef_is_leaf(structure) or _may_change(logits_fn)
 
 
 def _may_change(logits_fn: LogitsFn) -> bool:
@@ -90,9 +126,9 @@ def _may_change(logits_fn: LogitsFn) -> bool:
     return False
 
 
-def _modules(root: Any) -> list[tuple[str, Any]]:
+def _modules(root: Any, argument: str) -> list[tuple[str, Any]]:
     """The objects with attributes inside a callable, with the way to each."""
-    found, stack, seen = [], [("logits_fn", root)], set()
+    found, stack, seen = [], [(argument, root)], set()
     while stack:
         name, value = stack.pop()
         if id(value) in seen or isinstance(value, jax.Array | np.ndarray | type):
@@ -117,32 +153,38 @@ def _modules(root: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def check_logits_fn(logits_fn: Any) -> None:
+def check_logits_fn(logits_fn: Any, argument: str = "logits_fn") -> None:
     """Refuses what cannot be called, and a module that tells it is in training mode."""
     if not callable(logits_fn):
         raise ValueError(
-            "`logits_fn` must be a callable from images to logits, "
+            f"`{argument}` must be a callable from images to logits, "
             f"got {type(logits_fn).__name__}."
         )
-    for name, module in _modules(logits_fn):
+    for name, module in _modules(logits_fn, argument):
         for flag, training in _TRAINING_FLAGS.items():
             if vars(module).get(flag) is training:
                 raise ValueError(
-                    f"`logits_fn` must be in evaluation mode, but {name} "
+                    f"`{argument}` must be in evaluation mode, but {name} "
                     f"({type(module).__name__}) has {flag}={training}; call `.eval()` "
                     "on a flax nnx module, `eqx.nn.inference_mode` on an equinox one."
                 )
 
 
-def check_logits(logits_fn: LogitsFn, x: Any, batch: int) -> int:
+@compiled_with()
+def _logits(logits_fn: LogitsFn, images: Any) -> Any:
+    return logits_fn(images)
+
+
+def check_logits(
+    logits_fn: LogitsFn, x: Any, batch: int, argument: str = "logits_fn"
+) -> int:
     """Returns the number of classes, refusing logits that are not (batch, classes)."""
     images = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
-    # A function of its own, as `eval_shape` remembers what it has seen.
-    logits = jax.eval_shape(lambda images: logits_fn(images), images)
+    logits = _logits.eval_shape(logits_fn, images)  # type: ignore[attr-defined]
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != batch:
         raise ValueError(
-            f"`logits_fn` must return logits of shape ({batch}, classes) for images of "
-            f"shape {images.shape}, got {logits}."
+            f"`{argument}` must return logits of shape ({batch}, classes) for images "
+            f"of shape {images.shape}, got {logits}."
         )
     return shape[1]

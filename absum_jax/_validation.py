@@ -57,6 +57,48 @@ def check_positive_int(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
 
 
+def check_count(name: str, value: Any) -> None:
+    """Refuses what is no integer, and a concrete one below one."""
+    if isinstance(value, jax.core.Tracer):
+        if value.ndim or not jnp.issubdtype(value.dtype, jnp.integer):
+            raise ValueError(
+                f"`{name}` must be an integer, got {value.dtype}{value.shape}."
+            )
+        return
+    is_scalar = isinstance(value, jax.Array | np.ndarray) and not value.ndim
+    check_positive_int(name, value.item() if is_scalar else value)
+
+
+def check_nonnegative_list(name: str, value: Any) -> chex.Array:
+    """Returns a scalar or a list (E,), refusing an empty one and negative values."""
+    if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
+        check_nonnegative(name, value)
+        return jnp.asarray(value)
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(
+            f"`{name}` must be a scalar or a list of at least one, "
+            f"got shape {array.shape}."
+        )
+    for entry in array if is_concrete(array) else ():
+        check_nonnegative(name, entry)
+    return jnp.asarray(array)
+
+
+def check_key(key: Any) -> None:
+    """Refuses what is not one random key."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        is_key = shape == ()
+    else:
+        is_key = dtype == jnp.uint32 and len(shape or ()) == 1
+    if not is_key:
+        seen = type(key).__name__ if shape is None else f"{dtype} of shape {shape}"
+        raise ValueError(
+            f"`key` must be one key, as `jax.random.key(0)` makes, got {seen}."
+        )
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Refuses a value that is none of the choices."""
     if value not in choices:
@@ -93,7 +135,11 @@ def check_bounds(bounds: Any) -> tuple[Any, Any]:
 
 
 def check_images(
-    x: Any, bounds: tuple[Any, Any] | None = None, *, batched: bool = False
+    x: Any,
+    bounds: tuple[Any, Any] | None = None,
+    *,
+    batched: bool = False,
+    name: str = "x",
 ) -> chex.Array:
     """Returns NHWC images, refusing integers and values outside the bounds.
 
@@ -101,11 +147,12 @@ def check_images(
       x: images (..., height, width, channels).
       bounds: the range that concrete values must lie in to 1e-6; None skips it.
       batched: whether exactly one leading axis is required.
+      name: of the argument.
     """
     x = x if isinstance(x, jax.Array) else jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
-            f"`x` must be floating-point images, got dtype {x.dtype}; "
+            f"`{name}` must be floating-point images, got dtype {x.dtype}; "
             "divide 8-bit images by 255."
         )
     if x.ndim < 3 or (batched and x.ndim != 4):
@@ -114,7 +161,7 @@ def check_images(
             if batched
             else "(..., height, width, channels)"
         )
-        raise ValueError(f"`x` must have the axes {axes}, got shape {x.shape}.")
+        raise ValueError(f"`{name}` must have the axes {axes}, got shape {x.shape}.")
     if bounds is not None and x.size and all(map(is_concrete, (x, *bounds))):
         with jax.ensure_compile_time_eval():
             low, high = float(jnp.min(x)), float(jnp.max(x))
@@ -122,7 +169,7 @@ def check_images(
         allowed_high = float(bounds[1]) + _RANGE_TOLERANCE
         if not (low >= allowed_low and high <= allowed_high):
             raise ValueError(
-                f"`x` must lie within bounds={bounds}, got values from {low:g} to "
+                f"`{name}` must lie within bounds={bounds}, got values from {low:g} to "
                 f"{high:g}; normalisation belongs inside the model."
             )
     return x
@@ -143,13 +190,13 @@ def check_labels(y: Any, x: chex.Array) -> chex.Array:
     return y
 
 
-def check_label_range(y: chex.Array, classes: int) -> None:
+def check_label_range(y: chex.Array, classes: int, model: str = "logits_fn") -> None:
     """Refuses concrete labels that are no index into `classes` logits."""
     if is_concrete(y):
         with jax.ensure_compile_time_eval():
             low, high = int(jnp.min(y)), int(jnp.max(y))
         if low < 0 or high >= classes:
             raise ValueError(
-                f"`y` must lie in 0..{classes - 1}, as `logits_fn` returns {classes} "
+                f"`y` must lie in 0..{classes - 1}, as `{model}` returns {classes} "
                 f"logits, got labels from {low} to {high}."
             )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from absum_jax import _validation as validation
+from absum_jax._sharding import with_automatic_axes
 
 
 def check_image_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -100,3 +101,46 @@ def radial_mean(grid: chex.Array) -> chex.Array:
     weights = membership / membership.sum(axis=0)
     values = grid.reshape(*grid.shape[:-2], -1)
     return jnp.matmul(values, weights, precision=jax.lax.Precision.HIGHEST)
+
+
+def power_spectrum(perturbation: chex.Array) -> chex.Array:
+    r"""The mean power of perturbations at each frequency.
+
+    .. math::
+      P_{lm} = \frac{1}{h w} \left\langle |\mathcal{F}(\delta)_{lm}|^2 \right\rangle
+
+    averaged over batch and channels. By Parseval's theorem its sum is the mean squared
+    L2 norm of a channel.
+
+    Args:
+      perturbation: (batch, height, width, channels), floating-point, in any range.
+
+    Returns:
+      Powers (height, width), at least float32, low frequencies in the centre: frequency
+      zero is at (height // 2, width // 2).
+
+    Raises:
+      ValueError: if the perturbations are integers or have not four axes.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> stripes = jnp.array([1.0, -1.0, 1.0, -1.0]).reshape(1, 1, 4, 1)
+      >>> absum_jax.power_spectrum(stripes)  # frequencies -2, -1, 0, 1
+      Array([[4., 0., 0., 0.]], dtype=float32)
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Figure 7
+    """
+    perturbation = validation.check_images(
+        perturbation, batched=True, name="perturbation"
+    )
+    if not perturbation.size:
+        raise ValueError("`perturbation` must hold at least one image.")
+
+    def power(perturbation: chex.Array) -> chex.Array:
+        dtype = jnp.promote_types(perturbation.dtype, jnp.float32)
+        spectrum = jnp.fft.fft2(perturbation.astype(dtype), axes=(1, 2), norm="ortho")
+        squares = spectrum.real**2 + spectrum.imag**2
+        return jnp.fft.fftshift(squares.mean(axis=(0, 3)))
+
+    return with_automatic_axes(power, perturbation)

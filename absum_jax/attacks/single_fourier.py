@@ -96,8 +96,8 @@ def single_fourier_perturbation(
 def add_pattern(
     x: chex.Array, pattern: chex.Array, bounds: tuple[chex.Numeric, chex.Numeric]
 ) -> chex.Array:
-    """Adds a pattern (height, width) to every channel and clips, unchecked."""
-    attacked = x + pattern[..., None].astype(x.dtype)
+    """Adds a pattern (..., height, width, channels or 1) and clips, unchecked."""
+    attacked = x + pattern.astype(x.dtype)
     return jnp.clip(attacked, *(jnp.asarray(bound, x.dtype) for bound in bounds))
 
 
@@ -142,4 +142,4 @@ def single_fourier_attack(
     bounds = validation.check_bounds(bounds)
     x = validation.check_images(x, bounds)
     pattern = single_fourier_perturbation(l, m, x.shape[-3:-1], eps, scale=scale)
-    return add_pattern(x, pattern, bounds)
+    return add_pattern(x, pattern[..., None], bounds)

@@ -11,7 +11,6 @@ import absum_jax
 
 MODULES = [
     "absum_jax",
-    "absum_jax._counting",
     *(
         module.name
         for module in pkgutil.walk_packages(absum_jax.__path__, "absum_jax.")
@@ -20,12 +19,13 @@ MODULES = [
 # Modules without a public function of their own.
 WITHOUT_EXAMPLES = {
     "absum_jax",
-    "absum_jax._counting",
     "absum_jax._jaxprs",
     "absum_jax._logits",
     "absum_jax._sharding",
     "absum_jax._validation",
     "absum_jax.attacks",
+    "absum_jax.evaluation",
+    "absum_jax.evaluation._counting",
     "absum_jax.spectral",
     "absum_jax.spectral.circulant",
     "absum_jax.spectral.hermitian",

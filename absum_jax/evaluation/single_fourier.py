@@ -1,6 +1,6 @@
-"""Accuracy, clean and under attack."""
+"""Accuracy under perturbations of single frequencies."""
 
-import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from absum_jax import _counting as counting
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import single_fourier
-
-_BATCH_SIZE = 500
+from absum_jax.evaluation import _counting as counting
+from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 
 
 class SingleFourierAccuracy(NamedTuple):
@@ -27,26 +26,29 @@ class SingleFourierAccuracy(NamedTuple):
     min: chex.Array  # over frequencies, "Min." in the paper
     max: chex.Array  # over frequencies
     worst: chex.Array  # (l, m) of the first minimum
+    nan_logits: chex.Array | None = None  # share of images with one, where known
 
 
-@functools.partial(_logits.compiled_with, static_argnames=("batch_size", "top_k"))
-def _accuracy(
+def _over_frequencies(
     logits_fn: _logits.LogitsFn,
-    x: chex.Array,
-    y: chex.Array,
-    *,
-    batch_size: int,
+    batches: counting.Batches,
+    images: int,
+    frequencies: chex.Array,
+    perturbed: Callable[[chex.Array, counting.Batches], chex.Array],
     top_k: int,
-) -> chex.Array:
-    count = counting.count_correct(
-        logits_fn, counting.in_batches(x, y, batch_size), top_k
-    )
-    return counting.share(count, x.shape[0])
+) -> counting.Counts:
+    """Shares (F,) of images; `perturbed` attacks a batch with one (l, m)."""
+
+    def count(frequency: chex.Array) -> counting.Counts:
+        counts = counting.count(
+            logits_fn, lambda batch: perturbed(frequency, batch), batches, top_k
+        )
+        return counting.shares(counts, images)
+
+    return jax.lax.map(count, frequencies)
 
 
-@functools.partial(
-    _logits.compiled_with, static_argnames=("batch_size", "top_k", "scale")
-)
+@_logits.compiled_with(static_argnames=("batch_size", "top_k", "scale"))
 def _single_fourier_accuracy(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
@@ -58,84 +60,50 @@ def _single_fourier_accuracy(
     batch_size: int,
     top_k: int,
     scale: str,
-) -> chex.Array:
-    batches = counting.in_batches(x, y, batch_size)
+) -> counting.Counts:
     shape = x.shape[1:3]
 
-    def count(frequency: chex.Array) -> chex.Array:
+    def perturbed(frequency: chex.Array, batch: counting.Batches) -> chex.Array:
         l, m = frequency
         pattern = eps * single_fourier.scaled_pattern(l, m, shape, scale)
-        return counting.count_correct(
-            lambda clean: logits_fn(single_fourier.add_pattern(clean, pattern, bounds)),
-            batches,
-            top_k,
-        )
+        return single_fourier.add_pattern(batch.x, pattern[..., None], bounds)
 
-    return counting.share(jax.lax.map(count, frequencies), x.shape[0])
-
-
-def _check_evaluation(
-    logits_fn: Any,
-    x: Any,
-    y: Any,
-    batch_size: Any,
-    top_k: Any,
-    bounds: tuple[Any, Any] | None = None,
-) -> tuple[chex.Array, chex.Array]:
-    _logits.check_logits_fn(logits_fn)
-    validation.check_positive_int("batch_size", batch_size)
-    validation.check_positive_int("top_k", top_k)
-    x = validation.check_images(x, bounds, batched=True)
-    y = validation.check_labels(y, x)
-    _, batch = counting.batch_shape(x.shape[0], batch_size)
-    classes = _logits.check_logits(logits_fn, x, batch)
-    validation.check_label_range(y, classes)
-    if top_k > classes:
-        raise ValueError(
-            f"`top_k` must be at most the number of classes, {classes}, got {top_k}."
-        )
-    return x, y
+    batches = counting.in_batches(x, y, batch_size)
+    return _over_frequencies(
+        logits_fn, batches, x.shape[0], frequencies, perturbed, top_k
+    )
 
 
-def accuracy(
+@_logits.compiled_with(static_argnames=("batch_size", "top_k"))
+def _fourier_noise_accuracy(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
     y: chex.Array,
+    norm: chex.Numeric,
+    key: chex.PRNGKey,
+    frequencies: chex.Array,
+    bounds: tuple[chex.Numeric, chex.Numeric],
     *,
-    batch_size: int = _BATCH_SIZE,
-    top_k: int = 1,
-) -> chex.Array:
-    """The share of images that a model classifies correctly.
+    batch_size: int,
+    top_k: int,
+) -> counting.Counts:
+    shape, channels = x.shape[1:3], x.shape[3]
 
-    Args:
-      logits_fn: a callable from images (batch, height, width, channels) to logits
-        (batch, classes), in evaluation mode. As a pytree, such as
-        `jax.tree_util.Partial(apply, params)` or a flax nnx module, it may change its
-        values without recompilation; a plain function is compiled at each call.
-      x: images (N, height, width, channels), floating-point.
-      y: integer labels (N,).
-      batch_size: the most images in one forward pass. The images are split into
-        equal batches; padding of the last ones is masked.
-      top_k: how many of the largest logits may hold the label. Ties go to the smaller
-        class; an image with a NaN logit counts as wrong.
+    def perturbed(frequency: chex.Array, batch: counting.Batches) -> chex.Array:
+        l, m = frequency
+        pattern = norm * single_fourier.scaled_pattern(l, m, shape, "l2")
+        own = jax.random.fold_in(key, l * shape[1] + m)
 
-    Returns:
-      A scalar in [0, 1].
+        def signs(index: chex.Array) -> chex.Array:
+            return jax.random.rademacher(jax.random.fold_in(own, index), (channels,))
 
-    Raises:
-      ValueError: if images and labels do not fit each other, images are integers,
-        labels are out of range, logits are not (batch, classes), `batch_size` or
-        `top_k` is out of range, or a module is seen to be in training mode.
+        patterns = pattern[..., None] * jax.vmap(signs)(batch.index)[:, None, None]
+        return single_fourier.add_pattern(batch.x, patterns, bounds)
 
-    Example:
-      >>> import absum_jax, jax.numpy as jnp
-      >>> x = jnp.array([0.0, 0.2, 0.4, 0.9]).reshape(4, 1, 1, 1)
-      >>> brighter = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0]], axis=-1)
-      >>> print(absum_jax.accuracy(brighter, x, jnp.array([0, 0, 0, 1])))
-      0.75
-    """
-    x, y = _check_evaluation(logits_fn, x, y, batch_size, top_k)
-    return _accuracy(logits_fn, x, y, batch_size=batch_size, top_k=top_k)
+    batches = counting.in_batches(x, y, batch_size)
+    return _over_frequencies(
+        logits_fn, batches, x.shape[0], frequencies, perturbed, top_k
+    )
 
 
 def _check_frequencies(frequencies: Any, shape: tuple[int, int]) -> chex.Array:
@@ -200,6 +168,25 @@ def summarize_frequencies(
     return SingleFourierAccuracy(accuracy, mean, low, high, worst)
 
 
+def _pairs(
+    frequencies: Any, x: chex.Array
+) -> tuple[chex.Array, tuple[int, ...] | None]:
+    """The frequencies to evaluate, and the shape of the result if it is the grid's."""
+    shape = x.shape[1:3]
+    if frequencies is None:
+        return all_frequencies(shape), shape
+    return _check_frequencies(frequencies, shape), None
+
+
+def _summarized(
+    shares: counting.Counts, pairs: chex.Array, shape: tuple[int, ...] | None
+) -> SingleFourierAccuracy:
+    accuracy, nan_logits = (
+        share if shape is None else share.reshape(shape) for share in shares
+    )
+    return summarize_frequencies(accuracy, pairs)._replace(nan_logits=nan_logits)
+
+
 def single_fourier_accuracy(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
@@ -207,7 +194,7 @@ def single_fourier_accuracy(
     eps: chex.Numeric,
     *,
     frequencies: chex.Array | None = None,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int = BATCH_SIZE,
     top_k: int = 1,
     scale: str = "linf",
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
@@ -254,17 +241,77 @@ def single_fourier_accuracy(
     bounds = validation.check_bounds(bounds)
     validation.check_nonnegative("eps", eps)
     validation.check_choice("scale", scale, single_fourier.SCALES)
-    x, y = _check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
-    shape = x.shape[1:3]
-    pairs = (
-        all_frequencies(shape)
-        if frequencies is None
-        else _check_frequencies(frequencies, shape)
-    )
-    accuracies = _single_fourier_accuracy(
+    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
+    pairs, shape = _pairs(frequencies, x)
+    shares = _single_fourier_accuracy(
         logits_fn, x, y, eps, pairs, bounds,
         batch_size=batch_size, top_k=top_k, scale=scale,
     )  # fmt: skip
-    if frequencies is None:
-        accuracies = accuracies.reshape(shape)
-    return summarize_frequencies(accuracies, pairs)
+    return _summarized(shares, pairs, shape)
+
+
+def fourier_noise_accuracy(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    norm: chex.Numeric,
+    *,
+    key: chex.PRNGKey,
+    frequencies: chex.Array | None = None,
+    batch_size: int = BATCH_SIZE,
+    top_k: int = 1,
+    bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
+) -> SingleFourierAccuracy:
+    r"""Accuracy under Fourier basis noise: the Fourier heat map of Yin et al.
+
+    .. math::
+      \hat x = \operatorname{clip}(x + r\, v\, U_{lm}), \qquad \|U_{lm}\|_2 = 1
+
+    with U the pattern of :func:`single_fourier_perturbation` at `scale="l2"` and a
+    sign r in {-1, 1} drawn for each image, channel and frequency. The heat map of the
+    error rate is one minus the result.
+
+    Args:
+      logits_fn: a callable from images to logits, as in :func:`accuracy`.
+      x: images (N, height, width, channels), floating-point, within the bounds.
+      y: integer labels (N,).
+      norm: v, the L2 norm of the noise of a channel, non-negative. Yin et al. take 4
+        for images of 32 x 32 (15.7 for 224 x 224).
+      key: of the signs, from `jax.random.key`. They do not depend on the batch size.
+      frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
+      batch_size: the most images in one forward pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may hold the label.
+      bounds: the range of pixel values, to which noisy images are clipped.
+
+    Returns:
+      Accuracies (height, width), or (F,) for a list of frequencies, with their mean,
+      minimum, maximum and worst frequency.
+
+    Raises:
+      ValueError: for the reasons of :func:`single_fourier_accuracy`, or if `norm` is
+        negative or `key` no key.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp
+      >>> x = jnp.full((8, 2, 2, 1), 0.5)
+      >>> y = jnp.ones(8, int)
+      >>> brighter = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], -1)
+      >>> result = absum_jax.fourier_noise_accuracy(
+      ...     brighter, x, y, 0.5, key=jax.random.key(0)
+      ... )
+      >>> result.accuracy.shape  # about half of the signs make the pixel brighter
+      (2, 2)
+
+    References:
+      Yin et al., `A Fourier Perspective on Model Robustness
+      <https://arxiv.org/abs/1906.08988>`_, 2019
+    """
+    bounds = validation.check_bounds(bounds)
+    validation.check_nonnegative("norm", norm)
+    validation.check_key(key)
+    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
+    pairs, shape = _pairs(frequencies, x)
+    shares = _fourier_noise_accuracy(
+        logits_fn, x, y, norm, key, pairs, bounds, batch_size=batch_size, top_k=top_k
+    )
+    return _summarized(shares, pairs, shape)

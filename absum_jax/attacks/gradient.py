@@ -1,0 +1,418 @@
+"""FGSM and projected gradient descent in the L-infinity ball."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from absum_jax import _logits
+from absum_jax import _validation as validation
+
+# From logits (batch, classes) and labels (batch,) to losses (batch,).
+Loss = Callable[[chex.Array, chex.Array], chex.Array]
+
+
+class Budget(NamedTuple):
+    """How far an attack may go, and how; scalars that may be traced."""
+
+    eps: chex.Numeric
+    step_size: chex.Numeric
+    steps: chex.Numeric
+    init_radius: chex.Numeric
+
+
+class Aim(NamedTuple):
+    """What an attack tries; constants of a compiled program."""
+
+    loss: Loss | None  # None is the cross-entropy
+    targeted: bool
+    restarts: int
+    early_stop: bool
+
+
+class _Candidate(NamedTuple):
+    """Attacked images, and how far they got."""
+
+    images: chex.Array
+    losses: chex.Array  # (batch,), to be raised
+    broken: chex.Array  # (batch,), whether the attack succeeded
+
+
+def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
+    r"""The margin by which an image is misclassified.
+
+    .. math::
+      \max_{j \ne y} z_j - z_y
+
+    In contrast to the cross-entropy, it does not saturate: where a model is certain,
+    the cross-entropy and its gradient are zero in float32, and an attack stands still.
+
+    Args:
+      logits: (batch, classes), at least two classes.
+      y: integer labels (batch,).
+
+    Returns:
+      Losses (batch,), positive where another class has the largest logit.
+
+    Raises:
+      ValueError: if there is but one class.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> absum_jax.margin_loss(jnp.array([[2.0, 5.0, 3.0]]), jnp.array([1]))
+      Array([-2.], dtype=float32)
+
+    References:
+      Carlini and Wagner, `Towards Evaluating the Robustness of Neural Networks
+      <https://arxiv.org/abs/1608.04644>`_, 2017
+    """
+    logits, y = jnp.asarray(logits), jnp.asarray(y)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            "`logits` must be (batch, classes) with at least two classes, "
+            f"got shape {logits.shape}."
+        )
+    own = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
+    is_own = jnp.arange(logits.shape[-1]) == y[:, None]
+    return jnp.where(is_own, -jnp.inf, logits).max(axis=-1) - own
+
+
+def _start(
+    x: chex.Array, key: chex.PRNGKey, index: chex.Array, radius: chex.Numeric
+) -> chex.Array:
+    """Images moved by uniform noise that depends on the key and their index alone."""
+
+    def noise(i: chex.Array) -> chex.Array:
+        own = jax.random.fold_in(key, i)
+        return jax.random.uniform(own, x.shape[1:], x.dtype, -1.0, 1.0)
+
+    return x + radius * jax.vmap(noise)(index)
+
+
+def attack(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    key: chex.PRNGKey | None,
+    index: chex.Array,
+    budget: Budget,
+    bounds: tuple[chex.Numeric, chex.Numeric],
+    aim: Aim,
+) -> chex.Array:
+    """Projected gradient descent on one batch, unchecked.
+
+    Args:
+      logits_fn: the model.
+      x: images (batch, height, width, channels).
+      y: labels (batch,), or targets.
+      key: of the random starts; None starts at the images.
+      index: of each image, which tells its noise apart.
+      budget: how far to go.
+      bounds: of the pixels.
+      aim: what to try.
+
+    Returns:
+      The attacked images, at least float32.
+    """
+    # The attack's own arithmetic: steps of bfloat16 would be larger than asked for.
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    low, high = (jnp.asarray(bound, dtype) for bound in bounds)
+    eps, step_size, radius = (
+        jnp.asarray(value, dtype)
+        for value in (budget.eps, budget.step_size, budget.init_radius)
+    )
+    x = jnp.clip(x.astype(dtype), low, high)
+    lowest, highest = jnp.maximum(x - eps, low), jnp.minimum(x + eps, high)
+    loss_fn = aim.loss or optax.softmax_cross_entropy_with_integer_labels
+
+    def assess(images: chex.Array) -> tuple[chex.Array, _Candidate]:
+        logits = logits_fn(images)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        losses = loss_fn(logits, y)
+        if losses.shape != y.shape:
+            raise ValueError(
+                f"`loss` must return one loss for each of {y.shape[0]} images, "
+                f"got shape {losses.shape}."
+            )
+        losses = -losses if aim.targeted else losses
+        hit = logits.argmax(axis=-1) == y
+        undefined = jnp.isnan(logits).any(axis=-1)
+        broken = (hit & ~undefined) if aim.targeted else (~hit | undefined)
+        # What is undefined has nothing to be raised.
+        ranked = jnp.where(jnp.isnan(losses), jnp.inf, losses)
+        return losses.sum(), _Candidate(images, ranked, broken)
+
+    def climb(images: chex.Array) -> _Candidate:
+        """One step from some images; what is known of those."""
+        gradient, here = jax.grad(assess, has_aux=True)(images)
+        direction = jnp.where(jnp.isnan(gradient), 0, jnp.sign(gradient))
+        moved = jnp.clip(images + step_size * direction, lowest, highest)
+        return here._replace(images=moved)
+
+    def descend(start: chex.Array) -> chex.Array:
+        return jax.lax.fori_loop(
+            0, budget.steps, lambda _, images: climb(images).images, start
+        )
+
+    def descend_unbroken(start: chex.Array) -> chex.Array:
+        def goes_on(state: tuple[chex.Array, chex.Array, chex.Array]) -> chex.Array:
+            step, _, broken = state
+            return (step < budget.steps) & ~broken.all()
+
+        def body(state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            step, images, _ = state
+            moved = climb(images)
+            keep = moved.broken[:, None, None, None]
+            return step + 1, jnp.where(keep, images, moved.images), moved.broken
+
+        unknown = jnp.zeros(y.shape, bool)
+        return jax.lax.while_loop(goes_on, body, (0, start, unknown))[1]
+
+    run = descend_unbroken if aim.early_stop else descend
+
+    def start(restart: chex.Numeric) -> chex.Array:
+        if key is None:
+            return x
+        noisy = _start(x, jax.random.fold_in(key, restart), index, radius)
+        return jnp.clip(noisy, lowest, highest)
+
+    first = run(start(0))
+    if aim.restarts == 1:
+        return first
+
+    def again(restart: chex.Array, best: _Candidate) -> _Candidate:
+        begin = start(restart)
+        if aim.early_stop:
+            begin = jnp.where(best.broken[:, None, None, None], best.images, begin)
+        new = assess(run(begin))[1]
+        better = new.losses > best.losses
+        if aim.early_stop:
+            better = ~best.broken & (new.broken | better)
+
+        def choose(ours: chex.Array, theirs: chex.Array) -> chex.Array:
+            shape = better.shape + (1,) * (ours.ndim - 1)
+            return jnp.where(better.reshape(shape), ours, theirs)
+
+        return jax.tree.map(choose, new, best)
+
+    return jax.lax.fori_loop(1, aim.restarts, again, assess(first)[1]).images
+
+
+@_logits.compiled_with(static_argnames=("aim",), like=0)
+def _attack(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    key: chex.PRNGKey | None,
+    budget: Budget,
+    bounds: tuple[chex.Numeric, chex.Numeric],
+    *,
+    aim: Aim,
+) -> chex.Array:
+    return attack(logits_fn, x, y, key, jnp.arange(x.shape[0]), budget, bounds, aim)
+
+
+def check_eps(eps: Any) -> chex.Array:
+    """Returns eps as a scalar or (E,), refusing what is empty or negative."""
+    return validation.check_nonnegative_list("eps", eps)
+
+
+def check_budget(eps: Any, step_size: Any, steps: Any, init_radius: Any) -> Budget:
+    """Returns a budget whose steps and radii fit eps, a scalar or (E,)."""
+    eps = check_eps(eps)
+
+    def beside(name: str, value: Any) -> chex.Array:
+        value = validation.check_nonnegative_list(name, value)
+        if value.ndim and value.shape != eps.shape:
+            raise ValueError(
+                f"`{name}` must be a scalar or as many as `eps`, of shape {eps.shape}, "
+                f"got shape {value.shape}."
+            )
+        return jnp.broadcast_to(value, eps.shape)
+
+    validation.check_count("steps", steps)
+    radius = eps if init_radius is None else beside("init_radius", init_radius)
+    return Budget(eps, beside("step_size", step_size), jnp.asarray(steps), radius)
+
+
+def check_aim(
+    loss: Any, targeted: bool, restarts: Any, early_stop: bool = False
+) -> Aim:
+    """Returns the aim, refusing a loss that is no function."""
+    if loss is not None and not callable(loss):
+        raise ValueError(
+            "`loss` must be a function of logits and labels, or None for the "
+            f"cross-entropy, got {loss!r}."
+        )
+    validation.check_positive_int("restarts", restarts)
+    return Aim(loss, bool(targeted), int(restarts), bool(early_stop))
+
+
+def _checked(
+    logits_fn: Any, x: Any, y: Any, bounds: Any
+) -> tuple[chex.Array, chex.Array, tuple[Any, Any]]:
+    _logits.check_logits_fn(logits_fn)
+    bounds = validation.check_bounds(bounds)
+    x = validation.check_images(x, bounds, batched=True)
+    y = validation.check_labels(y, x)
+    classes = _logits.check_logits(logits_fn, x, x.shape[0])
+    validation.check_label_range(y, classes)
+    return x, y, bounds
+
+
+def _over_eps(
+    logits_fn: Any, x: chex.Array, y: chex.Array, key: chex.PRNGKey | None,
+    budget: Budget, bounds: tuple[Any, Any], aim: Aim,
+) -> chex.Array:  # fmt: skip
+    def one(budget: Budget) -> chex.Array:
+        return _attack(logits_fn, x, y, key, budget, bounds, aim=aim)
+
+    if not budget.eps.ndim:
+        return one(budget)
+    return jax.vmap(one, in_axes=(Budget(0, 0, None, 0),))(budget)
+
+
+def fgsm(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    *,
+    eps: chex.Numeric,
+    bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
+    loss: Loss | None = None,
+    targeted: bool = False,
+) -> chex.Array:
+    r"""The fast gradient sign method: one step of size eps from the image.
+
+    .. math::
+      \hat x = \operatorname{clip}(x + \varepsilon \operatorname{sign} \nabla_x L(x, y))
+
+    With a random start it is :func:`pgd` with `steps=1`.
+
+    Args:
+      logits_fn: a callable from images to logits (batch, classes), in evaluation mode,
+        as in :func:`accuracy`.
+      x: images (batch, height, width, channels), floating-point, within the bounds.
+      y: integer labels (batch,); the classes to aim at, if targeted.
+      eps: radius of the L-infinity ball, non-negative, in units of the pixels: a scalar
+        or a list (E,).
+      bounds: the range of pixel values, to which the result is clipped.
+      loss: from logits (batch, classes) and labels (batch,) to losses (batch,); None is
+        the cross-entropy.
+      targeted: whether to lower the loss of the classes `y`.
+
+    Returns:
+      The attacked images (batch, height, width, channels), for a list of eps with a
+      leading axis (E,); at least float32. eps = 0 gives the images, clipped.
+
+    Raises:
+      ValueError: for the reasons of :func:`pgd`.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> brighter = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], -1)
+      >>> x = jnp.array([0.25, 0.875]).reshape(2, 1, 1, 1)
+      >>> absum_jax.fgsm(brighter, x, jnp.array([0, 1]), eps=0.25).ravel()
+      Array([0.5  , 0.625], dtype=float32)
+
+    References:
+      Goodfellow et al., `Explaining and Harnessing Adversarial Examples
+      <https://arxiv.org/abs/1412.6572>`_, 2014
+    """
+    aim = check_aim(loss, targeted, restarts=1)
+    budget = check_budget(eps, eps, 1, 0.0)
+    x, y, bounds = _checked(logits_fn, x, y, bounds)
+    return _over_eps(logits_fn, x, y, None, budget, bounds, aim)
+
+
+def pgd(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    *,
+    key: chex.PRNGKey,
+    eps: chex.Numeric,
+    step_size: chex.Numeric,
+    steps: int,
+    init_radius: chex.Numeric | None = None,
+    bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
+    loss: Loss | None = None,
+    targeted: bool = False,
+    restarts: int = 1,
+    early_stop: bool = False,
+) -> chex.Array:
+    r"""Projected gradient descent in the L-infinity ball.
+
+    From a start drawn uniformly at random around the image,
+
+    .. math::
+      \hat x \leftarrow \Pi\left(\hat x + \alpha \operatorname{sign}
+      \nabla_{\hat x} L(\hat x, y)\right)
+
+    for a number of steps, with the projection onto the ball of radius eps and the
+    bounds; the last iterate is returned. The noise of image i depends on the key and
+    on i alone, not on eps: a list of eps gives what each gives alone.
+
+    Only the images are differentiated. Images that are padded or attacked beside
+    others come out the same, up to rounding, as a model in evaluation mode treats
+    each by itself.
+
+    Args:
+      logits_fn: a callable from images to logits (batch, classes), in evaluation mode,
+        as in :func:`accuracy`; a bfloat16 model is attacked in float32.
+      x: images (batch, height, width, channels), floating-point, within the bounds.
+      y: integer labels (batch,); the classes to aim at, if targeted.
+      key: of the random starts, from `jax.random.key`.
+      eps: radius of the L-infinity ball, non-negative, in units of the pixels: a scalar
+        or a list (E,), all in one compiled call.
+      step_size: :math:`\alpha`, non-negative: a scalar or one for each eps.
+      steps: how many, at least one. A new number recompiles nothing.
+      init_radius: the start is uniform in [-init_radius, init_radius], projected; a
+        scalar or one for each eps, 0 to start at the image, None for eps itself. The
+        paper has 2/255.
+      bounds: the range of pixel values, in which the result lies exactly.
+      loss: from logits (batch, classes) and labels (batch,) to losses (batch,), such as
+        :func:`margin_loss`; None is the cross-entropy. A function is compiled once, so
+        give the same object again.
+      targeted: whether to lower the loss of the classes `y`.
+      restarts: how many starts; the result is, image by image, that of the largest
+        loss.
+      early_stop: whether images that the attack has broken stay as they are, and the
+        steps end once all are broken. Restarts then keep a broken image before one
+        with a larger loss, so that accuracy never rises with steps or restarts.
+
+    Returns:
+      The attacked images (batch, height, width, channels), for a list of eps with a
+      leading axis (E,); at least float32. eps = 0 gives the images, clipped. An image
+      with a NaN gradient stays where it is.
+
+    Raises:
+      ValueError: if eps, `step_size` or `init_radius` is negative, empty or of
+        another shape, `steps` or `restarts` less than one, `loss` no function or of
+        another shape, or for the reasons of :func:`accuracy`.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp
+      >>> brighter = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], -1)
+      >>> x = jnp.array([0.25, 0.875]).reshape(2, 1, 1, 1)
+      >>> attacked = absum_jax.pgd(
+      ...     brighter, x, jnp.array([0, 1]), key=jax.random.key(0), eps=jnp.array(
+      ...         [0.125, 0.25]), step_size=0.125, steps=4,
+      ... )
+      >>> print(attacked.reshape(2, 2))
+      [[0.375 0.75 ]
+       [0.5   0.625]]
+
+    References:
+      Madry et al., `Towards Deep Learning Models Resistant to Adversarial Attacks
+      <https://arxiv.org/abs/1706.06083>`_, 2018; Kanai et al., `Absum
+      <https://arxiv.org/abs/1909.08830>`_, 2020, "Robustness against PGD"
+    """
+    aim = check_aim(loss, targeted, restarts, early_stop)
+    budget = check_budget(eps, step_size, steps, init_radius)
+    validation.check_key(key)
+    x, y, bounds = _checked(logits_fn, x, y, bounds)
+    return _over_eps(logits_fn, x, y, key, budget, bounds, aim)

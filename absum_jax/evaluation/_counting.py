@@ -1,0 +1,118 @@
+"""Counting answers, batch by batch."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from absum_jax._logits import LogitsFn
+
+
+class Batches(NamedTuple):
+    """Images and labels in equal batches, the last ones padded."""
+
+    x: chex.Array  # (batches, batch, height, width, channels)
+    y: chex.Array  # (batches, batch)
+    index: chex.Array  # (batches, batch), of each image in the whole set
+    valid: chex.Array  # (batches, batch), False at padding
+
+
+class Counts(NamedTuple):
+    """Numbers of images, integers."""
+
+    correct: chex.Array
+    nan_logits: chex.Array
+
+
+class AttackAccuracy(NamedTuple):
+    """Accuracies under attacks of several strengths, as fractions.
+
+    A pytree of arrays, so that it passes through jit and vmap.
+    """
+
+    strength: chex.Array  # (E,), or a scalar: eps in units of the pixels, or a radius
+    accuracy: chex.Array  # of the same shape; an image with a NaN logit counts as wrong
+    nan_logits: chex.Array  # likewise, the share of images with a NaN logit
+
+
+def batch_shape(images: int, batch_size: int) -> tuple[int, int]:
+    """(batches, batch): as few batches as `batch_size` allows, as equal as can be."""
+    batches = math.ceil(images / batch_size)
+    return batches, math.ceil(images / batches)
+
+
+def in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> Batches:
+    """Splits images and labels into batches of at most `batch_size`.
+
+    Batch i takes every n-th image from i on, so that images sharded over devices along
+    the first axis stay where they are, and each batch uses all devices.
+    """
+    images = x.shape[0]
+    batches, batch = batch_shape(images, batch_size)
+
+    def split(array: chex.Array) -> chex.Array:
+        padding = [(0, batches * batch - images)] + [(0, 0)] * (array.ndim - 1)
+        padded = jnp.pad(array, padding)
+        return padded.reshape(batch, batches, *array.shape[1:]).swapaxes(0, 1)
+
+    index, valid = jnp.arange(images), jnp.ones(images, bool)
+    return Batches(split(x), split(y), split(index), split(valid))
+
+
+def _is_correct(logits: chex.Array, y: chex.Array, top_k: int) -> chex.Array:
+    """Whether the label is among the k largest logits.
+
+    Ties go to the smaller class, as in argmax and `jax.lax.top_k`.
+    """
+    own = jnp.take_along_axis(logits, y[:, None], axis=-1)
+    classes = jnp.arange(logits.shape[-1])
+    ahead = (logits > own) | ((logits == own) & (classes < y[:, None]))
+    return ahead.sum(axis=-1) < top_k
+
+
+def count(
+    logits_fn: LogitsFn,
+    attack: Callable[[Batches], chex.Array],
+    batches: Batches,
+    top_k: int,
+) -> Counts:
+    """Counts correct answers, and images with a NaN logit, which are never correct.
+
+    Args:
+      logits_fn: the model, which sees the attacked images afresh.
+      attack: from one batch to its attacked images (batch, height, width, channels).
+      batches: all images.
+      top_k: how many of the largest logits may hold the label.
+    """
+
+    def add(counts: Counts, batch: Batches) -> tuple[Counts, None]:
+        logits = logits_fn(attack(batch))
+        is_nan = jnp.isnan(logits).any(axis=-1)
+        correct = _is_correct(logits, batch.y, top_k) & ~is_nan
+        new = Counts(
+            *((flag & batch.valid).sum(dtype=jnp.int32) for flag in (correct, is_nan))
+        )
+        return jax.tree.map(jnp.add, counts, new), None
+
+    zero = jnp.zeros([], jnp.int32)
+    return jax.lax.scan(add, Counts(zero, zero), batches)[0]
+
+
+def unchanged(batch: Batches) -> chex.Array:
+    """No attack."""
+    return batch.x
+
+
+def shares(counts: Counts, images: int) -> Counts:
+    """Counts as shares of the images, rounded once.
+
+    A table, as XLA turns a division by a constant into a product with its rounded
+    reciprocal, by which 41 correct answers of 41 are no longer 1.
+    """
+    fractions = np.arange(images + 1) / images
+    table = jnp.asarray(fractions, jnp.float32)
+    return jax.tree.map(lambda count: table[count], counts)

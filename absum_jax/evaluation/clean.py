@@ -1,0 +1,104 @@
+"""Accuracy on images as they are, and what every evaluation checks."""
+
+from typing import Any
+
+import chex
+
+from absum_jax import _logits
+from absum_jax import _validation as validation
+from absum_jax.evaluation import _counting as counting
+
+BATCH_SIZE = 500
+
+
+@_logits.compiled_with(static_argnames=("batch_size", "top_k"))
+def clean_accuracy(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    *,
+    batch_size: int,
+    top_k: int,
+) -> counting.Counts:
+    """Shares of images answered correctly and with a NaN logit, unchecked."""
+    batches = counting.in_batches(x, y, batch_size)
+    counts = counting.count(logits_fn, counting.unchanged, batches, top_k)
+    return counting.shares(counts, x.shape[0])
+
+
+def check_evaluation(
+    logits_fn: Any,
+    x: Any,
+    y: Any,
+    batch_size: Any,
+    top_k: Any,
+    bounds: tuple[Any, Any] | None = None,
+    *,
+    name: str = "logits_fn",
+) -> tuple[chex.Array, chex.Array]:
+    """Returns images and labels that fit each other, the model and the batches.
+
+    Args:
+      logits_fn: the model.
+      x: images.
+      y: labels.
+      batch_size: of evaluation.
+      top_k: likewise.
+      bounds: of the images; None does not look at their range.
+      name: of the argument `logits_fn`.
+    """
+    _logits.check_logits_fn(logits_fn, name)
+    validation.check_positive_int("batch_size", batch_size)
+    validation.check_positive_int("top_k", top_k)
+    x = validation.check_images(x, bounds, batched=True)
+    y = validation.check_labels(y, x)
+    _, batch = counting.batch_shape(x.shape[0], batch_size)
+    classes = _logits.check_logits(logits_fn, x, batch, name)
+    validation.check_label_range(y, classes, name)
+    if top_k > classes:
+        raise ValueError(
+            f"`top_k` must be at most the number of classes, {classes}, got {top_k}."
+        )
+    return x, y
+
+
+def accuracy(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    *,
+    batch_size: int = BATCH_SIZE,
+    top_k: int = 1,
+) -> chex.Array:
+    """The share of images that a model classifies correctly.
+
+    Args:
+      logits_fn: a callable from images (batch, height, width, channels) to logits
+        (batch, classes), in evaluation mode. As a pytree, such as
+        `jax.tree_util.Partial(apply, params)` or a flax nnx module, it may change its
+        values without recompilation; a plain function is compiled at each call.
+      x: images (N, height, width, channels), floating-point.
+      y: integer labels (N,).
+      batch_size: the most images in one forward pass. The images are split into
+        equal batches; padding of the last ones is masked.
+      top_k: how many of the largest logits may hold the label. Ties go to the smaller
+        class; an image with a NaN logit counts as wrong.
+
+    Returns:
+      A scalar in [0, 1].
+
+    Raises:
+      ValueError: if images and labels do not fit each other, images are integers,
+        labels are out of range, logits are not (batch, classes), `batch_size` or
+        `top_k` is out of range, or a module is seen to be in training mode.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> x = jnp.array([0.0, 0.2, 0.4, 0.9]).reshape(4, 1, 1, 1)
+      >>> brighter = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0]], axis=-1)
+      >>> print(absum_jax.accuracy(brighter, x, jnp.array([0, 0, 0, 1])))
+      0.75
+    """
+    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k)
+    shares = clean_accuracy(logits_fn, x, y, batch_size=batch_size, top_k=top_k)
+    return shares.correct

@@ -1,0 +1,142 @@
+"""Accuracy on images without their high, or without their low frequencies."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from absum_jax import _logits
+from absum_jax import _validation as validation
+from absum_jax.attacks import frequency
+from absum_jax.evaluation import _counting as counting
+from absum_jax.evaluation._counting import AttackAccuracy
+from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
+
+
+@_logits.compiled_with(static_argnames=("batch_size", "top_k", "low"))
+def _filtered_accuracy(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    radii: chex.Array,
+    bounds: tuple[chex.Numeric, chex.Numeric] | None,
+    *,
+    batch_size: int,
+    top_k: int,
+    low: bool,
+) -> counting.Counts:
+    batches = counting.in_batches(x, y, batch_size)
+
+    def at(radius: chex.Array) -> counting.Counts:
+        def filtered(batch: counting.Batches) -> chex.Array:
+            images = frequency.filtered(batch.x, radius, low=low)
+            return images if bounds is None else jnp.clip(images, *bounds)
+
+        counts = counting.count(logits_fn, filtered, batches, top_k)
+        return counting.shares(counts, x.shape[0])
+
+    return jax.lax.map(at, radii) if radii.ndim else at(radii)
+
+
+def _evaluated(
+    logits_fn: Any, x: Any, y: Any, radius: Any, batch_size: Any, top_k: Any,
+    bounds: Any, *, low: bool,
+) -> AttackAccuracy:  # fmt: skip
+    radii = validation.check_nonnegative_list("radius", radius)
+    bounds = None if bounds is None else validation.check_bounds(bounds)
+    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k)
+    shares = _filtered_accuracy(
+        logits_fn, x, y, radii, bounds, batch_size=batch_size, top_k=top_k, low=low
+    )
+    return AttackAccuracy(radii, *shares)
+
+
+def low_pass_accuracy(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    radius: chex.Numeric,
+    *,
+    batch_size: int = BATCH_SIZE,
+    top_k: int = 1,
+    bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
+) -> AttackAccuracy:
+    """Accuracy under the High-Frequency attack, for each of a list of radii.
+
+    Args:
+      logits_fn: a callable from images to logits, as in :func:`accuracy`.
+      x: images (N, height, width, channels), floating-point.
+      y: integer labels (N,).
+      radius: which frequencies :func:`low_pass` keeps, in cycles per image: a scalar
+        or a list (R,), non-negative. The paper has width / 4.
+      batch_size: the most images in one forward pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may hold the label.
+      bounds: a range of pixel values to clip the filtered images to; None, as in
+        eq. 18, does not clip.
+
+    Returns:
+      Accuracies of the shape of the radii, and the share of images with a NaN logit.
+
+    Raises:
+      ValueError: for the reasons of :func:`accuracy`, or if a radius is negative or
+        there is none.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> x = jnp.array([[1.0, 0.0], [0.25, 0.0]]).reshape(2, 1, 2, 1)
+      >>> bright = lambda x: jnp.stack([0.6 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.6], -1)
+      >>> y = jnp.array([1, 0])
+      >>> print(absum_jax.low_pass_accuracy(bright, x, y, [0, 1]).accuracy)
+      [0.5 1. ]
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Table 3;
+      Wang et al., `High Frequency Component Helps Explain the Generalization of
+      Convolutional Neural Networks <https://arxiv.org/abs/1905.13545>`_, 2019
+    """
+    return _evaluated(logits_fn, x, y, radius, batch_size, top_k, bounds, low=True)
+
+
+def high_pass_accuracy(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    radius: chex.Numeric,
+    *,
+    batch_size: int = BATCH_SIZE,
+    top_k: int = 1,
+    bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
+) -> AttackAccuracy:
+    """Accuracy on images without their low frequencies, for each of a list of radii.
+
+    Args:
+      logits_fn: a callable from images to logits, as in :func:`accuracy`.
+      x: images (N, height, width, channels), floating-point.
+      y: integer labels (N,).
+      radius: which frequencies :func:`high_pass` removes, in cycles per image: a
+        scalar or a list (R,), non-negative. 0 removes the mean of each channel.
+      batch_size: the most images in one forward pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may hold the label.
+      bounds: a range of pixel values to clip the filtered images to, which takes all
+        that is below their mean; None, as in eq. 19, does not clip.
+
+    Returns:
+      Accuracies of the shape of the radii, and the share of images with a NaN logit.
+
+    Raises:
+      ValueError: for the reasons of :func:`low_pass_accuracy`.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> x = jnp.array([[1.0, 0.0], [0.25, 0.0]]).reshape(2, 1, 2, 1)
+      >>> bright = lambda x: jnp.stack([0.6 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.6], -1)
+      >>> y = jnp.array([1, 0])
+      >>> print(absum_jax.high_pass_accuracy(bright, x, y, 0).accuracy)
+      0.5
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, "Sensitivity in
+      Frequency Domain"
+    """
+    return _evaluated(logits_fn, x, y, radius, batch_size, top_k, bounds, low=False)

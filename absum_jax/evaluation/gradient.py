@@ -1,0 +1,126 @@
+"""Accuracy under gradient-based attacks, on the model itself or transferred."""
+
+import chex
+import jax
+
+from absum_jax import _logits
+from absum_jax import _validation as validation
+from absum_jax.attacks import gradient
+from absum_jax.evaluation import _counting as counting
+from absum_jax.evaluation._counting import AttackAccuracy
+from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
+
+
+@_logits.compiled_with(static_argnames=("batch_size", "top_k", "aim"))
+def _pgd_accuracy(
+    models: tuple[_logits.LogitsFn, _logits.LogitsFn | None],
+    x: chex.Array,
+    y: chex.Array,
+    key: chex.PRNGKey,
+    budget: gradient.Budget,
+    bounds: tuple[chex.Numeric, chex.Numeric],
+    *,
+    batch_size: int,
+    top_k: int,
+    aim: gradient.Aim,
+) -> counting.Counts:
+    """Shares of images for each eps; a second model gives the gradients."""
+    target, substitute = models
+    attacked_model = target if substitute is None else substitute
+    batches = counting.in_batches(x, y, batch_size)
+    eps, step_size, steps, init_radius = budget
+
+    def at(radii: tuple[chex.Array, chex.Array, chex.Array]) -> counting.Counts:
+        budget = gradient.Budget(radii[0], radii[1], steps, radii[2])
+
+        def attacked(batch: counting.Batches) -> chex.Array:
+            return gradient.attack(
+                attacked_model, batch.x, batch.y, key, batch.index, budget, bounds, aim
+            )
+
+        counts = counting.count(target, attacked, batches, top_k)
+        return counting.shares(counts, x.shape[0])
+
+    radii = eps, step_size, init_radius
+    return jax.lax.map(at, radii) if eps.ndim else at(radii)
+
+
+def pgd_accuracy(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    *,
+    key: chex.PRNGKey,
+    eps: chex.Numeric,
+    step_size: chex.Numeric,
+    steps: int,
+    init_radius: chex.Numeric | None = None,
+    bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
+    loss: gradient.Loss | None = None,
+    restarts: int = 1,
+    early_stop: bool = False,
+    substitute: _logits.LogitsFn | None = None,
+    batch_size: int = BATCH_SIZE,
+    top_k: int = 1,
+) -> AttackAccuracy:
+    """Accuracy under projected gradient descent, for each of a list of eps.
+
+    One compiled program attacks the images of :func:`pgd` batch by batch and looks at
+    them afresh; they do not depend on the batch size, up to rounding. With `steps=1`,
+    `step_size=eps` and `init_radius=0` the attack is :func:`fgsm`.
+
+    Args:
+      logits_fn: a callable from images to logits, as in :func:`accuracy`.
+      x: images (N, height, width, channels), floating-point, within the bounds.
+      y: integer labels (N,).
+      key: of the random starts, from `jax.random.key`.
+      eps: radius of the L-infinity ball, as in :func:`pgd`: a scalar or a list (E,).
+      step_size: as in :func:`pgd`, a scalar or one for each eps.
+      steps: how many, at least one.
+      init_radius: of the random start, as in :func:`pgd`; None is eps.
+      bounds: the range of pixel values.
+      loss: what the attack raises, as in :func:`pgd`; None is the cross-entropy.
+      restarts: how many starts.
+      early_stop: whether broken images stay as they are. Give it where accuracy
+        counts: it is faster, and lower with several restarts. Broken are images of
+        the model that gives the gradients.
+      substitute: another model, whose gradients the attack uses: a transferred attack.
+        None is the attacked model itself.
+      batch_size: the most images in one pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may hold the label.
+
+    Returns:
+      Accuracies of the shape of eps, and the share of images with a NaN logit, which
+      count as wrong.
+
+    Raises:
+      ValueError: for the reasons of :func:`pgd` and :func:`accuracy`.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp
+      >>> x = jnp.array([0.25, 0.875]).reshape(2, 1, 1, 1)
+      >>> brighter = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], -1)
+      >>> result = absum_jax.pgd_accuracy(
+      ...     brighter, x, jnp.array([0, 1]), key=jax.random.key(0),
+      ...     eps=[0.2, 0.3, 0.4], step_size=0.1, steps=5,
+      ... )
+      >>> print(result.accuracy)
+      [1.  0.5 0. ]
+
+    References:
+      Madry et al., `Towards Deep Learning Models Resistant to Adversarial Attacks
+      <https://arxiv.org/abs/1706.06083>`_, 2018; Kanai et al., `Absum
+      <https://arxiv.org/abs/1909.08830>`_, 2020, Tables 2 and 4
+    """
+    bounds = validation.check_bounds(bounds)
+    aim = gradient.check_aim(loss, False, restarts, early_stop)
+    budget = gradient.check_budget(eps, step_size, steps, init_radius)
+    validation.check_key(key)
+    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
+    if substitute is not None:
+        check_evaluation(substitute, x, y, batch_size, 1, name="substitute")
+    shares = _pgd_accuracy(
+        (logits_fn, substitute), x, y, key, budget, bounds,
+        batch_size=batch_size, top_k=top_k, aim=aim,
+    )  # fmt: skip
+    return AttackAccuracy(budget.eps, *shares)
