@@ -26,6 +26,11 @@ from absum_jax.evaluation._counting import AttackAccuracy
 from absum_jax.evaluation.clean import accuracy
 from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
 from absum_jax.evaluation.gradient import pgd_accuracy
+from absum_jax.evaluation.report import (
+    ReportRow,
+    RobustnessReport,
+    robustness_report,
+)
 from absum_jax.evaluation.single_fourier import (
     SingleFourierAccuracy,
     fourier_noise_accuracy,
@@ -33,8 +38,15 @@ from absum_jax.evaluation.single_fourier import (
     summarize_frequencies,
 )
 from absum_jax.fourier import frequency_radius, power_spectrum, radial_mean
+from absum_jax.intervals import wilson_interval
 from absum_jax.kernels import conv_kernels
-from absum_jax.plotting import plot_frequency_heatmap, plot_radial_mean
+from absum_jax.plotting import (
+    normalized_log,
+    plot_frequency_heatmap,
+    plot_power_spectrum,
+    plot_radial_mean,
+    plot_report,
+)
 from absum_jax.prox import absum_penalty, prox_absum, prox_l1
 from absum_jax.spectral.clip import clip_conv_spectral_norm
 from absum_jax.spectral.norms import (
@@ -58,6 +70,8 @@ __all__ = [
     "AttackAccuracy",
     "ConvUse",
     "ProximalState",
+    "ReportRow",
+    "RobustnessReport",
     "SingleFourierAccuracy",
     "SpectralNormState",
     "absum",
@@ -83,19 +97,24 @@ __all__ = [
     "low_pass",
     "low_pass_accuracy",
     "margin_loss",
+    "normalized_log",
     "pgd",
     "pgd_accuracy",
     "plot_frequency_heatmap",
+    "plot_power_spectrum",
     "plot_radial_mean",
+    "plot_report",
     "power_spectrum",
     "prox_absum",
     "prox_l1",
     "proximal",
     "radial_mean",
+    "robustness_report",
     "single_fourier_accuracy",
     "single_fourier_attack",
     "single_fourier_perturbation",
     "spectral_norm_constraint",
     "spectral_normalization",
     "summarize_frequencies",
+    "wilson_interval",
 ]

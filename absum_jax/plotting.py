@@ -1,4 +1,4 @@
-"""Pictures of accuracy over spatial frequencies; needs the extra `plot`."""
+"""Pictures of accuracy and power over spatial frequencies; needs the extra `plot`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +9,18 @@ from absum_jax import fourier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 
+    from absum_jax.evaluation.report import RobustnessReport
 
-def _grid(grid: Any) -> np.ndarray:
+
+def _grid(grid: Any, name: str = "grid") -> np.ndarray:
     grid = np.asarray(grid)
     if grid.ndim != 2:
         raise ValueError(
-            f"`grid` must have the axes (height, width), got shape {grid.shape}."
+            f"`{name}` must have the axes (height, width), got shape {grid.shape}."
         )
     return grid
 
@@ -54,8 +57,10 @@ def plot_frequency_heatmap(
       >>> image.get_extent()
       [-14.5, 13.5, 13.5, -14.5]
     """
-    grid = _grid(grid)
-    ax = _axes(ax)
+    return _show_centred(np.fft.fftshift(_grid(grid)), _axes(ax), imshow)
+
+
+def _show_centred(grid: np.ndarray, ax: "Axes", imshow: dict[str, Any]) -> "AxesImage":
     height, width = grid.shape
     # After fftshift the first row is frequency -(height // 2).
     left, top = -(width // 2) - 0.5, -(height // 2) - 0.5
@@ -66,7 +71,7 @@ def plot_frequency_heatmap(
         "interpolation": "nearest",
     }
     image = ax.imshow(
-        np.fft.fftshift(grid),
+        grid,
         extent=(left, left + width, top + height, top),
         **(options | imshow),
     )
@@ -105,3 +110,123 @@ def plot_radial_mean(
     (line,) = ax.plot(np.arange(len(means)), means, **plot)
     ax.set_xlabel("frequency (cycles per image)")
     return line
+
+
+def normalized_log(spectrum: chex.Array) -> np.ndarray:
+    """The logarithm of a power spectrum, moved and scaled to [0, 1].
+
+    Powers of zero are taken for the smallest positive one.
+
+    Args:
+      spectrum: powers (height, width), non-negative, such as of
+        :func:`power_spectrum`.
+
+    Returns:
+      Values (height, width): 0 where the power is least, 1 where it is largest; zeros
+      throughout for a constant spectrum.
+
+    Raises:
+      ValueError: if the spectrum has not two axes, or a negative or NaN power.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> absum_jax.normalized_log(jnp.array([[1.0, 10.0, 100.0]]))
+      array([[0. , 0.5, 1. ]])
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Figure 7
+    """
+    power = _grid(spectrum, "spectrum").astype(float)
+    if not (power >= 0).all():
+        raise ValueError("`spectrum` must be non-negative powers.")
+    if not power.any():
+        return np.zeros_like(power)
+    logarithm = np.log(np.maximum(power, power[power > 0].min()))
+    low, high = logarithm.min(), logarithm.max()
+    return (logarithm - low) / (high - low) if high > low else np.zeros_like(power)
+
+
+def plot_power_spectrum(
+    spectrum: chex.Array, *, ax: "Axes | None" = None, **imshow: Any
+) -> "AxesImage":
+    """A picture of a power spectrum, logarithmic and scaled to (0, 1).
+
+    Args:
+      spectrum: powers (height, width), low frequencies in the centre, of
+        :func:`power_spectrum`.
+      ax: matplotlib axes; None is the current ones.
+      **imshow: passed to `Axes.imshow`.
+
+    Returns:
+      The image, for a colour bar.
+
+    Raises:
+      ValueError: for the reasons of :func:`normalized_log`.
+
+    Example:
+      >>> import absum_jax, jax
+      >>> import matplotlib; matplotlib.use("Agg")
+      >>> noise = jax.random.normal(jax.random.key(0), (10, 28, 28, 1))
+      >>> image = absum_jax.plot_power_spectrum(absum_jax.power_spectrum(noise))
+      >>> image.get_clim()
+      (0.0, 1.0)
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Figure 7
+    """
+    return _show_centred(normalized_log(spectrum), _axes(ax), imshow)
+
+
+def plot_report(report: "RobustnessReport") -> "Figure":
+    """Draws a report: accuracy per frequency, against eps and against the radius.
+
+    Args:
+      report: of :func:`robustness_report`. Without the whole grid of frequencies
+        their panel is left out.
+
+    Returns:
+      A figure of its own, which matplotlib's `pyplot` does not know.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp
+      >>> x = jax.random.uniform(jax.random.key(0), (10, 4, 4, 1))
+      >>> dark = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], -1)
+      >>> report = absum_jax.robustness_report(
+      ...     dark, x, dark(x).argmax(-1), key=jax.random.key(1),
+      ...     single_fourier_eps=0.1, eps=[0.1, 0.2], step_size=0.1, steps=2,
+      ... )
+      >>> len(absum_jax.plot_report(report).axes)  # with the heat map's colour bar
+      4
+    """
+    from matplotlib.figure import Figure
+
+    panels = 2 if report.grid is None else 3
+    figure = Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
+    axes = list(figure.subplots(1, panels))
+    if report.grid is not None:
+        ax = axes.pop(0)
+        image = plot_frequency_heatmap(report.grid, ax=ax)
+        ax.set_title("single Fourier attack", fontsize=9)
+        figure.colorbar(image, ax=ax, label="accuracy", shrink=0.8)
+    clean = next(row for row in report.rows if row.attack == "clean")
+    for ax, wanted, xlabel in (
+        (axes[0], "PGD", "eps"),
+        (axes[1], "-pass", "radius (cycles per image)"),
+    ):
+        for attack in dict.fromkeys(row.attack for row in report.rows):
+            if wanted not in attack:
+                continue
+            rows = sorted(row for row in report.rows if row.attack == attack)
+            accuracy = np.array([row.accuracy for row in rows])
+            interval = [
+                accuracy - [row.low for row in rows],
+                [row.high for row in rows] - accuracy,
+            ]
+            ax.errorbar(
+                [row.strength or 0.0 for row in rows], accuracy,
+                np.maximum(interval, 0), marker=".", capsize=2, label=attack,
+            )  # fmt: skip
+        ax.axhline(clean.accuracy, color="gray", lw=0.6, ls=":")
+        ax.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.02))
+        ax.legend(fontsize=7)
+    return figure

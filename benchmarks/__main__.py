@@ -5,8 +5,8 @@ import platform
 
 import jax
 
+from absum_jax._markdown import aligned
 from benchmarks import attack, spectral, torch_peer, training
-from experiments.tables.markdown import aligned
 
 BENCHMARKS = (
     training.regularizer_cost,

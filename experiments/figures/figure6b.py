@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
 
+from absum_jax._markdown import aligned
 from experiments import files
 from experiments.errors import UsageError
 from experiments.evaluation.runtime import CLASSES, Log, Measurement, Network, measure
@@ -19,7 +20,6 @@ from experiments.figures.saving import save
 from experiments.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.models.resnet import ResNet18
 from experiments.progress import progress
-from experiments.tables.markdown import aligned
 from experiments.training.runs import provenance
 
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from absum_jax._markdown import aligned
 from experiments import files
 from experiments.data import DataOptions
 from experiments.labels import DATASET_NAMES
@@ -19,7 +20,6 @@ from experiments.outcomes import (
     run_sweep,
 )
 from experiments.paper import TABLE1
-from experiments.tables.markdown import aligned
 from experiments.tables.selection import Row, by_setting, summarize
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance

@@ -1,10 +1,11 @@
 """Accuracies over seeds: mean, spread, and the interval that few images leave."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
+
+from absum_jax import wilson_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +28,3 @@ class Statistic:
         """In percent, as `98.64` or `98.64 ± 0.05`."""
         spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
         return f"{100 * self.mean:.2f}{spread}"
-
-
-def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a share of successes in independent trials.
-
-    For an accuracy averaged over frequencies it is conservative: a mean over several
-    answers for an image varies less than one answer does.
-    """
-    centre = share + z * z / (2 * images)
-    margin = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
-    scale = 1 + z * z / images
-    return (centre - margin) / scale, (centre + margin) / scale

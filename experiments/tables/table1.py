@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from absum_jax._markdown import aligned
 from experiments import files
 from experiments.figures.saving import save
 from experiments.figures.strength import FIGURES
@@ -21,7 +22,6 @@ from experiments.outcomes import (
     run_sweep,
 )
 from experiments.paper import TABLE1
-from experiments.tables.markdown import aligned
 from experiments.tables.selection import Row, by_setting, select, summarize
 from experiments.training.config import METHODS, NONE
 from experiments.training.runs import provenance

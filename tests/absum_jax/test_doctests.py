@@ -21,6 +21,7 @@ WITHOUT_EXAMPLES = {
     "absum_jax",
     "absum_jax._jaxprs",
     "absum_jax._logits",
+    "absum_jax._markdown",
     "absum_jax._sharding",
     "absum_jax._validation",
     "absum_jax.attacks",

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from absum_jax._markdown import aligned
 from experiments import files
 from experiments.evaluation.single_fourier import Robustness
 from experiments.outcomes import Outcome, SweepOptions
 from experiments.paper import TABLE1
-from experiments.tables.markdown import aligned
 from experiments.tables.selection import select
 from experiments.tables.statistics import Statistic, wilson_interval
 from experiments.tables.table1 import Table1

@@ -1,0 +1,249 @@
+"""Everything that a model withstands, in one call."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+
+from absum_jax import _logits, plotting
+from absum_jax import _validation as validation
+from absum_jax._markdown import aligned
+from absum_jax.evaluation._counting import AttackAccuracy
+from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation, clean_accuracy
+from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
+from absum_jax.evaluation.gradient import pgd_accuracy
+from absum_jax.evaluation.single_fourier import single_fourier_accuracy
+from absum_jax.intervals import wilson_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ReportRow(NamedTuple):
+    """One accuracy, as a fraction, with its 95 % binomial interval."""
+
+    attack: str
+    strength: float | None  # eps in units of the pixels, or a radius; None if clean
+    accuracy: float
+    low: float
+    high: float
+    nan_logits: float  # share of images with a NaN logit, which count as wrong
+
+
+@dataclasses.dataclass(frozen=True)
+class RobustnessReport:
+    """What a model withstands, from :func:`robustness_report`.
+
+    `print` shows it as a table, a notebook likewise.
+    """
+
+    images: int
+    rows: tuple[ReportRow, ...]
+    grid: np.ndarray | None  # (h, w) accuracies under every frequency, if all were
+    conditions: dict[str, Any]  # the options of the attacks
+
+    def __str__(self) -> str:
+        """The rows as a markdown table, in percent."""
+        cells = [
+            (
+                row.attack,
+                "" if row.strength is None else f"{row.strength:.4g}",
+                f"{100 * row.accuracy:.2f}",
+                f"{100 * row.low:.2f} to {100 * row.high:.2f}",
+            )
+            for row in self.rows
+        ]
+        header = ("attack", "strength", "accuracy (%)", "95 % interval")
+        lines = aligned(header, cells)
+        undefined = [row for row in self.rows if row.nan_logits]
+        frequencies = self.conditions["frequencies"]
+        notes = [
+            f"{self.images:,} images. The single frequency is the worst of "
+            f"{frequencies:,}."
+        ]
+        notes += [
+            f"NaN logits, counted as wrong: {100 * row.nan_logits:.2f} % of the images "
+            f"({row.attack}{'' if row.strength is None else f' {row.strength:.4g}'})."
+            for row in undefined
+        ]
+        return "\n".join([*lines, "", *notes])
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values that JSON holds, accuracies as fractions."""
+        return {
+            "images": self.images,
+            "rows": [row._asdict() for row in self.rows],
+            "grid": None if self.grid is None else self.grid.tolist(),
+            "conditions": self.conditions,
+        }
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return json.dumps(self.as_dict(), indent=2)
+
+    def plot(self) -> "Figure":
+        """Draws accuracy per frequency, against eps and against the radius.
+
+        Needs matplotlib.
+        """
+        return plotting.plot_report(self)
+
+
+def _row(
+    attack: str, strength: Any, accuracy: Any, nan_logits: Any, images: int
+) -> ReportRow:
+    low, high = wilson_interval(float(accuracy), images)
+    value = None if strength is None else float(strength)
+    return ReportRow(attack, value, float(accuracy), low, high, float(nan_logits))
+
+
+def _rows(attack: str, result: AttackAccuracy, images: int) -> list[ReportRow]:
+    strengths, accuracies, nan_logits = (np.ravel(np.asarray(f)) for f in result)
+    return [
+        _row(attack, strength, accuracy, undefined, images)
+        for strength, accuracy, undefined in zip(
+            strengths, accuracies, nan_logits, strict=True
+        )
+    ]
+
+
+def robustness_report(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    *,
+    key: chex.PRNGKey,
+    single_fourier_eps: float,
+    eps: float | Sequence[float],
+    step_size: float,
+    steps: int,
+    init_radius: float | None = None,
+    restarts: int = 1,
+    radii: Sequence[float] | None = None,
+    substitutes: Mapping[str, _logits.LogitsFn] | None = None,
+    frequencies: chex.Array | None = None,
+    batch_size: int = BATCH_SIZE,
+    top_k: int = 1,
+    scale: str = "linf",
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> RobustnessReport:
+    """Attacks a model in every way of the paper.
+
+    Clean accuracy; the mean over frequencies and the worst one of the Single Fourier
+    Attack; PGD, on the model and transferred from others; low- and high-pass filters.
+
+    Args:
+      logits_fn: a callable from images to logits, as in :func:`accuracy`.
+      x: images (N, height, width, channels), floating-point, within the bounds.
+      y: integer labels (N,).
+      key: of PGD's random starts, from `jax.random.key`.
+      single_fourier_eps: magnitude of :func:`single_fourier_accuracy`, in units of the
+        pixels: in the paper 80/255 for 28 x 28 images, 10/255 for others.
+      eps: radius or radii of :func:`pgd_accuracy`, in units of the pixels.
+      step_size: of PGD.
+      steps: of PGD.
+      init_radius: of PGD's random start; None is eps.
+      restarts: of PGD; with several, a broken image stays broken.
+      radii: of :func:`low_pass_accuracy` and :func:`high_pass_accuracy`, in cycles per
+        image; None is a quarter of the width, as in the paper.
+      substitutes: other models by name, whose adversarial examples the model is shown;
+        each with the eps and steps of PGD.
+      frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
+      batch_size: the most images in one pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may hold the label.
+      scale: what `single_fourier_eps` measures.
+      bounds: the range of pixel values.
+
+    Returns:
+      The :class:`RobustnessReport`.
+
+    Raises:
+      ValueError: for the reasons of the functions above.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp
+      >>> x = jnp.linspace(0, 1, 100).reshape(100, 1, 1, 1) * jnp.ones((4, 4, 1))
+      >>> y = (x[:, 0, 0, 0] > 0.5).astype(int)
+      >>> mean = lambda x: x.mean(axis=(1, 2, 3))
+      >>> brighter = lambda x: jnp.stack([0.5 - mean(x), mean(x) - 0.5], axis=-1)
+      >>> report = absum_jax.robustness_report(
+      ...     brighter, x, y, key=jax.random.key(0), single_fourier_eps=0.2,
+      ...     eps=[0.1, 0.2], step_size=0.05, steps=10,
+      ... )
+      >>> print(report)
+      | attack                | strength | accuracy (%) |   95 % interval |
+      | --------------------- | -------: | -----------: | --------------: |
+      | clean                 |          |       100.00 | 96.30 to 100.00 |
+      | single Fourier, mean  |      0.2 |        98.75 |  94.15 to 99.74 |
+      | single Fourier (0, 0) |      0.2 |        80.00 |  71.12 to 86.66 |
+      | PGD                   |      0.1 |        80.00 |  71.12 to 86.66 |
+      | PGD                   |      0.2 |        60.00 |  50.20 to 69.06 |
+      | low-pass              |        1 |       100.00 | 96.30 to 100.00 |
+      | high-pass             |        1 |        50.00 |  40.38 to 59.62 |
+      <BLANKLINE>
+      100 images. The single frequency is the worst of 16.
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Tables 1 to 4
+    """
+    bounds = validation.check_bounds(bounds)
+    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
+    images, width = x.shape[0], x.shape[2]
+    radii = [width / 4] if radii is None else list(radii)
+    evaluation: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
+
+    clean = clean_accuracy(logits_fn, x, y, **evaluation)
+    rows = [_row("clean", None, clean.correct, clean.nan_logits, images)]
+
+    fourier = single_fourier_accuracy(
+        logits_fn, x, y, single_fourier_eps,
+        frequencies=frequencies, scale=scale, bounds=bounds, **evaluation,
+    )  # fmt: skip
+    undefined = np.asarray(fourier.nan_logits).ravel()
+    worst = np.asarray(fourier.accuracy).argmin()
+    l, m = (int(index) for index in fourier.worst)
+    for attack, accuracy, nan_logits in (
+        ("single Fourier, mean", fourier.mean, undefined.mean()),
+        (f"single Fourier ({l}, {m})", fourier.min, undefined[worst]),
+    ):
+        rows.append(_row(attack, single_fourier_eps, accuracy, nan_logits, images))
+
+    attackers: dict[str, _logits.LogitsFn | None] = {"PGD": None}
+    attackers |= {f"PGD on {name}": f for name, f in (substitutes or {}).items()}
+    for attack, substitute in attackers.items():
+        result = pgd_accuracy(
+            logits_fn, x, y, key=key, eps=eps, step_size=step_size, steps=steps,
+            init_radius=init_radius, restarts=restarts, early_stop=restarts > 1,
+            substitute=substitute, bounds=bounds, **evaluation,
+        )  # fmt: skip
+        rows += _rows(attack, result, images)
+
+    for attack, passed in (
+        ("low-pass", low_pass_accuracy),
+        ("high-pass", high_pass_accuracy),
+    ):
+        rows += _rows(attack, passed(logits_fn, x, y, radii, **evaluation), images)
+    conditions = {
+        "single_fourier_eps": float(single_fourier_eps),
+        "frequencies": fourier.accuracy.size,
+        "scale": scale,
+        "pgd_eps": np.asarray(eps).tolist(),
+        "pgd_step_size": np.asarray(step_size).tolist(),
+        "pgd_steps": int(steps),
+        "pgd_init_radius": None if init_radius is None else float(init_radius),
+        "pgd_restarts": restarts,
+        "radii": [float(radius) for radius in radii],
+        "top_k": top_k,
+        "bounds": [float(bound) for bound in bounds],
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+    }
+    grid = np.asarray(fourier.accuracy) if frequencies is None else None
+    return RobustnessReport(images, tuple(rows), grid, conditions)

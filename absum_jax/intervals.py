@@ -1,0 +1,46 @@
+"""How far an accuracy on a finite set of images may be from the true one."""
+
+import math
+
+from absum_jax import _validation as validation
+
+
+def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
+    r"""The Wilson score interval of a share of successes in independent trials.
+
+    .. math::
+      \frac{p + z^2 / 2n \pm z \sqrt{p (1 - p) / n + z^2 / 4 n^2}}{1 + z^2 / n}
+
+    For an accuracy averaged over frequencies it is conservative: a mean over several
+    answers for an image varies less than one answer does. For the worst of several it
+    is optimistic, as the worst was chosen on the same images.
+
+    Args:
+      share: the share of successes, in [0, 1].
+      images: the number of trials, at least one.
+      z: how many standard deviations of a normal distribution; 1.96 is 95 %.
+
+    Returns:
+      The lower and upper end, as fractions.
+
+    Raises:
+      ValueError: if the share is outside [0, 1] or `images` no positive integer.
+
+    Example:
+      >>> import absum_jax
+      >>> low, high = absum_jax.wilson_interval(0.9, 100)
+      >>> print(f"{low:.3f} to {high:.3f}")
+      0.826 to 0.945
+
+    References:
+      Wilson, `Probable Inference, the Law of Succession, and Statistical Inference
+      <https://doi.org/10.1080/01621459.1927.10502953>`_, 1927
+    """
+    validation.check_positive_int("images", images)
+    share = float(share)
+    if not 0 <= share <= 1:
+        raise ValueError(f"`share` must lie in [0, 1], got {share}.")
+    centre = share + z * z / (2 * images)
+    margin = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    scale = 1 + z * z / images
+    return (centre - margin) / scale, (centre + margin) / scale
