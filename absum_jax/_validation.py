@@ -85,18 +85,27 @@ def check_nonnegative_list(name: str, value: Any) -> chex.Array:
     return jnp.asarray(array)
 
 
-def check_key(key: Any) -> None:
-    """Refuses what is not one random key."""
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+def check_keys(key: Any, images: int | None = None) -> bool:
+    """Whether it is one random key, refusing all but that and one for each image.
+
+    Args:
+      key: a typed key or an old-style one of uint32, or an array of those.
+      images: how many an array must have; None refuses arrays.
+    """
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        is_key = shape == ()
+        leading = shape
+    elif dtype == jnp.uint32 and shape:
+        leading = shape[:-1]
     else:
-        is_key = dtype == jnp.uint32 and len(shape or ()) == 1
-    if not is_key:
-        seen = type(key).__name__ if shape is None else f"{dtype} of shape {shape}"
-        raise ValueError(
-            f"`key` must be one key, as `jax.random.key(0)` makes, got {seen}."
-        )
+        leading = None
+    if leading == () or (images is not None and leading == (images,)):
+        return leading == ()
+    seen = type(key).__name__ if dtype is None else f"{dtype} of shape {shape}"
+    several = "" if images is None else f", or {images} of them, one for each image"
+    raise ValueError(
+        f"`key` must be a key, as `jax.random.key(0)` makes{several}, got {seen}."
+    )
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

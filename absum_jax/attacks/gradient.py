@@ -80,24 +80,28 @@ def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
     return jnp.where(is_own, -jnp.inf, logits).max(axis=-1) - own
 
 
-def _start(
-    x: chex.Array, key: chex.PRNGKey, index: chex.Array, radius: chex.Numeric
-) -> chex.Array:
-    """Images moved by uniform noise that depends on the key and their index alone."""
+def keys_of(key: chex.PRNGKey, index: chex.Array) -> chex.PRNGKey:
+    """A key (batch,) for each image, from one key and the images' indices."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
-    def noise(i: chex.Array) -> chex.Array:
-        own = jax.random.fold_in(key, i)
+
+def _noise(
+    x: chex.Array, keys: chex.PRNGKey, restart: chex.Numeric, radius: chex.Numeric
+) -> chex.Array:
+    """Uniform noise that depends on each image's key and the restart alone."""
+
+    def noise(key: chex.PRNGKey) -> chex.Array:
+        own = jax.random.fold_in(key, restart)
         return jax.random.uniform(own, x.shape[1:], x.dtype, -1.0, 1.0)
 
-    return x + radius * jax.vmap(noise)(index)
+    return radius * jax.vmap(noise)(keys)
 
 
 def attack(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
     y: chex.Array,
-    key: chex.PRNGKey | None,
-    index: chex.Array,
+    keys: chex.PRNGKey | None,
     budget: Budget,
     bounds: tuple[chex.Numeric, chex.Numeric],
     aim: Aim,
@@ -108,8 +112,7 @@ def attack(
       logits_fn: the model.
       x: images (batch, height, width, channels).
       y: labels (batch,), or targets.
-      key: of the random starts; None starts at the images.
-      index: of each image, which tells its noise apart.
+      keys: of the random starts (batch,); None starts at the images.
       budget: how far to go.
       bounds: of the pixels.
       aim: what to try.
@@ -174,9 +177,9 @@ def attack(
     run = descend_unbroken if aim.early_stop else descend
 
     def start(restart: chex.Numeric) -> chex.Array:
-        if key is None:
+        if keys is None:
             return x
-        noisy = _start(x, jax.random.fold_in(key, restart), index, radius)
+        noisy = x + _noise(x, keys, restart, radius)
         return jnp.clip(noisy, lowest, highest)
 
     first = run(start(0))
@@ -206,13 +209,13 @@ def _attack(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
     y: chex.Array,
-    key: chex.PRNGKey | None,
+    keys: chex.PRNGKey | None,
     budget: Budget,
     bounds: tuple[chex.Numeric, chex.Numeric],
     *,
     aim: Aim,
 ) -> chex.Array:
-    return attack(logits_fn, x, y, key, jnp.arange(x.shape[0]), budget, bounds, aim)
+    return attack(logits_fn, x, y, keys, budget, bounds, aim)
 
 
 def check_eps(eps: Any) -> chex.Array:
@@ -264,11 +267,11 @@ def _checked(
 
 
 def _over_eps(
-    logits_fn: Any, x: chex.Array, y: chex.Array, key: chex.PRNGKey | None,
+    logits_fn: Any, x: chex.Array, y: chex.Array, keys: chex.PRNGKey | None,
     budget: Budget, bounds: tuple[Any, Any], aim: Aim,
 ) -> chex.Array:  # fmt: skip
     def one(budget: Budget) -> chex.Array:
-        return _attack(logits_fn, x, y, key, budget, bounds, aim=aim)
+        return _attack(logits_fn, x, y, keys, budget, bounds, aim=aim)
 
     if not budget.eps.ndim:
         return one(budget)
@@ -353,8 +356,9 @@ def pgd(
       \nabla_{\hat x} L(\hat x, y)\right)
 
     for a number of steps, with the projection onto the ball of radius eps and the
-    bounds; the last iterate is returned. The noise of image i depends on the key and
-    on i alone, not on eps: a list of eps gives what each gives alone.
+    bounds; the last iterate is returned. The noise of image i depends on
+    `jax.random.fold_in(key, i)` alone, not on eps: a list of eps gives what each gives
+    alone.
 
     Only the images are differentiated. Images that are padded or attacked beside
     others come out the same, up to rounding, as a model in evaluation mode treats
@@ -365,7 +369,8 @@ def pgd(
         as in :func:`accuracy`; a bfloat16 model is attacked in float32.
       x: images (batch, height, width, channels), floating-point, within the bounds.
       y: integer labels (batch,); the classes to aim at, if targeted.
-      key: of the random starts, from `jax.random.key`.
+      key: of the random starts, from `jax.random.key`; or a key for each image,
+        (batch,), so that images keep their starts in any batch.
       eps: radius of the L-infinity ball, non-negative, in units of the pixels: a scalar
         or a list (E,), all in one compiled call.
       step_size: :math:`\alpha`, non-negative: a scalar or one for each eps.
@@ -413,6 +418,7 @@ def pgd(
     """
     aim = check_aim(loss, targeted, restarts, early_stop)
     budget = check_budget(eps, step_size, steps, init_radius)
-    validation.check_key(key)
     x, y, bounds = _checked(logits_fn, x, y, bounds)
+    if validation.check_keys(key, x.shape[0]):
+        key = keys_of(key, jnp.arange(x.shape[0]))
     return _over_eps(logits_fn, x, y, key, budget, bounds, aim)

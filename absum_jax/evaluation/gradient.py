@@ -34,8 +34,9 @@ def _pgd_accuracy(
         budget = gradient.Budget(radii[0], radii[1], steps, radii[2])
 
         def attacked(batch: counting.Batches) -> chex.Array:
+            keys = gradient.keys_of(key, batch.index)
             return gradient.attack(
-                attacked_model, batch.x, batch.y, key, batch.index, budget, bounds, aim
+                attacked_model, batch.x, batch.y, keys, budget, bounds, aim
             )
 
         counts = counting.count(target, attacked, batches, top_k)
@@ -115,7 +116,7 @@ def pgd_accuracy(
     bounds = validation.check_bounds(bounds)
     aim = gradient.check_aim(loss, False, restarts, early_stop)
     budget = gradient.check_budget(eps, step_size, steps, init_radius)
-    validation.check_key(key)
+    validation.check_keys(key)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     if substitute is not None:
         check_evaluation(substitute, x, y, batch_size, 1, name="substitute")

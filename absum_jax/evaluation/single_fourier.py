@@ -308,7 +308,7 @@ def fourier_noise_accuracy(
     """
     bounds = validation.check_bounds(bounds)
     validation.check_nonnegative("norm", norm)
-    validation.check_key(key)
+    validation.check_keys(key)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     pairs, shape = _pairs(frequencies, x)
     shares = _fourier_noise_accuracy(
