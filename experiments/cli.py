@@ -1,5 +1,7 @@
 """Commands and their options."""
 
+import functools
+import operator
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -9,28 +11,42 @@ import tyro
 
 from experiments import demo, files
 from experiments.errors import UsageError
-from experiments.figures import figure1, figure3, figure6b, spectra
+from experiments.figures import (
+    figure1,
+    figure3,
+    figure6b,
+    figure7,
+    fourier_heatmaps,
+    spectra,
+)
 from experiments.studies import snc_readings
-from experiments.tables import table1
+from experiments.tables import table1, table2, table3, table4
 
-_COMMANDS: dict[type, Callable[[Any], list[pathlib.Path]]] = {
-    demo.DemoOptions: demo.run,
-    table1.Table1Options: table1.run,
-    figure1.Figure1Options: figure1.run,
-    figure3.Figure3Options: figure3.run,
-    figure6b.Figure6bOptions: figure6b.run,
-    snc_readings.SncReadingsOptions: snc_readings.run,
-    spectra.SpectraOptions: spectra.run,
+_Run = Callable[[Any], list[pathlib.Path]]
+_COMMANDS: dict[str, tuple[type, _Run]] = {
+    "demo": (demo.DemoOptions, demo.run),
+    "table1": (table1.Table1Options, table1.run),
+    "table2": (table2.Table2Options, table2.run),
+    "table3": (table3.Table3Options, table3.run),
+    "table4": (table4.Table4Options, table4.run),
+    "figure1": (figure1.Figure1Options, figure1.run),
+    "figure3": (figure3.Figure3Options, figure3.run),
+    "figure6b": (figure6b.Figure6bOptions, figure6b.run),
+    "figure7": (figure7.Figure7Options, figure7.run),
+    "fourier-heatmaps": (
+        fourier_heatmaps.FourierHeatmapsOptions,
+        fourier_heatmaps.run,
+    ),
+    "snc-readings": (snc_readings.SncReadingsOptions, snc_readings.run),
+    "spectra": (spectra.SpectraOptions, spectra.run),
 }
-
-Options = (
-    Annotated[demo.DemoOptions, tyro.conf.subcommand("demo")]
-    | Annotated[table1.Table1Options, tyro.conf.subcommand("table1")]
-    | Annotated[figure1.Figure1Options, tyro.conf.subcommand("figure1")]
-    | Annotated[figure3.Figure3Options, tyro.conf.subcommand("figure3")]
-    | Annotated[figure6b.Figure6bOptions, tyro.conf.subcommand("figure6b")]
-    | Annotated[snc_readings.SncReadingsOptions, tyro.conf.subcommand("snc-readings")]
-    | Annotated[spectra.SpectraOptions, tyro.conf.subcommand("spectra")]
+_RUN = dict(_COMMANDS.values())
+_Options: Any = functools.reduce(
+    operator.or_,
+    (
+        Annotated[options, tyro.conf.subcommand(name)]
+        for name, (options, _) in _COMMANDS.items()
+    ),
 )
 
 
@@ -46,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = tyro.cli(
-            Options,
+            _Options,
             prog="python -m experiments",
             description="Tables and figures of Absum (Kanai et al., 2020).",
             args=arguments,
@@ -56,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if hasattr(options, name):
                 option = "--" + name.replace("_", "-")
                 files.writable_folder(getattr(options, name), option)
-        written = _COMMANDS[type(options)](options)
+        written = _RUN[type(options)](options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

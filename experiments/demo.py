@@ -7,21 +7,10 @@ import numpy as np
 
 from experiments.figures import heatmaps
 from experiments.figures.saving import save
-from experiments.outcomes import Outcome, SweepOptions, run_sweep
-from experiments.paper import TABLE1
+from experiments.options import SweepOptions
+from experiments.outcomes import Outcome, run_sweep
 from experiments.tables.selection import by_setting
-from experiments.tables.table1 import Table1
-from experiments.training.config import METHODS, NONE, Setting
-
-# The strengths that the paper selects on MNIST.
-SETTINGS = (
-    NONE,
-    *(
-        Setting(method, TABLE1["mnist"][method].strength)
-        for method in METHODS
-        if method != NONE.method
-    ),
-)
+from experiments.tables.table1 import table1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +51,15 @@ def _mean_grids(
 def run(options: DemoOptions) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and draws the picture."""
     sweep = SweepOptions(
-        epochs=options.epochs, seeds=options.seeds, runs_dir=options.runs_dir
+        epochs=options.epochs,
+        seeds=options.seeds,
+        runs_dir=options.runs_dir,
+        select_on="paper",
     )
-    outcomes = run_sweep(sweep, SETTINGS)
-    table = Table1.of(sweep, outcomes, "strengths as the paper selects them on MNIST")
-    print(f"\n{table.markdown()}\n")
-    written = table.write(options.results_dir, outcomes)
+    outcomes = run_sweep(sweep)
+    table = table1(sweep, outcomes)
+    print(f"\n{table.markdown}\n")
     figure = heatmaps.draw(*_mean_grids(outcomes))
-    return written + save(figure, options.results_dir / "heatmaps")
+    return table.write(options.results_dir) + save(
+        figure, options.results_dir / "heatmaps"
+    )

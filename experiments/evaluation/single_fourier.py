@@ -2,10 +2,7 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,31 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
-from experiments import files
-from experiments.data import Split
+from experiments.evaluation import clean
+from experiments.evaluation.kept import Evaluation, Images, batch_size, kept
 from experiments.models import Classifier
-from experiments.progress import progress
-from experiments.training.runs import Run, stacked_params
+from experiments.training.runs import Run
 
 # The magnitude on 28 x 28 images (P, "Experimental Conditions").
 EPS = 80 / 255
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What determines the evaluation of a trained model."""
-
-    split: str  # "test" or "validation"
-    examples: int
-    data_fingerprint: str
-    eps: float = EPS
-    scale: str = "linf"
-
-    @property
-    def name(self) -> str:
-        """The evaluation's file in a run's folder, named after all of this."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return f"single-fourier-{hashlib.sha256(text.encode()).hexdigest()[:8]}.jsonl"
+# Of the signs of Fourier basis noise.
+_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,138 +37,91 @@ class Robustness:
         return absum_jax.summarize_frequencies(self.grid, pairs)
 
 
-def _batch_size(models: int) -> int:
-    """Images a forward pass; small on CPU, where larger ones leave the cache."""
-    if jax.default_backend() == "cpu":
-        return 50
-    return max(16, 16384 // models)
-
-
-@functools.partial(jax.jit, static_argnames=("classifier", "batch_size"))
-def _clean(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array, *, batch_size: int
-) -> tuple[jax.Array, jax.Array]:
-    """Accuracy and number of predicted classes of each of the stacked models."""
-
-    def one(params: Any) -> tuple[jax.Array, jax.Array]:
-        logits_fn = jax.tree_util.Partial(classifier.logits, params)
-        accuracy = absum_jax.accuracy(logits_fn, x, y, batch_size=batch_size)
-        logits = jax.lax.map(
-            lambda image: logits_fn(image[None])[0], x, batch_size=batch_size
-        )
-        predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=bool)
-        return accuracy, predicted.any(axis=0).sum()
-
-    return jax.vmap(one)(params)
-
-
-@functools.partial(jax.jit, static_argnames=("classifier", "scale", "batch_size"))
+@functools.partial(jax.jit, static_argnames=("classifier", "scale", "batch"))
 def _attacked(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array, eps: jax.Array,
-    frequencies: jax.Array, *, scale: str, batch_size: int,
+    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    frequencies: jax.Array, *, eps: jax.Array, scale: str, batch: int,
 ) -> jax.Array:  # fmt: skip
     """Accuracies (models, F) of stacked models; attacked images are made once."""
 
     def one(params: Any) -> jax.Array:
         return absum_jax.single_fourier_accuracy(
             jax.tree_util.Partial(classifier.logits, params), x, y, eps,
-            frequencies=frequencies, scale=scale, batch_size=batch_size,
+            frequencies=frequencies, scale=scale, batch_size=batch,
         ).accuracy  # fmt: skip
 
     return jax.vmap(one)(params)
 
 
-def _read(path: pathlib.Path) -> tuple[dict[str, Any] | None, dict[int, list[float]]]:
-    """The line of clean results and the rows that a file holds."""
-    lines = files.read_json_lines(path)
-    clean = next((line for line in lines if "clean" in line), None)
-    return clean, {line["l"]: line["accuracy"] for line in lines if "l" in line}
+@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
+def _noisy(
+    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    frequencies: jax.Array, *, norm: jax.Array, batch: int,
+) -> jax.Array:  # fmt: skip
+    """Accuracies (models, F) of stacked models; noisy images are made once."""
+
+    def one(params: Any) -> jax.Array:
+        return absum_jax.fourier_noise_accuracy(
+            jax.tree_util.Partial(classifier.logits, params), x, y, norm,
+            key=jax.random.key(_SEED), frequencies=frequencies, batch_size=batch,
+        ).accuracy  # fmt: skip
+
+    return jax.vmap(one)(params)
+
+
+def _grids(
+    images: Images,
+    runs: Sequence[Run],
+    evaluation: Evaluation,
+    accuracies: Callable[..., jax.Array],
+) -> np.ndarray:
+    """Accuracies (runs, h, w) under every frequency, one row of them a call.
+
+    Args:
+      images: what is attacked.
+      runs: trained models.
+      evaluation: what is evaluated.
+      accuracies: from classifier, stacked parameters, images, labels, frequencies
+        (F, 2) and `batch` to accuracies (models, F).
+    """
+    height, width = images.split.images.shape[1:3]
+
+    def compute(params: Any, x: jax.Array, y: jax.Array, l: int) -> list[list[float]]:
+        batch = batch_size(jax.tree.leaves(params)[0].shape[0])
+        row = jnp.stack([jnp.full(width, l), jnp.arange(width)], axis=1)
+        values = accuracies(images.classifier, params, x, y, row, batch=batch)
+        return np.asarray(values).tolist()
+
+    rows = range(height)
+    grids = kept(images, runs, evaluation, rows, compute, "row")
+    return np.array([[grid[l] for l in rows] for grid in grids])
 
 
 def evaluate(
-    classifier: Classifier,
-    runs: Sequence[Run],
-    data: Split,
-    evaluation: Evaluation,
+    images: Images, runs: Sequence[Run], *, eps: float = EPS, scale: str = "linf"
 ) -> list[Robustness]:
-    """Attacks trained models with every frequency; skips what is on disk already.
-
-    All models go through one compiled program, one row of frequencies a call, and each
-    row is written to the folders of the runs as it comes.
+    """Attacks trained models with every frequency.
 
     Args:
-      classifier: the network of all runs.
+      images: what is attacked.
       runs: trained models.
-      data: the images.
-      evaluation: what is evaluated, describing `data`.
+      eps: magnitude of the attack, for pixels in [0, 1].
+      scale: what eps measures.
 
     Returns:
       One result for each run.
     """
-    height = data.images.shape[1]
-    paths = [run.folder / evaluation.name for run in runs]
-    rows_done = [frozenset(_read(path)[1]) for path in paths]
-    for done in sorted(set(rows_done), key=len):
-        if len(done) == height:
-            continue
-        group = [i for i, rows in enumerate(rows_done) if rows == done]
-        _evaluate_rows(
-            classifier,
-            [runs[i] for i in group],
-            [paths[i] for i in group],
-            data,
-            evaluation,
-            [l for l in range(height) if l not in done],
-        )
-    results = []
-    for path in paths:
-        clean, rows = _read(path)
-        assert clean is not None
-        assert len(rows) == height
-        grid = np.array([rows[l] for l in range(height)])
-        results.append(
-            Robustness(
-                evaluation.examples, clean["clean"], clean["classes_predicted"], grid
-            )
-        )
-    return results
+    evaluation = images.evaluation("single-fourier", eps=eps, scale=scale)
+    attacked = functools.partial(_attacked, eps=jnp.asarray(eps), scale=scale)
+    grids = _grids(images, runs, evaluation, attacked)
+    return [
+        Robustness(len(images.split), plain.accuracy, plain.classes_predicted, grid)
+        for plain, grid in zip(clean.evaluate(images, runs), grids, strict=True)
+    ]
 
 
-def _evaluate_rows(
-    classifier: Classifier,
-    runs: Sequence[Run],
-    paths: Sequence[pathlib.Path],
-    data: Split,
-    evaluation: Evaluation,
-    rows: Sequence[int],
-) -> None:
-    abstract = jax.eval_shape(classifier.init, jax.random.key(0))
-    params = stacked_params(runs, abstract)
-    x = jnp.asarray(data.images).astype(jnp.float32) / 255
-    y = jnp.asarray(data.labels)
-    batch_size = _batch_size(len(runs))
-    clean, classes = _clean(classifier, params, x, y, batch_size=batch_size)
-    for path, accuracy, predicted in zip(
-        paths, np.asarray(clean), np.asarray(classes), strict=True
-    ):
-        # What a kill cut short is dropped, and what is whole is kept.
-        files.write_json_lines(
-            path,
-            [
-                dataclasses.asdict(evaluation),
-                {"clean": float(accuracy), "classes_predicted": int(predicted)},
-                *(line for line in files.read_json_lines(path) if "l" in line),
-            ],
-        )
-    width = x.shape[2]
-    title = f"attacking {len(runs)} models on {evaluation.examples} images"
-    with progress(len(rows) * width, title, "pattern") as advance:
-        for l in rows:
-            frequencies = jnp.stack([jnp.full(width, l), jnp.arange(width)], axis=1)
-            accuracies = _attacked(
-                classifier, params, x, y, jnp.asarray(evaluation.eps), frequencies,
-                scale=evaluation.scale, batch_size=batch_size,
-            )  # fmt: skip
-            for path, row in zip(paths, np.asarray(accuracies), strict=True):
-                files.append_json_line(path, {"l": l, "accuracy": row.tolist()})
-            advance(width)
+def noise_grids(images: Images, runs: Sequence[Run], norm: float) -> np.ndarray:
+    """Accuracies (runs, h, w) under Fourier basis noise of an L2 norm (Yin et al.)."""
+    evaluation = images.evaluation("fourier-noise", norm=norm, seed=_SEED)
+    noisy = functools.partial(_noisy, norm=jnp.asarray(norm))
+    return _grids(images, runs, evaluation, noisy)

@@ -10,65 +10,38 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments import files
-from experiments.data import DataOptions, load
 from experiments.figures.saving import save
 from experiments.labels import DATASET_NAMES, METHOD_COLORS, METHOD_NAMES
-from experiments.models import build
-from experiments.outcomes import (
-    PUBLISHED_EPOCHS,
-    DatasetName,
-    SweepOptions,
-    trained,
-)
+from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.paper import TABLE1
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
+from experiments.workspace import opened
 
 # Of each layer: (models, rows, columns, rank), the frequency zero first.
 Spectra = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class SpectraOptions:
+class SpectraOptions(ModelOptions):
     """Draw the singular values of each convolution of the small CNN, trained with none,
     weight decay, L1 and Absum at the strengths that the paper selects on MNIST, and
     with SNC."""  # noqa: D205, D209
 
-    dataset: DatasetName = "mnist5k"
-    """Data set; mnist5k (5,000 MNIST images) ships in a package."""
-
     max_norm: float = 1.0
     """Bound on the spectral norm (sigma) of SNC."""
-
-    epochs: int = PUBLISHED_EPOCHS
-    """Epochs of training."""
 
     seed: int = 0
     """Seed of every model."""
 
-    train_examples: int | None = None
-    """Training images, a fixed choice of that many; None is all."""
-
-    runs_dir: pathlib.Path = pathlib.Path("runs")
-    """Folder of trained models."""
-
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the figure."""
 
-    data: DataOptions = dataclasses.field(default_factory=DataOptions)
-
-    @property
-    def sweep(self) -> SweepOptions:
-        """The same as options of a sweep."""
-        return SweepOptions(
-            dataset=self.dataset,
-            max_norms=(self.max_norm,),
-            epochs=self.epochs,
-            seeds=(self.seed,),
-            train_examples=self.train_examples,
-            runs_dir=self.runs_dir,
-            data=self.data,
-        )
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        check_positive("--max-norm", (self.max_norm,))
+        check_seeds((self.seed,))
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -151,12 +124,13 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
 
 def run(options: SpectraOptions) -> list[pathlib.Path]:
     """Trains what is missing, and draws."""
-    settings, runs = options.settings, trained(options.sweep, options.settings)
-    dataset = load(options.dataset, options.data)
-    classifier = build("small_cnn", dataset.mean, dataset.std)
+    settings = options.settings
+    with opened(options) as workspace:
+        runs = workspace.train(settings, (options.seed,))
+    classifier = workspace.classifier
     abstract = jax.eval_shape(classifier.init, jax.random.key(0))
     params = [run.params(abstract) for run in runs]
-    uses = classifier.conv_uses(dataset.train.images.shape[1:])
+    uses = classifier.conv_uses(workspace.dataset.image_shape)
     spectra = singular_values(params, uses)
     initial = singular_values([classifier.init(jax.random.key(options.seed))], uses)
     stem = options.results_dir / "spectra" / options.dataset

@@ -10,19 +10,14 @@ from typing import Any
 
 from absum_jax._markdown import aligned
 from experiments import files
-from experiments.data import DataOptions
 from experiments.labels import DATASET_NAMES
-from experiments.outcomes import (
-    PUBLISHED_EPOCHS,
-    DatasetName,
-    Outcome,
-    SweepOptions,
-    run_sweep,
-)
+from experiments.options import ModelOptions, check_positive, check_seeds
+from experiments.outcomes import Outcome, attacked
 from experiments.paper import TABLE1
 from experiments.tables.selection import Row, by_setting, summarize
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
+from experiments.workspace import opened
 
 READINGS = {
     NONE.method: "no constraint",
@@ -38,49 +33,27 @@ READINGS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class SncReadingsOptions:
+class SncReadingsOptions(ModelOptions):
     """Train the small CNN under several readings of the paper's spectral-norm
     constraint (SNC), and attack each model with every frequency."""  # noqa: D205, D209
-
-    dataset: DatasetName = "mnist5k"
-    """Data set; mnist5k (5,000 MNIST images) ships in a package."""
 
     max_norms: tuple[float, ...] = (1.0, 10.0)
     """Bounds on the spectral norm (sigma)."""
 
-    epochs: int = PUBLISHED_EPOCHS
-    """Epochs of training."""
-
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; each trains every reading at every bound once."""
-
-    train_examples: int | None = None
-    """Training images, a fixed choice of that many; None is all."""
 
     test_examples: int | None = None
     """Images to attack, a fixed choice of that many; None is all."""
 
-    runs_dir: pathlib.Path = pathlib.Path("runs")
-    """Folder of trained models."""
-
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the table."""
 
-    data: DataOptions = dataclasses.field(default_factory=DataOptions)
-
-    @property
-    def sweep(self) -> SweepOptions:
-        """The same as options of a sweep."""
-        return SweepOptions(
-            dataset=self.dataset,
-            max_norms=self.max_norms,
-            epochs=self.epochs,
-            seeds=self.seeds,
-            train_examples=self.train_examples,
-            test_examples=self.test_examples,
-            runs_dir=self.runs_dir,
-            data=self.data,
-        )
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        check_positive("--max-norms", self.max_norms)
+        check_seeds(self.seeds)
 
 
 def _settings(options: SncReadingsOptions) -> list[Setting]:
@@ -144,7 +117,9 @@ def _rows(outcomes: Sequence[Outcome]) -> list[Row]:
 
 def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it."""
-    outcomes = run_sweep(options.sweep, _settings(options))
+    with opened(options, test_examples=options.test_examples) as workspace:
+        runs = workspace.train(_settings(options), options.seeds)
+        outcomes = attacked(workspace, runs)
     rows = _rows(outcomes)
     text = _markdown(options, rows, outcomes[0].test.images)
     print(f"\n{text}\n")

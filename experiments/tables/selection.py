@@ -5,9 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.outcomes import Outcome
+from experiments.evaluation import clean
+from experiments.options import SweepOptions
+from experiments.outcomes import Outcome, attacked
 from experiments.tables.statistics import Statistic
-from experiments.training.config import Setting
+from experiments.training.config import RunConfig, Setting
+from experiments.training.runs import Run
+from experiments.workspace import Workspace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,3 +65,52 @@ def select(outcomes: Sequence[Outcome]) -> tuple[dict[str, Setting], list[Outcom
         if avg > best.get(setting.method, -1.0):
             best[setting.method], chosen[setting.method] = avg, setting
     return chosen, constant
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """Each method's models at the strength of Table 1."""
+
+    runs: dict[str, list[Run]]  # of each method, a run a seed
+    left_out: list[RunConfig]  # models that answer one class
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The setting of each method."""
+        return [runs[0].config.setting for runs in self.runs.values()]
+
+    @property
+    def all_runs(self) -> list[Run]:
+        """All runs, method by method."""
+        return [run for runs in self.runs.values() for run in runs]
+
+
+def choose(options: SweepOptions, workspace: Workspace) -> Chosen:
+    """Trains and attacks what Table 1 needs, and chooses as it does.
+
+    Where the paper chooses, nothing is attacked.
+    """
+    runs = workspace.train(options.settings, options.seeds)
+    by_choice: dict[Setting, list[Run]] = {}
+    for run in runs:
+        by_choice.setdefault(run.config.setting, []).append(run)
+    if options.select_on == "paper":
+        answers = clean.evaluate(workspace.test, runs)
+        left_out = [
+            run.config
+            for run, answer in zip(runs, answers, strict=True)
+            if answer.classes_predicted == 1
+        ]
+        dropped = {config.setting for config in left_out}
+        chosen = {s.method: s for s in by_choice if s not in dropped}
+    else:
+        chosen, constant = select(attacked(workspace, runs))
+        left_out = [outcome.run.config for outcome in constant]
+    return Chosen(
+        {
+            method: by_choice[chosen[method]]
+            for method in options.methods
+            if method in chosen
+        },
+        left_out,
+    )

@@ -18,7 +18,7 @@ class Statistic:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float], images: int) -> "Statistic":
+    def of(cls, values: Sequence[float] | np.ndarray, images: int) -> "Statistic":
         """Summarises one accuracy a seed, each on as many images."""
         mean = float(np.mean(values))
         std = float(np.std(values, ddof=1)) if len(values) > 1 else None

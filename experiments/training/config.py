@@ -6,6 +6,8 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 METHODS = ("none", "weight_decay", "l1", "absum", "snc")
 
 
@@ -20,6 +22,24 @@ class Setting(NamedTuple):
 
 
 NONE = Setting("none", 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+    """PGD on the training images, of which only the attacked ones are trained on.
+
+    With one step it is the fast training of Wong et al. (2020).
+    """
+
+    eps: float
+    step_size: float
+    steps: int
+    init_radius: float
+
+    def as_arrays(self) -> dict[str, Any]:
+        """The fields as data, so that new values recompile nothing."""
+        fields = dataclasses.asdict(self)
+        return {name: jnp.asarray(value) for name, value in fields.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +62,13 @@ class RunConfig:
     batch_size: int = 64
     learning_rate: float = 0.01
     momentum: float = 0.5
+    adversary: Adversary | None = None  # None is training on clean images
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "RunConfig":
+        """The inverse of `as_dict`."""
+        adversary = fields["adversary"] and Adversary(**fields["adversary"])
+        return cls(**fields | {"adversary": adversary})
 
     @property
     def setting(self) -> Setting:

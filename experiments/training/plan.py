@@ -74,7 +74,7 @@ def load_members(folder: pathlib.Path) -> Sweep | None:
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     if any(config.keys() != fields for row in rows for config in row):
         return None
-    return Sweep(tuple(tuple(RunConfig(**config) for config in row) for row in rows))
+    return Sweep(tuple(tuple(map(RunConfig.from_dict, row)) for row in rows))
 
 
 def rectangles(configs: Iterable[RunConfig]) -> list[Sweep]:

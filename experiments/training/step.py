@@ -6,7 +6,7 @@ and the dropout masks are made once for all of them.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,10 @@ from experiments.training.config import Setting
 from experiments.training.constraints import CONSTRAINTS, Constrained, constrain
 
 # What a seed is folded with to give independent streams.
-_INIT, _ORDER, _DROPOUT = range(3)
+_INIT, _ORDER, _DROPOUT, _ATTACK = range(4)
+
+# Of an adversary, as data.
+Budget = Mapping[str, Any]
 
 
 class Hyperparameters(NamedTuple):
@@ -44,7 +47,7 @@ class EpochMetrics(NamedTuple):
     """Means over the steps of an epoch, of shape (seeds, settings) in a sweep."""
 
     loss: jax.Array  # cross-entropy without the penalty, 1/N sum f in eq. 12
-    accuracy: jax.Array  # on the training batches, with dropout
+    accuracy: jax.Array  # on the training batches, with dropout, attacked if they are
 
 
 def hyperparameters(
@@ -84,8 +87,17 @@ def train_step(
     x: jax.Array,
     y: jax.Array,
     dropout_key: jax.Array,
+    attack_key: jax.Array | None = None,
+    budget: Budget | None = None,
 ) -> tuple[TrainState, EpochMetrics]:
-    """One step of one model on a batch of images in [0, 1]."""
+    """One step of one model on a batch of images in [0, 1].
+
+    With an adversary's budget on the images that PGD finds for the model as it is, in
+    evaluation mode, and on those alone.
+    """
+    if budget is not None:
+        logits_fn = jax.tree_util.Partial(classifier.logits, state.params)
+        x = absum_jax.pgd(logits_fn, x, y, key=attack_key, **budget)
 
     def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
         logits = classifier.train_logits(params, x, dropout_key)
@@ -133,6 +145,7 @@ def train_epoch(
     *,
     batch_size: int,
     constrained: tuple[Constrained, ...] = (),
+    budget: Budget | None = None,
 ) -> tuple[TrainState, EpochMetrics]:
     """One epoch of a sweep: a scan over its steps, with the data on the device.
 
@@ -150,27 +163,34 @@ def train_epoch(
       epochs: how many there are.
       batch_size: images a step.
       constrained: the settings that have a constraint.
+      budget: of adversarial training; None trains on clean images.
 
     Returns:
       The state after the epoch, and its metrics (seeds, settings).
     """
     steps = labels.shape[0] // batch_size
     step = functools.partial(train_step, classifier)
-    over_settings = jax.vmap(step, in_axes=(0, 0, None, None, None))
+    # The images are the same for all settings, and so are the attack's starts.
+    over_settings = jax.vmap(step, in_axes=(0, 0, None, None, None, None, None))
     uses = classifier.conv_uses(images.shape[1:]) if constrained else {}
 
     def one_seed(state: TrainState, seed: jax.Array) -> tuple[TrainState, EpochMetrics]:
         order_key = jax.random.fold_in(_stream(seed, _ORDER), epoch)
         order = jax.random.permutation(order_key, labels.shape[0])
-        dropout_key = jax.random.fold_in(_stream(seed, _DROPOUT), epoch)
+        dropout_key, attack_key = (
+            jax.random.fold_in(_stream(seed, stream), epoch)
+            for stream in (_DROPOUT, _ATTACK)
+        )
 
         def body(
             state: TrainState, batch: tuple[jax.Array, jax.Array]
         ) -> tuple[TrainState, EpochMetrics]:
             indices, i = batch
             x = images[indices].astype(jnp.float32) / 255
-            key = jax.random.fold_in(dropout_key, i)
-            state, metrics = over_settings(state, h, x, labels[indices], key)
+            state, metrics = over_settings(
+                state, h, x, labels[indices], jax.random.fold_in(dropout_key, i),
+                jax.random.fold_in(attack_key, i), budget,
+            )  # fmt: skip
             params = constrain(
                 state.params, h.max_norm, uses, constrained,
                 epoch * steps + i + 1, epochs * steps,

@@ -64,8 +64,10 @@ def _train(
     images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
     seeds, h = jnp.array(sweep.seeds), _hyperparameters(sweep)
     constrained = constraints.constrained(sweep.settings)
+    budget = config.adversary and config.adversary.as_arrays()
     started = time.perf_counter()
-    title = f"training {len(members)} models on {config.dataset}"
+    how = "" if budget is None else " adversarially"
+    title = f"training {len(members)} models{how} on {config.dataset}"
     with (
         checkpoints.writer(folder / _CHECKPOINTS) as checkpointer,
         progress(config.epochs, title, "epoch", initial=first) as advance,
@@ -77,7 +79,7 @@ def _train(
             state, metrics = step.train_epoch(
                 classifier, state, seeds, h, images, labels,
                 jnp.asarray(epoch), jnp.asarray(config.epochs),
-                batch_size=config.batch_size, constrained=constrained,
+                batch_size=config.batch_size, constrained=constrained, budget=budget,
             )  # fmt: skip
             losses, accuracies = (np.asarray(values).ravel() for values in metrics)
             # The metrics go first: what is ahead of the checkpoint is dropped on

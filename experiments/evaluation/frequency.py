@@ -1,0 +1,59 @@
+"""Low- and high-pass filtered images, shown to trained runs."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import absum_jax
+from experiments.evaluation.kept import Images, batch_size, kept
+from experiments.models import Classifier
+from experiments.training.runs import Run
+
+Kind = Literal["low-pass", "high-pass"]
+_ACCURACY = {
+    "low-pass": absum_jax.low_pass_accuracy,
+    "high-pass": absum_jax.high_pass_accuracy,
+}
+
+
+@functools.partial(jax.jit, static_argnames=("classifier", "kind", "batch"))
+def _filtered(
+    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array, radius: jax.Array,
+    *, kind: Kind, batch: int,
+) -> jax.Array:  # fmt: skip
+    """Accuracies (models,) of stacked models; images are filtered once."""
+
+    def one(params: Any) -> jax.Array:
+        logits_fn = jax.tree_util.Partial(classifier.logits, params)
+        result = _ACCURACY[kind](logits_fn, x, y, radius, batch_size=batch)
+        return result.accuracy
+
+    return jax.vmap(one)(params)
+
+
+def evaluate(
+    images: Images, runs: Sequence[Run], kind: Kind, radii: Sequence[float]
+) -> np.ndarray:
+    """Accuracies (runs, radii) on filtered images.
+
+    Args:
+      images: what is filtered.
+      runs: trained models.
+      kind: which frequencies pass.
+      radii: where low ends and high begins, in cycles per image.
+    """
+
+    def compute(params: Any, x: jax.Array, y: jax.Array, radius: float) -> list[float]:
+        batch = batch_size(jax.tree.leaves(params)[0].shape[0])
+        accuracies = _filtered(
+            images.classifier, params, x, y, jnp.asarray(radius), kind=kind, batch=batch
+        )
+        return np.asarray(accuracies).tolist()
+
+    evaluation = images.evaluation(kind)
+    values = kept(images, runs, evaluation, radii, compute, "filter")
+    return np.array([[row[radius] for radius in radii] for row in values])

@@ -1,0 +1,182 @@
+"""PGD on trained runs: on themselves, transferred, and its power spectrum."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import absum_jax
+from experiments.evaluation.kept import Images, batch_size, kept
+from experiments.models import Classifier
+from experiments.training.runs import Run
+
+# Of the random starts; the attack of a published number is drawn once.
+_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """How PGD goes about it, whatever eps."""
+
+    step_size: float
+    steps: int
+    init_radius: float
+
+
+class PgdAccuracy(NamedTuple):
+    """Accuracy of a model under one attack."""
+
+    accuracy: float
+    nan_logits: float  # share of images with a NaN logit, which count as wrong
+
+
+@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
+def _white_box(
+    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    budget: Mapping[str, Any], *, batch: int,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """Accuracies and shares of NaN logits (models,) of stacked models."""
+
+    def one(params: Any) -> tuple[jax.Array, jax.Array]:
+        logits_fn = jax.tree_util.Partial(classifier.logits, params)
+        result = absum_jax.pgd_accuracy(
+            logits_fn, x, y, key=jax.random.key(_SEED), batch_size=batch, **budget
+        )
+        return result.accuracy, result.nan_logits
+
+    return jax.vmap(one)(params)
+
+
+def _budget(eps: float, steps: Steps) -> dict[str, Any]:
+    fields = {"eps": eps} | dataclasses.asdict(steps)
+    return {name: jnp.asarray(value) for name, value in fields.items()}
+
+
+def white_box(
+    images: Images, runs: Sequence[Run], eps: Sequence[float], steps: Steps
+) -> list[dict[float, PgdAccuracy]]:
+    """Accuracy of each run under PGD on itself, for each eps."""
+
+    def compute(
+        params: Any, x: jax.Array, y: jax.Array, eps: float
+    ) -> list[tuple[float, float]]:
+        batch = batch_size(jax.tree.leaves(params)[0].shape[0])
+        results = _white_box(
+            images.classifier, params, x, y, _budget(eps, steps), batch=batch
+        )
+        return np.stack(results, axis=1).tolist()
+
+    evaluation = images.evaluation("pgd", seed=_SEED, **dataclasses.asdict(steps))
+    return [
+        {point: PgdAccuracy(*value) for point, value in values.items()}
+        for values in kept(images, runs, evaluation, eps, compute, "attack")
+    ]
+
+
+@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
+def _attacked(
+    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    budget: Mapping[str, Any], *, batch: int,
+) -> jax.Array:  # fmt: skip
+    """All images, attacked through one model batch by batch."""
+    logits_fn = jax.tree_util.Partial(classifier.logits, params)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+        jax.random.key(_SEED), jnp.arange(y.shape[0])
+    )
+
+    def attack(part: tuple[Any, Any, Any]) -> jax.Array:
+        x, y, keys = part
+        return absum_jax.pgd(logits_fn, x, y, key=keys, **budget)
+
+    def split(array: jax.Array) -> jax.Array:
+        return array[:whole].reshape(-1, batch, *array.shape[1:])
+
+    whole = y.shape[0] // batch * batch
+    attacked = jax.lax.map(attack, (split(x), split(y), split(keys)))
+    attacked = attacked.reshape(whole, *x.shape[1:])
+    if whole == y.shape[0]:
+        return attacked
+    return jnp.concatenate([attacked, attack((x[whole:], y[whole:], keys[whole:]))])
+
+
+def _through(images: Images, run: Run, eps: float, steps: Steps) -> jax.Array:
+    """All images, attacked through one run."""
+    params = jax.tree.map(lambda leaf: leaf[0], images.params([run]))
+    x, y = images.arrays()
+    return _attacked(
+        images.classifier, params, x, y, _budget(eps, steps), batch=batch_size(1)
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
+def _accuracies(
+    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array, *, batch: int
+) -> jax.Array:
+    def one(params: Any) -> jax.Array:
+        logits_fn = jax.tree_util.Partial(classifier.logits, params)
+        return absum_jax.accuracy(logits_fn, x, y, batch_size=batch)
+
+    return jax.vmap(one)(params)
+
+
+def transferred(
+    images: Images,
+    targets: Sequence[Run],
+    substitutes: Sequence[Run],
+    eps: float,
+    steps: Steps,
+) -> np.ndarray:
+    """Accuracy of each target on images attacked through each substitute.
+
+    Returns:
+      Accuracies (targets, substitutes).
+    """
+    by_path = {str(run.config.path): run for run in substitutes}
+
+    def compute(params: Any, x: jax.Array, y: jax.Array, path: str) -> list[float]:
+        attacked = _through(images, by_path[path], eps, steps)
+        batch = batch_size(jax.tree.leaves(params)[0].shape[0])
+        accuracies = _accuracies(images.classifier, params, attacked, y, batch=batch)
+        return np.asarray(accuracies).tolist()
+
+    evaluation = images.evaluation(
+        "transfer", eps=eps, seed=_SEED, **dataclasses.asdict(steps)
+    )
+    values = kept(images, targets, evaluation, list(by_path), compute, "substitute")
+    return np.array([[row[path] for path in by_path] for row in values])
+
+
+@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
+def _spectra(
+    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    budget: Mapping[str, Any], *, batch: int,
+) -> jax.Array:  # fmt: skip
+    """Spectra (models, h, w), one model after the other, as each needs all images."""
+
+    def one(params: Any) -> jax.Array:
+        attacked = _attacked(classifier, params, x, y, budget, batch=batch)
+        return absum_jax.power_spectrum(attacked - x)
+
+    return jax.lax.map(one, params)
+
+
+def power_spectra(
+    images: Images, runs: Sequence[Run], eps: float, steps: Steps
+) -> np.ndarray:
+    """Power spectra (runs, h, w) of PGD's perturbations, averaged over the images."""
+
+    def compute(params: Any, x: jax.Array, y: jax.Array, eps: float) -> list[Any]:
+        spectra = _spectra(
+            images.classifier, params, x, y, _budget(eps, steps), batch=batch_size(1)
+        )
+        return np.asarray(spectra).tolist()
+
+    evaluation = images.evaluation(
+        "power-spectrum", seed=_SEED, **dataclasses.asdict(steps)
+    )
+    values = kept(images, runs, evaluation, [eps], compute, "attack")
+    return np.array([value[eps] for value in values])

@@ -1,0 +1,75 @@
+"""Fourier heat maps of Yin et al. (2019), beyond the paper."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from experiments import files
+from experiments.errors import UsageError
+from experiments.evaluation import clean, single_fourier
+from experiments.figures import heatmaps
+from experiments.figures.saving import save
+from experiments.options import SweepOptions
+from experiments.outcomes import sweep_workspace
+from experiments.tables import document
+from experiments.tables.selection import choose
+from experiments.training.runs import provenance
+
+
+@dataclasses.dataclass(frozen=True)
+class FourierHeatmapsOptions(SweepOptions):
+    """Accuracy of each method under Fourier basis noise of a given L2 norm and random
+    sign (the heat maps of Yin et al., 2019, beyond the paper). Models of Table 1 are
+    taken where they lie."""  # noqa: D205, D209
+
+    norm: float = 4.0
+    """L2 norm of the noise, for pixels in [0, 1]."""
+
+    results_dir: pathlib.Path = pathlib.Path("runs/results")
+    """Folder for the figure."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        if not 0 < self.norm < float("inf"):
+            raise UsageError(f"--norm must be a positive number, got {self.norm}.")
+
+
+def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
+    """Trains what is missing, attacks and draws."""
+    with sweep_workspace(options) as workspace:
+        chosen = choose(options, workspace)
+        runs = chosen.all_runs
+        grids = single_fourier.noise_grids(workspace.test, runs, options.norm)
+        answers = clean.evaluate(workspace.test, runs)
+        images = len(workspace.test.split)
+    sizes = len(chosen.runs), len(options.seeds)
+    of_seeds = grids.reshape(*sizes, *grids.shape[1:])
+    accuracies = np.array([answer.accuracy for answer in answers]).reshape(sizes)
+    content = {
+        "scale": document.scale(options),
+        "norm": options.norm,
+        "test_images": images,
+        "epochs": options.epochs,
+        "seeds": options.seeds,
+        "methods": [
+            {
+                "method": setting.method,
+                "strength": setting.strength,
+                "clean": clean_of.tolist(),
+                "mean": grids_of.mean(axis=(1, 2)).tolist(),
+                "min": grids_of.min(axis=(1, 2)).tolist(),
+            }
+            for setting, grids_of, clean_of in zip(
+                chosen.settings, of_seeds, accuracies, strict=True
+            )
+        ],
+        "provenance": provenance(),
+    }
+    stem = options.results_dir / document.path("fourier-heatmaps", options)
+    figure = heatmaps.draw(
+        dict(zip(chosen.runs, of_seeds.mean(axis=1), strict=True)),
+        dict(zip(chosen.runs, accuracies.mean(axis=1).tolist(), strict=True)),
+    )
+    return [files.write_json(stem.with_suffix(".json"), content), *save(figure, stem)]

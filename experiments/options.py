@@ -1,0 +1,130 @@
+"""Options that commands share."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from experiments.data import DATASETS, DataOptions
+from experiments.errors import UsageError
+from experiments.paper import TABLE1, published_as
+from experiments.training.config import METHODS, NONE, Setting
+
+DatasetName = Literal["mnist5k", "mnist", "fashion_mnist"]
+MethodName = Literal["none", "weight_decay", "l1", "absum", "snc"]
+
+PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+PUBLISHED_MAX_NORMS = (0.01, 0.1, 0.5, 1.0, 10.0)
+PUBLISHED_EPOCHS = 100
+
+
+def _check_choices(option: str, values: Sequence[Any]) -> None:
+    if not values:
+        raise UsageError(f"{option} must name at least one.")
+    if len(set(values)) != len(values):
+        raise UsageError(f"{option} names one twice: {values}.")
+
+
+def check_positive(option: str, values: Sequence[float]) -> None:
+    """Refuses none, twice the same, and what is no positive number."""
+    _check_choices(option, values)
+    if not all(0 < value < float("inf") for value in values):
+        raise UsageError(f"{option} must be positive numbers, got {values}.")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuses none, twice the same, and what no seed can be."""
+    _check_choices("--seeds", seeds)
+    if not all(0 <= seed < 2**31 for seed in seeds):
+        raise UsageError(f"--seeds must lie in 0..2147483647, got {seeds}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Which models to train, and where they lie."""
+
+    dataset: DatasetName = "mnist5k"
+    """Data set; mnist5k (5,000 MNIST images) ships in a package."""
+
+    epochs: int = PUBLISHED_EPOCHS
+    """Epochs of training."""
+
+    train_examples: int | None = None
+    """Training images, a fixed choice of that many; None is all."""
+
+    runs_dir: pathlib.Path = pathlib.Path("runs")
+    """Folder of trained models."""
+
+    data: DataOptions = dataclasses.field(default_factory=DataOptions)
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        if self.dataset not in DATASETS:
+            known = ", ".join(DATASETS)
+            raise UsageError(f"--dataset must be one of {known}, got {self.dataset!r}.")
+        if self.epochs < 1:
+            raise UsageError(f"--epochs must be at least 1, got {self.epochs}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions(ModelOptions):
+    """What to train and attack."""
+
+    methods: tuple[MethodName, ...] = METHODS  # type: ignore[assignment]
+    """Regularization methods."""
+
+    strengths: tuple[float, ...] = PUBLISHED_STRENGTHS
+    """Regularization strengths (lambda) of weight decay, L1 and Absum."""
+
+    max_norms: tuple[float, ...] = PUBLISHED_MAX_NORMS
+    """Bounds on the spectral norm (sigma) of SNC."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Seeds; each trains every method and strength once."""
+
+    test_examples: int | None = None
+    """Images to attack, a fixed choice of that many; None is all. With --select-on
+    validation also of the validation images, as far as there are as many."""
+
+    select_on: Literal["test", "validation", "paper"] = "test"
+    """What chooses the strength: the test set, as in the paper; a tenth of the training
+    set, held out of training; or the paper, whose choices alone are then trained."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        _check_choices("--methods", self.methods)
+        unknown = set(self.methods) - set(METHODS)
+        if unknown:
+            raise UsageError(
+                f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
+            )
+        check_seeds(self.seeds)
+        if 0 in self.strengths:
+            raise UsageError(
+                f"--strengths must be positive numbers, got {self.strengths}; "
+                "train without regularization with --methods none."
+            )
+        check_positive("--strengths", self.strengths)
+        check_positive("--max-norms", self.max_norms)
+
+    @property
+    def published_strengths(self) -> dict[str, float]:
+        """The strength that the paper selects of each method that has one."""
+        published = TABLE1[published_as(self.dataset)]
+        return {method: cell.strength for method, cell in published.items()}
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Every method at every strength that is to be tried."""
+        strengths: dict[str, tuple[float, ...]] = dict.fromkeys(METHODS, self.strengths)
+        strengths |= {"snc": self.max_norms}
+        if self.select_on == "paper":
+            published = self.published_strengths
+            strengths |= {method: (value,) for method, value in published.items()}
+        strengths[NONE.method] = (NONE.strength,)
+        return tuple(
+            Setting(method, strength)
+            for method in self.methods
+            for strength in strengths[method]
+        )

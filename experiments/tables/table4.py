@@ -1,0 +1,237 @@
+"""Table 4: accuracy under PGD, with and without adversarial training."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from absum_jax._markdown import aligned
+from experiments.errors import UsageError
+from experiments.evaluation import gradient
+from experiments.figures import pgd
+from experiments.figures.saving import save
+from experiments.labels import METHOD_NAMES
+from experiments.options import SweepOptions
+from experiments.outcomes import sweep_workspace
+from experiments.paper import PGD, TABLE4, published_as
+from experiments.tables import claims, document
+from experiments.tables.claims import Claim
+from experiments.tables.document import Document
+from experiments.tables.statistics import Statistic
+from experiments.tables.under_pgd import Attacked, attack, select
+from experiments.training.config import NONE, Adversary
+
+TrainingName = Literal["pgd", "fast", "clean"]
+_TRAINING = {
+    "pgd": "adversarial training",
+    "fast": "fast adversarial training, beyond the paper",
+    "clean": "training on clean images",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table4Options(SweepOptions):
+    """Accuracy under PGD for a list of eps, after adversarial training (Table 4), fast
+    adversarial training (one step from a random start), or none."""  # noqa: D205, D209
+
+    training: tuple[TrainingName, ...] = ("pgd", "clean")
+    """On images that PGD attacks on the fly, as in Table 4; on images attacked in one
+    step from a random start, beyond the paper; on clean images, as in Table 1."""
+
+    train_steps: int | None = None
+    """Steps of PGD in training, which go as far in all; None is the paper's."""
+
+    test_steps: int | None = None
+    """Steps of PGD in evaluation, likewise."""
+
+    results_dir: pathlib.Path = pathlib.Path("runs/results")
+    """Folder for tables and figures."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        if not self.training or len(set(self.training)) != len(self.training):
+            raise UsageError(
+                f"--training must name at least one, each once, got {self.training}."
+            )
+        for name in ("train_steps", "test_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                option = "--" + name.replace("_", "-")
+                raise UsageError(f"{option} must be at least 1, got {value}.")
+
+    @property
+    def published_strengths(self) -> dict[str, float]:
+        """The strength that the paper selects of each method with adversaries."""
+        rows = TABLE4[published_as(self.dataset)]
+        return {m: row.strength for m, row in rows.items() if m != NONE.method}
+
+    def adversary(self, training: TrainingName) -> Adversary | None:
+        """What attacks the training images."""
+        paper = PGD[published_as(self.dataset)]
+        if training == "clean":
+            return None
+        if training == "fast":
+            # A step of 1.25 eps from within eps (Wong et al., 2020).
+            return Adversary(
+                paper.train_eps, 1.25 * paper.train_eps, 1, paper.train_eps
+            )
+        steps = self.train_steps or paper.train_steps
+        step_size = paper.step_size * paper.train_steps / steps
+        return Adversary(paper.train_eps, step_size, steps, paper.init_radius)
+
+    @property
+    def evaluation(self) -> gradient.Steps:
+        """How PGD goes about it in evaluation."""
+        paper = PGD[published_as(self.dataset)]
+        steps = self.test_steps or paper.test_steps
+        step_size = paper.step_size * paper.test_steps / steps
+        return gradient.Steps(step_size, steps, paper.init_radius)
+
+    @property
+    def scaled(self) -> list[str]:
+        """How attacks fall short of the published ones."""
+        paper = PGD[published_as(self.dataset)]
+        return [
+            f"{asked} of {published} PGD steps in {where}"
+            for asked, published, where in (
+                (self.train_steps, paper.train_steps, "training"),
+                (self.test_steps, paper.test_steps, "evaluation"),
+            )
+            if asked is not None and asked != published
+        ]
+
+
+def _claims(
+    training: TrainingName, chosen: Mapping[str, Sequence[Attacked]]
+) -> list[Claim]:
+    """Absum is above all with adversarial training, and does not help without."""
+    means = {m: [model.test.mean() for model in group] for m, group in chosen.items()}
+    if training == "fast":
+        return []
+    where = "mean over eps"
+    if training == "clean":
+        return claims.above(means, [NONE.method], ["absum"], where)
+    others = ["weight_decay", "l1", "snc", NONE.method]
+    return claims.above(means, ["absum"], others, where)
+
+
+def _notes(
+    options: Table4Options, training: TrainingName, models: Sequence[Attacked],
+    constant: Sequence[Attacked], images: int,
+) -> list[str]:  # fmt: skip
+    steps, adversary = options.evaluation, options.adversary(training)
+    notes = [
+        f"Accuracy in percent under PGD ({steps.steps} steps of {steps.step_size:.4g}, "
+        f"start within {steps.init_radius:.4g}) on {images:,} test images"
+        f"{document.with_spread(options)}."
+    ]
+    if training == "pgd":
+        notes[0] += f" In brackets: the paper, on {document.beside(options.dataset)}."
+    if adversary is not None:
+        notes.append(
+            f"Trained on images attacked with eps = {adversary.eps:.4g} in "
+            f"{adversary.steps} steps of {adversary.step_size:.4g} from within "
+            f"{adversary.init_radius:.4g}, and on no others."
+        )
+    undefined = document.names(m.run.config for m in models if m.nan_logits.any())
+    return [
+        *notes,
+        document.training_note(
+            options, document.selection_note(options, "mean over eps")
+        ),
+        *document.left_out_note(model.run.config for model in constant),
+        *([f"NaN logits, counted as wrong: {undefined}."] if undefined else []),
+    ]
+
+
+def table4(
+    options: Table4Options, training: TrainingName, models: Sequence[Attacked],
+    images: int,
+) -> tuple[Document, dict[str, list[Attacked]]]:  # fmt: skip
+    """Selects strengths and summarises the seeds.
+
+    Args:
+      options: what was asked for.
+      training: how the models were trained.
+      models: all of them.
+      images: how many were attacked.
+
+    Returns:
+      The table, and the models of each method in it.
+    """
+    dataset = published_as(options.dataset)
+    eps = PGD[dataset].test_eps
+    published = TABLE4[dataset] if training == "pgd" else {}
+    selected, constant = select(models)
+    chosen: dict[str, list[Attacked]] = {
+        method: selected[method] for method in options.methods if method in selected
+    }
+    rows, records = [], []
+    for method, group in chosen.items():
+        setting, paper = group[0].run.config.setting, published.get(method)
+        under_pgd = np.transpose([model.test for model in group])
+        statistics = [Statistic.of(column, images) for column in under_pgd]
+        plain = Statistic.of([model.clean.accuracy for model in group], images)
+        theirs = paper.accuracies if paper else (None,) * len(eps)
+        cells = map(document.with_published, statistics, theirs)
+        strength = document.strength(setting, paper.strength if paper else None)
+        rows.append((METHOD_NAMES[method], *cells, str(plain), strength))
+        columns = {f"eps={e:.4g}": s for e, s in zip(eps, statistics, strict=True)}
+        records.append(
+            {"method": method, "strength": setting.strength}
+            | {
+                f"{name}_{key}": value
+                for name, statistic in {**columns, "clean": plain}.items()
+                for key, value in dataclasses.asdict(statistic).items()
+            }
+        )
+    header = ("method", *(f"eps = {e:.4g}" for e in eps), "CLN", "lambda / sigma")
+    held = _claims(training, chosen)
+    adversary = options.adversary(training)
+    table = Document(
+        "table4" if training == "pgd" else f"table4-{training}",
+        f"Table 4, {_TRAINING[training]}",
+        options,
+        document.body(
+            aligned(header, rows),
+            _notes(options, training, models, constant, images),
+            claims.section(held),
+        ),
+        records,
+        {
+            "training": training,
+            "adversary": adversary and dataclasses.asdict(adversary),
+            "pgd": {"eps": eps} | dataclasses.asdict(options.evaluation),
+            "test_images": images,
+            "rows": records,
+            "claims": [claim.as_dict() for claim in held],
+            "models": [model.as_dict() for model in models],
+        },
+        options.scaled,
+    )
+    return table, chosen
+
+
+def run(options: Table4Options) -> list[pathlib.Path]:
+    """Trains, attacks, prints the tables and writes them with their figures."""
+    eps = PGD[published_as(options.dataset)].test_eps
+    written = []
+    with sweep_workspace(options) as workspace:
+        images = len(workspace.test.split)
+        for training in options.training:
+            adversary = options.adversary(training)
+            runs = workspace.train(options.settings, options.seeds, adversary)
+            models = attack(workspace, runs, eps, options.evaluation)
+            table, chosen = table4(options, training, models, images)
+            print(f"\n{table.markdown}\n")
+            curves = {
+                method: np.array([[m.clean.accuracy, *m.test] for m in group])
+                for method, group in chosen.items()
+            }
+            figure = pgd.draw((0.0, *eps), curves, _TRAINING[training])
+            written += table.write(options.results_dir)
+            written += save(figure, options.results_dir / table.path)
+    return written

@@ -1,0 +1,115 @@
+"""One data set and its network, with its part of a runs folder to itself."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from experiments import files
+from experiments.data import Dataset, Split, load
+from experiments.errors import UsageError
+from experiments.evaluation.kept import Images
+from experiments.models import Classifier, build
+from experiments.options import ModelOptions
+from experiments.training.config import Adversary, RunConfig, Setting
+from experiments.training.runs import Run
+from experiments.training.sweep import train_missing
+
+_MODEL = "small_cnn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """What models are trained and evaluated on.
+
+    While it is open, no other process trains or attacks models of this kind in the same
+    runs folder.
+    """
+
+    options: ModelOptions
+    dataset: Dataset
+    classifier: Classifier
+    training: Split
+    test: Images
+    selection: Images  # what chooses strengths: the test images, or held-out ones
+
+    @property
+    def validation_examples(self) -> int:
+        """How many training images are held out."""
+        is_held_out = self.selection is not self.test
+        return self.dataset.validation_examples if is_held_out else 0
+
+    def train(
+        self,
+        settings: Sequence[Setting],
+        seeds: Sequence[int],
+        adversary: Adversary | None = None,
+    ) -> list[Run]:
+        """Trains what is missing, and returns it all, seed by seed.
+
+        Args:
+          settings: methods and strengths.
+          seeds: each trains every setting once.
+          adversary: what attacks the training images; None trains on clean ones.
+        """
+        fingerprint = self.training.fingerprint
+        configs = [
+            RunConfig(
+                dataset=self.options.dataset,
+                data_fingerprint=fingerprint,
+                train_examples=len(self.training),
+                validation_examples=self.validation_examples,
+                method=setting.method,
+                strength=setting.strength,
+                seed=seed,
+                epochs=self.options.epochs,
+                adversary=adversary,
+            )
+            for seed in seeds
+            for setting in settings
+        ]
+        if len(self.training) < configs[0].batch_size:
+            raise UsageError(
+                f"--train-examples must be at least a batch, {configs[0].batch_size}, "
+                f"got {len(self.training)}."
+            )
+        return train_missing(
+            self.classifier, self.training, configs, self.options.runs_dir
+        )
+
+
+@contextlib.contextmanager
+def opened(
+    options: ModelOptions,
+    *,
+    test_examples: int | None = None,
+    hold_out: bool = False,
+) -> Iterator[Workspace]:
+    """Loads the data of some options, and keeps other processes out.
+
+    Args:
+      options: which models, and where they lie.
+      test_examples: how many images to evaluate on, a fixed choice; None is all.
+      hold_out: whether strengths are chosen on a part of the training set.
+
+    Raises:
+      UsageError: if an option does not fit the data set, the data is not there, or
+        another process works on such models.
+    """
+    dataset = load(options.dataset, options.data)
+    classifier = build(_MODEL, dataset.mean, dataset.std)
+    training = dataset.train
+    test = Images(
+        classifier, dataset.test.subset(test_examples, "--test-examples"), "test"
+    )
+    selection = test
+    if hold_out:
+        training, held_out = dataset.with_validation()
+        if test_examples is not None:
+            attacked = min(test_examples, len(held_out))
+            held_out = held_out.subset(attacked, "--test-examples")
+        selection = Images(classifier, held_out, "validation")
+    training = training.subset(options.train_examples, "--train-examples")
+    folder = options.runs_dir / pathlib.Path(options.dataset, _MODEL)
+    with files.exclusive(folder, "trains or attacks such models"):
+        yield Workspace(options, dataset, classifier, training, test, selection)
