@@ -38,7 +38,7 @@ def _mistake(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "one of {demo, table1, figure1, figure3, figure6b, snc-readings, spectra"),
+        ("", "one of {demo, table1, table2, table3, table4, figure1, figure3,"),
         ("tabel1", "tabel1"),
         ("table1 --epohcs 3", "--epohcs"),
         ("table1 --epochs three", "three"),
@@ -55,6 +55,13 @@ def _mistake(capsys, *arguments):
         ("table1 --max-norms 0", "--max-norms must be positive numbers"),
         ("table1 --max-norms", "--max-norms must name at least one"),
         ("snc-readings --max-norms 1 1", "--max-norms names one twice"),
+        ("table2 --select-on published", "published"),
+        ("table4 --training sgd", "sgd"),
+        ("table4 --training", "--training must name at least one"),
+        ("table4 --train-steps 0", "--train-steps must be at least 1, got 0"),
+        ("table4 --test-steps 0", "--test-steps must be at least 1, got 0"),
+        ("figure7 --eps 0", "--eps must be positive and at most 1, got 0"),
+        ("fourier-heatmaps --norm -1", "--norm must be a positive number, got -1"),
         ("table1 --seeds -1", "--seeds must lie in 0.."),
         ("table1 --seeds 1 1", "--seeds names one twice"),
         ("table1 --methods", "--methods must name at least one"),
@@ -79,8 +86,11 @@ def test_a_mistake_is_said_shortly(capsys, arguments, message):
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "table1", "figure1", "figure3", "figure6b", "snc-readings", "spectra"],
-)
+    [
+        "demo", "table1", "table2", "table3", "table4", "figure1", "figure3",
+        "figure6b", "figure7", "fourier-heatmaps", "snc-readings", "spectra",
+    ],
+)  # fmt: skip
 def test_help_explains_every_option(capsys, command):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
@@ -133,7 +143,7 @@ def test_validation_selects(tmp_path, capsys):
          "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)]
     ) == 0  # fmt: skip
     said = capsys.readouterr()
-    assert said.err.count("on 20 images") == 2
+    assert said.err.count("single-fourier: 2 models on 20 images") == 2
     assert "best Avg. on the validation images" in said.out
 
 
@@ -143,9 +153,8 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
     run_sweep = demo.run_sweep
     monkeypatch.setattr(
         demo, "run_sweep",
-        lambda options, settings: run_sweep(
-            demo.dataclasses.replace(options, train_examples=128, test_examples=10),
-            settings,
+        lambda options: run_sweep(
+            demo.dataclasses.replace(options, train_examples=128, test_examples=10)
         ),
     )  # fmt: skip
     assert cli.main(

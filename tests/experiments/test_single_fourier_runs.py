@@ -9,7 +9,8 @@ import absum_jax
 from experiments import files
 from experiments.data import Split
 from experiments.evaluation import single_fourier
-from experiments.evaluation.single_fourier import Evaluation, Robustness, evaluate
+from experiments.evaluation.kept import Images
+from experiments.evaluation.single_fourier import Robustness, evaluate
 from experiments.training.config import Setting
 from experiments.training.runs import Run
 
@@ -20,8 +21,8 @@ def data(noise) -> Split:
 
 
 @pytest.fixture
-def evaluation(data) -> Evaluation:
-    return Evaluation("test", len(data), data.fingerprint)
+def images(classifier, data) -> Images:
+    return Images(classifier, data, "test")
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def runs(classifier, make_config, tmp_path) -> list[Run]:
     return runs
 
 
-def test_results_are_the_librarys(classifier, runs, data, evaluation):
+def test_results_are_the_librarys(classifier, runs, data, images):
     x, y = jnp.asarray(data.images / np.float32(255)), jnp.asarray(data.labels)
-    results = evaluate(classifier, runs, data, evaluation)
+    results = evaluate(images, runs)
     shapes = jax.eval_shape(classifier.init, jax.random.key(0))
     for run, result in zip(runs, results, strict=True):
         logits_fn = jax.tree_util.Partial(classifier.logits, run.params(shapes))
@@ -55,39 +56,44 @@ def test_results_are_the_librarys(classifier, runs, data, evaluation):
     assert results[1].classes_predicted == 1
 
 
-def test_rows_on_disk_are_not_computed_again(
-    classifier, runs, data, evaluation, monkeypatch
-):
-    results = evaluate(classifier, runs, data, evaluation)
-    path = runs[0].folder / evaluation.name
+def test_rows_on_disk_are_not_computed_again(runs, images, monkeypatch):
+    results = evaluate(images, runs)
+    [path] = runs[0].folder.glob("single-fourier-*.jsonl")
     lines = path.read_text().splitlines(keepends=True)
     # A kill in the middle of the third row: two whole rows and a piece of one.
-    path.write_text("".join(lines[:4]) + lines[4][:9])
+    path.write_text("".join(lines[:3]) + lines[3][:9])
     asked = []
     attacked = single_fourier._attacked
 
-    def recording(classifier, params, x, y, eps, frequencies, **static):
+    def recording(classifier, params, x, y, frequencies, **options):
         asked.append((int(frequencies[0, 0]), jax.tree.leaves(params)[0].shape[0]))
-        return attacked(classifier, params, x, y, eps, frequencies, **static)
+        return attacked(classifier, params, x, y, frequencies, **options)
 
     monkeypatch.setattr(single_fourier, "_attacked", recording)
-    again = evaluate(classifier, runs, data, evaluation)
+    again = evaluate(images, runs)
     assert asked == [(l, 1) for l in range(2, 28)]
     for one, two in zip(results, again, strict=True):
         np.testing.assert_array_equal(one.grid, two.grid)
         assert one.clean == two.clean
-    assert len(files.read_json_lines(path)) == 2 + 28
+    assert len(files.read_json_lines(path)) == 1 + 28
 
 
-def test_other_images_are_another_evaluation(data, evaluation):
+def test_other_images_are_another_evaluation(classifier, data):
+    def name(split_name="test", split=data, **conditions):
+        conditions = {"eps": 0.3, "scale": "linf"} | conditions
+        images = Images(classifier, split, split_name)
+        return images.evaluation("single-fourier", **conditions).name
+
     names = {
-        evaluation.name,
-        Evaluation("validation", len(data), data.fingerprint).name,
-        Evaluation("test", len(data), "other").name,
-        Evaluation("test", len(data), data.fingerprint, eps=0.1).name,
-        Evaluation("test", len(data), data.fingerprint, scale="l2").name,
+        name(),
+        name("validation"),
+        name(split=data.take(np.arange(11))),
+        name(split=data.take(np.arange(12)[::-1])),
+        name(eps=0.1),
+        name(scale="l2"),
     }
-    assert len(names) == 5
+    assert len(names) == 6
+    assert name() in names
 
 
 def test_frequencies_of_a_grid():

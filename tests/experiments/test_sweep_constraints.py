@@ -8,7 +8,7 @@ import pytest
 
 import absum_jax
 from experiments import cli, files
-from experiments.outcomes import SweepOptions
+from experiments.options import SweepOptions
 from experiments.studies import snc_readings
 from experiments.training import step
 from experiments.training.config import NONE, Setting

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+import absum_jax
 from absum_jax._markdown import aligned
 from experiments import files
 from experiments.evaluation.single_fourier import Robustness
-from experiments.outcomes import Outcome, SweepOptions
+from experiments.options import SweepOptions
+from experiments.outcomes import Outcome
 from experiments.paper import TABLE1
 from experiments.tables.selection import select
-from experiments.tables.statistics import Statistic, wilson_interval
-from experiments.tables.table1 import Table1
+from experiments.tables.statistics import Statistic
+from experiments.tables.table1 import table1
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
@@ -70,13 +72,11 @@ def test_validation_chooses_and_test_is_reported(outcome):
         outcome("absum", 0.1, 0, 0.9, 0.5, selection=0.6),
         outcome("absum", 0.2, 0, 0.7, 0.4, selection=0.8),
     ]
-    table = Table1.of(
-        SweepOptions(methods=("absum",), select_on="validation"), outcomes
-    )
-    assert table.rows[0].setting.strength == 0.2
-    assert table.rows[0].avg.mean == pytest.approx(0.7)
-    assert "best Avg. on the validation images" in table.markdown()
-    assert table.stem == "mnist5k-validation"
+    table = table1(SweepOptions(methods=("absum",), select_on="validation"), outcomes)
+    assert table.records[0]["strength"] == 0.2
+    assert table.records[0]["avg_mean"] == pytest.approx(0.7)
+    assert "best Avg. on the validation images" in table.markdown
+    assert table.path.name == "mnist5k-validation"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_validation_chooses_and_test_is_reported(outcome):
 def test_wilson_interval_matches_scipy(successes, images):
     expected = binomtest(successes, images).proportion_ci(0.95, method="wilson")
     # scipy's z is 1.95996...
-    assert wilson_interval(successes / images, images) == pytest.approx(
+    assert absum_jax.wilson_interval(successes / images, images) == pytest.approx(
         expected, abs=1e-4
     )
 
@@ -112,8 +112,8 @@ def test_published_numbers_stand_beside(outcome, tmp_path):
         outcome("l1", 10.0, 0, 0.1, 0.1, classes=1),
     ]
     options = SweepOptions(dataset="mnist")
-    table = Table1.of(options, outcomes)
-    text = table.markdown()
+    table = table1(options, outcomes)
+    text = table.markdown
     assert text.startswith("## Table 1, MNIST\n")
     absum = next(line for line in text.splitlines() if line.startswith("| Absum"))
     for cell in ("98.00 (98.64)", "90.00 (94.76)", "99.00 (99.14)", "0.01 (0.01)"):
@@ -122,7 +122,7 @@ def test_published_numbers_stand_beside(outcome, tmp_path):
     assert "(" not in none
     assert "Left out, as they answer one class or diverged: L1 10 (seed 0)." in text
 
-    json_path, csv_path, md_path = table.write(tmp_path, outcomes)
+    json_path, csv_path, md_path = table.write(tmp_path)
     assert json_path == tmp_path / "table1" / "mnist.json"
     document = files.read_json(json_path)
     assert document["rows"][1]["avg_mean"] == pytest.approx(0.98)
@@ -152,9 +152,9 @@ def test_published_numbers_stand_beside(outcome, tmp_path):
 )
 def test_a_smaller_run_says_so_and_lies_apart(outcome, changes, part):
     options = dataclasses.replace(SweepOptions(dataset="mnist"), **changes)
-    table = Table1.of(options, [outcome("none", 0.0, 0, 0.95, 0.8)])
+    table = table1(options, [outcome("none", 0.0, 0, 0.95, 0.8)])
     assert f"scaled down: {part}" in table.title
-    assert table.folder.parts == ("scaled",)
+    assert table.path.parts[0] == "scaled"
 
 
 def test_published_numbers_are_the_papers():
