@@ -6,12 +6,15 @@ import platform
 import jax
 
 from absum_jax._markdown import aligned
-from benchmarks import attack, spectral, torch_peer, training
+from benchmarks import attack, gradient, spectral, torch_peer, training
 
 BENCHMARKS = (
     training.regularizer_cost,
     training.models_in_one_program,
     attack.grid_speed,
+    gradient.pgd_speed,
+    gradient.pgd_agreement,
+    gradient.adversarial_step_cost,
     spectral.clip_speed,
 )
 
@@ -45,6 +48,7 @@ _UNITS = {
     "ms": "ms",
     "model_steps_per_s": "model steps/s",
     "images_per_s": "images/s",
+    "percent": "%",
 }
 
 if __name__ == "__main__":

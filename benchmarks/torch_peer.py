@@ -12,6 +12,11 @@ def is_installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
+def has_foolbox() -> bool:
+    """Whether foolbox is there too."""
+    return is_installed() and importlib.util.find_spec("foolbox") is not None
+
+
 def _device() -> str:
     import torch
 
@@ -87,5 +92,59 @@ def attack(
             accuracies.append(correct)
         _synchronize()
         return [int(correct) for correct in accuracies]
+
+    return run
+
+
+def _with_params(params: Any) -> Any:
+    """The model with the parameters of ours, in evaluation mode."""
+    import torch
+
+    model = _model().eval()
+    # Ours flattens (4, 4, 20), channels last; PyTorch's (20, 4, 4).
+    dense1 = np.asarray(params["dense1"]["kernel"]).reshape(4, 4, 20, -1)
+    weights = {
+        0: np.asarray(params["conv1"]["kernel"]).transpose(3, 2, 0, 1),
+        3: np.asarray(params["conv2"]["kernel"]).transpose(3, 2, 0, 1),
+        8: dense1.transpose(3, 2, 0, 1).reshape(dense1.shape[-1], -1),
+        11: np.asarray(params["dense2"]["kernel"]).T,
+    }
+    names = {0: "conv1", 3: "conv2", 8: "dense1", 11: "dense2"}
+    state = {}
+    for index, weight in weights.items():
+        bias = np.asarray(params[names[index]]["bias"])
+        state[f"{index}.weight"] = torch.from_numpy(weight.copy())
+        state[f"{index}.bias"] = torch.from_numpy(bias.copy())
+    model.load_state_dict(state)
+    return model
+
+
+def pgd(
+    params: Any, mean: tuple[float, ...], std: tuple[float, ...], x: np.ndarray,
+    y: np.ndarray, eps: float, step_size: float, steps: int, batch: int,
+) -> Callable[[], float]:  # fmt: skip
+    """Accuracy under foolbox's PGD, in a loop over batches."""
+    import foolbox
+    import torch
+
+    model = _with_params(params)
+    normalised = {"mean": list(mean), "std": list(std), "axis": -3}
+    fmodel = foolbox.PyTorchModel(
+        model, bounds=(0, 1), device=_device(), preprocessing=normalised
+    )
+    attack = foolbox.attacks.LinfPGD(
+        abs_stepsize=step_size, steps=steps, random_start=True
+    )
+    images = _channels_first(x)
+    labels = torch.from_numpy(y.astype(np.int64)).to(_device())
+
+    def run() -> float:
+        correct = 0
+        for part in torch.arange(len(labels), device=labels.device).split(batch):
+            _, attacked, _ = attack(fmodel, images[part], labels[part], epsilons=eps)
+            answers = fmodel(attacked).argmax(1)
+            correct += int((answers == labels[part]).sum())
+        _synchronize()
+        return correct / len(labels)
 
     return run

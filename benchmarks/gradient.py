@@ -1,0 +1,160 @@
+"""PGD: against foolbox on the same weights, and what it adds to a training step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import absum_jax
+from benchmarks import torch_peer
+from benchmarks.timing import median_seconds
+from experiments.data import load
+from experiments.models import build
+from experiments.paper import PGD, TABLE4
+from experiments.training import step
+from experiments.training.config import NONE, Adversary, Setting
+
+_PAPER = PGD["mnist"]
+_EPOCHS, _BATCH, _LEARNING_RATE, _MOMENTUM = 10, 64, 0.01, 0.5
+
+
+def _batch_size() -> int:
+    return 50 if jax.default_backend() == "cpu" else 1000
+
+
+@functools.cache
+def _trained() -> tuple[Any, Any, np.ndarray, np.ndarray]:
+    """The classifier, parameters after ten epochs on mnist5k, and its test set."""
+    dataset = load("mnist5k")
+    classifier = build("small_cnn", dataset.mean, dataset.std)
+    seeds = jnp.array([0])
+    h = step.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
+    state = step.init_sweep(classifier, seeds, h)
+    for epoch in range(_EPOCHS):
+        state, _ = step.train_epoch(
+            classifier, state, seeds, h, jnp.asarray(dataset.train.images),
+            jnp.asarray(dataset.train.labels), jnp.asarray(epoch),
+            jnp.asarray(_EPOCHS), batch_size=_BATCH,
+        )  # fmt: skip
+    params = jax.tree.map(lambda leaf: leaf[0, 0], state.params)
+    x = dataset.test.images / np.float32(255)
+    return classifier, params, x, dataset.test.labels
+
+
+def _ours(eps: float) -> Callable[[], jax.Array]:
+    classifier, params, x, y = _trained()
+    logits_fn = jax.tree_util.Partial(classifier.logits, params)
+    on_device = jnp.asarray(x), jnp.asarray(y)
+
+    def run() -> jax.Array:
+        return absum_jax.pgd_accuracy(
+            logits_fn, *on_device, key=jax.random.key(0), eps=eps,
+            step_size=_PAPER.step_size, steps=_PAPER.test_steps,
+            batch_size=_batch_size(),
+        ).accuracy  # fmt: skip
+
+    return run
+
+
+def _foolbox(eps: float) -> Callable[[], float]:
+    _, params, x, y = _trained()
+    dataset = load("mnist5k")
+    return torch_peer.pgd(
+        params, dataset.mean, dataset.std, x, y, eps, _PAPER.step_size,
+        _PAPER.test_steps, _batch_size(),
+    )  # fmt: skip
+
+
+def pgd_speed() -> list[dict[str, Any]]:
+    """Images a second of PGD with 40 steps, and of foolbox."""
+    eps = 0.1
+    candidates: dict[str, Callable[[], Any]] = {"absum_jax": _ours(eps)}
+    if torch_peer.has_foolbox():
+        candidates["foolbox, PyTorch"] = _foolbox(eps)
+    images = len(_trained()[3])
+    seconds = median_seconds(candidates, rounds=3)
+    reference = list(seconds)[-1]
+    return [
+        {
+            "benchmark": f"PGD, {_PAPER.test_steps} steps, small CNN",
+            "case": name,
+            "images_per_s": images / value,
+            "ratio": seconds[reference] / value,
+            "ratio_to": reference,
+        }
+        for name, value in seconds.items()
+    ]
+
+
+def pgd_agreement() -> list[dict[str, Any]]:
+    """Accuracy under PGD of the same weights, by each library."""
+    rows = []
+    for eps in _PAPER.test_eps[:4]:
+        accuracies = {"absum_jax": float(_ours(eps)())}
+        if torch_peer.has_foolbox():
+            accuracies["foolbox"] = _foolbox(eps)()
+        reference = list(accuracies)[-1]
+        rows += [
+            {
+                "benchmark": "accuracy under PGD of the same weights",
+                "case": f"eps = {eps:g}, {name}",
+                "percent": 100 * value,
+                "ratio": value / accuracies[reference],
+                "ratio_to": reference,
+            }
+            for name, value in accuracies.items()
+        ]
+    return rows
+
+
+def adversarial_step_cost() -> list[dict[str, Any]]:
+    """A step of adversarial training of all methods, in steps of plain training."""
+    steps = 5
+    dataset = load("mnist5k")
+    classifier = build("small_cnn", dataset.mean, dataset.std)
+    settings = tuple(
+        Setting(method, row.strength) for method, row in TABLE4["mnist"].items()
+    )
+    examples = slice(steps * _BATCH)
+    images = jnp.asarray(dataset.train.images[examples])
+    labels = jnp.asarray(dataset.train.labels[examples])
+    seeds, h = jnp.array([0]), step.hyperparameters(settings, _LEARNING_RATE, _MOMENTUM)
+    attacks = _PAPER.train_steps
+
+    def epoch(adversary: Adversary | None) -> Callable[[], Any]:
+        budget = adversary and adversary.as_arrays()
+
+        def run() -> Any:
+            # The epoch consumes its state, hence a new one each time.
+            state = step.init_sweep(classifier, seeds, h)
+            return step.train_epoch(
+                classifier, state, seeds, h, images, labels, jnp.asarray(0),
+                jnp.asarray(1), batch_size=_BATCH, budget=budget,
+            )  # fmt: skip
+
+        return run
+
+    eps, step_size, radius = _PAPER.train_eps, _PAPER.step_size, _PAPER.init_radius
+    seconds = median_seconds(
+        {
+            "plain": epoch(None),
+            f"PGD, {attacks} steps": epoch(Adversary(eps, step_size, attacks, radius)),
+            "fast, 1 step": epoch(Adversary(eps, 1.25 * eps, 1, eps)),
+        },
+        rounds=5,
+    )
+    passes = {name: attacks + 1 if "PGD" in name else 1 for name in seconds}
+    passes["fast, 1 step"] = 2
+    return [
+        {
+            "benchmark": f"training step, {len(settings)} models in one program",
+            "case": name,
+            "ms": 1e3 * value / steps,
+            "ratio": value / (passes[name] * seconds["plain"]),
+            "ratio_to": "(attack steps + 1) plain steps",
+        }
+        for name, value in seconds.items()
+    ]
