@@ -1,13 +1,12 @@
 """The paper's CNN for 28 x 28 images: 21,840 parameters."""
 
-import functools
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from experiments.models.initializers import torch_bias, torch_kernel
+from experiments.models.patches import patch_conv
 from experiments.models.standardize import standardize
 
 Form = Literal["patches", "native"]
@@ -29,29 +28,14 @@ def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
 
 
 def _patch_conv(conv: nnx.Conv, x: jax.Array) -> jax.Array:
-    """The convolution as one matrix product, on images (channels, h, w, batch).
-
-    Under `vmap` over models a native convolution becomes a grouped one, which is slow;
-    a matrix product becomes a larger matrix product. With the batch as the last axis
-    every slice and every product runs over contiguous memory.
-    """
     assert conv.bias is not None
-    kernel, bias = conv.kernel[...], conv.bias[...]
-    size = kernel.shape[0]
-    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
-    # Rows first, then columns: 5 + 5 slices instead of 25.
-    x = jnp.concatenate([x[:, i : i + height] for i in range(size)])
-    x = jnp.concatenate([x[:, :, i : i + width] for i in range(size)])
-    weights = kernel.swapaxes(0, 1).reshape(-1, kernel.shape[-1])
-    return jnp.tensordot(weights, x, axes=(0, 0)) + bias[:, None, None, None]
+    return patch_conv(conv.kernel[...], conv.bias[...], x)
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
     """Maximum over 2 x 2 squares of axes 1 and 2."""
     a, height, width, b = x.shape
-    squares = x.reshape(a, height // 2, 2, width // 2, 2, b)
-    corners = (squares[:, :, i, :, j] for i in range(2) for j in range(2))
-    return functools.reduce(jnp.maximum, corners)
+    return x.reshape(a, height // 2, 2, width // 2, 2, b).max(axis=(2, 4))
 
 
 class SmallCNN(nnx.Module):

@@ -2,12 +2,16 @@
 
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.data import Split
+from experiments.evaluation.kept import Images
 from experiments.models import Classifier, build
-from experiments.training.config import NONE, RunConfig
+from experiments.training.config import NONE, RunConfig, Setting
+from experiments.training.runs import Run
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +57,24 @@ def prepared_fake(tmp_path_factory) -> pathlib.Path:
     from fake_tfds import write_prepared_mnist
 
     return write_prepared_mnist(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture
+def images(classifier, noise) -> Images:
+    """Twelve images of noise, to attack."""
+    return Images(classifier, noise.take(np.arange(12)), "test")
+
+
+@pytest.fixture
+def runs(classifier, make_config, tmp_path) -> list[Run]:
+    """Two models that are trained by saying so; the second answers one class."""
+    runs = []
+    for seed in (0, 1):
+        run = Run(tmp_path, make_config(Setting("absum", 0.1), seed))
+        run.begin(0)
+        params = classifier.init(jax.random.key(seed))
+        if seed == 1:
+            params["dense2"]["bias"] += 100.0 * jnp.eye(10)[3]
+        run.finish(params, {})
+        runs.append(run)
+    return runs

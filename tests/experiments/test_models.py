@@ -1,13 +1,17 @@
 """The small CNN: its size, its two forms, its dropout, its initial parameters."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.models import build
+from experiments.models import build, patches
 from experiments.models.small_cnn import SmallCNN
+
+_FORMS = ("native", "patches")
 
 
 def _images(examples=4, seed=0):
@@ -100,3 +104,36 @@ def test_vmapped_models_equal_single_ones(classifier):
 
 def test_the_same_classifier_is_built_once():
     assert build("small_cnn", (0.1,), (0.2,)) is build("small_cnn", (0.1,), (0.2,))
+
+
+@pytest.mark.parametrize("fold", [patches._fold_by_padding, patches._fold_in_place])
+@pytest.mark.parametrize(("size", "axis"), [(5, 1), (3, 2), (1, 1)])
+def test_folding_is_the_transpose_of_unfolding(fold, size, axis):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 7, 8, 3)).astype(np.float32)
+    unfold = functools.partial(patches._unfold, size=size, axis=axis)
+    windows = rng.normal(size=unfold(x).shape).astype(np.float32)
+    # <unfold x, w> = <x, fold w>, the definition.
+    np.testing.assert_allclose(
+        np.vdot(unfold(x), windows), np.vdot(x, fold(windows, size, axis)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("of", ["images", "parameters"])
+def test_both_forms_have_the_same_gradient(of):
+    native, fast = (SmallCNN(form=form, rngs=nnx.Rngs(0)) for form in _FORMS)
+    for model in (native, fast):
+        model.eval()
+    x = jax.random.uniform(jax.random.key(0), (6, 28, 28, 1))
+
+    def gradient(model):
+        graphdef, params = nnx.split(model, nnx.Param)
+
+        def loss(params, x):
+            return jnp.sin(nnx.merge(graphdef, params)(x)).sum()
+
+        return jax.grad(loss, argnums=["parameters", "images"].index(of))(params, x)
+
+    one, other = (jax.tree.leaves(gradient(model)) for model in (native, fast))
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

@@ -1,47 +1,18 @@
 """The attack on trained runs: the library's numbers, kept row by row."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import absum_jax
 from experiments import files
-from experiments.data import Split
 from experiments.evaluation import single_fourier
 from experiments.evaluation.kept import Images
 from experiments.evaluation.single_fourier import Robustness, evaluate
-from experiments.training.config import Setting
-from experiments.training.runs import Run
 
 
-@pytest.fixture
-def data(noise) -> Split:
-    return noise.take(np.arange(12))
-
-
-@pytest.fixture
-def images(classifier, data) -> Images:
-    return Images(classifier, data, "test")
-
-
-@pytest.fixture
-def runs(classifier, make_config, tmp_path) -> list[Run]:
-    """Two models that are trained by saying so; the second answers one class."""
-    runs = []
-    for seed in (0, 1):
-        run = Run(tmp_path, make_config(Setting("absum", 0.1), seed))
-        run.begin(0)
-        params = classifier.init(jax.random.key(seed))
-        if seed == 1:
-            params["dense2"]["bias"] += 100.0 * jnp.eye(10)[3]
-        run.finish(params, {})
-        runs.append(run)
-    return runs
-
-
-def test_results_are_the_librarys(classifier, runs, data, images):
-    x, y = jnp.asarray(data.images / np.float32(255)), jnp.asarray(data.labels)
+def test_results_are_the_librarys(classifier, runs, images):
+    x, y = images.arrays()
     results = evaluate(images, runs)
     shapes = jax.eval_shape(classifier.init, jax.random.key(0))
     for run, result in zip(runs, results, strict=True):
@@ -78,7 +49,9 @@ def test_rows_on_disk_are_not_computed_again(runs, images, monkeypatch):
     assert len(files.read_json_lines(path)) == 1 + 28
 
 
-def test_other_images_are_another_evaluation(classifier, data):
+def test_other_images_are_another_evaluation(classifier, images):
+    data = images.split
+
     def name(split_name="test", split=data, **conditions):
         conditions = {"eps": 0.3, "scale": "linf"} | conditions
         images = Images(classifier, split, split_name)

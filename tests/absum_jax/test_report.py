@@ -1,0 +1,197 @@
+"""The robustness report: the numbers of the functions behind it, and its forms."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from scipy.stats import binomtest
+
+import absum_jax
+
+RNG = np.random.default_rng(0)
+X = RNG.uniform(size=(40, 6, 8, 1)).astype(np.float32)
+KEY = jax.random.key(3)
+ATTACK = {"eps": [0.02, 0.1], "step_size": 0.02, "steps": 6, "init_radius": 0.01}
+
+
+def linear(weights, x):
+    return (x - 0.5).reshape(len(x), -1) @ weights
+
+
+MODEL, OTHER = (
+    Partial(linear, RNG.normal(size=(48, 3)).astype(np.float32)) for _ in range(2)
+)
+Y = np.asarray(MODEL(X).argmax(-1)).copy()
+Y[:4] = (Y[:4] + 1) % 3
+
+
+@functools.cache
+def whole_report():
+    return report(substitutes={"other": OTHER})
+
+
+def report(model=MODEL, **changes):
+    options = {
+        "key": KEY,
+        "single_fourier_eps": 0.1,
+        "radii": [1, 3],
+        "batch_size": 13,
+        **ATTACK,
+    }
+    return absum_jax.robustness_report(model, X, Y, **(options | changes))
+
+
+def test_rows_are_the_librarys_numbers():
+    found = whole_report()
+    pgd = {"key": KEY, **ATTACK}
+    fourier = absum_jax.single_fourier_accuracy(MODEL, X, Y, 0.1)
+    l, m = fourier.worst.tolist()
+    expected = [
+        ("clean", None, absum_jax.accuracy(MODEL, X, Y)),
+        ("single Fourier, mean", 0.1, fourier.mean),
+        (f"single Fourier ({l}, {m})", 0.1, fourier.min),
+    ]
+    for attack, result in (
+        ("PGD", absum_jax.pgd_accuracy(MODEL, X, Y, **pgd)),
+        ("PGD on other", absum_jax.pgd_accuracy(MODEL, X, Y, substitute=OTHER, **pgd)),
+        ("low-pass", absum_jax.low_pass_accuracy(MODEL, X, Y, [1, 3])),
+        ("high-pass", absum_jax.high_pass_accuracy(MODEL, X, Y, [1, 3])),
+    ):
+        for strength, accuracy in zip(result.strength, result.accuracy, strict=True):
+            expected.append((attack, float(strength), accuracy))
+    assert [(row.attack, row.strength) for row in found.rows] == [
+        (attack, strength) for attack, strength, _ in expected
+    ]
+    np.testing.assert_allclose(
+        [row.accuracy for row in found.rows], [float(e[2]) for e in expected], atol=1e-6
+    )
+    np.testing.assert_allclose(found.grid, fourier.accuracy, atol=1e-6)
+    assert found.rows[0].accuracy == pytest.approx(0.9)
+    assert all(row.nan_logits == 0 for row in found.rows)
+
+
+def test_intervals_are_wilsons():
+    for row in whole_report().rows:
+        if (successes := row.accuracy * 40) == round(successes):
+            interval = binomtest(round(successes), 40).proportion_ci(method="wilson")
+            assert (row.low, row.high) == pytest.approx((interval.low, interval.high),
+                                                        abs=1e-4)  # fmt: skip
+
+
+def test_the_default_radius_is_a_quarter_of_the_width():
+    assert report(radii=None).rows[-1].strength == 2.0
+
+
+def test_nan_logits_are_told_and_count_as_wrong():
+    def sometimes(x):
+        broken = (jnp.arange(len(x)) == 0) & (x.mean() > 0.1)
+        return jnp.where(broken[:, None], jnp.nan, MODEL(x))
+
+    found = report(sometimes, batch_size=40)
+    clean = found.rows[0]
+    assert clean.nan_logits == pytest.approx(1 / 40)
+    assert "NaN logits, counted as wrong: 2.50 % of the images (clean)." in str(found)
+    pgd = [row for row in found.rows if row.attack == "PGD"]
+    assert all(row.nan_logits == pytest.approx(1 / 40) for row in pgd)
+    assert "NaN" not in str(whole_report())
+
+
+def test_forms():
+    found = whole_report()
+    text = str(found)
+    assert text.startswith("| attack ")
+    assert text == found._repr_markdown_()
+    assert "40 images. The single frequency is the worst of 48." in text
+    assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
+    document = json.loads(found.to_json())
+    assert document == found.as_dict()
+    assert document["rows"][0]["attack"] == "clean"
+    assert np.shape(document["grid"]) == (6, 8)
+    assert document["conditions"]["pgd_steps"] == 6
+
+
+def test_pictures():
+    found = whole_report()
+    figure = found.plot()
+    # Heat map, PGD, filters and the colour bar.
+    heatmap, pgd, filters, _ = figure.axes
+    assert heatmap.images
+    assert [t.get_text() for t in pgd.get_legend().get_texts()] == [
+        "PGD", "PGD on other",
+    ]  # fmt: skip
+    line = pgd.containers[0].lines[0]
+    np.testing.assert_allclose(np.float64(line.get_xdata()), [0.02, 0.1], rtol=1e-6)
+    assert len(filters.containers) == 2
+    some = report(frequencies=np.array([[0, 1], [2, 2]]))
+    assert some.grid is None
+    assert len(some.plot().axes) == 2
+
+
+def test_restarts_and_lists():
+    single = report(eps=0.1)
+    assert sum(row.attack == "PGD" for row in single.rows) == 1
+    several = report(eps=0.1, restarts=3)
+    accuracy = {
+        name: next(row.accuracy for row in found.rows if row.attack == "PGD")
+        for name, found in (("single", single), ("several", several))
+    }
+    assert accuracy["several"] <= accuracy["single"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eps": []}, "`eps` must be a scalar or a list of at least one"),
+        ({"eps": [0.1, -0.1]}, "`eps` must be non-negative"),
+        ({"steps": 0}, "`steps` must be an integer of at least 1, got 0"),
+        ({"restarts": 0}, "`restarts` must be an integer of at least 1, got 0"),
+        ({"radii": []}, "`radius` must be a scalar or a list of at least one"),
+        ({"key": 0}, "`key` must be a key"),
+        ({"substitutes": {"other": 3}}, "`substitute` must be a callable"),
+        ({"single_fourier_eps": -1}, "`eps` must be non-negative"),
+    ],
+)
+def test_wrong_input(changes, message):
+    with pytest.raises(ValueError, match=message):
+        report(**changes)
+
+
+@pytest.mark.parametrize(
+    ("share", "images", "message"),
+    [
+        (1.1, 5, r"`share` must lie in \[0, 1\], got 1.1"),
+        (float("nan"), 5, "`share` must lie in"),
+        (0.5, 0, "`images` must be an integer of at least 1"),
+    ],
+)
+def test_wrong_intervals(share, images, message):
+    with pytest.raises(ValueError, match=message):
+        absum_jax.wilson_interval(share, images)
+
+
+def test_normalized_log():
+    spectrum = np.array([[1e-3, 1.0], [10.0, 0.0]])
+    expected = np.array([[0, 3], [4, 0]]) / 4
+    np.testing.assert_allclose(absum_jax.normalized_log(spectrum), expected)
+    assert not absum_jax.normalized_log(np.zeros((2, 2))).any()
+    assert not absum_jax.normalized_log(np.ones((2, 2))).any()
+    for wrong in (np.ones(3), -np.ones((2, 2)), np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match="`spectrum` must"):
+            absum_jax.normalized_log(wrong)
+
+
+def test_power_spectrum_picture_is_not_shifted_again():
+    import matplotlib.pyplot as plt
+
+    waves = np.cos(2 * np.pi * np.arange(8) * 2 / 8) * np.ones((1, 6, 1))
+    spectrum = absum_jax.power_spectrum(jnp.asarray(waves[..., None], jnp.float32))
+    image = absum_jax.plot_power_spectrum(spectrum, ax=plt.figure().subplots())
+    plt.close("all")
+    # Frequency (0, 2) lies in the middle row, two columns right of the middle one.
+    shown = np.asarray(image.get_array())
+    assert shown[3, 4 + 2] == shown[3, 4 - 2] == 1
+    assert np.sum(shown > 0.9) == 2

@@ -1,0 +1,159 @@
+"""Attacks on trained runs: the library's numbers, kept point by point."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+import absum_jax
+from experiments import files
+from experiments.evaluation import clean, frequency, gradient, single_fourier
+from experiments.evaluation.kept import Images, kept
+
+STEPS = gradient.Steps(step_size=0.05, steps=3, init_radius=0.02)
+EPS = (0.03, 0.1)
+
+
+@pytest.fixture
+def models(classifier, runs):
+    shapes = jax.eval_shape(classifier.init, jax.random.key(0))
+    return [Partial(classifier.logits, run.params(shapes)) for run in runs]
+
+
+def _pgd(model, x, y, eps):
+    return absum_jax.pgd(
+        model, x, y, key=jax.random.key(0), eps=eps, step_size=0.05, steps=3,
+        init_radius=0.02,
+    )  # fmt: skip
+
+
+def test_clean(images, runs, models):
+    x, y = images.arrays()
+    results = clean.evaluate(images, runs)
+    for result, model in zip(results, models, strict=True):
+        assert result.accuracy == pytest.approx(absum_jax.accuracy(model, x, y))
+        assert result.classes_predicted == len(np.unique(model(x).argmax(-1)))
+        assert result.nan_logits == 0
+    assert results[1].classes_predicted == 1
+
+
+def test_nan_logits_are_reported(classifier, images, runs):
+    shapes = jax.eval_shape(classifier.init, jax.random.key(0))
+    params = runs[0].params(shapes)
+    params["dense2"]["bias"] = params["dense2"]["bias"].at[2].set(jnp.nan)
+    runs[0].finish(params, {})
+    [broken, whole] = clean.evaluate(images, runs)
+    assert (broken.accuracy, broken.nan_logits) == (0, 1)
+    assert whole.nan_logits == 0
+    [broken, _] = gradient.white_box(images, runs, EPS, STEPS)
+    assert broken[EPS[0]] == gradient.PgdAccuracy(0, 1)
+
+
+def test_white_box(images, runs, models):
+    x, y = images.arrays()
+    results = gradient.white_box(images, runs, EPS, STEPS)
+    for result, model in zip(results, models, strict=True):
+        for eps in EPS:
+            expected = float(absum_jax.accuracy(model, _pgd(model, x, y, eps), y))
+            assert result[eps].accuracy == pytest.approx(expected, abs=1e-6)
+            assert result[eps].nan_logits == 0
+
+
+def test_transferred(images, runs, models):
+    x, y = images.arrays()
+    matrix = gradient.transferred(images, runs, runs[::-1], EPS[1], STEPS)
+    expected = [
+        [
+            float(absum_jax.accuracy(target, _pgd(model, x, y, EPS[1]), y))
+            for model in models[::-1]
+        ]
+        for target in models
+    ]
+    np.testing.assert_allclose(matrix, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [5, 12, 50])
+def test_attacked_images_do_not_depend_on_the_batch(images, runs, models, batch):
+    x, y = images.arrays()
+    params = jax.tree.map(lambda leaf: leaf[0], images.params(runs[:1]))
+    attacked = gradient._attacked(
+        images.classifier, params, x, y, gradient._budget(0.1, STEPS), batch=batch
+    )
+    expected = _pgd(models[0], x, y, 0.1)
+    # A sign may turn where a gradient is within rounding of zero.
+    assert np.mean(np.abs(attacked - expected) > 1e-6) < 1e-3
+
+
+def test_power_spectra(images, runs, models):
+    x, y = images.arrays()
+    spectra = gradient.power_spectra(images, runs, 0.1, STEPS)
+    assert spectra.shape == (2, 28, 28)
+    for spectrum, model in zip(spectra, models, strict=True):
+        perturbation = _pgd(model, x, y, 0.1) - x
+        expected = absum_jax.power_spectrum(perturbation)
+        np.testing.assert_allclose(spectrum.sum(), expected.sum(), rtol=1e-3)
+        np.testing.assert_allclose(spectrum, expected, atol=1e-2)
+
+
+def test_filters(images, runs, models):
+    x, y = images.arrays()
+    radii = (0.0, 3.0, 7.0)
+    for kind, passed in (
+        ("low-pass", absum_jax.low_pass),
+        ("high-pass", absum_jax.high_pass),
+    ):
+        found = frequency.evaluate(images, runs, kind, radii)
+        expected = [
+            [absum_jax.accuracy(model, passed(x, radius), y) for radius in radii]
+            for model in models
+        ]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_fourier_noise(images, runs, models):
+    x, y = images.arrays()
+    grids = single_fourier.noise_grids(images, runs, 4.0)
+    frequencies = np.array([[0, 1], [27, 14]])
+    for grid, model in zip(grids, models, strict=True):
+        result = absum_jax.fourier_noise_accuracy(
+            model, x, y, 4.0, key=jax.random.key(0), frequencies=frequencies
+        )
+        np.testing.assert_allclose(grid[*frequencies.T], result.accuracy, atol=1e-6)
+
+
+def test_points_on_disk_are_not_computed_again(images, runs):
+    asked = []
+
+    def compute(params, x, y, point):
+        asked.append((point, len(jax.tree.leaves(params)[0])))
+        return [point + i for i in range(len(jax.tree.leaves(params)[0]))]
+
+    evaluation = images.evaluation("some", of=1)
+    assert kept(images, runs, evaluation, [1, 2], compute, "point") == [
+        {1: 1, 2: 2},
+        {1: 2, 2: 3},
+    ]
+    path = runs[1].folder / evaluation.name
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]) + lines[-1][:7])
+    asked.clear()
+    again = kept(images, runs, evaluation, [1, 2, 5], compute, "point")
+    # Of the second run the last point, cut short, with the new one; of the first that.
+    assert asked == [(2, 1), (5, 1), (5, 1)]
+    assert again == [{1: 1, 2: 2, 5: 5}, {1: 2, 2: 2, 5: 5}]
+    assert [line.get("point") for line in files.read_json_lines(path)] == [
+        None, 1, 2, 5,
+    ]  # fmt: skip
+
+
+def test_other_conditions_are_another_file(images):
+    names = {
+        images.evaluation("pgd", steps=3).name,
+        images.evaluation("pgd", steps=4).name,
+        images.evaluation("transfer", steps=3).name,
+        Images(images.classifier, images.split, "validation")
+        .evaluation("pgd", steps=3)
+        .name,
+    }
+    assert len(names) == 4
