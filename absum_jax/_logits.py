@@ -96,15 +96,34 @@ def compiled_with(
 
 
 def _functions(logits_fn: Any) -> tuple[Any, ...]:
-    """The callables in a `logits_fn` or a tuple of several."""
+    """The callables in a `logits_fn` or a tuple of several, where None is none."""
     several = isinstance(logits_fn, tuple) and not callable(logits_fn)
-    return logits_fn if several else (logits_fn,)
+    functions = logits_fn if several else (logits_fn,)
+    return tuple(function for function in functions if function is not None)
 
 
 def _is_opaque(logits_fn: LogitsFn) -> bool:
     """Whether a callable may change unseen, so that it cannot be data."""
     structure = jax.tree.structure(logits_fn)
-    return jax.tree_util.treedef_is_leaf(structure) or _may_change(logits_fn)
+    if jax.tree_util.treedef_is_leaf(structure) or _may_change(logits_fn):
+        return True
+    return any(_has_state(inside) for _, inside in _modules(logits_fn, ""))
+
+
+def _has_state(value: Any) -> bool:
+    """Whether an object inside a pytree, itself no pytree, may change unseen.
+
+    Such objects are constants of the compiled program. Those of libraries, such as
+    dtypes and functions that jax has wrapped, stay as they are.
+    """
+    if isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
+        return False
+    kind = type(value)
+    if kind.__module__.split(".")[0] in ("flax", "jax", "jaxlib", "numpy"):
+        return False
+    by_identity = kind.__hash__ is object.__hash__
+    structure = jax.tree.structure(value)
+    return by_identity and jax.tree_util.treedef_is_leaf(structure)
 
 
 def _may_change(logits_fn: LogitsFn) -> bool:

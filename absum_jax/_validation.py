@@ -71,16 +71,26 @@ def check_count(name: str, value: Any) -> None:
 
 def check_nonnegative_list(name: str, value: Any) -> chex.Array:
     """Returns a scalar or a list (E,), refusing an empty one and negative values."""
-    if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
+    if callable(value):
+        raise ValueError(f"`{name}` must be a real number, got {value!r}.")
+    is_list = isinstance(value, list | tuple)
+    if not is_list and not getattr(value, "ndim", 0):
         check_nonnegative(name, value)
         return jnp.asarray(value)
-    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    if is_list and any(isinstance(entry, jax.Array) for entry in value):
+        value = jnp.asarray(value)
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"`{name}` must be a scalar or a list of scalars, got {value!r}."
+        ) from None
     if array.ndim != 1 or not array.size:
         raise ValueError(
             f"`{name}` must be a scalar or a list of at least one, "
             f"got shape {array.shape}."
         )
-    for entry in array if is_concrete(array) else ():
+    for entry in np.asarray(array) if is_concrete(array) else ():
         check_nonnegative(name, entry)
     return jnp.asarray(array)
 

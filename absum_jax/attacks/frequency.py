@@ -1,5 +1,7 @@
 """Low- and high-pass filters: the High-Frequency attack and its opposite."""
 
+import functools
+
 import chex
 import jax.numpy as jnp
 
@@ -25,7 +27,9 @@ def filtered(x: chex.Array, radius: chex.Numeric, *, low: bool) -> chex.Array:
 def _pass(x: chex.Array, radius: chex.Numeric, *, low: bool) -> chex.Array:
     x = validation.check_images(x)
     validation.check_nonnegative("radius", radius)
-    return with_automatic_axes(lambda x: filtered(x, radius, low=low), x, like=x)
+    return with_automatic_axes(
+        functools.partial(filtered, low=low), x, jnp.asarray(radius), like=x
+    )
 
 
 def low_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:

@@ -105,6 +105,7 @@ def attack(
     budget: Budget,
     bounds: tuple[chex.Numeric, chex.Numeric],
     aim: Aim,
+    valid: chex.Array | None = None,
 ) -> chex.Array:
     """Projected gradient descent on one batch, unchecked.
 
@@ -116,6 +117,7 @@ def attack(
       budget: how far to go.
       bounds: of the pixels.
       aim: what to try.
+      valid: (batch,), False at padding, which early stopping does not wait for.
 
     Returns:
       The attacked images, at least float32.
@@ -144,15 +146,20 @@ def attack(
         hit = logits.argmax(axis=-1) == y
         undefined = jnp.isnan(logits).any(axis=-1)
         broken = (hit & ~undefined) if aim.targeted else (~hit | undefined)
-        # What is undefined has nothing to be raised.
-        ranked = jnp.where(jnp.isnan(losses), jnp.inf, losses)
+        # A loss may be NaN where a model is infinitely certain, too.
+        extreme = jnp.where(broken, jnp.inf, -jnp.inf)
+        ranked = jnp.where(jnp.isnan(losses), extreme, losses)
+        if valid is not None:
+            broken |= ~valid
         return losses.sum(), _Candidate(images, ranked, broken)
 
     def climb(images: chex.Array) -> _Candidate:
         """One step from some images; what is known of those."""
         gradient, here = jax.grad(assess, has_aux=True)(images)
         direction = jnp.where(jnp.isnan(gradient), 0, jnp.sign(gradient))
-        moved = jnp.clip(images + step_size * direction, lowest, highest)
+        # No step is none, of an infinite size too.
+        move = jnp.where(direction == 0, 0, step_size * direction)
+        moved = jnp.clip(images + move, lowest, highest)
         return here._replace(images=moved)
 
     def descend(start: chex.Array) -> chex.Array:
@@ -391,8 +398,8 @@ def pgd(
 
     Returns:
       The attacked images (batch, height, width, channels), for a list of eps with a
-      leading axis (E,); at least float32. eps = 0 gives the images, clipped. An image
-      with a NaN gradient stays where it is.
+      leading axis (E,); at least float32, in which the model is given them. eps = 0
+      gives the images, clipped. A pixel with a NaN gradient stays where it is.
 
     Raises:
       ValueError: if eps, `step_size` or `init_radius` is negative, empty or of

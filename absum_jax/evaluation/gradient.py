@@ -36,7 +36,7 @@ def _pgd_accuracy(
         def attacked(batch: counting.Batches) -> chex.Array:
             keys = gradient.keys_of(key, batch.index)
             return gradient.attack(
-                attacked_model, batch.x, batch.y, keys, budget, bounds, aim
+                attacked_model, batch.x, batch.y, keys, budget, bounds, aim, batch.valid
             )
 
         counts = counting.count(target, attacked, batches, top_k)
@@ -83,8 +83,9 @@ def pgd_accuracy(
       loss: what the attack raises, as in :func:`pgd`; None is the cross-entropy.
       restarts: how many starts.
       early_stop: whether broken images stay as they are. Give it where accuracy
-        counts: it is faster, and lower with several restarts. Broken are images of
-        the model that gives the gradients.
+        counts: it is faster, and lower with several restarts. Broken is an image whose
+        first answer, of the model that gives the gradients, is wrong; so not with
+        `top_k` above 1.
       substitute: another model, whose gradients the attack uses: a transferred attack.
         None is the attacked model itself.
       batch_size: the most images in one pass, as in :func:`accuracy`.

@@ -125,7 +125,8 @@ def _check_frequencies(frequencies: Any, shape: tuple[int, int]) -> chex.Array:
                 f"`frequencies` must satisfy 0 <= l < {shape[0]}, 0 <= m < {shape[1]}, "
                 f"got {tuple(values[outside][0].tolist())}."
             )
-    return jnp.asarray(pairs)
+    # A wide type, as the signs of noise are drawn from products of frequencies.
+    return jnp.asarray(pairs, jnp.int32)
 
 
 def all_frequencies(shape: tuple[int, int]) -> np.ndarray:

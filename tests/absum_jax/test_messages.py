@@ -19,6 +19,7 @@ Y = np.array([0, 1, 2, 0])
 MODEL = Partial(
     lambda weights, x: x.reshape(len(x), -1) @ weights, np.ones((24, 3), np.float32)
 )
+KEY = jax.random.key(0)
 call = functools.partial
 NAN = float("nan")
 
@@ -57,6 +58,11 @@ TAKES_NUMBER = {
     "single_fourier_accuracy eps": lambda n: absum_jax.single_fourier_accuracy(
         MODEL, X, Y, n
     ),
+    "fourier_noise_accuracy norm": lambda n: absum_jax.fourier_noise_accuracy(
+        MODEL, X, Y, n, key=KEY
+    ),
+    "low_pass radius": lambda n: absum_jax.low_pass(X, n),
+    "high_pass radius": lambda n: absum_jax.high_pass(X, n),
 }
 
 
@@ -154,9 +160,18 @@ def test_no_convolution_kernel(function):
         function()
 
 
+PGD = {"key": KEY, "eps": 0.1, "step_size": 0.1, "steps": 1}
 EVALUATIONS = {
     "accuracy": absum_jax.accuracy,
     "single_fourier_accuracy": call(absum_jax.single_fourier_accuracy, eps=0.1),
+    "fourier_noise_accuracy": call(absum_jax.fourier_noise_accuracy, norm=0.1, key=KEY),
+    "low_pass_accuracy": call(absum_jax.low_pass_accuracy, radius=1),
+    "high_pass_accuracy": call(absum_jax.high_pass_accuracy, radius=[0, 1]),
+    "pgd_accuracy": call(absum_jax.pgd_accuracy, **PGD),
+}
+GRADIENT_ATTACKS = {
+    "fgsm": call(absum_jax.fgsm, eps=0.1),
+    "pgd": call(absum_jax.pgd, **PGD),
 }
 
 
@@ -213,12 +228,33 @@ def test_evaluation(name, changed, message):
         EVALUATIONS[name](**arguments)
 
 
+ATTACK_INPUT = [
+    pair for pair in EVALUATION_INPUT if not pair[0].keys() & {"batch_size", "top_k"}
+]
+
+
+@pytest.mark.parametrize("name", GRADIENT_ATTACKS)
+@pytest.mark.parametrize(("changed", "message"), ATTACK_INPUT)
+def test_gradient_attack(name, changed, message):
+    arguments = {"logits_fn": MODEL, "x": X, "y": Y} | changed
+    with pytest.raises(ValueError, match=as_pattern(message)):
+        GRADIENT_ATTACKS[name](**arguments)
+
+
 TAKES_IMAGES = {
     "single_fourier_attack": lambda x, **options: absum_jax.single_fourier_attack(
         x, 0, 1, 0.1, **options
     ),
     "single_fourier_accuracy": lambda x, **options: absum_jax.single_fourier_accuracy(
         MODEL, x, Y, 0.1, **options
+    ),
+    "fourier_noise_accuracy": lambda x, **options: absum_jax.fourier_noise_accuracy(
+        MODEL, x, Y, 0.1, key=KEY, **options
+    ),
+    "fgsm": lambda x, **options: absum_jax.fgsm(MODEL, x, Y, eps=0.1, **options),
+    "pgd": lambda x, **options: absum_jax.pgd(MODEL, x, Y, **PGD, **options),
+    "pgd_accuracy": lambda x, **options: absum_jax.pgd_accuracy(
+        MODEL, x, Y, **PGD, **options
     ),
 }
 
@@ -238,17 +274,19 @@ TAKES_IMAGES = {
         (X, {"bounds": 1.0}, "`bounds` must be a pair (low, high), got 1.0"),
         (X, {"bounds": (0, 1, 2)}, "`bounds` must be a pair (low, high), got (0, 1, 2"),
         (X, {"bounds": None}, "`bounds` must be a pair (low, high), got None"),
-        (
-            X,
-            {"scale": "l1"},
-            "`scale` must be one of 'linf', 'l2', 'coefficient', got 'l1'",
-        ),
     ],
 )
 @pytest.mark.parametrize("name", TAKES_IMAGES)
 def test_attacked_images(name, x, options, message):
     with pytest.raises(ValueError, match=as_pattern(message)):
         TAKES_IMAGES[name](x, **options)
+
+
+@pytest.mark.parametrize("name", ["single_fourier_attack", "single_fourier_accuracy"])
+def test_scale_of_an_attack(name):
+    message = "`scale` must be one of 'linf', 'l2', 'coefficient', got 'l1'"
+    with pytest.raises(ValueError, match=as_pattern(message)):
+        TAKES_IMAGES[name](X, scale="l1")
 
 
 @pytest.mark.parametrize("offset", [-1e-7, 1e-7])
@@ -264,9 +302,233 @@ def test_clean_accuracy_does_not_look_at_the_range():
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (6,), ()])
-def test_attack_needs_image_axes(shape):
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: absum_jax.single_fourier_attack(x, 0, 0, 0.1),
+        lambda x: absum_jax.low_pass(x, 1),
+        lambda x: absum_jax.high_pass(x, 1),
+    ],
+    ids=["single_fourier_attack", "low_pass", "high_pass"],
+)
+def test_attack_needs_image_axes(function, shape):
     with pytest.raises(ValueError, match=r"`x` must have the axes \(\.\.\., height"):
-        absum_jax.single_fourier_attack(np.zeros(shape, np.float32), 0, 0, 0.1)
+        function(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("function", [absum_jax.low_pass, absum_jax.high_pass])
+@pytest.mark.parametrize("dtype", [np.uint8, complex, bool])
+def test_filters_take_floating_point_images(function, dtype):
+    with pytest.raises(ValueError, match=r"^`x` must be floating-point images, got"):
+        function(X.astype(dtype), 1)
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "message"),
+    [
+        (X[0], "`perturbation` must have the axes (batch, height,.*(4, 6, 1)"),
+        (X[None], "`perturbation` must have the axes (batch,.*(1, 4, 4, 6, 1)"),
+        (X.astype(int), "`perturbation` must be floating-point.*int"),
+        (X[:0], "`perturbation` must hold at least one image"),
+    ],
+)
+def test_power_spectrum(perturbation, message):
+    with pytest.raises(ValueError, match=as_pattern(message)):
+        absum_jax.power_spectrum(perturbation)
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 0.0), 1.0, (0, NAN), ("a", "b")], ids=str)
+@pytest.mark.parametrize(
+    "function", [absum_jax.low_pass_accuracy, absum_jax.high_pass_accuracy]
+)
+def test_bounds_of_filtered_images(function, bounds):
+    with pytest.raises(ValueError, match=r"^`bounds` must"):
+        function(MODEL, X, Y, 1, bounds=bounds)
+
+
+LISTS = [
+    (-0.5, "must be non-negative, got -0.5"),
+    (NAN, "must be non-negative, got nan"),
+    (np.float32(-1), "must be non-negative, got .*-1"),
+    (1j, "must be a real number, got 1j"),
+    ("0.1", "must be a real number, got '0.1'"),
+    (True, "must be a real number, got True"),
+    ([], r"must be a scalar or a list of at least one, got shape \(0,\)"),
+    (jnp.ones(0), r"must be a scalar or a list of at least one, got shape \(0,\)"),
+    ([[0.1, 0.2]], r"must be a scalar or a list of at least one, .* \(1, 2\)"),
+    (np.ones((2, 0)), r"must be a scalar or a list of at least one, .* \(2, 0\)"),
+    ([[0.1], [0.1, 0.2]], "must be a scalar or a list"),
+    ([0.1, -0.1], "must be non-negative, got .*-0.1"),
+    ((0.1, NAN), "must be non-negative, got .*nan"),
+    (np.array([-1, 1]), "must be non-negative, got .*-1"),
+    (jnp.array([0.5, -0.5]), "must be non-negative, got .*-0.5"),
+    ([None, 0.1], "must be a real number, got None"),
+    (["a"], "must be a real number, got .*'a'"),
+    ([True, False], "must be a real number, got .*True"),
+    (np.ones(2, complex), "must be a real number, got .*1"),
+    (lambda step: 0.1, "must be a real number, got <function"),
+]
+TAKES_LIST = {
+    "fgsm eps": lambda n: absum_jax.fgsm(MODEL, X, Y, eps=n),
+    "pgd eps": lambda n: absum_jax.pgd(MODEL, X, Y, **PGD | {"eps": n}),
+    "pgd step_size": lambda n: absum_jax.pgd(MODEL, X, Y, **PGD | {"step_size": n}),
+    "pgd init_radius": lambda n: absum_jax.pgd(MODEL, X, Y, **PGD, init_radius=n),
+    "pgd_accuracy eps": lambda n: absum_jax.pgd_accuracy(
+        MODEL, X, Y, **PGD | {"eps": n}
+    ),
+    "low_pass_accuracy radius": lambda n: absum_jax.low_pass_accuracy(MODEL, X, Y, n),
+    "high_pass_accuracy radius": lambda n: absum_jax.high_pass_accuracy(MODEL, X, Y, n),
+}
+
+
+@pytest.mark.parametrize(("value", "message"), LISTS)
+@pytest.mark.parametrize("where", TAKES_LIST)
+def test_non_negative_lists(where, value, message):
+    argument = where.split()[-1]
+    with pytest.raises(ValueError, match=f"^`{argument}` {message}"):
+        TAKES_LIST[where](value)
+
+
+@pytest.mark.parametrize("function", [absum_jax.pgd, absum_jax.pgd_accuracy])
+@pytest.mark.parametrize("argument", ["step_size", "init_radius"])
+@pytest.mark.parametrize(
+    ("eps", "value", "message"),
+    [
+        (0.1, [0.1], "as many as `eps`, of shape (), got shape (1,)"),
+        ([0.1, 0.2], [0.1], "as many as `eps`, of shape (2,), got shape (1,)"),
+        ([0.1], np.ones(2), "as many as `eps`, of shape (1,), got shape (2,)"),
+    ],
+)
+def test_one_for_each_eps(function, argument, eps, value, message):
+    message = as_pattern(f"`{argument}` must be a scalar or {message}")
+    with pytest.raises(ValueError, match=message):
+        function(MODEL, X, Y, **PGD | {"eps": eps, argument: value})
+
+
+COUNTS = [0, -1, 2.0, True, None, "3", NAN, (1, 2), np.float32(1)]
+
+
+@pytest.mark.parametrize("function", [absum_jax.pgd, absum_jax.pgd_accuracy])
+@pytest.mark.parametrize("value", COUNTS, ids=repr)
+@pytest.mark.parametrize("argument", ["steps", "restarts"])
+def test_counts(function, argument, value):
+    message = f"`{argument}` must be an integer of at least 1, got {value!r}"
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        function(MODEL, X, Y, **PGD | {argument: value})
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [np.array(0), jnp.array(-1), jnp.array(2.0), np.array([1, 2]), np.array(True)],
+    ids=repr,
+)
+def test_steps_of_an_array(steps):
+    with pytest.raises(ValueError, match=r"^`steps` must be an integer of at least 1"):
+        absum_jax.pgd(MODEL, X, Y, **PGD | {"steps": steps})
+
+
+@pytest.mark.parametrize("steps", [jnp.ones(2, int), jnp.ones([])], ids=repr)
+def test_traced_steps(steps):
+    with pytest.raises(ValueError, match=r"^`steps` must be an integer, got"):
+        jax.eval_shape(
+            lambda steps: absum_jax.pgd(MODEL, X, Y, **PGD | {"steps": steps}), steps
+        )
+
+
+TAKES_KEY = {
+    "pgd": lambda key: absum_jax.pgd(MODEL, X, Y, **PGD | {"key": key}),
+    "pgd_accuracy": lambda key: absum_jax.pgd_accuracy(
+        MODEL, X, Y, **PGD | {"key": key}
+    ),
+    "fourier_noise_accuracy": lambda key: absum_jax.fourier_noise_accuracy(
+        MODEL, X, Y, 0.1, key=key
+    ),
+}
+KEYS = [
+    (None, "got NoneType"),
+    (0, "got int"),
+    (jax.random.split(KEY, 3), "got key<fry> of shape (3,)"),
+    (jax.random.split(KEY, (4, 1)), "got key<fry> of shape (4, 1)"),
+    (np.zeros((3, 2), np.uint32), "got uint32 of shape (3, 2)"),
+    (np.uint32(3), "got uint32 of shape ()"),
+    (np.zeros(2, np.float32), "got float32 of shape (2,)"),
+    (np.zeros(2, int), "got int64 of shape (2,)"),
+]
+
+
+@pytest.mark.parametrize(("key", "message"), KEYS)
+@pytest.mark.parametrize("name", TAKES_KEY)
+def test_keys(name, key, message):
+    several = ", or 4 of them, one for each image" if name == "pgd" else ""
+    expected = f"`key` must be a key, as `jax.random.key(0)` makes{several}, {message}"
+    with pytest.raises(ValueError, match="^" + re.escape(expected)):
+        TAKES_KEY[name](key)
+
+
+@pytest.mark.parametrize("name", ["pgd_accuracy", "fourier_noise_accuracy"])
+def test_accuracies_take_one_key(name):
+    with pytest.raises(ValueError, match=r"^`key` must be a key.*of shape \(4,\)"):
+        TAKES_KEY[name](jax.random.split(KEY, 4))
+
+
+TAKES_LOSS = [
+    call(absum_jax.fgsm, MODEL, X, Y, eps=0.1),
+    call(absum_jax.pgd, MODEL, X, Y, **PGD),
+    call(absum_jax.pgd_accuracy, MODEL, X, Y, **PGD),
+]
+
+
+@pytest.mark.parametrize("loss", ["margin", 1.0, X], ids=["str", "float", "array"])
+@pytest.mark.parametrize("function", TAKES_LOSS, ids=["fgsm", "pgd", "pgd_accuracy"])
+def test_loss_that_is_no_function(function, loss):
+    with pytest.raises(ValueError, match=r"^`loss` must be a function of logits and"):
+        function(loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        (lambda logits, y: logits.mean(), ()),
+        (lambda logits, y: logits, (4, 3)),
+        (lambda logits, y: logits[:1, 0], (1,)),
+        (lambda logits, y: logits[:, :1], (4, 1)),
+    ],
+)
+@pytest.mark.parametrize("function", TAKES_LOSS, ids=["fgsm", "pgd", "pgd_accuracy"])
+def test_loss_of_another_shape(function, loss, shape):
+    message = f"`loss` must return one loss for each of 4 images, got shape {shape}"
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        function(loss=loss)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4,), (2, 4, 3), ()], ids=str)
+def test_margin_loss(shape):
+    message = f"`logits` must be (batch, classes) with at least two.*got shape {shape}"
+    with pytest.raises(ValueError, match=as_pattern(message)):
+        absum_jax.margin_loss(np.ones(shape, np.float32), Y)
+
+
+@pytest.mark.parametrize(
+    ("substitute", "message"),
+    [
+        (np.ones(3), "`substitute` must be a callable.*got ndarray"),
+        (constant_logits(4), "`substitute` must return logits of shape (4, classes)"),
+        (
+            constant_logits(4, 2),
+            "`y` must lie in 0..1, as `substitute` returns 2 logits, got labels",
+        ),
+    ],
+)
+def test_substitutes(substitute, message):
+    with pytest.raises(ValueError, match=as_pattern(message)):
+        absum_jax.pgd_accuracy(MODEL, X, Y, **PGD, substitute=substitute)
+
+
+def test_frequencies_of_fourier_noise():
+    with pytest.raises(ValueError, match=r"^`frequencies` must satisfy 0 <= l < 4"):
+        absum_jax.fourier_noise_accuracy(
+            MODEL, X, Y, 0.1, key=KEY, frequencies=[(4, 0)]
+        )
 
 
 @pytest.mark.parametrize(
@@ -380,6 +642,18 @@ TRACED = {
     "frequencies": lambda n: absum_jax.single_fourier_accuracy(
         MODEL, X, Y, 0.1, frequencies=jnp.full((1, 2), n, int)
     ),
+    "eps of pgd": lambda n: absum_jax.pgd(MODEL, X, Y, **PGD | {"eps": n}),
+    "list of eps": lambda n: absum_jax.pgd(
+        MODEL, X, Y, **PGD | {"eps": jnp.stack([n, 2 * n]), "step_size": n}
+    ),
+    "steps": lambda n: absum_jax.pgd(MODEL, X, Y, **PGD | {"steps": n.astype(int)}),
+    "images of fgsm": lambda n: absum_jax.fgsm(MODEL, X * n * 300, Y, eps=0.1),
+    "labels of pgd": lambda n: absum_jax.pgd_accuracy(
+        MODEL, X, jnp.full(4, n, int), **PGD
+    ),
+    "norm": lambda n: absum_jax.fourier_noise_accuracy(MODEL, X, Y, n, key=KEY),
+    "radius": lambda n: absum_jax.low_pass(X, n),
+    "radii": lambda n: absum_jax.high_pass_accuracy(MODEL, X, Y, jnp.stack([n, n])),
 }
 
 
@@ -399,3 +673,13 @@ def test_concrete_values_inside_jit_are_looked_at():
         )
     with pytest.raises(ValueError, match="`l` must lie in"):
         jax.eval_shape(lambda eps: absum_jax.single_fourier_attack(X, 4, 1, eps), 0.1)
+    with pytest.raises(ValueError, match="`radius` must be non-negative"):
+        jax.eval_shape(lambda x: absum_jax.low_pass(x, -1.0), X)
+
+
+def test_a_concrete_list_inside_jit_is_looked_at():
+    negative = jnp.array([0.1, -0.1])
+    with pytest.raises(ValueError, match="`eps` must be non-negative"):
+        jax.eval_shape(lambda x: absum_jax.fgsm(MODEL, x, Y, eps=negative), X)
+    with pytest.raises(ValueError, match="`radius` must be non-negative"):
+        jax.eval_shape(lambda x: absum_jax.low_pass_accuracy(MODEL, x, Y, negative), X)

@@ -169,3 +169,138 @@ def test_a_plain_function_is_compiled_at_each_call():
     with counting() as compiled:
         absum_jax.accuracy(model, X, Y)
     assert compiled
+
+
+KEY = jax.random.key(0)
+BUDGET = {"key": KEY, "eps": [0.1, 0.2], "step_size": 0.05, "steps": 2}
+ATTACKS = {
+    "fgsm": lambda model, key, eps, **_: absum_jax.fgsm(model, X, Y, eps=eps),
+    "pgd": lambda model, **budget: absum_jax.pgd(model, X, Y, **budget),
+    "early stop": lambda model, **budget: absum_jax.pgd(
+        model, X, Y, **budget, early_stop=True, restarts=2, loss=absum_jax.margin_loss
+    ),
+    "pgd_accuracy": lambda model, **budget: absum_jax.pgd_accuracy(
+        model, X, Y, **budget, batch_size=4
+    ),
+    "transfer": lambda model, **budget: absum_jax.pgd_accuracy(
+        Partial(apply, weights(5)), X, Y, **budget, substitute=model
+    ),
+}
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "list"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_values_of_a_gradient_attack(name, several):
+    def attack(seed=0, **changed):
+        budget = BUDGET | changed
+        if not several:
+            budget["eps"] = budget["eps"][0]
+        return ATTACKS[name](Partial(apply, weights(seed)), **budget)
+
+    first, key = attack(init_radius=0.1), jax.random.key(1)
+    with counting() as compiled:
+        attack(eps=[0.0, 0.3], init_radius=0.1)
+        attack(step_size=0.2, init_radius=0.1)
+        attack(steps=5, init_radius=0.1)
+        attack(init_radius=0.0)
+        attack(key=key, init_radius=0.1)
+        attack(seed=1, init_radius=0.1)
+        again = attack(init_radius=0.1)
+    assert compiled == []
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+
+
+def test_bounds_of_an_attack():
+    model = Partial(apply, weights(0))
+    absum_jax.pgd(model, X, Y, **BUDGET)
+    with counting() as compiled:
+        absum_jax.pgd(model, X, Y, **BUDGET, bounds=(-0.5, 1.5))
+    assert compiled == []
+
+
+def test_another_number_of_restarts_compiles_and_is_seen():
+    model = Partial(apply, weights(0))
+    with counting() as compiled:
+        absum_jax.pgd(model, X, Y, **BUDGET, restarts=3)
+    assert compiled
+
+
+def test_values_of_fourier_noise():
+    def mean(norm=0.1, key=KEY, pair=(0, 1), seed=0):
+        return absum_jax.fourier_noise_accuracy(
+            Partial(apply, weights(seed)), X, Y, norm, key=key, frequencies=[pair]
+        ).mean
+
+    mean()
+    key = jax.random.key(1)
+    with counting() as compiled:
+        mean(norm=0.7)
+        mean(key=key)
+        mean(pair=(3, 2))
+        mean(seed=1)
+    assert compiled == []
+
+
+@pytest.mark.parametrize(
+    "function", [absum_jax.low_pass_accuracy, absum_jax.high_pass_accuracy]
+)
+def test_values_of_filtered_accuracies(function):
+    def evaluate(seed, radii, bounds):
+        model = Partial(apply, weights(seed))
+        return function(model, X, Y, radii, bounds=bounds)
+
+    evaluate(0, [0.0, 1.0], (0.0, 1.0))
+    with counting() as compiled:
+        evaluate(1, [2.0, 3.5], (-1.0, 0.5))
+    assert compiled == []
+
+
+@pytest.mark.parametrize("function", [absum_jax.low_pass, absum_jax.high_pass])
+def test_radius_of_a_filter(function):
+    function(X, 1.0)
+    with counting() as compiled:
+        function(X, 2.5)
+        function(X[::-1], 0.0)
+    assert compiled == []
+
+
+def test_parameters_of_an_attacked_nnx_module():
+    first, second = Model(nnx.Rngs(2)), Model(nnx.Rngs(3))
+    absum_jax.pgd(first, X, Y, **BUDGET)
+    absum_jax.pgd_accuracy(first, X, Y, **BUDGET)
+    with counting() as compiled:
+        absum_jax.pgd(second, X, Y, **BUDGET)
+        absum_jax.pgd_accuracy(second, X, Y, **BUDGET)
+    assert compiled == []
+
+
+def test_a_pytree_is_traced_once():
+    traces = []
+
+    def traced(params, x):
+        traces.append(x.shape)
+        return apply(params, x)
+
+    def evaluate(seed):
+        model = Partial(traced, weights(seed))
+        absum_jax.accuracy(model, X, Y)
+        absum_jax.pgd(model, X, Y, **BUDGET)
+        absum_jax.pgd_accuracy(model, X, Y, **BUDGET)
+        absum_jax.low_pass_accuracy(model, X, Y, 1.0)
+
+    evaluate(0)
+    traced_before = len(traces)
+    assert traced_before > 0
+    evaluate(1)
+    # Not even for the shape of its logits.
+    assert len(traces) == traced_before
+
+
+def test_a_plain_function_is_attacked_anew():
+    def model(x):
+        return apply(weights(0), x)
+
+    for _ in range(2):
+        with counting() as compiled:
+            absum_jax.pgd(model, X, Y, **BUDGET)
+        assert compiled

@@ -99,3 +99,123 @@ def test_attack_keeps_the_sharding(mesh):
     assert result.sharding.is_equivalent_to(sharding, 4)
     expected = absum_jax.single_fourier_attack(x, 1, 2, 0.1)
     np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+KEY = jax.random.key(0)
+PGD = {"key": KEY, "step_size": 0.02, "steps": 3}
+IMAGE_SPECS = [P("data"), P(None, "data"), P()]
+
+
+def sharded(mesh, spec=None):
+    """Images and labels as they lie on the devices."""
+    spec = P("data") if spec is None else spec
+    x = jax.device_put(IMAGES, NamedSharding(mesh, spec))
+    return x, jax.device_put(LABELS, NamedSharding(mesh, P(spec[0] if spec else None)))
+
+
+@pytest.mark.parametrize("spec", IMAGE_SPECS, ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"eps": 0.1}, {"eps": [0.1, 0.3], "restarts": 2, "early_stop": True}],
+    ids=["scalar", "list"],
+)
+def test_pgd_keeps_the_sharding(mesh, options, spec):
+    x, y = sharded(mesh, spec)
+    result = absum_jax.pgd(MODEL, x, y, **PGD, **options)
+    # The axis of eps is on no device axis.
+    leading = () if result.ndim == 4 else (None,)
+    expected = NamedSharding(mesh, P(*leading, *spec))
+    assert result.sharding.is_equivalent_to(expected, result.ndim)
+    unsharded = absum_jax.pgd(MODEL, IMAGES, LABELS, **PGD, **options)
+    np.testing.assert_allclose(result, unsharded, atol=1e-6)
+
+
+def test_fgsm_keeps_the_sharding(mesh):
+    x, _ = sharded(mesh)
+    result = absum_jax.fgsm(MODEL, x, LABELS, eps=0.1)
+    assert result.sharding.is_equivalent_to(x.sharding, 4)
+    unsharded = absum_jax.fgsm(MODEL, IMAGES, LABELS, eps=0.1)
+    np.testing.assert_array_equal(result, unsharded)
+
+
+def test_pgd_with_a_sharded_key_for_each_image(mesh):
+    x, y = sharded(mesh)
+    keys = jax.random.split(KEY, 32)
+    options = PGD | {"eps": 0.1}
+    expected = absum_jax.pgd(MODEL, IMAGES, LABELS, **options | {"key": keys})
+    keys = jax.device_put(keys, y.sharding)
+    result = absum_jax.pgd(MODEL, x, y, **options | {"key": keys})
+    assert result.sharding.is_equivalent_to(x.sharding, 4)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def on_mesh(mesh, value):
+    return jax.device_put(value, NamedSharding(mesh, P()))
+
+
+@pytest.mark.parametrize("transfer", [False, True])
+@pytest.mark.parametrize("batch_size", [16, 500])
+def test_sharded_images_under_pgd(mesh, batch_size, transfer):
+    x, y = sharded(mesh)
+    weights = on_mesh(mesh, WEIGHTS)
+    options = PGD | {"eps": [0.01, 0.1], "batch_size": batch_size}
+    substitute = Partial(MODEL.func, weights + 0.5) if transfer else None
+    result = absum_jax.pgd_accuracy(
+        Partial(MODEL.func, weights), x, y, **options, substitute=substitute
+    )
+    substitute = Partial(MODEL.func, WEIGHTS + 0.5) if transfer else None
+    expected = absum_jax.pgd_accuracy(
+        MODEL, IMAGES, LABELS, **options, substitute=substitute
+    )
+    assert len(set(map(float, expected.accuracy))) > 1
+    np.testing.assert_array_equal(result.accuracy, expected.accuracy)
+
+
+@pytest.mark.parametrize("batch_size", [16, 500])
+@pytest.mark.parametrize(
+    "function", [absum_jax.low_pass_accuracy, absum_jax.high_pass_accuracy]
+)
+def test_sharded_images_without_some_frequencies(mesh, function, batch_size):
+    x, y = sharded(mesh)
+    radii = np.float32([0, 1, 2])
+    result = function(MODEL, x, y, on_mesh(mesh, radii), batch_size=batch_size)
+    expected = function(MODEL, IMAGES, LABELS, radii)
+    assert len(set(map(float, expected.accuracy))) > 1
+    np.testing.assert_array_equal(result.accuracy, expected.accuracy)
+
+
+def test_sharded_images_under_fourier_noise(mesh):
+    x, y = sharded(mesh)
+    options = {"key": KEY, "frequencies": [(0, 1), (2, 3), (3, 0)]}
+    result = absum_jax.fourier_noise_accuracy(
+        MODEL, x, y, 1.0, **options, batch_size=16
+    )
+    expected = absum_jax.fourier_noise_accuracy(MODEL, IMAGES, LABELS, 1.0, **options)
+    assert np.ptp(expected.accuracy) > 0
+    np.testing.assert_array_equal(result.accuracy, expected.accuracy)
+
+
+@pytest.mark.parametrize("spec", IMAGE_SPECS, ids=str)
+@pytest.mark.parametrize("function", [absum_jax.low_pass, absum_jax.high_pass])
+def test_filters_keep_the_sharding(mesh, function, spec):
+    sharding = NamedSharding(mesh, spec)
+    result = function(jax.device_put(IMAGES, sharding), 1)
+    assert result.sharding.is_equivalent_to(sharding, 4)
+    np.testing.assert_allclose(result, function(IMAGES, 1), atol=1e-6)
+
+
+def test_a_radius_on_the_mesh(mesh):
+    x, _ = sharded(mesh)
+    expected = absum_jax.low_pass(IMAGES, 1)
+    result = absum_jax.low_pass(x, on_mesh(mesh, np.float32(1)))
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+    # As is one that a program computes from such arrays.
+    jitted = jax.jit(lambda x: absum_jax.low_pass(x, 0 * x.max() + 1))(x)
+    np.testing.assert_allclose(jitted, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", IMAGE_SPECS, ids=str)
+def test_power_spectrum_of_sharded_images(mesh, spec):
+    x, _ = sharded(mesh, spec)
+    result = absum_jax.power_spectrum(x)
+    np.testing.assert_allclose(result, absum_jax.power_spectrum(IMAGES), atol=1e-6)
