@@ -13,7 +13,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md
 
 
 @pytest.mark.parametrize(
-    ("document", "outputs"), [("README.md", 3), ("docs/spectra.md", 3)]
+    ("document", "outputs"),
+    [("README.md", 4), ("docs/attacks.md", 4), ("docs/spectra.md", 3)],
 )
 def test_examples_run_and_print_what_they_say(document, outputs):
     text = (ROOT / document).read_text()

@@ -41,6 +41,19 @@ def test_few_seeds_decide_nothing(seeds):
     assert str(claim) == f"A above B: undecided (+80.00 points, {plural})"
 
 
+def test_claims_as_text():
+    many = Claim("A above B", (0.9, 0.8, 0.85), (0.1, 0.2, 0.1))
+    intro, blank, line = claims.section([many])
+    assert "95 % interval" in intro
+    assert blank == ""
+    assert line == f"- {many}"
+    few = Claim("A above B", (0.9, 0.8), (0.1, 0.2))
+    assert claims.section([few]) == [
+        "The paper's claims are undecided: give 3 seeds or more."
+    ]
+    assert claims.section([]) == []
+
+
 def test_pairs_of_methods_that_are_there():
     accuracies = {"absum": [0.9, 0.8], "l1": [0.5, 0.6], "none": [0.1, 0.2]}
     found = claims.above(accuracies, ["absum", "snc"], ["weight_decay", "l1"], "Avg.")
