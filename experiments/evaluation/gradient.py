@@ -12,6 +12,7 @@ import numpy as np
 import absum_jax
 from experiments.evaluation.kept import Images, batch_size, kept
 from experiments.models import Classifier
+from experiments.paper import PGD, published_as
 from experiments.training.runs import Run
 
 # Of the random starts; the attack of a published number is drawn once.
@@ -25,6 +26,12 @@ class Steps:
     step_size: float
     steps: int
     init_radius: float
+
+
+def published_steps(dataset: str) -> Steps:
+    """How the paper's PGD goes about it in evaluation."""
+    pgd = PGD[published_as(dataset)]
+    return Steps(pgd.step_size, pgd.test_steps, pgd.init_radius)
 
 
 class PgdAccuracy(NamedTuple):

@@ -15,10 +15,9 @@ from experiments.figures.saving import save
 from experiments.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
-from experiments.paper import PGD, SPECTRUM_EPS, published_as
+from experiments.paper import SPECTRUM_EPS
 from experiments.tables import document
 from experiments.tables.selection import choose
-from experiments.training.runs import provenance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +75,7 @@ def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
 
 def run(options: Figure7Options) -> list[pathlib.Path]:
     """Trains what is missing, attacks and draws."""
-    paper = PGD[published_as(options.dataset)]
-    steps = gradient.Steps(paper.step_size, paper.test_steps, paper.init_radius)
+    steps = gradient.published_steps(options.dataset)
     with sweep_workspace(options) as workspace:
         chosen = choose(options, workspace)
         spectra = gradient.power_spectra(
@@ -88,12 +86,8 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
         images = len(workspace.test.split)
     stem = options.results_dir / document.path("figure7", options)
     content = {
-        "scale": document.scale(options),
         "eps": options.eps,
         "pgd": dataclasses.asdict(steps),
-        "test_images": images,
-        "epochs": options.epochs,
-        "seeds": options.seeds,
         "methods": [
             {
                 "method": setting.method,
@@ -104,7 +98,7 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
             }
             for setting, of_seeds in zip(chosen.settings, spectra, strict=True)
         ],
-        "provenance": provenance(),
+        **document.conditions(options, images),
     }
     means = dict(zip(chosen.runs, spectra.mean(axis=1), strict=True))
     return [

@@ -14,7 +14,6 @@ from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
 from experiments.tables import document
 from experiments.tables.selection import choose
-from experiments.training.runs import provenance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +47,7 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
     of_seeds = grids.reshape(*sizes, *grids.shape[1:])
     accuracies = np.array([answer.accuracy for answer in answers]).reshape(sizes)
     content = {
-        "scale": document.scale(options),
         "norm": options.norm,
-        "test_images": images,
-        "epochs": options.epochs,
-        "seeds": options.seeds,
         "methods": [
             {
                 "method": setting.method,
@@ -65,7 +60,7 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
                 chosen.settings, of_seeds, accuracies, strict=True
             )
         ],
-        "provenance": provenance(),
+        **document.conditions(options, images),
     }
     stem = options.results_dir / document.path("fourier-heatmaps", options)
     figure = heatmaps.draw(

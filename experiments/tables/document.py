@@ -105,6 +105,19 @@ def left_out_note(configs: Iterable[RunConfig]) -> list[str]:
     )
 
 
+def conditions(options: SweepOptions, images: int) -> dict[str, Any]:
+    """What a figure's numbers hold under, for its json."""
+    return {
+        "scale": scale(options),
+        "dataset": options.dataset,
+        "epochs": options.epochs,
+        "seeds": options.seeds,
+        "selection": options.select_on,
+        "test_images": images,
+        "provenance": provenance(),
+    }
+
+
 def with_spread(options: SweepOptions) -> str:
     """What the numbers are over seeds."""
     if len(options.seeds) == 1:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.errors import UsageError
 from experiments.evaluation import clean
 from experiments.options import SweepOptions
 from experiments.outcomes import Outcome, attacked
@@ -89,6 +90,9 @@ def choose(options: SweepOptions, workspace: Workspace) -> Chosen:
     """Trains and attacks what Table 1 needs, and chooses as it does.
 
     Where the paper chooses, nothing is attacked.
+
+    Raises:
+      UsageError: if no method has a strength whose models answer more than one class.
     """
     runs = workspace.train(options.settings, options.seeds)
     by_choice: dict[Setting, list[Run]] = {}
@@ -106,6 +110,11 @@ def choose(options: SweepOptions, workspace: Workspace) -> Chosen:
     else:
         chosen, constant = select(attacked(workspace, runs))
         left_out = [outcome.run.config for outcome in constant]
+    if not chosen:
+        raise UsageError(
+            f"all {len(runs)} models answer one class, so that there is nothing to "
+            "compare; train for more --epochs or on more --train-examples."
+        )
     return Chosen(
         {
             method: by_choice[chosen[method]]

@@ -36,12 +36,6 @@ class Transfer:
     clean: np.ndarray  # (seeds, targets)
 
 
-def steps_of(dataset: str) -> gradient.Steps:
-    """How the paper's PGD goes about it in evaluation."""
-    pgd = PGD[published_as(dataset)]
-    return gradient.Steps(pgd.step_size, pgd.test_steps, pgd.init_radius)
-
-
 def substitute_seed(seed: int) -> int:
     """The seed of the models that the attack on a seed's models goes through."""
     return (seed + 1) % 2**31
@@ -100,7 +94,7 @@ def table2(
         claims.ROBUST,
         claims.STANDARD,
     )
-    attack = steps_of(options.dataset)
+    attack = gradient.published_steps(options.dataset)
     notes = [
         f"Accuracy in percent under PGD (eps = {pgd.transfer_eps:.4g}, {attack.steps} "
         f"steps of {attack.step_size:.4g}, start within {attack.init_radius:.4g}) on "
@@ -136,7 +130,7 @@ def table2(
         {
             "test_images": images,
             "pgd": {"eps": pgd.transfer_eps}
-            | dataclasses.asdict(steps_of(options.dataset)),
+            | dataclasses.asdict(gradient.published_steps(options.dataset)),
             "rows": records,
             "claims": [claim.as_dict() for claim in held],
             "methods": methods,
@@ -162,7 +156,7 @@ def run(options: Table2Options) -> list[pathlib.Path]:
                 [runs[i] for runs in chosen.runs.values()],
                 of_seed[substitute_seed(seed)],
                 eps,
-                steps_of(options.dataset),
+                gradient.published_steps(options.dataset),
             )
             for i, seed in enumerate(options.seeds)
         ]

@@ -9,6 +9,7 @@ from experiments import cli, files
 from experiments.evaluation.clean import Clean
 from experiments.options import SweepOptions
 from experiments.paper import PGD, TABLE1, TABLE2, TABLE3, TABLE4
+from experiments.tables import selection
 from experiments.tables.table2 import substitute_seed
 from experiments.tables.table3 import radii_of
 from experiments.tables.table4 import Table4Options
@@ -123,6 +124,21 @@ def test_table4(folder, capsys):
     ]
     assert np.shape(accuracies) == (3, 2, 6)
     assert len({np.mean(values) for values in accuracies}) > 1
+
+
+def test_nothing_to_compare_is_told(folder, capsys, monkeypatch):
+    monkeypatch.setattr(
+        selection.clean,
+        "evaluate",
+        lambda images, runs: [Clean(0.1, 1, 0.0)] * len(runs),
+    )
+    code = cli.main(
+        ["table3", "--epochs=1", "--train-examples=128", "--test-examples=20",
+         "--select-on=paper", "--methods=none", f"--runs-dir={folder}/runs",
+         f"--results-dir={folder}/results", f"--cache-dir={folder}/cache"]
+    )  # fmt: skip
+    assert code == 2
+    assert "all 1 models answer one class" in capsys.readouterr().err
 
 
 def test_the_papers_choices_are_trained_alone():
