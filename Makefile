@@ -26,7 +26,7 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	fi
 	@touch $@
 
-demo: $(READY)  ## train four CNNs on real digits, attack them with every frequency
+demo: $(READY)  ## train five CNNs on real digits, attack them with every frequency
 	$(BIN)/python -m experiments demo
 
 test: $(READY)  ## run the tests

@@ -225,14 +225,9 @@ def _attack(
     return attack(logits_fn, x, y, keys, budget, bounds, aim)
 
 
-def check_eps(eps: Any) -> chex.Array:
-    """Returns eps as a scalar or (E,), refusing what is empty or negative."""
-    return validation.check_nonnegative_list("eps", eps)
-
-
 def check_budget(eps: Any, step_size: Any, steps: Any, init_radius: Any) -> Budget:
     """Returns a budget whose steps and radii fit eps, a scalar or (E,)."""
-    eps = check_eps(eps)
+    eps = validation.check_nonnegative_list("eps", eps)
 
     def beside(name: str, value: Any) -> chex.Array:
         value = validation.check_nonnegative_list(name, value)
