@@ -151,8 +151,8 @@ def test_the_condition_is_one_for_all_models(classifier, noise):
         )(state, 0)
         return str(jaxpr).count("cond[")
 
-    assert conditionals(settings) == 1
-    assert conditionals((NONE,) * 3) == 0
+    # The network has conditions of its own, on the platform that it runs on.
+    assert conditionals(settings) == conditionals((NONE,) * 3) + 1
 
 
 def test_only_models_with_a_constraint_that_are_due_change(params, uses):
