@@ -29,9 +29,8 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 demo: $(READY)  ## train five CNNs on real digits, attack them with every frequency
 	$(BIN)/python -m experiments demo
 
-# The tests of a file share compiled programs, so one worker has them all.
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .

@@ -13,8 +13,12 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Four virtual devices, for the tests of sharded arrays.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+# Four virtual devices, for the tests of sharded arrays; and no optimization by LLVM,
+# which takes longer than it saves where arrays are small.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
+)
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
