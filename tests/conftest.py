@@ -21,12 +21,21 @@ os.environ.setdefault(
 )
 
 import hypothesis  # noqa: E402
+import jax  # noqa: E402
 import pytest  # noqa: E402
 
 hypothesis.settings.register_profile(
     "absum_jax", max_examples=50, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("absum_jax")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_compiled_is_kept():
+    """Lets go of a module's programs, gigabytes by the end of a run."""
+    yield
+    jax.clear_caches()
+
 
 SHARED = ROOT.parent / "shared"
 
