@@ -1,44 +1,14 @@
 """FGSM and projected gradient descent in the L-infinity ball."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
-
-# From logits (batch, classes) and labels (batch,) to losses (batch,).
-Loss = Callable[[chex.Array, chex.Array], chex.Array]
-
-
-class Budget(NamedTuple):
-    """How far an attack may go, and how; scalars that may be traced."""
-
-    eps: chex.Numeric
-    step_size: chex.Numeric
-    steps: chex.Numeric
-    init_radius: chex.Numeric
-
-
-class Aim(NamedTuple):
-    """What an attack tries; constants of a compiled program."""
-
-    loss: Loss | None  # None is the cross-entropy
-    targeted: bool
-    restarts: int
-    early_stop: bool
-
-
-class _Candidate(NamedTuple):
-    """Attacked images, and how far they got."""
-
-    images: chex.Array
-    losses: chex.Array  # (batch,), to be raised
-    broken: chex.Array  # (batch,), whether the attack succeeded
+from absum_jax.attacks._descent import Aim, Budget, Loss, attack, keys_of
 
 
 def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
@@ -78,137 +48,6 @@ def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
     own = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
     is_own = jnp.arange(logits.shape[-1]) == y[:, None]
     return jnp.where(is_own, -jnp.inf, logits).max(axis=-1) - own
-
-
-def keys_of(key: chex.PRNGKey, index: chex.Array) -> chex.PRNGKey:
-    """A key (batch,) for each image, from one key and the images' indices."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
-
-
-def _noise(
-    x: chex.Array, keys: chex.PRNGKey, restart: chex.Numeric, radius: chex.Numeric
-) -> chex.Array:
-    """Uniform noise that depends on each image's key and the restart alone."""
-
-    def noise(key: chex.PRNGKey) -> chex.Array:
-        own = jax.random.fold_in(key, restart)
-        return jax.random.uniform(own, x.shape[1:], x.dtype, -1.0, 1.0)
-
-    return radius * jax.vmap(noise)(keys)
-
-
-def attack(
-    logits_fn: _logits.LogitsFn,
-    x: chex.Array,
-    y: chex.Array,
-    keys: chex.PRNGKey | None,
-    budget: Budget,
-    bounds: tuple[chex.Numeric, chex.Numeric],
-    aim: Aim,
-    valid: chex.Array | None = None,
-) -> chex.Array:
-    """Projected gradient descent on one batch, unchecked.
-
-    Args:
-      logits_fn: the model.
-      x: images (batch, height, width, channels).
-      y: labels (batch,), or targets.
-      keys: of the random starts (batch,); None starts at the images.
-      budget: how far to go.
-      bounds: of the pixels.
-      aim: what to try.
-      valid: (batch,), False at padding, which early stopping does not wait for.
-
-    Returns:
-      The attacked images, at least float32.
-    """
-    # The attack's own arithmetic: steps of bfloat16 would be larger than asked for.
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    low, high = (jnp.asarray(bound, dtype) for bound in bounds)
-    eps, step_size, radius = (
-        jnp.asarray(value, dtype)
-        for value in (budget.eps, budget.step_size, budget.init_radius)
-    )
-    x = jnp.clip(x.astype(dtype), low, high)
-    lowest, highest = jnp.maximum(x - eps, low), jnp.minimum(x + eps, high)
-    loss_fn = aim.loss or optax.softmax_cross_entropy_with_integer_labels
-
-    def assess(images: chex.Array) -> tuple[chex.Array, _Candidate]:
-        logits = logits_fn(images)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        losses = loss_fn(logits, y)
-        if losses.shape != y.shape:
-            raise ValueError(
-                f"`loss` must return one loss for each of {y.shape[0]} images, "
-                f"got shape {losses.shape}."
-            )
-        losses = -losses if aim.targeted else losses
-        hit = logits.argmax(axis=-1) == y
-        undefined = jnp.isnan(logits).any(axis=-1)
-        broken = (hit & ~undefined) if aim.targeted else (~hit | undefined)
-        # A loss may be NaN where a model is infinitely certain, too.
-        extreme = jnp.where(broken, jnp.inf, -jnp.inf)
-        ranked = jnp.where(jnp.isnan(losses), extreme, losses)
-        if valid is not None:
-            broken |= ~valid
-        return losses.sum(), _Candidate(images, ranked, broken)
-
-    def climb(images: chex.Array) -> _Candidate:
-        """One step from some images; what is known of those."""
-        gradient, here = jax.grad(assess, has_aux=True)(images)
-        direction = jnp.where(jnp.isnan(gradient), 0, jnp.sign(gradient))
-        # No step is none, of an infinite size too.
-        move = jnp.where(direction == 0, 0, step_size * direction)
-        moved = jnp.clip(images + move, lowest, highest)
-        return here._replace(images=moved)
-
-    def descend(start: chex.Array) -> chex.Array:
-        return jax.lax.fori_loop(
-            0, budget.steps, lambda _, images: climb(images).images, start
-        )
-
-    def descend_unbroken(start: chex.Array) -> chex.Array:
-        def goes_on(state: tuple[chex.Array, chex.Array, chex.Array]) -> chex.Array:
-            step, _, broken = state
-            return (step < budget.steps) & ~broken.all()
-
-        def body(state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-            step, images, _ = state
-            moved = climb(images)
-            keep = moved.broken[:, None, None, None]
-            return step + 1, jnp.where(keep, images, moved.images), moved.broken
-
-        unknown = jnp.zeros(y.shape, bool)
-        return jax.lax.while_loop(goes_on, body, (0, start, unknown))[1]
-
-    run = descend_unbroken if aim.early_stop else descend
-
-    def start(restart: chex.Numeric) -> chex.Array:
-        if keys is None:
-            return x
-        noisy = x + _noise(x, keys, restart, radius)
-        return jnp.clip(noisy, lowest, highest)
-
-    first = run(start(0))
-    if aim.restarts == 1:
-        return first
-
-    def again(restart: chex.Array, best: _Candidate) -> _Candidate:
-        begin = start(restart)
-        if aim.early_stop:
-            begin = jnp.where(best.broken[:, None, None, None], best.images, begin)
-        new = assess(run(begin))[1]
-        better = new.losses > best.losses
-        if aim.early_stop:
-            better = ~best.broken & (new.broken | better)
-
-        def choose(ours: chex.Array, theirs: chex.Array) -> chex.Array:
-            shape = better.shape + (1,) * (ours.ndim - 1)
-            return jnp.where(better.reshape(shape), ours, theirs)
-
-        return jax.tree.map(choose, new, best)
-
-    return jax.lax.fori_loop(1, aim.restarts, again, assess(first)[1]).images
 
 
 @_logits.compiled_with(static_argnames=("aim",), like=0)

@@ -5,6 +5,7 @@ import jax
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
+from absum_jax.attacks import _descent as descent
 from absum_jax.attacks import gradient
 from absum_jax.evaluation import _counting as counting
 from absum_jax.evaluation._counting import AttackAccuracy
@@ -17,12 +18,12 @@ def _pgd_accuracy(
     x: chex.Array,
     y: chex.Array,
     key: chex.PRNGKey,
-    budget: gradient.Budget,
+    budget: descent.Budget,
     bounds: tuple[chex.Numeric, chex.Numeric],
     *,
     batch_size: int,
     top_k: int,
-    aim: gradient.Aim,
+    aim: descent.Aim,
 ) -> counting.Counts:
     """Shares of images for each eps; a second model gives the gradients."""
     target, substitute = models
@@ -31,11 +32,11 @@ def _pgd_accuracy(
     eps, step_size, steps, init_radius = budget
 
     def at(radii: tuple[chex.Array, chex.Array, chex.Array]) -> counting.Counts:
-        budget = gradient.Budget(radii[0], radii[1], steps, radii[2])
+        budget = descent.Budget(radii[0], radii[1], steps, radii[2])
 
         def attacked(batch: counting.Batches) -> chex.Array:
-            keys = gradient.keys_of(key, batch.index)
-            return gradient.attack(
+            keys = descent.keys_of(key, batch.index)
+            return descent.attack(
                 attacked_model, batch.x, batch.y, keys, budget, bounds, aim, batch.valid
             )
 
@@ -57,7 +58,7 @@ def pgd_accuracy(
     steps: int,
     init_radius: chex.Numeric | None = None,
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
-    loss: gradient.Loss | None = None,
+    loss: descent.Loss | None = None,
     restarts: int = 1,
     early_stop: bool = False,
     substitute: _logits.LogitsFn | None = None,

@@ -25,6 +25,7 @@ WITHOUT_EXAMPLES = {
     "absum_jax._sharding",
     "absum_jax._validation",
     "absum_jax.attacks",
+    "absum_jax.attacks._descent",
     "absum_jax.evaluation",
     "absum_jax.evaluation._counting",
     "absum_jax.spectral",
