@@ -129,8 +129,7 @@ def table2(
         records,
         {
             "test_images": images,
-            "pgd": {"eps": pgd.transfer_eps}
-            | dataclasses.asdict(gradient.published_steps(options.dataset)),
+            "pgd": {"eps": pgd.transfer_eps} | dataclasses.asdict(attack),
             "rows": records,
             "claims": [claim.as_dict() for claim in held],
             "methods": methods,

@@ -1,5 +1,7 @@
 """Attacks on trained runs: the library's numbers, kept point by point."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import absum_jax
 from experiments import files
 from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.evaluation.kept import Images, kept
+from experiments.tables import under_pgd
 
 STEPS = gradient.Steps(step_size=0.05, steps=3, init_radius=0.02)
 EPS = (0.03, 0.1)
@@ -120,6 +123,19 @@ def test_fourier_noise(images, runs, models):
             model, x, y, 4.0, key=jax.random.key(0), frequencies=frequencies
         )
         np.testing.assert_allclose(grid[*frequencies.T], result.accuracy, atol=1e-6)
+
+
+def test_held_out_images_choose_and_test_images_are_reported(images, noise, runs):
+    held_out = Images(images.classifier, noise.take(np.arange(12, 40)), "validation")
+    workspace = types.SimpleNamespace(test=images, selection=held_out)
+    models = under_pgd.attack(workspace, runs, EPS, STEPS)
+    on_test = gradient.white_box(images, runs, EPS, STEPS)
+    on_held_out = gradient.white_box(held_out, runs, EPS, STEPS)
+    for model, test, chosen_by in zip(models, on_test, on_held_out, strict=True):
+        assert model.test.tolist() == [test[eps].accuracy for eps in EPS]
+        mean = np.mean([chosen_by[eps].accuracy for eps in EPS])
+        assert model.selection == pytest.approx(mean)
+    assert any(model.selection != pytest.approx(model.test.mean()) for model in models)
 
 
 def test_points_on_disk_are_not_computed_again(images, runs):

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import cli, files
 from experiments.evaluation.clean import Clean
+from experiments.figures import figure7
 from experiments.options import SweepOptions
 from experiments.paper import PGD, TABLE1, TABLE2, TABLE3, TABLE4
 from experiments.tables import selection
@@ -124,6 +125,31 @@ def test_table4(folder, capsys):
     ]
     assert np.shape(accuracies) == (3, 2, 6)
     assert len({np.mean(values) for values in accuracies}) > 1
+
+
+def test_the_share_of_high_frequencies():
+    # Of a flat spectrum it is the share of frequencies beyond 7 cycles, counted here.
+    far = [(l, m) for l in range(-14, 14) for m in range(-14, 14) if l * l + m * m > 49]
+    flat = np.ones((28, 28))
+    assert figure7.high_share(flat) == pytest.approx(len(far) / 784)
+    centre = np.zeros((28, 28))
+    centre[14, 14 + 7] = 1
+    assert figure7.high_share(centre) == 0
+    centre[14 + 5, 14 + 5] = 3
+    assert figure7.high_share(centre) == pytest.approx(0.75)
+
+
+def test_strengths_are_those_of_table_1(folder, capsys):
+    arguments = (
+        "--select-on=test", "--methods=absum", "--strengths", "10", "0.01",
+    )  # fmt: skip
+    _run(folder, capsys, "table1", *arguments)
+    table1 = files.read_json(folder / "results/scaled/table1/mnist5k.json")
+    best = max(table1["models"], key=lambda model: model["selection_avg"])
+    said = _run(folder, capsys, "table3", *arguments)
+    assert "2 of 2 models are trained already" in said.out
+    [row] = files.read_json(folder / "results/scaled/table3/mnist5k.json")["rows"]
+    assert row["strength"] == best["strength"] == table1["rows"][0]["strength"]
 
 
 def test_nothing_to_compare_is_told(folder, capsys, monkeypatch):
