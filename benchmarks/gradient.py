@@ -27,7 +27,7 @@ def _batch_size() -> int:
 
 @functools.cache
 def _trained() -> tuple[Any, Any, np.ndarray, np.ndarray]:
-    """The classifier, parameters after ten epochs on mnist5k, and its test set."""
+    """The classifier, its variables after ten epochs on mnist5k, and its test set."""
     dataset = load("mnist5k")
     classifier = build("small_cnn", dataset.mean, dataset.std)
     seeds = jnp.array([0])
@@ -36,17 +36,17 @@ def _trained() -> tuple[Any, Any, np.ndarray, np.ndarray]:
     for epoch in range(_EPOCHS):
         state, _ = step.train_epoch(
             classifier, state, seeds, h, jnp.asarray(dataset.train.images),
-            jnp.asarray(dataset.train.labels), jnp.asarray(epoch),
-            jnp.asarray(_EPOCHS), batch_size=_BATCH,
+            jnp.asarray(dataset.train.labels), step.schedule(epoch, _EPOCHS),
+            batch_size=_BATCH,
         )  # fmt: skip
-    params = jax.tree.map(lambda leaf: leaf[0, 0], state.params)
+    variables = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
     x = dataset.test.images / np.float32(255)
-    return classifier, params, x, dataset.test.labels
+    return classifier, variables, x, dataset.test.labels
 
 
 def _ours(eps: float) -> Callable[[], jax.Array]:
-    classifier, params, x, y = _trained()
-    logits_fn = jax.tree_util.Partial(classifier.logits, params)
+    classifier, variables, x, y = _trained()
+    logits_fn = jax.tree_util.Partial(classifier.logits, variables)
     on_device = jnp.asarray(x), jnp.asarray(y)
 
     def run() -> jax.Array:
@@ -60,10 +60,10 @@ def _ours(eps: float) -> Callable[[], jax.Array]:
 
 
 def _foolbox(eps: float) -> Callable[[], float]:
-    _, params, x, y = _trained()
+    _, variables, x, y = _trained()
     dataset = load("mnist5k")
     return torch_peer.pgd(
-        params, dataset.mean, dataset.std, x, y, eps, _PAPER.step_size,
+        variables.params, dataset.mean, dataset.std, x, y, eps, _PAPER.step_size,
         _PAPER.test_steps, _batch_size(),
     )  # fmt: skip
 
@@ -131,8 +131,8 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
             return step.train_epoch(
-                classifier, state, seeds, h, images, labels, jnp.asarray(0),
-                jnp.asarray(1), batch_size=_BATCH, budget=budget,
+                classifier, state, seeds, h, images, labels, step.schedule(0, 1),
+                batch_size=_BATCH, budget=budget,
             )  # fmt: skip
 
         return run

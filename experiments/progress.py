@@ -12,38 +12,57 @@ _SECONDS_BETWEEN_LINES = 15
 
 @contextlib.contextmanager
 def progress(
-    total: int, title: str, unit: str, *, initial: int = 0
-) -> Iterator[Callable[[int], None]]:
-    """Shows how far a piece of work has come, on standard error.
+    total: int, title: str, unit: str, *, initial: int = 0, rate_of: str | None = None
+) -> Iterator[Callable[..., None]]:
+    """Shows how far a piece of work has come, and when it will be done.
+
+    On standard error.
 
     Args:
       total: how many units the work has.
       title: what it is.
       unit: what is counted, in the singular.
       initial: how many units are done already.
+      rate_of: what else is counted to tell the speed, in the singular.
 
     Yields:
-      A function to call with the number of units done since the last call.
+      A function to call with the number of units done since the last call, and with
+      how many there were of `rate_of`.
     """
+    started = time.perf_counter()
+    done, said, counted = initial, started, 0
+
+    def rate(now: float) -> str:
+        return f"{counted / max(now - started, 1e-9):,.0f} {rate_of}s/s"
+
     if sys.stderr.isatty():
         with tqdm(total=total, desc=title, unit=f" {unit}s", initial=initial) as bar:
 
-            def advance(units: int) -> None:
+            def advance(units: int, of_rate: int = 0) -> None:
+                nonlocal counted
+                counted += of_rate
+                if rate_of is not None:
+                    bar.set_postfix_str(rate(time.perf_counter()), refresh=False)
                 bar.update(units)
 
             yield advance
         return
 
-    done, started = initial, time.perf_counter()
-    said = started
-
-    def advance_in_log(units: int) -> None:
-        nonlocal done, said
+    def advance_in_log(units: int, of_rate: int = 0) -> None:
+        nonlocal done, said, counted
         done += units
+        counted += of_rate
         now = time.perf_counter()
-        if done == total or now - said >= _SECONDS_BETWEEN_LINES:
-            said = now
-            _line(f"{title}: {done} of {total} {unit}s, {now - started:.0f} s")
+        if done < total and now - said < _SECONDS_BETWEEN_LINES:
+            return
+        said = now
+        parts = [f"{title}: {done} of {total} {unit}s", f"{now - started:.0f} s"]
+        if rate_of is not None:
+            parts.append(rate(now))
+        if done < total:
+            left = (now - started) * (total - done) / (done - initial)
+            parts.append(f"{left:.0f} s left")
+        _line(", ".join(parts))
 
     yield advance_in_log
 

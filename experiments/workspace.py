@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Sequence
 
 from experiments import files
@@ -14,8 +13,6 @@ from experiments.options import ModelOptions
 from experiments.training.config import Adversary, RunConfig, Setting
 from experiments.training.runs import Run
 from experiments.training.sweep import train_missing
-
-_MODEL = "small_cnn"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,29 +49,36 @@ class Workspace:
           seeds: each trains every setting once.
           adversary: what attacks the training images; None trains on clean ones.
         """
+        options, recipe = self.options, self.options.recipe(adversary)
         fingerprint = self.training.fingerprint
         configs = [
             RunConfig(
-                dataset=self.options.dataset,
+                dataset=options.dataset,
                 data_fingerprint=fingerprint,
                 train_examples=len(self.training),
                 validation_examples=self.validation_examples,
                 method=setting.method,
                 strength=setting.strength,
                 seed=seed,
-                epochs=self.options.epochs,
-                adversary=adversary,
+                model=options.model,
+                recipe=recipe,
+                dtype=options.dtype,
             )
             for seed in seeds
             for setting in settings
         ]
-        if len(self.training) < configs[0].batch_size:
+        if len(self.training) < recipe.batch_size:
             raise UsageError(
-                f"--train-examples must be at least a batch, {configs[0].batch_size}, "
+                f"--train-examples must be at least a batch, {recipe.batch_size}, "
                 f"got {len(self.training)}."
             )
         return train_missing(
-            self.classifier, self.training, configs, self.options.runs_dir
+            self.classifier,
+            self.training,
+            configs,
+            options.runs_dir,
+            data_parallel=options.compute.data_parallel,
+            seconds_between_checkpoints=options.compute.checkpoint_seconds,
         )
 
 
@@ -97,7 +101,9 @@ def opened(
         another process works on such models.
     """
     dataset = load(options.dataset, options.data)
-    classifier = build(_MODEL, dataset.mean, dataset.std)
+    classifier = build(
+        options.model, dataset.mean, dataset.std, dataset.classes, options.dtype
+    )
     training = dataset.train
     test = Images(
         classifier, dataset.test.subset(test_examples, "--test-examples"), "test"
@@ -110,6 +116,6 @@ def opened(
             held_out = held_out.subset(attacked, "--test-examples")
         selection = Images(classifier, held_out, "validation")
     training = training.subset(options.train_examples, "--train-examples")
-    folder = options.runs_dir / pathlib.Path(options.dataset, _MODEL)
+    folder = options.runs_dir / options.dataset / options.model
     with files.exclusive(folder, "trains or attacks such models"):
         yield Workspace(options, dataset, classifier, training, test, selection)

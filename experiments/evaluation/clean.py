@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 import absum_jax
-from experiments.evaluation.kept import Images, batch_size, kept
+from experiments.evaluation.kept import Images, kept
 from experiments.models import Classifier
+from experiments.models.stacked import over_models
 from experiments.training.runs import Run
 
 
@@ -23,12 +24,17 @@ class Clean:
     nan_logits: float  # share of images with a NaN logit
 
 
+def says_nothing(run: Run, classes_predicted: int) -> bool:
+    """Whether a model diverged, or answers one class whatever it sees."""
+    return run.has_diverged or classes_predicted == 1
+
+
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
 def _clean(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array, *, batch: int
+    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array, *, batch: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    def one(params: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        logits_fn = jax.tree_util.Partial(classifier.logits, params)
+    def one(variables: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        logits_fn = jax.tree_util.Partial(classifier.logits, variables)
         accuracy = absum_jax.accuracy(logits_fn, x, y, batch_size=batch)
         logits = jax.lax.map(
             lambda image: logits_fn(image[None])[0], x, batch_size=batch
@@ -37,17 +43,19 @@ def _clean(
         is_nan = jax.numpy.isnan(logits).any(axis=-1)
         return accuracy, predicted.any(axis=0).sum(), is_nan.mean()
 
-    return jax.vmap(one)(params)
+    return over_models(one, (0,))(variables)
 
 
 def evaluate(images: Images, runs: Sequence[Run]) -> list[Clean]:
     """Clean accuracy of each run, and how many classes it answers."""
 
     def compute(
-        params: Any, x: jax.Array, y: jax.Array, _: str
+        variables: Any, x: jax.Array, y: jax.Array, _: str
     ) -> list[dict[str, float]]:
-        models = jax.tree.leaves(params)[0].shape[0]
-        fields = _clean(images.classifier, params, x, y, batch=batch_size(models))
+        models = jax.tree.leaves(variables)[0].shape[0]
+        fields = _clean(
+            images.classifier, variables, x, y, batch=images.batch_size(models)
+        )
         accuracy, classes, nan_logits = (np.asarray(field) for field in fields)
         return [
             dataclasses.asdict(Clean(float(a), int(c), float(n)))

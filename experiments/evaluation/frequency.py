@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
-from experiments.evaluation.kept import Images, batch_size, kept
+from experiments.evaluation.kept import Images, kept
 from experiments.models import Classifier
+from experiments.models.stacked import over_models
 from experiments.training.runs import Run
 
 Kind = Literal["low-pass", "high-pass"]
@@ -22,17 +23,17 @@ _ACCURACY = {
 
 @functools.partial(jax.jit, static_argnames=("classifier", "kind", "batch"))
 def _filtered(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array, radius: jax.Array,
-    *, kind: Kind, batch: int,
+    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
+    radius: jax.Array, *, kind: Kind, batch: int,
 ) -> jax.Array:  # fmt: skip
     """Accuracies (models,) of stacked models; images are filtered once."""
 
-    def one(params: Any) -> jax.Array:
-        logits_fn = jax.tree_util.Partial(classifier.logits, params)
+    def one(variables: Any) -> jax.Array:
+        logits_fn = jax.tree_util.Partial(classifier.logits, variables)
         result = _ACCURACY[kind](logits_fn, x, y, radius, batch_size=batch)
         return result.accuracy
 
-    return jax.vmap(one)(params)
+    return over_models(one, (0,))(variables)
 
 
 def evaluate(
@@ -47,10 +48,18 @@ def evaluate(
       radii: where low ends and high begins, in cycles per image.
     """
 
-    def compute(params: Any, x: jax.Array, y: jax.Array, radius: float) -> list[float]:
-        batch = batch_size(jax.tree.leaves(params)[0].shape[0])
+    def compute(
+        variables: Any, x: jax.Array, y: jax.Array, radius: float
+    ) -> list[float]:
+        batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
         accuracies = _filtered(
-            images.classifier, params, x, y, jnp.asarray(radius), kind=kind, batch=batch
+            images.classifier,
+            variables,
+            x,
+            y,
+            jnp.asarray(radius),
+            kind=kind,
+            batch=batch,
         )
         return np.asarray(accuracies).tolist()
 

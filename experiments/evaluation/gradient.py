@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
-from experiments.evaluation.kept import Images, batch_size, kept
+from experiments.evaluation.kept import Images, kept
 from experiments.models import Classifier
+from experiments.models.stacked import over_models
 from experiments.paper import PGD, published_as
 from experiments.training.runs import Run
 
@@ -43,19 +44,19 @@ class PgdAccuracy(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
 def _white_box(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     budget: Mapping[str, Any], *, batch: int,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Accuracies and shares of NaN logits (models,) of stacked models."""
 
-    def one(params: Any) -> tuple[jax.Array, jax.Array]:
-        logits_fn = jax.tree_util.Partial(classifier.logits, params)
+    def one(variables: Any) -> tuple[jax.Array, jax.Array]:
+        logits_fn = jax.tree_util.Partial(classifier.logits, variables)
         result = absum_jax.pgd_accuracy(
             logits_fn, x, y, key=jax.random.key(_SEED), batch_size=batch, **budget
         )
         return result.accuracy, result.nan_logits
 
-    return jax.vmap(one)(params)
+    return over_models(one, (0,))(variables)
 
 
 def _budget(eps: float, steps: Steps) -> dict[str, Any]:
@@ -69,11 +70,11 @@ def white_box(
     """Accuracy of each run under PGD on itself, for each eps."""
 
     def compute(
-        params: Any, x: jax.Array, y: jax.Array, eps: float
+        variables: Any, x: jax.Array, y: jax.Array, eps: float
     ) -> list[tuple[float, float]]:
-        batch = batch_size(jax.tree.leaves(params)[0].shape[0])
+        batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
         results = _white_box(
-            images.classifier, params, x, y, _budget(eps, steps), batch=batch
+            images.classifier, variables, x, y, _budget(eps, steps), batch=batch
         )
         return np.stack(results, axis=1).tolist()
 
@@ -86,11 +87,11 @@ def white_box(
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
 def _attacked(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     budget: Mapping[str, Any], *, batch: int,
 ) -> jax.Array:  # fmt: skip
     """All images, attacked through one model batch by batch."""
-    logits_fn = jax.tree_util.Partial(classifier.logits, params)
+    logits_fn = jax.tree_util.Partial(classifier.logits, variables)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
         jax.random.key(_SEED), jnp.arange(y.shape[0])
     )
@@ -112,22 +113,27 @@ def _attacked(
 
 def _through(images: Images, run: Run, eps: float, steps: Steps) -> jax.Array:
     """All images, attacked through one run."""
-    params = jax.tree.map(lambda leaf: leaf[0], images.params([run]))
+    variables = jax.tree.map(lambda leaf: leaf[0], images.variables([run]))
     x, y = images.arrays()
     return _attacked(
-        images.classifier, params, x, y, _budget(eps, steps), batch=batch_size(1)
+        images.classifier,
+        variables,
+        x,
+        y,
+        _budget(eps, steps),
+        batch=images.batch_size(1),
     )
 
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
 def _accuracies(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array, *, batch: int
+    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array, *, batch: int
 ) -> jax.Array:
-    def one(params: Any) -> jax.Array:
-        logits_fn = jax.tree_util.Partial(classifier.logits, params)
+    def one(variables: Any) -> jax.Array:
+        logits_fn = jax.tree_util.Partial(classifier.logits, variables)
         return absum_jax.accuracy(logits_fn, x, y, batch_size=batch)
 
-    return jax.vmap(one)(params)
+    return over_models(one, (0,))(variables)
 
 
 def transferred(
@@ -144,10 +150,10 @@ def transferred(
     """
     by_path = {str(run.config.path): run for run in substitutes}
 
-    def compute(params: Any, x: jax.Array, y: jax.Array, path: str) -> list[float]:
+    def compute(variables: Any, x: jax.Array, y: jax.Array, path: str) -> list[float]:
         attacked = _through(images, by_path[path], eps, steps)
-        batch = batch_size(jax.tree.leaves(params)[0].shape[0])
-        accuracies = _accuracies(images.classifier, params, attacked, y, batch=batch)
+        batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
+        accuracies = _accuracies(images.classifier, variables, attacked, y, batch=batch)
         return np.asarray(accuracies).tolist()
 
     evaluation = images.evaluation(
@@ -159,16 +165,16 @@ def transferred(
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
 def _spectra(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     budget: Mapping[str, Any], *, batch: int,
 ) -> jax.Array:  # fmt: skip
     """Spectra (models, h, w), one model after the other, as each needs all images."""
 
-    def one(params: Any) -> jax.Array:
-        attacked = _attacked(classifier, params, x, y, budget, batch=batch)
+    def one(variables: Any) -> jax.Array:
+        attacked = _attacked(classifier, variables, x, y, budget, batch=batch)
         return absum_jax.power_spectrum(attacked - x)
 
-    return jax.lax.map(one, params)
+    return jax.lax.map(one, variables)
 
 
 def power_spectra(
@@ -176,9 +182,14 @@ def power_spectra(
 ) -> np.ndarray:
     """Power spectra (runs, h, w) of PGD's perturbations, averaged over the images."""
 
-    def compute(params: Any, x: jax.Array, y: jax.Array, eps: float) -> list[Any]:
+    def compute(variables: Any, x: jax.Array, y: jax.Array, eps: float) -> list[Any]:
         spectra = _spectra(
-            images.classifier, params, x, y, _budget(eps, steps), batch=batch_size(1)
+            images.classifier,
+            variables,
+            x,
+            y,
+            _budget(eps, steps),
+            batch=images.batch_size(1),
         )
         return np.asarray(spectra).tolist()
 

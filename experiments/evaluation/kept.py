@@ -9,12 +9,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments import files
 from experiments.data import Split
-from experiments.models import Classifier
+from experiments.models import Classifier, Variables
 from experiments.progress import progress
-from experiments.training.runs import Run, stacked_params
+from experiments.training.devices import largest_divisor
+from experiments.training.runs import Run, stacked_variables
+
+# Few, as a CPU has a small cache.
+_CPU_BATCH = 50
+# Images of a large network a device: enough to fill it.
+_LARGE_BATCH = 2048
 
 # What tells the parts of an evaluation apart, such as an eps or a row of frequencies.
 Point = int | float | str
@@ -52,21 +60,35 @@ class Images:
         return Evaluation(attack, self.name, len(self.split), fingerprint, conditions)
 
     def arrays(self) -> tuple[jax.Array, jax.Array]:
-        """Images in [0, 1] and labels, on the device."""
-        x = jnp.asarray(self.split.images).astype(jnp.float32) / 255
-        return x, jnp.asarray(self.split.labels)
+        """Images in [0, 1] and labels, divided over as many devices as share them."""
+        devices = largest_divisor(len(self.split), jax.device_count())
+        mesh = Mesh(
+            np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,)
+        )
+        images, labels = jax.device_put(
+            (self.split.images, self.split.labels),
+            NamedSharding(mesh, PartitionSpec("data")),
+        )
+        return images.astype(jnp.float32) / 255, labels
 
-    def params(self, runs: Sequence[Run]) -> Any:
-        """The parameters of several runs, stacked along a new first axis."""
+    def variables(self, runs: Sequence[Run]) -> Variables:
+        """The networks of several runs, stacked along a new first axis."""
         abstract = jax.eval_shape(self.classifier.init, jax.random.key(0))
-        return stacked_params(runs, abstract)
+        return stacked_variables(runs, abstract)
 
+    def batch_size(self, models: int) -> int:
+        """Images a pass through stacked models."""
+        if jax.default_backend() == "cpu":
+            return _CPU_BATCH
+        if self.classifier.is_small:
+            return max(16, 16384 // models)
+        return _LARGE_BATCH * jax.device_count()
 
-def batch_size(models: int) -> int:
-    """Images a pass through stacked models; few on a CPU, which has a small cache."""
-    if jax.default_backend() == "cpu":
-        return 50
-    return max(16, 16384 // models)
+    def groups(self, members: Sequence[int]) -> list[Sequence[int]]:
+        """Which models are evaluated in one program."""
+        if self.classifier.is_small:
+            return [members]
+        return [[member] for member in members]
 
 
 def _read(path: pathlib.Path) -> dict[Point, Any]:
@@ -84,15 +106,15 @@ def kept(
 ) -> list[dict[Any, Any]]:
     """Evaluates trained models at several points; skips what is on disk already.
 
-    All models that miss the same points go through one program, a point a call, and
-    each value is written to the folders of the runs as it comes.
+    All models that miss the same points go through one program, large ones one by one,
+    a point a call, and each value is written to the folders of the runs as it comes.
 
     Args:
       images: what they are evaluated on.
       runs: trained models.
       evaluation: what is evaluated.
       points: the parts of the evaluation.
-      compute: from stacked parameters, images, labels and a point to a value for each
+      compute: from stacked variables, images, labels and a point to a value for each
         model, which JSON holds.
       unit: what a point is called, in the singular.
 
@@ -105,25 +127,27 @@ def kept(
         done = _read(path)
         missing.append(tuple(point for point in points if point not in done))
     for group in sorted(set(missing) - {()}, key=len, reverse=True):
-        members = [i for i, points in enumerate(missing) if points == group]
-        for i in members:
-            # What a kill cut short is dropped, and what is whole is kept.
-            lines = [x for x in files.read_json_lines(paths[i]) if "point" in x]
-            header = dataclasses.asdict(evaluation)
-            files.write_json_lines(paths[i], [header, *lines])
-        params = images.params([runs[i] for i in members])
-        x, y = images.arrays()
-        title = (
-            f"{evaluation.attack}: {len(members)} models on "
-            f"{evaluation.examples} images"
-        )
-        with progress(len(group), title, unit) as advance:
-            for point in group:
-                values = compute(params, x, y, point)
-                for i, value in zip(members, values, strict=True):
-                    line = {"point": point, "value": value}
-                    files.append_json_line(paths[i], line)
-                advance(1)
+        alike = [i for i, points in enumerate(missing) if points == group]
+        for members in images.groups(alike):
+            for i in members:
+                # What a kill cut short is dropped, and what is whole is kept.
+                lines = [x for x in files.read_json_lines(paths[i]) if "point" in x]
+                header = dataclasses.asdict(evaluation)
+                files.write_json_lines(paths[i], [header, *lines])
+            variables = images.variables([runs[i] for i in members])
+            x, y = images.arrays()
+            plural = "model" if len(members) == 1 else "models"
+            title = (
+                f"{evaluation.attack}: {len(members)} {plural} on "
+                f"{evaluation.examples} images"
+            )
+            with progress(len(group), title, unit) as advance:
+                for point in group:
+                    values = compute(variables, x, y, point)
+                    for i, value in zip(members, values, strict=True):
+                        line = {"point": point, "value": value}
+                        files.append_json_line(paths[i], line)
+                    advance(1)
     results = []
     for path in paths:
         known = _read(path)

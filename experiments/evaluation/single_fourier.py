@@ -11,12 +11,11 @@ import numpy as np
 
 import absum_jax
 from experiments.evaluation import clean
-from experiments.evaluation.kept import Evaluation, Images, batch_size, kept
+from experiments.evaluation.kept import Evaluation, Images, kept
 from experiments.models import Classifier
+from experiments.models.stacked import over_models
 from experiments.training.runs import Run
 
-# The magnitude on 28 x 28 images (P, "Experimental Conditions").
-EPS = 80 / 255
 # Of the signs of Fourier basis noise.
 _SEED = 0
 
@@ -28,45 +27,46 @@ class Robustness:
     images: int
     clean: float
     classes_predicted: int  # of clean images; a model that says 1 is no model
-    grid: np.ndarray  # (h, w), accuracy under frequency (l, m)
+    grid: np.ndarray  # accuracies under frequencies (l, m)
+    stride: int = 1  # of l and m in the grid
 
     @property
     def frequencies(self) -> absum_jax.SingleFourierAccuracy:
         """Mean, minimum, maximum and worst frequency."""
-        pairs = np.argwhere(np.ones(self.grid.shape, bool))
+        pairs = self.stride * np.argwhere(np.ones(self.grid.shape, bool))
         return absum_jax.summarize_frequencies(self.grid, pairs)
 
 
 @functools.partial(jax.jit, static_argnames=("classifier", "scale", "batch"))
 def _attacked(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     frequencies: jax.Array, *, eps: jax.Array, scale: str, batch: int,
 ) -> jax.Array:  # fmt: skip
     """Accuracies (models, F) of stacked models; attacked images are made once."""
 
-    def one(params: Any) -> jax.Array:
+    def one(variables: Any) -> jax.Array:
         return absum_jax.single_fourier_accuracy(
-            jax.tree_util.Partial(classifier.logits, params), x, y, eps,
+            jax.tree_util.Partial(classifier.logits, variables), x, y, eps,
             frequencies=frequencies, scale=scale, batch_size=batch,
         ).accuracy  # fmt: skip
 
-    return jax.vmap(one)(params)
+    return over_models(one, (0,))(variables)
 
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
 def _noisy(
-    classifier: Classifier, params: Any, x: jax.Array, y: jax.Array,
+    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     frequencies: jax.Array, *, norm: jax.Array, batch: int,
 ) -> jax.Array:  # fmt: skip
     """Accuracies (models, F) of stacked models; noisy images are made once."""
 
-    def one(params: Any) -> jax.Array:
+    def one(variables: Any) -> jax.Array:
         return absum_jax.fourier_noise_accuracy(
-            jax.tree_util.Partial(classifier.logits, params), x, y, norm,
+            jax.tree_util.Partial(classifier.logits, variables), x, y, norm,
             key=jax.random.key(_SEED), frequencies=frequencies, batch_size=batch,
         ).accuracy  # fmt: skip
 
-    return jax.vmap(one)(params)
+    return over_models(one, (0,))(variables)
 
 
 def _grids(
@@ -74,8 +74,9 @@ def _grids(
     runs: Sequence[Run],
     evaluation: Evaluation,
     accuracies: Callable[..., jax.Array],
+    stride: int = 1,
 ) -> np.ndarray:
-    """Accuracies (runs, h, w) under every frequency, one row of them a call.
+    """Accuracies (runs, rows, columns) under frequencies, one row of them a call.
 
     Args:
       images: what is attacked.
@@ -83,23 +84,28 @@ def _grids(
       evaluation: what is evaluated.
       accuracies: from classifier, stacked parameters, images, labels, frequencies
         (F, 2) and `batch` to accuracies (models, F).
+      stride: every how many-th l and m is a frequency.
     """
     height, width = images.split.images.shape[1:3]
+    columns = jnp.arange(0, width, stride)
 
-    def compute(params: Any, x: jax.Array, y: jax.Array, l: int) -> list[list[float]]:
-        batch = batch_size(jax.tree.leaves(params)[0].shape[0])
-        row = jnp.stack([jnp.full(width, l), jnp.arange(width)], axis=1)
-        values = accuracies(images.classifier, params, x, y, row, batch=batch)
+    def compute(
+        variables: Any, x: jax.Array, y: jax.Array, l: int
+    ) -> list[list[float]]:
+        batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
+        row = jnp.stack([jnp.full_like(columns, l), columns], axis=1)
+        values = accuracies(images.classifier, variables, x, y, row, batch=batch)
         return np.asarray(values).tolist()
 
-    rows = range(height)
+    rows = range(0, height, stride)
     grids = kept(images, runs, evaluation, rows, compute, "row")
     return np.array([[grid[l] for l in rows] for grid in grids])
 
 
 def evaluate(
-    images: Images, runs: Sequence[Run], *, eps: float = EPS, scale: str = "linf"
-) -> list[Robustness]:
+    images: Images, runs: Sequence[Run], eps: float, *, scale: str = "linf",
+    stride: int = 1,
+) -> list[Robustness]:  # fmt: skip
     """Attacks trained models with every frequency.
 
     Args:
@@ -107,15 +113,20 @@ def evaluate(
       runs: trained models.
       eps: magnitude of the attack, for pixels in [0, 1].
       scale: what eps measures.
+      stride: every how many-th l and m is a frequency.
 
     Returns:
       One result for each run.
     """
-    evaluation = images.evaluation("single-fourier", eps=eps, scale=scale)
+    evaluation = images.evaluation(
+        "single-fourier", eps=eps, scale=scale, stride=stride
+    )
     attacked = functools.partial(_attacked, eps=jnp.asarray(eps), scale=scale)
-    grids = _grids(images, runs, evaluation, attacked)
+    grids = _grids(images, runs, evaluation, attacked, stride)
     return [
-        Robustness(len(images.split), plain.accuracy, plain.classes_predicted, grid)
+        Robustness(
+            len(images.split), plain.accuracy, plain.classes_predicted, grid, stride
+        )
         for plain, grid in zip(clean.evaluate(images, runs), grids, strict=True)
     ]
 

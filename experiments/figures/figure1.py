@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 import absum_jax
 from experiments.data import DataOptions, Split, load
 from experiments.errors import UsageError
-from experiments.evaluation.single_fourier import EPS
 from experiments.figures.saving import save
+from experiments.paper import SINGLE_FOURIER_EPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Figure1Options:
     )
     """Frequencies (l, m), in cycles per image."""
 
-    eps: float = EPS
+    eps: float = SINGLE_FOURIER_EPS["mnist"]
     """Magnitude of the attack, for pixels in [0, 1]."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")

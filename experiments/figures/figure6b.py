@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import jax
 import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from experiments.figures.saving import save
 from experiments.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.models.resnet import ResNet18
 from experiments.progress import progress
+from experiments.training.constraints import clip_method
 from experiments.training.runs import provenance
 
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
@@ -97,8 +97,7 @@ class Figure6bOptions:
 
     def measurements(self) -> dict[int, list[Measurement]]:
         """What to measure at each size, on this device."""
-        best = "eigh" if jax.default_backend() == "cpu" else "polar"
-        clips = {"snc": self.snc_method or best, "snc_numpy": "numpy"}
+        clips = {"snc": self.snc_method or clip_method(), "snc_numpy": "numpy"}
         strengths = {"none": None, "snc": _MAX_NORM, "snc_numpy": _MAX_NORM}
         measurements: dict[int, list[Measurement]] = {}
         for size, method in self._cases():

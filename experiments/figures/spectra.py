@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,8 +13,9 @@ import absum_jax
 from experiments import files
 from experiments.figures.saving import save
 from experiments.labels import DATASET_NAMES, METHOD_COLORS, METHOD_NAMES
+from experiments.models import named_kernels
 from experiments.options import ModelOptions, check_positive, check_seeds
-from experiments.paper import TABLE1
+from experiments.paper import TABLE1, published_as
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
 from experiments.workspace import opened
@@ -25,8 +27,7 @@ Spectra = Mapping[str, np.ndarray]
 @dataclasses.dataclass(frozen=True)
 class SpectraOptions(ModelOptions):
     """Draw the singular values of each convolution of the small CNN, trained with none,
-    weight decay, L1 and Absum at the strengths that the paper selects on MNIST, and
-    with SNC."""  # noqa: D205, D209
+    weight decay, L1 and Absum at the strengths that the paper selects, and with SNC."""  # noqa: D205, D209
 
     max_norm: float = 1.0
     """Bound on the spectral norm (sigma) of SNC."""
@@ -46,7 +47,7 @@ class SpectraOptions(ModelOptions):
     @property
     def settings(self) -> tuple[Setting, ...]:
         """No regularization, every method as the paper selects it, SNC as asked."""
-        published = TABLE1["mnist"]
+        published = TABLE1[published_as(self.dataset), self.model]
         methods = ("weight_decay", "l1", "absum")
         return (
             NONE,
@@ -56,7 +57,7 @@ class SpectraOptions(ModelOptions):
 
 
 def singular_values(
-    params: Sequence[Mapping[str, Mapping[str, jax.Array]]],
+    params: Sequence[Any],
     uses: Mapping[str, Sequence[absum_jax.ConvUse]],
 ) -> Spectra:
     """All singular values of each convolution of several models.
@@ -65,16 +66,17 @@ def singular_values(
       params: a tree of each model.
       uses: how the network uses its kernels, each once.
     """
+    kernels = [named_kernels(tree, uses) for tree in params]
     return {
         path: np.stack(
             [
                 absum_jax.conv_singular_values(
-                    tree[path.split("/")[0]]["kernel"],
+                    of_model[path],
                     use.input_shape,
                     strides=use.strides,
                     groups=use.groups,
                 )
-                for tree in params
+                for of_model in kernels
             ]
         )
         for path, [use] in uses.items()
@@ -129,14 +131,15 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
         runs = workspace.train(settings, (options.seed,))
     classifier = workspace.classifier
     abstract = jax.eval_shape(classifier.init, jax.random.key(0))
-    params = [run.params(abstract) for run in runs]
+    params = [run.variables(abstract).params for run in runs]
     uses = classifier.conv_uses(workspace.dataset.image_shape)
     spectra = singular_values(params, uses)
-    initial = singular_values([classifier.init(jax.random.key(options.seed))], uses)
+    start = classifier.init(jax.random.key(options.seed)).params
+    initial = singular_values([start], uses)
     stem = options.results_dir / "spectra" / options.dataset
     document = {
         "title": f"Singular values of convolutions, {DATASET_NAMES[options.dataset]}",
-        "epochs": options.epochs,
+        "epochs": options.recipe().epochs,
         "seed": options.seed,
         "models": [
             {

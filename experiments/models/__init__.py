@@ -1,5 +1,6 @@
 """Networks of the paper, in flax nnx, used as pure functions."""
 
-from experiments.models.classifier import Classifier, build
+from experiments.models.architectures import ARCHITECTURES
+from experiments.models.classifier import Classifier, Variables, build, named_kernels
 
-__all__ = ["Classifier", "build"]
+__all__ = ["ARCHITECTURES", "Classifier", "Variables", "build", "named_kernels"]

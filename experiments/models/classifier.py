@@ -1,84 +1,140 @@
-"""A network as three pure functions of a parameter tree."""
+"""A network as pure functions of its variables."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 import absum_jax
-from experiments.models.small_cnn import SmallCNN
+from absum_jax.tracing import leaf_name
+from experiments.models.architectures import ARCHITECTURES
 
-Params = Any
 ConvUses = dict[str, tuple[absum_jax.ConvUse, ...]]
-# Each model as it is computed, and in a form whose convolutions tracing can see.
-_MODELS: dict[str, tuple[Callable[..., nnx.Module], Callable[..., nnx.Module]]] = {
-    "small_cnn": (SmallCNN, functools.partial(SmallCNN, form="native"))
-}
+
+
+class Variables(NamedTuple):
+    """What a trained network consists of, nested dicts of arrays."""
+
+    params: Any
+    statistics: Any  # running means and variances of batch normalization
+
+
+def named_kernels(params: Any, uses: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The kernels among the parameters by the names that `conv_uses` gives them."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    named = {leaf_name(path): leaf for path, leaf in leaves}
+    return {name: named[name] for name in uses}
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
     """A network as pure functions.
 
-    `init(key)` makes a parameter tree (nested dicts of arrays), `train_logits(params,
-    x, key)` draws dropout from the key, `logits(params, x)` evaluates,
-    `conv_uses(image_shape)` tells at which sizes the kernels of the tree are used.
+    `init(key)` makes its variables, `train_logits(variables, x, key)` draws dropout
+    from the key and returns the moved statistics beside the logits, `logits(variables,
+    x)` evaluates, `conv_uses(image_shape)` tells at which sizes the kernels among the
+    parameters are used.
     """
 
-    init: Callable[[jax.Array], Params]
-    train_logits: Callable[[Params, jax.Array, jax.Array], jax.Array]
-    logits: Callable[[Params, jax.Array], jax.Array]
+    init: Callable[[jax.Array], Variables]
+    train_logits: Callable[[Variables, jax.Array, jax.Array], tuple[jax.Array, Any]]
+    logits: Callable[[Variables, jax.Array], jax.Array]
     conv_uses: Callable[[tuple[int, ...]], ConvUses]
+    is_small: bool  # whether many models share a program, by `vmap`
 
 
 @functools.lru_cache
-def build(model: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Classifier:
+def build(
+    model: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    classes: int = 10,
+    dtype: str = "float32",
+) -> Classifier:
     """The classifier of a name; equal arguments give the same functions.
 
     That the functions are the same objects lets `jax.jit` find what it compiled.
 
     Args:
-      model: one of the paper's models, such as `"small_cnn"`.
+      model: one of `ARCHITECTURES`, such as `"small_cnn"`.
       mean: per-channel mean that images are standardised by.
       std: per-channel standard deviation likewise.
+      classes: how many classes there are.
+      dtype: what convolutions of a network that is not small compute in; parameters
+        and statistics are float32.
     """
-    create, create_native = (
-        functools.partial(form, mean=mean, std=std) for form in _MODELS[model]
+    architecture = ARCHITECTURES[model]
+    options: dict[str, Any] = {"mean": mean, "std": std, "classes": classes}
+    if not architecture.is_small:
+        options["dtype"] = jnp.dtype(dtype)
+
+    def create(rngs: nnx.Rngs) -> nnx.Module:
+        return architecture.create(**options, rngs=rngs)
+
+    def abstract(create: Callable[..., nnx.Module], *, training: bool) -> nnx.Module:
+        module = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0)))
+        module.train() if training else module.eval()
+        return module
+
+    training = abstract(create, training=True)
+    native = functools.partial(architecture.create_native, **options)
+    empty = Variables(
+        *(nnx.state(training, kind) for kind in (nnx.Param, nnx.BatchStat))
     )
-    abstract = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0)))
-    state = nnx.state(abstract, nnx.Param)
-    training, evaluation, native = (
-        nnx.graphdef(nnx.view(module, deterministic=deterministic))
-        for module, deterministic in (
-            (abstract, False),
-            (abstract, True),
-            (nnx.eval_shape(lambda: create_native(rngs=nnx.Rngs(0))), True),
+    definition, evaluated, traced = (
+        nnx.graphdef(module)
+        for module in (
+            training,
+            abstract(create, training=False),
+            abstract(native, training=False),
         )
     )
 
-    def init(key: jax.Array) -> Params:
-        return nnx.to_pure_dict(nnx.state(create(rngs=nnx.Rngs(key)), nnx.Param))
+    def pure(module: nnx.Module) -> Variables:
+        params, statistics = (
+            nnx.to_pure_dict(nnx.state(module, kind))
+            for kind in (nnx.Param, nnx.BatchStat)
+        )
+        return Variables(params, statistics)
 
-    def merged(graphdef: Any, params: Params) -> Any:
-        filled = jax.tree.map(lambda leaf: leaf, state)
-        nnx.replace_by_pure_dict(filled, params)
-        return nnx.merge(graphdef, filled)
+    def merged(graphdef: Any, variables: Variables) -> Any:
+        states = []
+        for state, values in zip(empty, variables, strict=True):
+            filled = jax.tree.map(lambda leaf: leaf, state)
+            nnx.replace_by_pure_dict(filled, values)
+            states.append(filled)
+        return nnx.merge(graphdef, *states)
 
-    def train_logits(params: Params, x: jax.Array, key: jax.Array) -> jax.Array:
-        return merged(training, params)(x, dropout_key=key)
+    def init(key: jax.Array) -> Variables:
+        return pure(create(nnx.Rngs(key)))
 
-    def logits(params: Params, x: jax.Array) -> jax.Array:
-        return merged(evaluation, params)(x)
+    def train_logits(
+        variables: Variables, x: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        module = merged(definition, variables)
+        logits = module(x, dropout_key=key) if architecture.has_dropout else module(x)
+        return logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+    def logits(variables: Variables, x: jax.Array) -> jax.Array:
+        return merged(evaluated, variables)(x)
 
     def conv_uses(image_shape: tuple[int, ...]) -> ConvUses:
+        shapes = jax.eval_shape(init, jax.random.key(0))
+
+        def fn(params: Any, x: jax.Array) -> jax.Array:
+            statistics = jax.tree.map(
+                lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes.statistics
+            )
+            return merged(traced, Variables(params, statistics))(x)
+
         return absum_jax.conv_input_shapes(
-            lambda params, x: merged(native, params)(x),
-            nnx.to_pure_dict(state),
+            fn,
+            shapes.params,
             jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
         )
 
-    return Classifier(init, train_logits, logits, conv_uses)
+    return Classifier(init, train_logits, logits, conv_uses, architecture.is_small)

@@ -42,6 +42,7 @@ class SmallCNN(nnx.Module):
     """Two 5x5 convolutions, each with max-pooling and ReLU, and two dense layers.
 
     Args:
+      classes: how many classes there are.
       mean: per-channel mean of the images, subtracted from them.
       std: per-channel standard deviation, which they are divided by.
       form: how convolutions are computed. `"patches"` is a matrix product of patches,
@@ -55,6 +56,7 @@ class SmallCNN(nnx.Module):
     def __init__(
         self,
         *,
+        classes: int = 10,
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
         form: Form = "patches",
@@ -64,7 +66,7 @@ class SmallCNN(nnx.Module):
         self.conv1 = _conv(1, 10, rngs)
         self.conv2 = _conv(10, 20, rngs)
         self.dense1 = _linear(320, 50, rngs)
-        self.dense2 = _linear(50, 10, rngs)
+        self.dense2 = _linear(50, classes, rngs)
         # Axes 1 and 2 are space in either form: whole channels are dropped.
         self.channel_dropout = nnx.Dropout(0.5, broadcast_dims=(1, 2))
         self.dropout = nnx.Dropout(0.5)
@@ -72,7 +74,7 @@ class SmallCNN(nnx.Module):
     def __call__(
         self, x: jax.Array, *, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits (batch, 10) of images (batch, 28, 28, 1) in [0, 1].
+        """Logits (batch, classes) of images (batch, 28, 28, 1) in [0, 1].
 
         Dropout acts where the module is in training mode, and then needs the key.
         """

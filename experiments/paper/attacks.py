@@ -42,5 +42,13 @@ PGD: dict[str, Pgd] = {
     "cifar100": _COLOR,
     "svhn_cropped": _COLOR,
 }
+# The magnitude of the Single Fourier Attack (P, "Experimental Conditions").
+SINGLE_FOURIER_EPS: dict[str, float] = {
+    "mnist": 80 / 255,
+    "fashion_mnist": 80 / 255,
+    "cifar10": 10 / 255,
+    "cifar100": 10 / 255,
+    "svhn_cropped": 10 / 255,
+}
 # Figure 7 is drawn for CIFAR-10; its eps is not published, 8/255 is that of training.
 SPECTRUM_EPS = 8 / 255

@@ -77,7 +77,7 @@ def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> 
         )
         for row in rows
     ]
-    if paper := TABLE1.get(options.dataset, {}).get("snc"):
+    if paper := TABLE1.get((options.dataset, options.model), {}).get("snc"):
         published = (paper.strength, paper.avg, paper.min, paper.clean)
         sigma, *accuracies = published
         avg, worst, clean = (f"{value:.2f}" for value in accuracies)
@@ -93,8 +93,8 @@ def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> 
             "",
             "Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
             f"{images:,} test images: mean and minimum over all 784 frequencies, and "
-            f"on clean images{spread}. {options.epochs} epochs on {train} training "
-            f"images, seeds {seeds}.",
+            f"on clean images{spread}. {options.recipe().epochs} epochs on {train} "
+            f"training images, seeds {seeds}.",
         ]
     )
 
@@ -126,7 +126,7 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     stem = options.results_dir / "snc-readings" / options.dataset
     document = {
         "dataset": options.dataset,
-        "epochs": options.epochs,
+        "epochs": options.recipe().epochs,
         "seeds": options.seeds,
         "train_examples": options.train_examples,
         "test_images": outcomes[0].test.images,

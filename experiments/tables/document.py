@@ -8,26 +8,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments import files
-from experiments.labels import DATASET_NAMES, METHOD_NAMES
+from experiments.labels import DATASET_NAMES, METHOD_NAMES, MODEL_NAMES
 from experiments.options import (
-    PUBLISHED_EPOCHS,
     PUBLISHED_MAX_NORMS,
     PUBLISHED_STRENGTHS,
+    ModelOptions,
     SweepOptions,
 )
-from experiments.paper import PARENTS
+from experiments.outcomes import Outcome
+from experiments.paper import NETWORKS, PARENTS, SINGLE_FOURIER_EPS, published_as
 from experiments.tables.statistics import Statistic
-from experiments.training.config import METHODS, NONE, RunConfig, Setting
+from experiments.training.config import (
+    METHODS,
+    NONE,
+    Adversary,
+    RunConfig,
+    Setting,
+)
 from experiments.training.runs import provenance
 
 _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
 
 
-def scale(options: SweepOptions) -> list[str]:
+def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     """How a run falls short of the published one."""
     parts = []
-    if options.epochs != PUBLISHED_EPOCHS:
-        parts.append(f"{options.epochs} of {PUBLISHED_EPOCHS} epochs")
+    published = options.published_recipe(adversarial=adversarial).epochs
+    if options.epochs not in (None, published):
+        parts.append(f"{options.epochs} of {published} epochs")
     missing = [method for method in METHODS if method not in options.methods]
     if missing:
         parts.append(f"without {', '.join(METHOD_NAMES[m] for m in missing)}")
@@ -44,21 +52,57 @@ def scale(options: SweepOptions) -> list[str]:
         parts.append(f"{options.train_examples} training images")
     if options.test_examples is not None:
         parts.append(f"{options.test_examples} test images")
+    if options.frequency_stride != 1:
+        parts.append(f"every {options.frequency_stride}th l and m")
     return parts
 
 
-def path(name: str, options: SweepOptions, scaled: Sequence[str] = ()) -> pathlib.Path:
+def path(
+    name: str, options: SweepOptions, scaled: Sequence[str] | None = None
+) -> pathlib.Path:
     """Where a result goes below the results folder, without suffix.
 
-    Runs that are scaled down lie apart, as do those of each way to select.
+    Runs that are scaled down lie apart, as do those of other networks than the paper's
+    first, and of each way to select.
 
     Args:
       name: of the table or figure.
       options: of the run.
-      scaled: how it falls short, beside the common options.
+      scaled: how it falls short; None is `scale(options)`.
     """
-    folder = pathlib.Path("scaled" if [*scale(options), *scaled] else "")
-    return folder / name / (options.dataset + _SUFFIXES[options.select_on])
+    parts = scale(options) if scaled is None else scaled
+    network = "" if options.model == options.paper_model else f"-{options.model}"
+    stem = options.dataset + network + _SUFFIXES[options.select_on]
+    return pathlib.Path("scaled" if parts else "") / name / stem
+
+
+def subject(options: ModelOptions) -> str:
+    """The data set, and the network where the data set has several."""
+    name = DATASET_NAMES[options.dataset]
+    if len(NETWORKS[published_as(options.dataset)]) == 1:
+        return name
+    return f"{name} ({MODEL_NAMES[options.model]})"
+
+
+def single_fourier_note(options: SweepOptions, outcome: Outcome) -> str:
+    """What accuracies under the Single Fourier Attack are."""
+    eps = SINGLE_FOURIER_EPS[published_as(options.dataset)]
+    test = outcome.test
+    return (
+        "Accuracy in percent under the Single Fourier Attack, "
+        f"eps = {255 * eps:g}/255, on {test.images:,} test images: mean and minimum "
+        f"over {'all ' if test.stride == 1 else ''}{test.grid.size:,} frequencies, and "
+        "on clean images"
+    )
+
+
+def published(
+    options: ModelOptions, table: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """The row of one of Tables 2 to 4, empty where the paper has none."""
+    if options.model != options.paper_model:
+        return {}
+    return table.get(published_as(options.dataset), {})
 
 
 def beside(dataset: str) -> str:
@@ -69,10 +113,14 @@ def beside(dataset: str) -> str:
     return f"{DATASET_NAMES[parent]} with 60,000 images"
 
 
-def training_note(options: SweepOptions, selection: str) -> str:
+def training_note(
+    options: SweepOptions, selection: str, adversary: Adversary | None = None
+) -> str:
     """Epochs, seeds, and how strengths were chosen."""
     seeds = ", ".join(map(str, options.seeds))
-    return f"{options.epochs} epochs, seeds {seeds}; {selection}."
+    epochs = options.recipe(adversary).epochs
+    dtype = "" if options.dtype == "float32" else f", {options.dtype}"
+    return f"{epochs} epochs, seeds {seeds}{dtype}; {selection}."
 
 
 def selection_note(options: SweepOptions, criterion: str) -> str:
@@ -110,7 +158,9 @@ def conditions(options: SweepOptions, images: int) -> dict[str, Any]:
     return {
         "scale": scale(options),
         "dataset": options.dataset,
-        "epochs": options.epochs,
+        "network": options.model,
+        "dtype": options.dtype,
+        "epochs": options.recipe().epochs,
         "seeds": options.seeds,
         "selection": options.select_on,
         "test_images": images,
@@ -159,14 +209,14 @@ class Document:
     body: str  # markdown below the title
     records: Sequence[Mapping[str, Any]]  # the lines of the csv
     details: Mapping[str, Any]  # what else the json holds
-    scaled: Sequence[str] = ()  # how it falls short, beside the common options
+    scaled: Sequence[str] | None = None  # how it falls short; None is `scale(options)`
 
     @property
     def title(self) -> str:
         """The title, with the scale where it is not the published one."""
-        parts = ", ".join([*scale(self.options), *self.scaled])
-        name = DATASET_NAMES[self.options.dataset]
-        return f"{self.label}, {name}" + (f" (scaled down: {parts})" if parts else "")
+        parts = scale(self.options) if self.scaled is None else self.scaled
+        suffix = f" (scaled down: {', '.join(parts)})" if parts else ""
+        return f"{self.label}, {subject(self.options)}{suffix}"
 
     @property
     def path(self) -> pathlib.Path:
@@ -187,10 +237,12 @@ class Document:
         writer.writeheader()
         writer.writerows(self.records)
         options = dataclasses.asdict(self.options)
-        for machine in ("runs_dir", "results_dir", "data"):
+        for machine in ("runs_dir", "results_dir", "data", "compute"):
             options.pop(machine, None)
         document = {
             "title": self.title,
+            "network": self.options.model,
+            "dtype": self.options.dtype,
             "options": options,
             **self.details,
             "provenance": provenance(),

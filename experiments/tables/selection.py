@@ -50,22 +50,21 @@ def summarize(setting: Setting, outcomes: Sequence[Outcome]) -> Row:
 def select(outcomes: Sequence[Outcome]) -> tuple[dict[str, Setting], list[Outcome]]:
     """Chooses each method's strength by the best mean accuracy under attack.
 
-    A strength at which a model of any seed answers one class is left out, as in the
-    paper.
+    A strength at which a model of any seed says nothing is left out, as in the paper.
 
     Returns:
-      The setting of each method that has one, and the models that answer one class.
+      The setting of each method that has one, and the models that say nothing.
     """
-    constant = [outcome for outcome in outcomes if outcome.is_constant]
+    left_out = [outcome for outcome in outcomes if outcome.says_nothing]
     chosen: dict[str, Setting] = {}
     best: dict[str, float] = {}
     for setting, group in by_setting(outcomes).items():
-        if any(outcome.is_constant for outcome in group):
+        if any(outcome.says_nothing for outcome in group):
             continue
         avg = float(np.mean([outcome.selection.frequencies.mean for outcome in group]))
         if avg > best.get(setting.method, -1.0):
             best[setting.method], chosen[setting.method] = avg, setting
-    return chosen, constant
+    return chosen, left_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Chosen:
     """Each method's models at the strength of Table 1."""
 
     runs: dict[str, list[Run]]  # of each method, a run a seed
-    left_out: list[RunConfig]  # models that answer one class
+    left_out: list[RunConfig]  # models that diverged or answer one class
 
     @property
     def settings(self) -> list[Setting]:
@@ -92,7 +91,7 @@ def choose(options: SweepOptions, workspace: Workspace) -> Chosen:
     Where the paper chooses, nothing is attacked.
 
     Raises:
-      UsageError: if no method has a strength whose models answer more than one class.
+      UsageError: if all models diverged or answer one class.
     """
     runs = workspace.train(options.settings, options.seeds)
     by_choice: dict[Setting, list[Run]] = {}
@@ -103,16 +102,17 @@ def choose(options: SweepOptions, workspace: Workspace) -> Chosen:
         left_out = [
             run.config
             for run, answer in zip(runs, answers, strict=True)
-            if answer.classes_predicted == 1
+            if clean.says_nothing(run, answer.classes_predicted)
         ]
         dropped = {config.setting for config in left_out}
         chosen = {s.method: s for s in by_choice if s not in dropped}
     else:
-        chosen, constant = select(attacked(workspace, runs))
-        left_out = [outcome.run.config for outcome in constant]
+        outcomes = attacked(workspace, runs, options.frequency_stride)
+        chosen, silent = select(outcomes)
+        left_out = [outcome.run.config for outcome in silent]
     if not chosen:
         raise UsageError(
-            f"all {len(runs)} models answer one class, so that there is nothing to "
+            f"all {len(runs)} models answer one class or diverged: nothing to "
             "compare; train for more --epochs or on more --train-examples."
         )
     return Chosen(

@@ -11,7 +11,7 @@ from experiments.figures.strength import FIGURES
 from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.outcomes import Outcome, run_sweep
-from experiments.paper import TABLE1, Published, published_as
+from experiments.paper import SINGLE_FOURIER_EPS, Published, published_as
 from experiments.tables import claims, document
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
@@ -80,7 +80,7 @@ def table1(options: SweepOptions, outcomes: Sequence[Outcome]) -> Document:
       options: what was asked for.
       outcomes: all models.
     """
-    chosen, constant = select(outcomes)
+    chosen, left_out = select(outcomes)
     groups = by_setting(outcomes)
     images = outcomes[0].test.images
     rows = [
@@ -88,16 +88,15 @@ def table1(options: SweepOptions, outcomes: Sequence[Outcome]) -> Document:
         for method in options.methods
         if method in chosen
     ]
-    published = TABLE1.get(published_as(options.dataset), {})
+    published = options.published
     selection = document.selection_note(options, "Avg.")
     held = _claims(rows, groups)
     notes = [
-        f"Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
-        f"{images:,} test images: mean and minimum over all 784 frequencies, "
-        f"and on clean images{document.with_spread(options)}. In brackets: the paper, "
+        f"{document.single_fourier_note(options, outcomes[0])}"
+        f"{document.with_spread(options)}. In brackets: the paper, "
         f"on {document.beside(options.dataset)}.",
         document.training_note(options, selection),
-        *document.left_out_note(outcome.run.config for outcome in constant),
+        *document.left_out_note(outcome.run.config for outcome in left_out),
     ]
     records = _records(rows, published)
     return Document(
@@ -109,6 +108,7 @@ def table1(options: SweepOptions, outcomes: Sequence[Outcome]) -> Document:
         {
             "test_images": images,
             "selection": selection,
+            "eps": SINGLE_FOURIER_EPS[published_as(options.dataset)],
             "rows": records,
             "claims": [claim.as_dict() for claim in held],
             "models": [outcome.as_dict() for outcome in outcomes],

@@ -80,8 +80,8 @@ def table2(
       transfer: what they withstand.
       images: how many were attacked.
     """
-    dataset = published_as(options.dataset)
-    pgd, published = PGD[dataset], TABLE2[dataset]
+    pgd = PGD[published_as(options.dataset)]
+    published = document.published(options, TABLE2)
     methods = list(chosen.runs)
     cells = [
         [Statistic.of(transfer.matrix[:, i, j], images) for j in range(len(methods))]

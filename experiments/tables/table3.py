@@ -13,7 +13,7 @@ from experiments.figures.saving import save
 from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
-from experiments.paper import TABLE3, published_as
+from experiments.paper import TABLE3
 from experiments.tables import claims, document
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
@@ -86,7 +86,7 @@ def table3(
       width: of the images.
       images: how many were filtered.
     """
-    published = TABLE3[published_as(options.dataset)]
+    published = document.published(options, TABLE3)
     at = filtered.radii.index(width / 4)
     methods = list(chosen.runs)
     r = f"r = {width / 4:g}"

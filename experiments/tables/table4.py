@@ -15,7 +15,7 @@ from experiments.figures.saving import save
 from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
-from experiments.paper import PGD, TABLE4, published_as
+from experiments.paper import PGD, TABLE4, Pgd, published_as
 from experiments.tables import claims, document
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
@@ -31,6 +31,13 @@ _TRAINING = {
 }
 
 
+def _step_size(paper: Pgd, published: int, steps: int, eps: float) -> float:
+    """The size of other than the published number of steps."""
+    if steps == published:
+        return paper.step_size
+    return min(paper.step_size * published, 2.5 * eps) / steps
+
+
 @dataclasses.dataclass(frozen=True)
 class Table4Options(SweepOptions):
     """Accuracy under PGD for a list of eps, after adversarial training (Table 4), fast
@@ -41,7 +48,8 @@ class Table4Options(SweepOptions):
     step from a random start, beyond the paper; on clean images, as in Table 1."""
 
     train_steps: int | None = None
-    """Steps of PGD in training, which go as far in all; None is the paper's."""
+    """Steps of PGD in training, which go as far in all, or 2.5 eps where that is less;
+    None is the paper's."""
 
     test_steps: int | None = None
     """Steps of PGD in evaluation, likewise."""
@@ -79,7 +87,7 @@ class Table4Options(SweepOptions):
                 paper.train_eps, 1.25 * paper.train_eps, 1, paper.train_eps
             )
         steps = self.train_steps or paper.train_steps
-        step_size = paper.step_size * paper.train_steps / steps
+        step_size = _step_size(paper, paper.train_steps, steps, paper.train_eps)
         return Adversary(paper.train_eps, step_size, steps, paper.init_radius)
 
     @property
@@ -87,14 +95,13 @@ class Table4Options(SweepOptions):
         """How PGD goes about it in evaluation."""
         paper = PGD[published_as(self.dataset)]
         steps = self.test_steps or paper.test_steps
-        step_size = paper.step_size * paper.test_steps / steps
+        step_size = _step_size(paper, paper.test_steps, steps, max(paper.test_eps))
         return gradient.Steps(step_size, steps, paper.init_radius)
 
-    @property
-    def scaled(self) -> list[str]:
-        """How attacks fall short of the published ones."""
+    def scaled(self, training: TrainingName) -> list[str]:
+        """How models and attacks fall short of the published ones."""
         paper = PGD[published_as(self.dataset)]
-        return [
+        return document.scale(self, adversarial=training != "clean") + [
             f"{asked} of {published} PGD steps in {where}"
             for asked, published, where in (
                 (self.train_steps, paper.train_steps, "training"),
@@ -120,7 +127,7 @@ def _claims(
 
 def _notes(
     options: Table4Options, training: TrainingName, models: Sequence[Attacked],
-    constant: Sequence[Attacked], images: int,
+    left_out: Sequence[Attacked], images: int,
 ) -> list[str]:  # fmt: skip
     steps, adversary = options.evaluation, options.adversary(training)
     notes = [
@@ -140,9 +147,9 @@ def _notes(
     return [
         *notes,
         document.training_note(
-            options, document.selection_note(options, "mean over eps")
+            options, document.selection_note(options, "mean over eps"), adversary
         ),
-        *document.left_out_note(model.run.config for model in constant),
+        *document.left_out_note(model.run.config for model in left_out),
         *([f"NaN logits, counted as wrong: {undefined}."] if undefined else []),
     ]
 
@@ -162,10 +169,9 @@ def table4(
     Returns:
       The table, and the models of each method in it.
     """
-    dataset = published_as(options.dataset)
-    eps = PGD[dataset].test_eps
-    published = TABLE4[dataset] if training == "pgd" else {}
-    selected, constant = select(models)
+    eps = PGD[published_as(options.dataset)].test_eps
+    published = document.published(options, TABLE4) if training == "pgd" else {}
+    selected, left_out = select(models)
     chosen: dict[str, list[Attacked]] = {
         method: selected[method] for method in options.methods if method in selected
     }
@@ -197,7 +203,7 @@ def table4(
         options,
         document.body(
             aligned(header, rows),
-            _notes(options, training, models, constant, images),
+            _notes(options, training, models, left_out, images),
             claims.section(held),
         ),
         records,
@@ -210,7 +216,7 @@ def table4(
             "claims": [claim.as_dict() for claim in held],
             "models": [model.as_dict() for model in models],
         },
-        options.scaled,
+        options.scaled(training),
     )
     return table, chosen
 

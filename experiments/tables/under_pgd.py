@@ -35,7 +35,13 @@ class Attacked:
             "nan_logits": self.nan_logits.tolist(),
             "selection_mean": self.selection,
             "answers_one_class": self.clean.classes_predicted == 1,
+            "diverged": self.run.has_diverged,
         }
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the model diverged, or answers one class whatever it sees."""
+        return clean.says_nothing(self.run, self.clean.classes_predicted)
 
 
 def attack(
@@ -68,13 +74,13 @@ def select(
     """Chooses each method's strength by the best mean accuracy over eps and seeds.
 
     Returns:
-      The models of each method that has one, and those that answer one class.
+      The models of each method that has one, and those that say nothing.
     """
-    constant = [model for model in models if model.clean.classes_predicted == 1]
+    left_out = [model for model in models if model.says_nothing]
     groups: dict[Setting, list[Attacked]] = {}
     for model in models:
         groups.setdefault(model.run.config.setting, []).append(model)
-    for model in constant:
+    for model in left_out:
         groups.pop(model.run.config.setting, None)
     chosen: dict[str, list[Attacked]] = {}
     best: dict[str, float] = {}
@@ -82,4 +88,4 @@ def select(
         mean = float(np.mean([model.selection for model in group]))
         if mean > best.get(setting.method, -1.0):
             best[setting.method], chosen[setting.method] = mean, group
-    return chosen, constant
+    return chosen, left_out

@@ -7,13 +7,23 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 
-def writer(folder: pathlib.Path) -> ocp.training.Checkpointer:
+def writer(folder: pathlib.Path, seconds_between: int) -> ocp.training.Checkpointer:
     """A checkpointer that keeps the last two steps of a training run in a folder.
 
-    It removes what a killed writer left half done, so a folder has one at a time.
+    Of what it is given it saves what comes when no other save is under way, and not
+    too soon after the last. It removes what a killed writer left half done, so a folder
+    has one at a time.
+
+    Args:
+      folder: of the checkpoints.
+      seconds_between: the least time between two.
     """
+    policy = ocp.training.save_decision_policies.ContinuousCheckpointingPolicy(
+        minimum_interval_secs=seconds_between
+    )
     return ocp.training.Checkpointer(
         folder.resolve(),
+        save_decision_policy=policy,
         preservation_policy=ocp.training.preservation_policies.LatestN(2),
         cleanup_tmp_directories=True,
     )
@@ -32,7 +42,7 @@ def latest_step(folder: pathlib.Path) -> int | None:
 
 
 def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
-    """Loads one step onto the default device.
+    """Loads one step onto the default device, from whatever devices it was saved.
 
     Args:
       folder: a checkpointer's folder.

@@ -43,6 +43,35 @@ class Adversary:
 
 
 @dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, whatever its method.
+
+    The learning rate is divided by ten after each milestone, in epochs.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.0  # weight decay of all parameters, whatever the method
+    augmented: bool = False  # by crops and flips
+    adversary: Adversary | None = None  # None is training on clean images
+
+    def scaled(self, epochs: int) -> "Recipe":
+        """The same in another number of epochs, milestones at the same shares."""
+        milestones = tuple(round(m * epochs / self.epochs) for m in self.milestones)
+        return dataclasses.replace(self, epochs=epochs, milestones=milestones)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Recipe":
+        """The inverse of `dataclasses.asdict`, through JSON too."""
+        adversary = fields["adversary"] and Adversary(**fields["adversary"])
+        milestones = tuple(fields["milestones"])
+        return cls(**fields | {"adversary": adversary, "milestones": milestones})
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """What a trained model is asked to be.
 
@@ -56,19 +85,15 @@ class RunConfig:
     validation_examples: int  # held out of the training images
     method: str
     strength: float
-    seed: int  # of initialisation, order and dropout
-    model: str = "small_cnn"
-    epochs: int = 100
-    batch_size: int = 64
-    learning_rate: float = 0.01
-    momentum: float = 0.5
-    adversary: Adversary | None = None  # None is training on clean images
+    seed: int  # of initialisation, order, augmentation and dropout
+    model: str
+    recipe: Recipe
+    dtype: str = "float32"  # of convolutions and activations
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "RunConfig":
         """The inverse of `as_dict`."""
-        adversary = fields["adversary"] and Adversary(**fields["adversary"])
-        return cls(**fields | {"adversary": adversary})
+        return cls(**fields | {"recipe": Recipe.from_dict(fields["recipe"])})
 
     @property
     def setting(self) -> Setting:

@@ -1,6 +1,5 @@
 """Which sweeps train what is missing, and from which checkpoint each goes on."""
 
-import dataclasses
 import hashlib
 import itertools
 import pathlib
@@ -71,10 +70,10 @@ def load_members(folder: pathlib.Path) -> Sweep | None:
     if not path.exists():
         return None
     rows = files.read_json(path)
-    fields = {field.name for field in dataclasses.fields(RunConfig)}
-    if any(config.keys() != fields for row in rows for config in row):
+    try:
+        return Sweep(tuple(tuple(map(RunConfig.from_dict, row)) for row in rows))
+    except (KeyError, TypeError):
         return None
-    return Sweep(tuple(tuple(map(RunConfig.from_dict, row)) for row in rows))
 
 
 def rectangles(configs: Iterable[RunConfig]) -> list[Sweep]:
@@ -89,21 +88,33 @@ def rectangles(configs: Iterable[RunConfig]) -> list[Sweep]:
     return [Sweep(tuple(rows)) for rows in by_settings.values()]
 
 
-def plan(missing: Sequence[RunConfig], unfinished: Iterable[Unfinished]) -> list[Task]:
+def plan(
+    missing: Sequence[RunConfig],
+    unfinished: Iterable[Unfinished],
+    *,
+    together: bool = True,
+) -> list[Task]:
     """Divides missing models into sweeps, each going on from one checkpoint or none.
 
     Args:
       missing: the models to train, all alike but for seed and setting.
       unfinished: interrupted sweeps.
+      together: whether models share a program; otherwise each is a sweep of its own.
 
     Returns:
       The sweeps, those that are furthest first.
     """
+
+    def sweeps(configs: Sequence[RunConfig]) -> list[Sweep]:
+        if together:
+            return rectangles(configs)
+        return [Sweep(((config,),)) for config in configs]
+
     tasks = []
     left = list(missing)
     for source in sorted(unfinished, key=lambda u: -u.epochs):
         members = set(source.sweep.members)
         found = [config for config in left if config in members]
         left = [config for config in left if config not in members]
-        tasks += [Task(sweep, source) for sweep in rectangles(found)]
-    return tasks + [Task(sweep, None) for sweep in rectangles(left)]
+        tasks += [Task(sweep, source) for sweep in sweeps(found)]
+    return tasks + [Task(sweep, None) for sweep in sweeps(left)]

@@ -15,6 +15,7 @@ import numpy as np
 
 import absum_jax
 from experiments import files
+from experiments.models import Variables
 from experiments.training import checkpoints
 from experiments.training.config import RunConfig
 
@@ -74,26 +75,42 @@ class Run:
         files.write_json(self.folder / "config.json", self.config.as_dict())
         files.write_json_lines(self._metrics, self.metrics()[:epoch])
 
-    def log(self, epoch: int, loss: float, accuracy: float) -> None:
-        """Appends the metrics of one epoch; a loss that is not finite is null."""
-        line = {
+    def log(
+        self, epoch: int, loss: float, accuracy: float, diverged_at: int = 0
+    ) -> None:
+        """Appends the metrics of one epoch; a loss that is not finite is null.
+
+        Args:
+          epoch: how many epochs are done.
+          loss: mean over the epoch.
+          accuracy: likewise, a fraction.
+          diverged_at: the step of training whose loss was not finite; 0 if none was.
+        """
+        line: dict[str, Any] = {
             "epoch": epoch,
             "train_loss": loss if math.isfinite(loss) else None,
             "train_accuracy": accuracy,
         }
+        if diverged_at:
+            line["diverged_at_step"] = diverged_at
         files.append_json_line(self._metrics, line)
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the loss was not finite at some step, after which none was taken."""
+        return any("diverged_at_step" in line for line in self.metrics()[-1:])
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of all epochs so far."""
         return files.read_json_lines(self._metrics)
 
-    def finish(self, params: Any, provenance: dict[str, Any]) -> None:
-        """Writes the trained parameters, and then the provenance."""
-        checkpoints.save_arrays(self._checkpoint, params)
+    def finish(self, variables: Variables, provenance: dict[str, Any]) -> None:
+        """Writes the trained network, and then the provenance."""
+        checkpoints.save_arrays(self._checkpoint, variables)
         files.write_json(self._provenance, provenance)
 
-    def params(self, abstract: Any) -> Any:
-        """Loads the trained parameters.
+    def variables(self, abstract: Variables) -> Variables:
+        """Loads the trained network.
 
         Args:
           abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
@@ -101,7 +118,7 @@ class Run:
         return checkpoints.load_arrays(self._checkpoint, abstract)
 
 
-def stacked_params(runs: Sequence[Run], abstract: Any) -> Any:
-    """The parameters of several runs, stacked along a new first axis."""
-    loaded = [jax.tree.map(np.asarray, run.params(abstract)) for run in runs]
+def stacked_variables(runs: Sequence[Run], abstract: Variables) -> Variables:
+    """The networks of several runs, stacked along a new first axis."""
+    loaded = [jax.tree.map(np.asarray, run.variables(abstract)) for run in runs]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *loaded)

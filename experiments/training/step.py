@@ -1,8 +1,9 @@
 """One training step and one epoch of a sweep, as pure functions.
 
 A sweep is a rectangle of seeds and settings: its state has two leading axes (seeds,
-settings). Models of one seed share initialisation, order and dropout, so that the batch
-and the dropout masks are made once for all of them.
+settings). Models of one seed share initialisation, order, augmentation and dropout, so
+that the batch and the dropout masks are made once for all of them. A single model is a
+sweep of one, and is computed without `vmap`.
 """
 
 import functools
@@ -14,12 +15,16 @@ import jax.numpy as jnp
 import optax
 
 import absum_jax
-from experiments.models import Classifier
+from experiments.data.augmentation import crop_and_flip
+from experiments.models import Classifier, Variables
+from experiments.models.stacked import over_models
 from experiments.training.config import Setting
 from experiments.training.constraints import CONSTRAINTS, Constrained, constrain
 
 # What a seed is folded with to give independent streams.
-_INIT, _ORDER, _DROPOUT, _ATTACK = range(4)
+_INIT, _ORDER, _DROPOUT, _ATTACK, _AUGMENTATION = range(5)
+# What the learning rate is multiplied by at a milestone.
+_DECAY = 0.1
 
 # Of an adversary, as data.
 Budget = Mapping[str, Any]
@@ -30,28 +35,41 @@ class Hyperparameters(NamedTuple):
 
     learning_rate: jax.Array
     momentum: jax.Array
-    weight_decay: jax.Array
+    decay: jax.Array  # weight decay of all parameters
+    weight_decay: jax.Array  # of convolution kernels
     l1: jax.Array
     absum: jax.Array
     max_norm: jax.Array  # infinite without a constraint
 
 
+class Schedule(NamedTuple):
+    """What tells where in training an epoch is, as data."""
+
+    epoch: jax.Array  # from 0
+    epochs: jax.Array
+    milestones: jax.Array  # (K,), epochs from which on the learning rate is a tenth
+
+
 class TrainState(NamedTuple):
     """What training carries from step to step."""
 
-    params: Any
+    variables: Variables
     optimizer: Any
+    diverged_at: jax.Array  # the step, from 1, whose loss was not finite; 0 if none was
 
 
-class EpochMetrics(NamedTuple):
-    """Means over the steps of an epoch, of shape (seeds, settings) in a sweep."""
+class Metrics(NamedTuple):
+    """What is told of steps, of shape (seeds, settings) in a sweep."""
 
     loss: jax.Array  # cross-entropy without the penalty, 1/N sum f in eq. 12
     accuracy: jax.Array  # on the training batches, with dropout, attacked if they are
 
 
 def hyperparameters(
-    settings: Sequence[Setting], learning_rate: float, momentum: float
+    settings: Sequence[Setting],
+    learning_rate: float,
+    momentum: float,
+    decay: float = 0.0,
 ) -> Hyperparameters:
     """The hyperparameters of several settings, each field of shape (settings,)."""
 
@@ -61,6 +79,7 @@ def hyperparameters(
     return Hyperparameters(
         learning_rate=jnp.full(len(settings), learning_rate),
         momentum=jnp.full(len(settings), momentum),
+        decay=jnp.full(len(settings), decay),
         weight_decay=strengths("weight_decay"),
         l1=strengths("l1"),
         absum=strengths("absum"),
@@ -70,9 +89,22 @@ def hyperparameters(
     )
 
 
+def schedule(epoch: int, epochs: int, milestones: Sequence[int] = ()) -> Schedule:
+    """The schedule at an epoch, as arrays."""
+    return Schedule(
+        jnp.asarray(epoch), jnp.asarray(epochs), jnp.asarray(milestones, jnp.int32)
+    )
+
+
+def steps_of(examples: int, batch_size: int) -> int:
+    """The steps of an epoch; what does not fill a last batch sits out."""
+    return examples // batch_size
+
+
 def optimizer(h: Hyperparameters) -> optax.GradientTransformation:
     """SGD with momentum and every regularizer; strength 0 switches one off, exactly."""
     return optax.chain(
+        optax.add_decayed_weights(h.decay),
         optax.add_decayed_weights(h.weight_decay, mask=absum_jax.conv_kernels),
         optax.sgd(h.learning_rate, momentum=h.momentum),
         absum_jax.l1(h.l1, learning_rate=h.learning_rate),
@@ -86,28 +118,56 @@ def train_step(
     h: Hyperparameters,
     x: jax.Array,
     y: jax.Array,
+    step: jax.Array,
     dropout_key: jax.Array,
     attack_key: jax.Array | None = None,
     budget: Budget | None = None,
-) -> tuple[TrainState, EpochMetrics]:
+) -> tuple[TrainState, Metrics]:
     """One step of one model on a batch of images in [0, 1].
 
     With an adversary's budget on the images that PGD finds for the model as it is, in
-    evaluation mode, and on those alone.
+    evaluation mode, and on those alone. A step whose loss is not finite is not taken,
+    and no step after it.
+
+    Args:
+      classifier: the network.
+      state: before the step.
+      h: hyperparameters.
+      x: images (batch, height, width, channels).
+      y: labels (batch,).
+      step: which step of training it is, from 1.
+      dropout_key: of dropout.
+      attack_key: of the adversary's random starts.
+      budget: of the adversary; None trains on the images as they are.
     """
     if budget is not None:
-        logits_fn = jax.tree_util.Partial(classifier.logits, state.params)
+        logits_fn = jax.tree_util.Partial(classifier.logits, state.variables)
         x = absum_jax.pgd(logits_fn, x, y, key=attack_key, **budget)
+    params, statistics = state.variables
 
-    def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
-        logits = classifier.train_logits(params, x, dropout_key)
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        variables = Variables(params, statistics)
+        logits, moved = classifier.train_logits(variables, x, dropout_key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return losses.mean(), (logits.argmax(axis=-1) == y).mean()
+        return losses.mean(), ((logits.argmax(axis=-1) == y).mean(), moved)
 
-    (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, optimizer_state = optimizer(h).update(grads, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(params, optimizer_state), EpochMetrics(loss, accuracy)
+    (loss, (accuracy, moved)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    updates, optimizer_state = optimizer(h).update(grads, state.optimizer, params)
+    params = optax.apply_updates(params, updates)
+
+    is_finite = jnp.isfinite(loss)
+    goes_on = is_finite & (state.diverged_at == 0)
+    variables, optimizer_state = jax.tree.map(
+        lambda new, old: jnp.where(goes_on, new, old),
+        (Variables(params, moved), optimizer_state),
+        (state.variables, state.optimizer),
+    )
+    diverged_at = jnp.where(
+        is_finite | (state.diverged_at > 0), state.diverged_at, step
+    )
+    loss = jnp.where(goes_on, loss, jnp.nan)
+    state = TrainState(variables, optimizer_state, diverged_at)
+    return state, Metrics(loss, accuracy)
 
 
 def _stream(seed: jax.Array, stream: int) -> jax.Array:
@@ -121,18 +181,117 @@ def init_sweep(
     """The state of a sweep before training, with leading axes (seeds, settings)."""
 
     def init(seed: jax.Array, h: Hyperparameters) -> TrainState:
-        params = classifier.init(_stream(seed, _INIT))
-        return TrainState(params, optimizer(h).init(params))
+        variables = classifier.init(_stream(seed, _INIT))
+        return TrainState(
+            variables, optimizer(h).init(variables.params), jnp.zeros([], jnp.int32)
+        )
 
-    over_settings = jax.vmap(init, in_axes=(None, 0))
-    return jax.vmap(over_settings, in_axes=(0, None))(seeds, h)
+    over_settings = over_models(init, (None, 0))
+    return over_models(over_settings, (0, None))(seeds, h)
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=("classifier", "batch_size", "constrained"),
+    static_argnames=(
+        "classifier", "batch_size", "steps", "augmented", "constrained",
+        "batch_sharding",
+    ),
     donate_argnames="state",
-)
+)  # fmt: skip
+def train_steps(
+    classifier: Classifier,
+    state: TrainState,
+    seeds: jax.Array,
+    h: Hyperparameters,
+    images: jax.Array,
+    labels: jax.Array,
+    at: Schedule,
+    first: jax.Array,
+    *,
+    batch_size: int,
+    steps: int,
+    augmented: bool = False,
+    constrained: tuple[Constrained, ...] = (),
+    budget: Budget | None = None,
+    batch_sharding: jax.sharding.Sharding | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Some steps of an epoch of a sweep: a scan, with the data on the device.
+
+    Order and augmentation of the images are functions of (seed, step) alone; the images
+    that do not fill a last batch sit out, others each epoch.
+
+    Args:
+      classifier: the network.
+      state: the sweep's state, with leading axes (seeds, settings).
+      seeds: integers (seeds,).
+      h: hyperparameters, each field (settings,); the learning rate before its first
+        milestone.
+      images: all training images (N, height, width, channels), uint8.
+      labels: all labels (N,).
+      at: which epoch it is.
+      first: the first step, from 0.
+      batch_size: images a step.
+      steps: how many steps to take.
+      augmented: whether images are cropped and flipped at random.
+      constrained: the settings that have a constraint.
+      budget: of adversarial training; None trains on clean images.
+      batch_sharding: how a batch lies on several devices. The statistics of batch
+        normalization are of the whole batch all the same.
+
+    Returns:
+      The state after the steps, and the sums of their metrics (seeds, settings).
+    """
+    epoch_steps = steps_of(labels.shape[0], batch_size)
+    passed = (at.epoch >= at.milestones).sum()
+    h = h._replace(learning_rate=h.learning_rate * _DECAY**passed)
+    step = functools.partial(train_step, classifier)
+    # The images are the same for all settings, and so are the attack's starts.
+    over_settings = over_models(step, (0, 0, None, None, None, None, None, None))
+    uses = classifier.conv_uses(images.shape[1:]) if constrained else {}
+
+    def one_seed(state: TrainState, seed: jax.Array) -> tuple[TrainState, Metrics]:
+        order_key = jax.random.fold_in(_stream(seed, _ORDER), at.epoch)
+        order = jax.random.permutation(order_key, labels.shape[0])
+        dropout_key, attack_key, augmentation_key = (
+            jax.random.fold_in(_stream(seed, stream), at.epoch)
+            for stream in (_DROPOUT, _ATTACK, _AUGMENTATION)
+        )
+
+        def body(
+            state: TrainState, batch: tuple[jax.Array, jax.Array]
+        ) -> tuple[TrainState, Metrics]:
+            indices, i = batch
+            i += first
+            if batch_sharding is not None:
+                indices = jax.lax.with_sharding_constraint(indices, batch_sharding)
+            x = images[indices]
+            if augmented:
+                x = crop_and_flip(jax.random.fold_in(augmentation_key, i), x)
+            x = x.astype(jnp.float32) / 255
+            now = at.epoch * epoch_steps + i + 1
+            state, metrics = over_settings(
+                state, h, x, labels[indices], now, jax.random.fold_in(dropout_key, i),
+                jax.random.fold_in(attack_key, i), budget,
+            )  # fmt: skip
+            params = constrain(
+                state.variables.params, h.max_norm, uses, constrained, now,
+                at.epochs * epoch_steps,
+            )  # fmt: skip
+            variables = state.variables._replace(params=params)
+            return state._replace(variables=variables), metrics
+
+        chosen = jax.lax.dynamic_slice_in_dim(
+            order, first * batch_size, steps * batch_size
+        )
+        batches = chosen.reshape(steps, batch_size)
+        if steps == 1:
+            return body(state, (batches[0], jnp.asarray(0)))
+        state, metrics = jax.lax.scan(body, state, (batches, jnp.arange(steps)))
+        return state, jax.tree.map(lambda values: values.sum(axis=0), metrics)
+
+    return over_models(one_seed, (0, 0))(state, seeds)
+
+
 def train_epoch(
     classifier: Classifier,
     state: TrainState,
@@ -140,65 +299,36 @@ def train_epoch(
     h: Hyperparameters,
     images: jax.Array,
     labels: jax.Array,
-    epoch: jax.Array,
-    epochs: jax.Array,
+    at: Schedule,
     *,
     batch_size: int,
-    constrained: tuple[Constrained, ...] = (),
-    budget: Budget | None = None,
-) -> tuple[TrainState, EpochMetrics]:
-    """One epoch of a sweep: a scan over its steps, with the data on the device.
-
-    The order of the images is a function of (seed, epoch) alone; the images that do not
-    fill a last batch sit out, others each epoch.
+    **how: Any,
+) -> tuple[TrainState, Metrics]:
+    """One epoch of a sweep, by `train_steps`; where they are fastest, one by one.
 
     Args:
       classifier: the network.
-      state: the sweep's state, with leading axes (seeds, settings).
+      state: the sweep's state.
       seeds: integers (seeds,).
       h: hyperparameters, each field (settings,).
-      images: all training images (N, height, width, channels), uint8.
-      labels: all labels (N,).
-      epoch: which epoch, from 0.
-      epochs: how many there are.
+      images: all training images, uint8.
+      labels: all labels.
+      at: which epoch it is.
       batch_size: images a step.
-      constrained: the settings that have a constraint.
-      budget: of adversarial training; None trains on clean images.
+      **how: other arguments of `train_steps`.
 
     Returns:
-      The state after the epoch, and its metrics (seeds, settings).
+      The state after the epoch, and the means of its metrics (seeds, settings).
     """
-    steps = labels.shape[0] // batch_size
-    step = functools.partial(train_step, classifier)
-    # The images are the same for all settings, and so are the attack's starts.
-    over_settings = jax.vmap(step, in_axes=(0, 0, None, None, None, None, None))
-    uses = classifier.conv_uses(images.shape[1:]) if constrained else {}
-
-    def one_seed(state: TrainState, seed: jax.Array) -> tuple[TrainState, EpochMetrics]:
-        order_key = jax.random.fold_in(_stream(seed, _ORDER), epoch)
-        order = jax.random.permutation(order_key, labels.shape[0])
-        dropout_key, attack_key = (
-            jax.random.fold_in(_stream(seed, stream), epoch)
-            for stream in (_DROPOUT, _ATTACK)
-        )
-
-        def body(
-            state: TrainState, batch: tuple[jax.Array, jax.Array]
-        ) -> tuple[TrainState, EpochMetrics]:
-            indices, i = batch
-            x = images[indices].astype(jnp.float32) / 255
-            state, metrics = over_settings(
-                state, h, x, labels[indices], jax.random.fold_in(dropout_key, i),
-                jax.random.fold_in(attack_key, i), budget,
-            )  # fmt: skip
-            params = constrain(
-                state.params, h.max_norm, uses, constrained,
-                epoch * steps + i + 1, epochs * steps,
-            )  # fmt: skip
-            return state._replace(params=params), metrics
-
-        batches = order[: steps * batch_size].reshape(steps, batch_size)
-        state, metrics = jax.lax.scan(body, state, (batches, jnp.arange(steps)))
-        return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
-
-    return jax.vmap(one_seed)(state, seeds)
+    steps = steps_of(labels.shape[0], batch_size)
+    # On a CPU, XLA convolves inside loops several times more slowly than outside.
+    loops = classifier.is_small or jax.default_backend() != "cpu"
+    together = steps if loops else 1
+    sums = []
+    for first in range(0, steps, together):
+        state, metrics = train_steps(
+            classifier, state, seeds, h, images, labels, at, jnp.asarray(first),
+            steps=together, batch_size=batch_size, **how,
+        )  # fmt: skip
+        sums.append(metrics)
+    return state, jax.tree.map(lambda *values: sum(values) / steps, *sums)

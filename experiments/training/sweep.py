@@ -1,9 +1,11 @@
 """Trains what is missing of a set of models, resuming what was interrupted."""
 
+import contextlib
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,14 @@ import numpy as np
 from experiments.data import Split
 from experiments.models import Classifier
 from experiments.progress import progress
-from experiments.training import checkpoints, constraints, plan, runs, step
+from experiments.training import checkpoints, constraints, devices, plan, runs, step
 from experiments.training.config import RunConfig
+from experiments.training.devices import Placement, pad_settings
 
+SECONDS_BETWEEN_CHECKPOINTS = 10
 _CHECKPOINTS = "checkpoints"
+# Training that pauses while each epoch is computed.
+Epochs = Generator[None, None, None]
 
 
 def _unfinished(folder: pathlib.Path) -> Iterator[plan.Unfinished]:
@@ -29,8 +35,10 @@ def _unfinished(folder: pathlib.Path) -> Iterator[plan.Unfinished]:
 
 
 def _hyperparameters(sweep: plan.Sweep) -> step.Hyperparameters:
-    config = sweep.members[0]
-    return step.hyperparameters(sweep.settings, config.learning_rate, config.momentum)
+    recipe = sweep.members[0].recipe
+    return step.hyperparameters(
+        sweep.settings, recipe.learning_rate, recipe.momentum, recipe.decay
+    )
 
 
 def _initial_state(classifier: Classifier, sweep: plan.Sweep) -> step.TrainState:
@@ -49,56 +57,109 @@ def _restored_state(
     return jax.tree.map(lambda leaf: leaf[rows[:, None], columns], state)
 
 
-def _train(
+def _training(
     classifier: Classifier, data: Split, task: plan.Task, runs_dir: pathlib.Path,
-    folder: pathlib.Path,
-) -> None:  # fmt: skip
+    folder: pathlib.Path, placement: Placement, seconds_between_checkpoints: int,
+    advance: Callable[..., None],
+) -> Epochs:  # fmt: skip
+    """Trains one sweep to the end.
+
+    Yields:
+      While an epoch is being computed, so that others can be begun elsewhere.
+    """
     sweep, source = task
-    config = sweep.members[0]
+    recipe = sweep.members[0].recipe
     first = source.epochs if source else 0
     members = [runs.Run(runs_dir, member) for member in sweep.members]
     if source:
         state = _restored_state(classifier, sweep, source)
     else:
         state = _initial_state(classifier, sweep)
-    images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
-    seeds, h = jnp.array(sweep.seeds), _hyperparameters(sweep)
+    settings = len(sweep.settings)
+    padded = placement.padded(settings)
+    state = jax.device_put(pad_settings(state, 1, padded), placement.state)
+    h = jax.device_put(
+        pad_settings(_hyperparameters(sweep), 0, padded), placement.settings
+    )
+    images, labels, seeds = jax.device_put(
+        (data.images, data.labels, np.array(sweep.seeds)), placement.everywhere
+    )
+
+    def trained(tree: Any) -> Any:
+        """Without padding."""
+        if padded == settings:
+            return tree
+        return jax.tree.map(lambda leaf: leaf[:, :settings], tree)
+
     constrained = constraints.constrained(sweep.settings)
-    budget = config.adversary and config.adversary.as_arrays()
+    budget = recipe.adversary and recipe.adversary.as_arrays()
     started = time.perf_counter()
-    how = "" if budget is None else " adversarially"
-    title = f"training {len(members)} models{how} on {config.dataset}"
-    with (
-        checkpoints.writer(folder / _CHECKPOINTS) as checkpointer,
-        progress(config.epochs, title, "epoch", initial=first) as advance,
-    ):
+    done = first
+    with checkpoints.writer(
+        folder / _CHECKPOINTS, seconds_between_checkpoints
+    ) as checkpointer:
         plan.save_members(folder, sweep)
         for run in members:
             run.begin(first)
-        for epoch in range(first, config.epochs):
+        for epoch in range(first, recipe.epochs):
+            at = step.schedule(epoch, recipe.epochs, recipe.milestones)
             state, metrics = step.train_epoch(
-                classifier, state, seeds, h, images, labels,
-                jnp.asarray(epoch), jnp.asarray(config.epochs),
-                batch_size=config.batch_size, constrained=constrained, budget=budget,
+                classifier, state, seeds, h, images, labels, at,
+                batch_size=recipe.batch_size, augmented=recipe.augmented,
+                constrained=constrained, budget=budget, batch_sharding=placement.batch,
             )  # fmt: skip
-            losses, accuracies = (np.asarray(values).ravel() for values in metrics)
+            yield
+            losses, accuracies, diverged = (
+                np.asarray(trained(values)).ravel()
+                for values in (*metrics, state.diverged_at)
+            )
+            done = epoch + 1
             # The metrics go first: what is ahead of the checkpoint is dropped on
             # resuming, what is behind it would be missing.
-            for run, loss, accuracy in zip(members, losses, accuracies, strict=True):
-                run.log(epoch + 1, float(loss), float(accuracy))
-            checkpointer.save_async(epoch + 1, state, force=True)
-            advance(1)
+            for run, *line in zip(members, losses, accuracies, diverged, strict=True):
+                run.log(done, float(line[0]), float(line[1]), int(line[2]))
+            checkpointer.save_async(done, trained(state))
+            has_ended = bool((diverged > 0).all())
+            advance(
+                recipe.epochs - epoch if has_ended else 1, len(labels) * len(members)
+            )
+            if has_ended:
+                break
     provenance = runs.provenance() | {
         "seconds": time.perf_counter() - started,
-        "epochs_in_these_seconds": config.epochs - first,
+        "epochs_in_these_seconds": done - first,
         "seeds_in_one_program": sweep.seeds,
         "settings_in_one_program": sweep.settings,
+        "devices_in_one_program": dict(placement.mesh.shape),
     }
     flat = jax.tree.map(
-        lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), state.params
+        lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]),
+        trained(state.variables),
     )
     for i, run in enumerate(members):
         run.finish(jax.tree.map(lambda leaf, i=i: leaf[i], flat), provenance)
+
+
+def _in_turns(
+    tasks: Sequence[Callable[[Placement], Epochs]],
+    placements: Sequence[Placement],
+) -> None:
+    """Runs tasks, one a placement at a time; all that are begun advance together."""
+    waiting = iter(tasks)
+    with contextlib.ExitStack() as stack:
+
+        def begin(placement: Placement) -> Epochs | None:
+            task = next(waiting, None)
+            if task is None:
+                return None
+            return stack.enter_context(contextlib.closing(task(placement)))
+
+        running = [begin(placement) for placement in placements]
+        while any(running):
+            for i, placement in enumerate(placements):
+                task = running[i]
+                if task is not None and next(task, "ended") == "ended":
+                    running[i] = begin(placement)
 
 
 def train_missing(
@@ -106,21 +167,30 @@ def train_missing(
     data: Split,
     configs: Sequence[RunConfig],
     runs_dir: pathlib.Path,
+    *,
+    data_parallel: int | None = None,
+    seconds_between_checkpoints: int = SECONDS_BETWEEN_CHECKPOINTS,
 ) -> list[runs.Run]:
     """Trains the models that are not in the runs folder yet.
 
-    All of them train in one vmapped program. A checkpoint is written after every
-    epoch; models that an interrupted sweep has begun go on from there. One process at a
-    time may work on a data set and model in a runs folder.
+    Small networks train in one vmapped program, divided over all devices; large ones
+    one by one, as many at a time as there are groups of devices. Models that an
+    interrupted sweep has begun go on from its last checkpoint. One process at a time
+    may work on a data set and model in a runs folder.
 
     Args:
       classifier: the network.
       data: the training images.
       configs: the models, alike but for seed and setting.
       runs_dir: the folder of all runs.
+      data_parallel: how many devices share a batch; None leaves none idle.
+      seconds_between_checkpoints: the least time between two.
 
     Returns:
       The runs, complete, in the order of the configurations.
+
+    Raises:
+      UsageError: if the devices or the batch cannot be divided as asked.
     """
     wanted = [runs.Run(runs_dir, config) for config in configs]
     missing = [run.config for run in wanted if not run.is_complete]
@@ -130,10 +200,37 @@ def train_missing(
         )
     sweeps_dir = runs_dir / configs[0].dataset / configs[0].model / "in-progress"
     _remove_finished(sweeps_dir, runs_dir)
-    if missing:
-        for task in plan.plan(missing, list(_unfinished(sweeps_dir))):
-            _train(classifier, data, task, runs_dir, sweeps_dir / task.sweep.digest)
-            _remove_finished(sweeps_dir, runs_dir)
+    if not missing:
+        return wanted
+    recipe = configs[0].recipe
+    shared = devices.data_axis(len(missing), recipe.batch_size, data_parallel)
+    if classifier.is_small:
+        placements = [devices.together(shared)]
+    else:
+        placements = devices.apart(shared)
+    tasks = plan.plan(
+        missing, list(_unfinished(sweeps_dir)), together=classifier.is_small
+    )
+    how = "" if recipe.adversary is None else " adversarially"
+    plural = "model" if len(missing) == 1 else "models"
+    title = f"training {len(missing)} {plural}{how} on {configs[0].dataset}"
+    begun = sum(task.source.epochs for task in tasks if task.source)
+    with progress(
+        len(tasks) * recipe.epochs, title, "epoch", initial=begun, rate_of="image"
+    ) as advance:
+
+        def training(task: plan.Task) -> Callable[[Placement], Epochs]:
+            def begin(placement: Placement) -> Epochs:
+                folder = sweeps_dir / task.sweep.digest
+                yield from _training(
+                    classifier, data, task, runs_dir, folder, placement,
+                    seconds_between_checkpoints, advance,
+                )  # fmt: skip
+                _remove_finished(sweeps_dir, runs_dir)
+
+            return begin
+
+        _in_turns([training(task) for task in tasks], placements)
     return wanted
 
 

@@ -1,5 +1,6 @@
 """Small data and sweeps for the tests of the experiments."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -10,8 +11,12 @@ import pytest
 from experiments.data import Split
 from experiments.evaluation.kept import Images
 from experiments.models import Classifier, build
-from experiments.training.config import NONE, RunConfig, Setting
+from experiments.training.config import NONE, Recipe, RunConfig, Setting
 from experiments.training.runs import Run
+
+
+# What `make_config` changes of a recipe.
+RECIPE = {field.name for field in dataclasses.fields(Recipe)}
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +38,7 @@ def make_config(noise):
     """Makes the configuration of a short run on the noise."""
 
     def make(setting=NONE, seed=0, **changes):
+        recipe = {name: changes.pop(name) for name in RECIPE & changes.keys()}
         return RunConfig(
             **{
                 "dataset": "noise",
@@ -42,8 +48,16 @@ def make_config(noise):
                 "method": setting.method,
                 "strength": setting.strength,
                 "seed": seed,
-                "epochs": 3,
-                "batch_size": 32,
+                "model": "small_cnn",
+                "recipe": Recipe(
+                    **{
+                        "epochs": 3,
+                        "batch_size": 32,
+                        "learning_rate": 0.01,
+                        "momentum": 0.5,
+                        **recipe,
+                    }
+                ),
                 **changes,
             }
         )
@@ -72,9 +86,9 @@ def runs(classifier, make_config, tmp_path) -> list[Run]:
     for seed in (0, 1):
         run = Run(tmp_path, make_config(Setting("absum", 0.1), seed))
         run.begin(0)
-        params = classifier.init(jax.random.key(seed))
+        variables = classifier.init(jax.random.key(seed))
         if seed == 1:
-            params["dense2"]["bias"] += 100.0 * jnp.eye(10)[3]
-        run.finish(params, {})
+            variables.params["dense2"]["bias"] += 100.0 * jnp.eye(10)[3]
+        run.finish(variables, {})
         runs.append(run)
     return runs

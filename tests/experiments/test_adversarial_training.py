@@ -23,23 +23,24 @@ def _hyperparameters(setting):
 def test_a_step_trains_on_the_attacked_images_alone(classifier, noise):
     h = _hyperparameters(SETTINGS[1])
     train_step = jax.jit(step.train_step, static_argnums=0)
-    params = classifier.init(jax.random.key(0))
-    state = step.TrainState(params, step.optimizer(h).init(params))
+    variables = classifier.init(jax.random.key(0))
+    optimizer = step.optimizer(h).init(variables.params)
+    state = step.TrainState(variables, optimizer, jnp.zeros([], jnp.int32))
     x, y = jnp.asarray(noise.images[:16]) / 255.0, jnp.asarray(noise.labels[:16])
     dropout, key = jax.random.split(jax.random.key(1))
     # In evaluation mode: without dropout.
     attacked = absum_jax.pgd(
-        Partial(classifier.logits, params), x, y, key=key, eps=0.3, step_size=0.1,
+        Partial(classifier.logits, variables), x, y, key=key, eps=0.3, step_size=0.1,
         steps=3, init_radius=0.05,
     )  # fmt: skip
     assert np.abs(attacked - x).max() > 0.2
-    expected, metrics = train_step(classifier, state, h, attacked, y, dropout)
+    expected, metrics = train_step(classifier, state, h, attacked, y, 1, dropout)
     found, found_metrics = train_step(
-        classifier, state, h, x, y, dropout, key, ADVERSARY.as_arrays()
+        classifier, state, h, x, y, 1, dropout, key, ADVERSARY.as_arrays()
     )
-    plain, _ = train_step(classifier, state, h, x, y, dropout)
+    plain, _ = train_step(classifier, state, h, x, y, 1, dropout)
     for one, two, three in zip(
-        *(jax.tree.leaves(s.params) for s in (found, expected, plain)), strict=True
+        *(jax.tree.leaves(s.variables.params) for s in (found, expected, plain)), strict=True
     ):
         np.testing.assert_allclose(one, two, atol=1e-6)
         assert np.abs(one - three).max() > 1e-6
@@ -51,9 +52,9 @@ def _epoch(classifier, noise, settings, seeds, adversary):
     state = step.init_sweep(classifier, seeds, h)
     return step.train_epoch(
         classifier, state, seeds, h, jnp.asarray(noise.images),
-        jnp.asarray(noise.labels), jnp.asarray(0), jnp.asarray(1), batch_size=32,
+        jnp.asarray(noise.labels), step.schedule(0, 1), batch_size=32,
         budget=adversary and adversary.as_arrays(),
-    )[0].params  # fmt: skip
+    )[0].variables.params  # fmt: skip
 
 
 def test_a_sweep_equals_its_models_alone(classifier, noise):
@@ -74,10 +75,10 @@ def test_a_budget_of_nothing_is_plain_training(classifier, noise):
 
 def test_new_budgets_compile_nothing(classifier, noise):
     _epoch(classifier, noise, SETTINGS[:1], (0,), ADVERSARY)
-    compiled = step.train_epoch._cache_size()
+    compiled = step.train_steps._cache_size()
     other = Adversary(eps=0.2, step_size=0.05, steps=2, init_radius=0.1)
     _epoch(classifier, noise, SETTINGS[:1], (0,), other)
-    assert step.train_epoch._cache_size() == compiled
+    assert step.train_steps._cache_size() == compiled
 
 
 def test_a_configuration_survives_its_file(make_config, tmp_path):
@@ -114,5 +115,5 @@ def test_trained_models_are_kept_and_told_apart(
     sweep.train_missing(classifier, noise, adversarial, tmp_path)
     assert "1 of 1 models are trained already" in capsys.readouterr().out
     shapes = jax.eval_shape(classifier.init, jax.random.key(0))
-    kernels = [run.params(shapes)["conv1"]["kernel"] for run in (first, other)]
+    kernels = [run.variables(shapes).params["conv1"]["kernel"] for run in (first, other)]
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-6

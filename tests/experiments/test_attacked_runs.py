@@ -21,7 +21,7 @@ EPS = (0.03, 0.1)
 @pytest.fixture
 def models(classifier, runs):
     shapes = jax.eval_shape(classifier.init, jax.random.key(0))
-    return [Partial(classifier.logits, run.params(shapes)) for run in runs]
+    return [Partial(classifier.logits, run.variables(shapes)) for run in runs]
 
 
 def _pgd(model, x, y, eps):
@@ -43,9 +43,10 @@ def test_clean(images, runs, models):
 
 def test_nan_logits_are_reported(classifier, images, runs):
     shapes = jax.eval_shape(classifier.init, jax.random.key(0))
-    params = runs[0].params(shapes)
-    params["dense2"]["bias"] = params["dense2"]["bias"].at[2].set(jnp.nan)
-    runs[0].finish(params, {})
+    variables = runs[0].variables(shapes)
+    last = variables.params["dense2"]
+    last["bias"] = last["bias"].at[2].set(jnp.nan)
+    runs[0].finish(variables, {})
     [broken, whole] = clean.evaluate(images, runs)
     assert (broken.accuracy, broken.nan_logits) == (0, 1)
     assert whole.nan_logits == 0
@@ -79,7 +80,7 @@ def test_transferred(images, runs, models):
 @pytest.mark.parametrize("batch", [5, 12])
 def test_attacked_images_do_not_depend_on_the_batch(images, runs, models, batch):
     x, y = images.arrays()
-    params = jax.tree.map(lambda leaf: leaf[0], images.params(runs[:1]))
+    params = jax.tree.map(lambda leaf: leaf[0], images.variables(runs[:1]))
     attacked = gradient._attacked(
         images.classifier, params, x, y, gradient._budget(0.1, STEPS), batch=batch
     )

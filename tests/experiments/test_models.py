@@ -62,7 +62,7 @@ def test_initial_parameters_are_uniform_with_torch_limits(classifier):
         ("dense1", 320),
         ("dense2", 50),
     ):
-        for leaf in params[name].values():
+        for leaf in params.params[name].values():
             limit = fan_in**-0.5
             assert jnp.abs(leaf).max() <= limit
             # A uniform variable's standard deviation is limit / sqrt(3).
@@ -85,9 +85,11 @@ def test_dropout_drops_whole_channels_and_scales():
 def test_dropout_acts_in_training_alone(classifier):
     params = classifier.init(jax.random.key(0))
     x = _images()
-    one, two = (classifier.train_logits(params, x, jax.random.key(k)) for k in (0, 1))
+    (one, _), (two, _) = (
+        classifier.train_logits(params, x, jax.random.key(k)) for k in (0, 1)
+    )
     assert not np.allclose(one, two)
-    again = classifier.train_logits(params, x, jax.random.key(0))
+    again, _ = classifier.train_logits(params, x, jax.random.key(0))
     np.testing.assert_array_equal(one, again)
     assert not np.allclose(one, classifier.logits(params, x))
 

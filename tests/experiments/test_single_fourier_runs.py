@@ -13,10 +13,10 @@ from experiments.evaluation.single_fourier import Robustness, evaluate
 
 def test_results_are_the_librarys(classifier, runs, images):
     x, y = images.arrays()
-    results = evaluate(images, runs)
+    results = evaluate(images, runs, 80 / 255)
     shapes = jax.eval_shape(classifier.init, jax.random.key(0))
     for run, result in zip(runs, results, strict=True):
-        logits_fn = jax.tree_util.Partial(classifier.logits, run.params(shapes))
+        logits_fn = jax.tree_util.Partial(classifier.logits, run.variables(shapes))
         expected = absum_jax.single_fourier_accuracy(logits_fn, x, y, 80 / 255)
         np.testing.assert_allclose(result.grid, expected.accuracy, atol=1e-6)
         assert result.clean == pytest.approx(absum_jax.accuracy(logits_fn, x, y))
@@ -28,7 +28,7 @@ def test_results_are_the_librarys(classifier, runs, images):
 
 
 def test_rows_on_disk_are_not_computed_again(runs, images, monkeypatch):
-    results = evaluate(images, runs)
+    results = evaluate(images, runs, 80 / 255)
     [path] = runs[0].folder.glob("single-fourier-*.jsonl")
     lines = path.read_text().splitlines(keepends=True)
     # A kill in the middle of the third row: two whole rows and a piece of one.
@@ -41,7 +41,7 @@ def test_rows_on_disk_are_not_computed_again(runs, images, monkeypatch):
         return attacked(classifier, params, x, y, frequencies, **options)
 
     monkeypatch.setattr(single_fourier, "_attacked", recording)
-    again = evaluate(images, runs)
+    again = evaluate(images, runs, 80 / 255)
     assert asked == [(l, 1) for l in range(2, 28)]
     for one, two in zip(results, again, strict=True):
         np.testing.assert_array_equal(one.grid, two.grid)

@@ -10,7 +10,7 @@ from experiments.training.config import NONE, Setting
 
 
 def test_values_are_those_of_each_frequency(classifier):
-    params = classifier.init(jax.random.key(0))
+    params = classifier.init(jax.random.key(0)).params
     uses = classifier.conv_uses((28, 28, 1))
     values = spectra.singular_values([params, params], uses)
     # 28 x 28 frequencies of rank 1 and 12 x 12 of rank 10, by NumPy.

@@ -8,6 +8,7 @@ import pytest
 
 import absum_jax
 from experiments import cli, files
+from experiments.models import Variables
 from experiments.options import SweepOptions
 from experiments.studies import snc_readings
 from experiments.training import step
@@ -25,7 +26,7 @@ BATCH, LEARNING_RATE, MOMENTUM = 32, 0.05, 0.5
 @pytest.fixture(scope="module")
 def params(classifier):
     """Parameters whose norms are all above one."""
-    drawn = classifier.init(jax.random.key(0))
+    drawn = classifier.init(jax.random.key(0)).params
     return jax.tree.map(lambda leaf: 4 * leaf, drawn)
 
 
@@ -82,10 +83,10 @@ def _sweep(classifier, noise, settings, epochs):
     state = step.init_sweep(classifier, seeds, h)
     for epoch in range(epochs):
         state, _ = step.train_epoch(
-            classifier, state, seeds, h, *_data(noise), jnp.asarray(epoch),
-            jnp.asarray(epochs), batch_size=BATCH, constrained=constrained(settings),
+            classifier, state, seeds, h, *_data(noise), step.schedule(epoch, epochs),
+            batch_size=BATCH, constrained=constrained(settings),
         )  # fmt: skip
-    return state.params
+    return state.variables.params
 
 
 def test_a_sweep_does_what_the_optax_chain_does(classifier, noise, uses, every_other):
@@ -102,13 +103,13 @@ def test_a_sweep_does_what_the_optax_chain_does(classifier, noise, uses, every_o
     @jax.jit
     def update(params, state, x, y, key):
         def loss(params):
-            logits = classifier.train_logits(params, x, key)
+            logits, _ = classifier.train_logits(Variables(params, {}), x, key)
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
         updates, state = chain.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    alone = classifier.init(step._stream(0, step._INIT))
+    alone = classifier.init(step._stream(0, step._INIT)).params
     state = chain.init(alone)
     for epoch in range(2):
         order_key = jax.random.fold_in(step._stream(0, step._ORDER), epoch)
@@ -137,18 +138,17 @@ def test_the_condition_is_one_for_all_models(classifier, noise):
 
     def conditionals(settings):
         jaxpr = jax.make_jaxpr(
-            lambda state, epoch: step.train_epoch(
+            lambda state: step.train_epoch(
                 classifier,
                 state,
                 seeds,
                 h,
                 *_data(noise),
-                epoch,
-                jnp.asarray(3),
+                step.schedule(0, 3),
                 batch_size=BATCH,
                 constrained=constrained(settings),
             )
-        )(state, 0)
+        )(state)
         return str(jaxpr).count("cond[")
 
     # The network has conditions of its own, on the platform that it runs on.

@@ -10,6 +10,7 @@ import pytest
 
 import absum_jax
 from experiments import files
+from experiments.models import Variables
 from experiments.training import constraints, plan, step, sweep
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
@@ -30,7 +31,7 @@ def _epochs(classifier, data, settings, seeds=(0,), epochs=1, batch_size=32):
     for epoch in range(epochs):
         state, metrics = step.train_epoch(
             classifier, state, seeds, h, jnp.asarray(data.images),
-            jnp.asarray(data.labels), jnp.asarray(epoch), jnp.asarray(epochs),
+            jnp.asarray(data.labels), step.schedule(epoch, epochs),
             batch_size=batch_size, constrained=constraints.constrained(settings),
         )  # fmt: skip
         history.append(metrics)
@@ -46,7 +47,7 @@ def test_a_sweep_equals_its_models_alone(classifier, noise):
     for j, setting in enumerate(ALL):
         alone, own = _epochs(classifier, noise, (setting,), seeds=(4,))
         for a, b in zip(
-            jax.tree.leaves(together.params), jax.tree.leaves(alone.params), strict=True
+            jax.tree.leaves(together.variables.params), jax.tree.leaves(alone.variables.params), strict=True
         ):
             np.testing.assert_allclose(a[1, j], b[0, 0], atol=1e-5)
         np.testing.assert_allclose(metrics[0].loss[1, j], own[0].loss[0, 0], rtol=1e-4)
@@ -54,7 +55,7 @@ def test_a_sweep_equals_its_models_alone(classifier, noise):
 
 def test_every_method_changes_the_model_and_no_two_alike(classifier, noise):
     state, _ = _epochs(classifier, noise, ALL)
-    kernels = np.asarray(state.params["conv2"]["kernel"][0])
+    kernels = np.asarray(state.variables.params["conv2"]["kernel"][0])
     for i in range(len(ALL)):
         for j in range(i):
             assert np.abs(kernels[i] - kernels[j]).max() > 1e-4
@@ -63,14 +64,14 @@ def test_every_method_changes_the_model_and_no_two_alike(classifier, noise):
 def test_strength_zero_is_no_regularization_to_the_bit(classifier, noise):
     zero = tuple(Setting(s.method, 0.0) for s in REGULARIZED)
     state, _ = _epochs(classifier, noise, zero)
-    for leaf in jax.tree.leaves(state.params):
+    for leaf in jax.tree.leaves(state.variables.params):
         for j in range(1, len(REGULARIZED)):
             np.testing.assert_array_equal(leaf[0, j], leaf[0, 0])
 
 
 def test_seeds_differ_in_initialisation_and_order(classifier, noise):
     state, metrics = _epochs(classifier, noise, (NONE,), seeds=(0, 1))
-    kernel = state.params["dense1"]["kernel"]
+    kernel = state.variables.params["dense1"]["kernel"]
     assert jnp.abs(kernel[0] - kernel[1]).max() > 0.01
     assert metrics[0].loss[0, 0] != metrics[0].loss[1, 0]
 
@@ -92,15 +93,16 @@ def test_one_step_is_the_documented_chain(classifier, noise, setting):
     )
     h = jax.tree.map(lambda leaf: leaf[0], step.hyperparameters((setting,), 0.1, 0.5))
     x, y = noise.images[:8] / np.float32(255), noise.labels[:8]
-    params = classifier.init(jax.random.key(0))
-    key = jax.random.key(1)
-    state = step.TrainState(params, step.optimizer(h).init(params))
+    variables = classifier.init(jax.random.key(0))
+    params, key = variables.params, jax.random.key(1)
+    optimizer = step.optimizer(h).init(params)
+    state = step.TrainState(variables, optimizer, jnp.zeros([], jnp.int32))
     expected, optimizer_state = params, tx.init(params)
-    for _ in range(2):
-        state, _ = step.train_step(classifier, state, h, x, y, key)
+    for i in (1, 2):
+        state, _ = step.train_step(classifier, state, h, x, y, i, key)
 
         def loss(p):
-            logits = classifier.train_logits(p, x, key)
+            logits, _ = classifier.train_logits(Variables(p, {}), x, key)
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
         updates, optimizer_state = tx.update(
@@ -108,7 +110,7 @@ def test_one_step_is_the_documented_chain(classifier, noise, setting):
         )
         expected = optax.apply_updates(expected, updates)
     for a, b in zip(
-        jax.tree.leaves(state.params), jax.tree.leaves(expected), strict=True
+        jax.tree.leaves(state.variables.params), jax.tree.leaves(expected), strict=True
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
@@ -120,16 +122,19 @@ def test_each_epoch_visits_every_image_once_in_a_new_order(noise):
     class Recorder:
         """A classifier whose loss is a function of the batch alone."""
 
-        @staticmethod
-        def init(key):
-            return {"conv": {"kernel": jnp.zeros((1, 1, 1, 1))}}
+        is_small = True
 
         @staticmethod
-        def train_logits(params, x, key):
+        def init(key):
+            return Variables({"conv": {"kernel": jnp.zeros((1, 1, 1, 1))}}, {})
+
+        @staticmethod
+        def train_logits(variables, x, key):
             jax.debug.callback(
                 lambda i: seen.extend(np.asarray(i).tolist()), x[:, 0, 0, 0]
             )
-            return jnp.zeros((x.shape[0], 2)) + 0 * params["conv"]["kernel"].sum()
+            kernel = variables.params["conv"]["kernel"]
+            return jnp.zeros((x.shape[0], 2)) + 0 * kernel.sum(), {}
 
     data = dataclasses.replace(
         noise,
@@ -150,16 +155,16 @@ def test_each_epoch_visits_every_image_once_in_a_new_order(noise):
 
 def test_a_new_strength_compiles_nothing(classifier, noise):
     _epochs(classifier, noise, ALL)
-    before = step.train_epoch._cache_size(), step.init_sweep._cache_size()
+    before = step.train_steps._cache_size(), step.init_sweep._cache_size()
     new = Setting("absum", 7.0), Setting("l1", 0.7), Setting("snc-every-step", 2.0)
     _epochs(classifier, noise, (NONE, NONE, *new))
-    assert (step.train_epoch._cache_size(), step.init_sweep._cache_size()) == before
+    assert (step.train_steps._cache_size(), step.init_sweep._cache_size()) == before
 
 
 def _train(classifier, noise, configs, runs_dir):
     runs = sweep.train_missing(classifier, noise, configs, runs_dir)
     shapes = jax.eval_shape(classifier.init, jax.random.key(0))
-    return [(run.metrics(), run.params(shapes)) for run in runs]
+    return [(run.metrics(), run.variables(shapes)) for run in runs]
 
 
 def _assert_same(one, two, **tolerance):
@@ -184,7 +189,7 @@ def interrupted(monkeypatch):
         train_epoch = step.train_epoch
 
         def stopping(*args, **kwargs):
-            if int(args[6]) == epoch:
+            if int(args[6].epoch) == epoch:
                 monkeypatch.setattr(step, "train_epoch", train_epoch)
                 raise KeyboardInterrupt
             return train_epoch(*args, **kwargs)

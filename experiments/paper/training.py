@@ -1,0 +1,41 @@
+"""How the paper trains on each data set (P, appendix), as data."""
+
+import dataclasses
+
+from experiments.training.config import Recipe
+
+_GRAY = Recipe(epochs=100, batch_size=64, learning_rate=0.01, momentum=0.5)
+_COLOR = Recipe(
+    epochs=350,
+    batch_size=128,
+    learning_rate=0.1,
+    momentum=0.9,
+    milestones=(150, 250),
+    augmented=True,
+)
+# With adversarial training; its adversary is in `PGD`.
+_SHORTER = dataclasses.replace(_COLOR, epochs=150, milestones=(50, 100))
+_SHORTER_WITH_DECAY = dataclasses.replace(_SHORTER, decay=1e-4)
+
+# The networks of each data set; Tables 2 to 4 are of the first.
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "mnist": ("small_cnn",),
+    "fashion_mnist": ("small_cnn",),
+    "cifar10": ("resnet18", "googlenet", "densenet121"),
+    "cifar100": ("resnet18", "googlenet", "densenet121"),
+    "svhn_cropped": ("resnet18", "googlenet", "densenet121"),
+}
+TRAINING: dict[str, Recipe] = {
+    "mnist": _GRAY,
+    "fashion_mnist": _GRAY,
+    "cifar10": _COLOR,
+    "cifar100": _COLOR,
+    "svhn_cropped": _COLOR,
+}
+ADVERSARIAL_TRAINING: dict[str, Recipe] = {
+    "mnist": _GRAY,
+    "fashion_mnist": _GRAY,
+    "cifar10": _SHORTER_WITH_DECAY,
+    "cifar100": _SHORTER_WITH_DECAY,
+    "svhn_cropped": _SHORTER,
+}
