@@ -1,6 +1,6 @@
 """The numbers that the paper publishes, as data."""
 
-from experiments.paper.attacks import PGD, SPECTRUM_EPS, Pgd
+from experiments.paper.attacks import PGD, SINGLE_FOURIER_EPS, SPECTRUM_EPS, Pgd
 from experiments.paper.table1 import TABLE1, Published
 from experiments.paper.table4 import TABLE4, PublishedPgd
 from experiments.paper.tables2and3 import TABLE2, TABLE3
@@ -8,6 +8,7 @@ from experiments.paper.tables2and3 import TABLE2, TABLE3
 __all__ = [
     "PARENTS",
     "PGD",
+    "SINGLE_FOURIER_EPS",
     "SPECTRUM_EPS",
     "TABLE1",
     "TABLE2",

@@ -1,4 +1,4 @@
-"""The strengths of the paper's attacks (P, appendix, and Tables 2 and 4)."""
+"""The strengths of the paper's attacks (P, conditions, appendix, Tables 2 and 4)."""
 
 from typing import NamedTuple
 
@@ -41,6 +41,14 @@ PGD: dict[str, Pgd] = {
     "cifar10": _COLOR,
     "cifar100": _COLOR,
     "svhn_cropped": _COLOR,
+}
+# Magnitude of the Single Fourier Attack, for pixels in [0, 1].
+SINGLE_FOURIER_EPS: dict[str, float] = {
+    "mnist": 80 / 255,
+    "fashion_mnist": 80 / 255,
+    "cifar10": 10 / 255,
+    "cifar100": 10 / 255,
+    "svhn_cropped": 10 / 255,
 }
 # Figure 7 is drawn for CIFAR-10; its eps is not published, 8/255 is that of training.
 SPECTRUM_EPS = 8 / 255
