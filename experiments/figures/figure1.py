@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,33 +9,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments.data import DataOptions, Split, load
+from experiments.data import DataOptions, DatasetName, Split, load
 from experiments.errors import UsageError
 from experiments.figures.saving import save
-from experiments.paper import SINGLE_FOURIER_EPS
+from experiments.paper import SINGLE_FOURIER_EPS, published_as
+
+Frequencies = tuple[tuple[int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure1Options:
     """Images perturbed by single frequencies (Figure 1)."""
 
-    dataset: Literal["mnist5k", "mnist", "fashion_mnist"] = "mnist5k"
+    dataset: DatasetName = "mnist5k"
     """Data set."""
 
     images: int = 4
     """Test images, one a class."""
 
-    frequencies: tuple[tuple[int, int], ...] = (
-        (0, 1),
-        (1, 1),
-        (0, 7),
-        (7, 7),
-        (14, 14),
-    )
-    """Frequencies (l, m), in cycles per image."""
+    frequencies: Frequencies | None = None
+    """Frequencies (l, m), in cycles per image; None is one cycle, a quarter of the
+    image's size and half of it."""
 
-    eps: float = SINGLE_FOURIER_EPS["mnist"]
-    """Magnitude of the attack, for pixels in [0, 1]."""
+    eps: float | None = None
+    """Magnitude of the attack, for pixels in [0, 1]; None is the paper's, 80/255 on
+    28 x 28 images and 10/255 on 32 x 32."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the figure."""
@@ -47,19 +44,23 @@ class Figure1Options:
         """Refuses options out of range."""
         if not 1 <= self.images <= 10:
             raise UsageError(f"--images must lie in 1..10, got {self.images}.")
-        if not 0 <= self.eps <= 1:
+        if self.eps is not None and not 0 <= self.eps <= 1:
             raise UsageError(f"--eps must lie in 0..1, got {self.eps}.")
 
 
 def _one_a_class(split: Split, classes: int) -> Split:
-    return split.take(
-        np.array([np.flatnonzero(split.labels == label)[0] for label in range(classes)])
-    )
+    """The first image of each of the first classes."""
+    _, first = np.unique(split.labels, return_index=True)
+    return split.take(first[:classes])
 
 
-def draw(
-    images: np.ndarray, frequencies: tuple[tuple[int, int], ...], eps: float
-) -> Figure:
+def default_frequencies(height: int, width: int) -> Frequencies:
+    """Low, middle and high frequencies of an image, up to the highest there is."""
+    quarter, half = (height // 4, width // 4), (height // 2, width // 2)
+    return ((0, 1), (1, 1), (0, width // 4), quarter, half)
+
+
+def draw(images: np.ndarray, frequencies: Frequencies, eps: float) -> Figure:
     """Draws images (N, h, w, channels) in [0, 1], a column each, a row a frequency."""
     figure = Figure(figsize=(1.3 * len(images) + 0.8, 1.35 * (len(frequencies) + 1)))
     axes = figure.subplots(len(frequencies) + 1, len(images), squeeze=False)
@@ -86,11 +87,15 @@ def run(options: Figure1Options) -> list[pathlib.Path]:
     """Draws and writes the figure."""
     dataset = load(options.dataset, options.data)
     height, width, _ = dataset.image_shape
-    for l, m in options.frequencies:
+    frequencies = options.frequencies or default_frequencies(height, width)
+    for l, m in frequencies:
         if not (0 <= l < height and 0 <= m < width):
             raise UsageError(
                 f"--frequencies must lie below {height} and {width}, got {l} {m}."
             )
+    eps = options.eps
+    if eps is None:
+        eps = SINGLE_FOURIER_EPS[published_as(options.dataset)]
     images = _one_a_class(dataset.test, options.images).images / np.float32(255)
-    figure = draw(images, options.frequencies, options.eps)
+    figure = draw(images, frequencies, eps)
     return save(figure, options.results_dir / "figure1" / options.dataset)

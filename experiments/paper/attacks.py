@@ -1,4 +1,4 @@
-"""The strengths of the paper's attacks (P, appendix, and Tables 2 and 4)."""
+"""The strengths of the paper's attacks (P, conditions, appendix, Tables 2 and 4)."""
 
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ PGD: dict[str, Pgd] = {
     "cifar100": _COLOR,
     "svhn_cropped": _COLOR,
 }
-# The magnitude of the Single Fourier Attack (P, "Experimental Conditions").
+# Magnitude of the Single Fourier Attack, for pixels in [0, 1].
 SINGLE_FOURIER_EPS: dict[str, float] = {
     "mnist": 80 / 255,
     "fashion_mnist": 80 / 255,

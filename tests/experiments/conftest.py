@@ -14,7 +14,6 @@ from experiments.models import Classifier, build
 from experiments.training.config import NONE, Recipe, RunConfig, Setting
 from experiments.training.runs import Run
 
-
 # What `make_config` changes of a recipe.
 RECIPE = {field.name for field in dataclasses.fields(Recipe)}
 
@@ -68,9 +67,30 @@ def make_config(noise):
 @pytest.fixture(scope="session")
 def prepared_fake(tmp_path_factory) -> pathlib.Path:
     """A TFDS data_dir with a small `mnist` in the format of a prepared one."""
-    from fake_tfds import write_prepared_mnist
+    from fake_tfds import write_prepared
 
-    return write_prepared_mnist(tmp_path_factory.mktemp("tfds"))
+    data_dir = tmp_path_factory.mktemp("tfds")
+    write_prepared(data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def prepared_cifar10(cifar10_sheets, tmp_path_factory) -> pathlib.Path:
+    """A TFDS data_dir with 512 training and 256 test images of real CIFAR-10."""
+    from fake_tfds import write_prepared
+    from PIL import Image
+
+    labels = np.load(cifar10_sheets / "labels.npz")
+    splits = {}
+    for split, examples in (("train", 512), ("test", 256)):
+        with Image.open(cifar10_sheets / f"{split}-0.webp") as sheet:
+            # 100 images a row.
+            rows = np.asarray(sheet.convert("RGB")).reshape(100, 32, 100, 32, 3)
+        images = rows.transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
+        splits[split] = images[:examples], labels[split][:examples]
+    data_dir = tmp_path_factory.mktemp("cifar10")
+    write_prepared(data_dir, "cifar10", splits)
+    return data_dir
 
 
 @pytest.fixture

@@ -1,95 +1,103 @@
-"""Writes a prepared TFDS data set without TensorFlow, which TFDS itself cannot."""
+"""Writes prepared TFDS data sets without TensorFlow, which TFDS itself cannot."""
 
-import gzip
 import io
 import json
 import pathlib
-import struct
 
 import numpy as np
 from PIL import Image
 
+# Classes of each data set that TFDS has, as published.
+CLASSES = {
+    "mnist": 10,
+    "fashion_mnist": 10,
+    "cifar10": 10,
+    "cifar100": 100,
+    "svhn_cropped": 10,
+}
+COLOR = ("cifar10", "cifar100", "svhn_cropped")
 TRAIN, TEST = 130, 20
 
+Images = tuple[np.ndarray, np.ndarray]
 
-def fake_images(examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+
+def fake_images(examples: int, seed: int, name: str = "mnist") -> Images:
     rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (examples, 28, 28, 1), dtype=np.uint8)
-    return images, rng.integers(0, 10, examples).astype(np.int32)
+    shape = (32, 32, 3) if name in COLOR else (28, 28, 1)
+    images = rng.integers(0, 256, (examples, *shape), dtype=np.uint8)
+    return images, rng.integers(0, CLASSES[name], examples).astype(np.int32)
 
 
-def write_upstream_mnist(
-    folder: pathlib.Path,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Writes random images as the four files of MNIST, in its size; returns them."""
-    folder.mkdir()
-    contents = []
-    for name, examples, seed in (("train", 60_000, 0), ("t10k", 10_000, 1)):
-        images, labels = fake_images(examples, seed)
-        contents.append((images, labels))
-        for kind, array in (("images-idx3", images[..., 0]), ("labels-idx1", labels)):
-            header = struct.pack(
-                f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape
-            )
-            with gzip.open(folder / f"{name}-{kind}-ubyte.gz", "wb", 1) as stream:
-                stream.write(header + array.astype(np.uint8).tobytes())
-    return contents
+def fake_splits(name: str) -> dict[str, Images]:
+    """Images of noise, in the splits that TFDS has of a data set."""
+    splits = {
+        "train": fake_images(TRAIN, 0, name),
+        "test": fake_images(TEST, 1, name),
+    }
+    if name == "svhn_cropped":
+        splits["extra"] = fake_images(5, 2, name)
+    return splits
 
 
-def _example(image: np.ndarray, label: int) -> bytes:
+def _example(features, split: str, i: int, image: np.ndarray, label: int) -> bytes:
     from tensorflow_datasets.proto import tf_example_pb2
 
     png = io.BytesIO()
-    Image.fromarray(image[..., 0]).save(png, "png")
+    Image.fromarray(image.squeeze()).save(png, "png")
     example = tf_example_pb2.Example()
-    example.features.feature["image"].bytes_list.value.append(png.getvalue())
-    example.features.feature["label"].int64_list.value.append(label)
+    values = example.features.feature
+    values["image"].bytes_list.value.append(png.getvalue())
+    values["label"].int64_list.value.append(label)
+    if "id" in features:
+        values["id"].bytes_list.value.append(f"{split}_{i:05d}".encode())
+    if "coarse_label" in features:
+        # Another number than the label, lest the one be read as the other.
+        values["coarse_label"].int64_list.value.append((label + 7) % 20)
     return example.SerializeToString()
 
 
-def write_prepared_mnist(
-    data_dir: pathlib.Path, file_format: str = "array_record"
+def write_prepared(
+    data_dir: pathlib.Path,
+    name: str = "mnist",
+    splits: dict[str, Images] | None = None,
+    file_format: str = "array_record",
 ) -> pathlib.Path:
-    """Writes train and test splits of random images; returns the data_dir."""
+    """Writes splits of a data set as TFDS prepares them, and returns their folder.
+
+    Args:
+      data_dir: the folder of all data sets.
+      name: the data set; version and features are those of TFDS's own builder.
+      splits: images and labels of each split; None is noise.
+      file_format: what the metadata says.
+    """
+    import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    folder = data_dir / "mnist" / "3.0.1"
+    builder = tfds.builder(name, data_dir=data_dir)
+    folder = data_dir / name / str(builder.version)
     folder.mkdir(parents=True)
-    splits = []
-    for name, examples, seed in (("train", TRAIN, 0), ("test", TEST, 1)):
-        path = folder / f"mnist-{name}.array_record-00000-of-00001"
+    infos = []
+    for split, (images, labels) in (splits or fake_splits(name)).items():
+        path = folder / f"{name}-{split}.array_record-00000-of-00001"
         writer = ArrayRecordWriter(str(path), "group_size:1")
-        for image, label in zip(*fake_images(examples, seed), strict=True):
-            writer.write(_example(image, int(label)))
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            writer.write(_example(builder.info.features, split, i, image, int(label)))
         writer.close()
-        splits.append(
+        infos.append(
             {
                 "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "name": name,
+                "name": split,
                 "numBytes": str(path.stat().st_size),
-                "shardLengths": [str(examples)],
+                "shardLengths": [str(len(labels))],
             }
         )
     info = {
         "fileFormat": file_format,
-        "moduleName": "tensorflow_datasets.image_classification.mnist",
-        "name": "mnist",
-        "splits": splits,
-        "version": "3.0.1",
+        "moduleName": type(builder).__module__,
+        "name": name,
+        "splits": infos,
+        "version": str(builder.version),
     }
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    features = "tensorflow_datasets.core.features."
-    image = {
-        "pythonClassName": features + "image_feature.Image",
-        "image": {"dtype": "uint8", "shape": {"dimensions": ["28", "28", "1"]}},
-    }
-    label = {
-        "pythonClassName": features + "class_label_feature.ClassLabel",
-        "classLabel": {"numClasses": "10"},
-    }
-    both = {
-        "pythonClassName": features + "features_dict.FeaturesDict",
-        "featuresDict": {"features": {"image": image, "label": label}},
-    }
-    (folder / "features.json").write_text(json.dumps(both))
-    return data_dir
+    builder.info.features.save_config(folder)
+    return folder

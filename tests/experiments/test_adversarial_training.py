@@ -40,7 +40,8 @@ def test_a_step_trains_on_the_attacked_images_alone(classifier, noise):
     )
     plain, _ = train_step(classifier, state, h, x, y, 1, dropout)
     for one, two, three in zip(
-        *(jax.tree.leaves(s.variables.params) for s in (found, expected, plain)), strict=True
+        *(jax.tree.leaves(s.variables.params) for s in (found, expected, plain)),
+        strict=True,
     ):
         np.testing.assert_allclose(one, two, atol=1e-6)
         assert np.abs(one - three).max() > 1e-6
@@ -115,5 +116,7 @@ def test_trained_models_are_kept_and_told_apart(
     sweep.train_missing(classifier, noise, adversarial, tmp_path)
     assert "1 of 1 models are trained already" in capsys.readouterr().out
     shapes = jax.eval_shape(classifier.init, jax.random.key(0))
-    kernels = [run.variables(shapes).params["conv1"]["kernel"] for run in (first, other)]
+    kernels = [
+        run.variables(shapes).params["conv1"]["kernel"] for run in (first, other)
+    ]
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-6

@@ -64,13 +64,14 @@ def test_no_figure_without_its_method(outcomes):
     assert strength.figure5(none) is None
 
 
-def test_figure1_shows_attacked_images():
-    images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)])
+def test_figure1_shows_attacked_images(shape):
+    images = np.random.default_rng(0).random((2, *shape), np.float32)
     figure = figure1.draw(images, ((0, 3), (5, 2)), 0.2)
     shown = [np.asarray(ax.get_images()[0].get_array()) for ax in figure.axes]
-    np.testing.assert_array_equal(shown[1], images[1, ..., 0])
+    np.testing.assert_array_equal(shown[1], images[1].squeeze())
     attacked = absum_jax.single_fourier_attack(jnp.asarray(images), 5, 2, 0.2)
-    np.testing.assert_allclose(shown[5], attacked[1, ..., 0])
+    np.testing.assert_allclose(shown[5], attacked[1].squeeze())
 
 
 def test_figure3_minima_are_those_of_a_projected_gradient():

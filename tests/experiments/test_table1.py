@@ -158,23 +158,25 @@ def test_a_smaller_run_says_so_and_lies_apart(outcome, changes, part):
 
 
 def test_published_numbers_are_the_papers():
-    # Read off P, Table 1, the rows of MNIST and FMNIST, a second time: Avg., Min., CLN
-    # of Absum, WD and L1.
-    rows = {
-        "mnist": (98.64, 98.59, 98.48, 94.76, 86.84, 78.01, 99.14, 99.10, 99.18),
-        "fashion_mnist": (
-            83.11,
-            83.09,
-            82.49,
-            60.12,
-            47.57,
-            58.38,
-            88.46,
-            86.99,
-            87.05,
-        ),
-    }
-    for dataset, numbers in rows.items():
-        published = [TABLE1[dataset][m] for m in ("absum", "weight_decay", "l1")]
-        columns = [(cell.avg, cell.min, cell.clean) for cell in published]
-        assert np.transpose(columns).ravel().tolist() == list(numbers)
+    # Read off P, Table 1, a second time, row by row: Avg., Min., CLN of Absum, WD, L1
+    # and SNC, and the selected strengths.
+    rows = [
+        "",
+        "    98.64 98.59 98.48 98.55 94.76 86.84 78.01 91.79 99.14 99.10 99.18 99.10 -2 -3 -4 1",
+        "    83.11 83.09 82.49 82.60 60.12 47.57 58.38 55.36 88.46 86.99 87.05 87.50 -3 -2 -3 1",
+        "    79.05 69.09 66.44 85.57 53.90 11.44 15.64 73.99 89.69 94.73 93.41 88.37 -1 -4 -6 .5",
+        "    75.77 73.47 73.53 86.42 47.27 35.64 38.12 78.26 92.26 92.83 93.34 89.54 -3 -3 -4 -1",
+        "    70.48 64.07 65.30 83.71 15.09 18.53 16.80 70.26 92.72 94.31 94.00 85.26 -3 -5 -7 -1",
+        "    48.69 42.97 38.99 60.42 16.32 5.23 9.84 45.05 68.72 67.05 71.68 62.76 -3 -6 -7 0",
+        "    93.34 91.74 91.14 93.20 73.69 60.36 57.52 62.90 95.93 96.37 96.20 95.42 -3 -3 -7 -1",
+        "    ",
+    ][1:-1]
+    assert len(rows) == len(TABLE1)
+    for row, published in zip(rows, TABLE1.values(), strict=True):
+        *accuracies, absum, decay, l1, snc = map(float, row.split())
+        methods = [published[m] for m in ("absum", "weight_decay", "l1", "snc")]
+        columns = [(cell.avg, cell.min, cell.clean) for cell in methods]
+        assert np.transpose(columns).ravel().tolist() == accuracies
+        bound = snc if snc == 0.5 else 10**snc
+        strengths = [cell.strength for cell in methods]
+        assert strengths == pytest.approx([10**absum, 10**decay, 10**l1, bound])

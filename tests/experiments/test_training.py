@@ -47,7 +47,9 @@ def test_a_sweep_equals_its_models_alone(classifier, noise):
     for j, setting in enumerate(ALL):
         alone, own = _epochs(classifier, noise, (setting,), seeds=(4,))
         for a, b in zip(
-            jax.tree.leaves(together.variables.params), jax.tree.leaves(alone.variables.params), strict=True
+            jax.tree.leaves(together.variables.params),
+            jax.tree.leaves(alone.variables.params),
+            strict=True,
         ):
             np.testing.assert_allclose(a[1, j], b[0, 0], atol=1e-5)
         np.testing.assert_allclose(metrics[0].loss[1, j], own[0].loss[0, 0], rtol=1e-4)

@@ -1,0 +1,86 @@
+"""Random crops and flips of images, on the device."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Augmentation(NamedTuple):
+    """What happens to each image, of shape (N,)."""
+
+    rows: jax.Array  # first row of the crop of the padded image, 0..2 * padding
+    columns: jax.Array  # first column, in the same range
+    flipped: jax.Array  # whether it is mirrored
+
+
+def draw(key: jax.Array, images: int, padding: int) -> Augmentation:
+    """Draws the augmentation of some images, independently and uniformly.
+
+    Args:
+      key: one key for all images, or keys (images,), of which each decides on its image
+        alone.
+      images: how many.
+      padding: the pixels on each side that a crop may reach into.
+    """
+    if key.ndim == 1:
+        return jax.vmap(lambda own: _draw(own, (), padding))(key)
+    return _draw(key, (images,), padding)
+
+
+def _draw(key: jax.Array, shape: tuple[int, ...], padding: int) -> Augmentation:
+    keys = jax.random.split(key, 3)
+    rows, columns = (
+        jax.random.randint(own, shape, 0, 2 * padding + 1) for own in keys[:2]
+    )
+    return Augmentation(rows, columns, jax.random.bernoulli(keys[2], shape=shape))
+
+
+def augment(images: jax.Array, drawn: Augmentation, padding: int) -> jax.Array:
+    """Pads images (N, h, w, C) by zeros, crops them back to h x w, and flips them."""
+    height, width = images.shape[1:3]
+    rows = drawn.rows[:, None] + jnp.arange(height) - padding
+    i = jnp.arange(width)
+    mirrored = jnp.where(drawn.flipped[:, None], width - 1 - i, i)
+    columns = drawn.columns[:, None] + mirrored - padding
+    # Whole rows first, which are copied in one piece. Nothing is padded: "fill" makes
+    # zeros of what lies outside, but reads a negative index from the end.
+    rows = jnp.where(rows < 0, height, rows)
+    columns = jnp.where(columns < 0, width, columns)
+    for axis, indices in (
+        (1, rows[:, :, None, None]),
+        (2, columns[:, None, :, None]),
+    ):
+        images = jnp.take_along_axis(images, indices, axis, mode="fill", fill_value=0)
+    return images
+
+
+def crop_and_flip(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.Array:
+    """Crops zero-padded images at random and mirrors half of them (P, appendix).
+
+    As PyTorch's `RandomCrop(h, padding)` and `RandomHorizontalFlip` on 8-bit images, or
+    on images in [0, 1]: it comes before any standardisation. Works under `jit`, `vmap`
+    and `scan`, and gives the same images however the batch is sharded.
+
+    Args:
+      key: from `jax.random.key`, or keys (N,), one for each image.
+      images: (N, h, w, C), of any dtype.
+      padding: pixels of zeros on each side.
+
+    Returns:
+      Images of the same shape and dtype, a function of the key alone.
+
+    Raises:
+      ValueError: if `images` is not a batch, `padding` is negative, or there are not as
+        many keys as images.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images must be (N, h, w, C), got shape {images.shape}.")
+    if padding < 0:
+        raise ValueError(f"padding must not be negative, got {padding}.")
+    if key.shape not in ((), images.shape[:1]):
+        raise ValueError(
+            f"key must be one key from jax.random.key or {len(images)}, one for each "
+            f"image, got shape {key.shape}."
+        )
+    return augment(images, draw(key, len(images), padding), padding)

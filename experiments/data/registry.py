@@ -1,0 +1,22 @@
+"""The data sets by name."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+DatasetName = Literal[
+    "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped"
+]
+# Ships in a package.
+EMBEDDED = "mnist5k"
+
+# Whether images are standardized inside the model, by the training set's mean and
+# deviation (P, appendix).
+STANDARDIZED: Mapping[str, bool] = {
+    "mnist5k": True,
+    "mnist": True,
+    "fashion_mnist": False,
+    "cifar10": True,
+    "cifar100": True,
+    "svhn_cropped": False,
+}
+DATASETS = tuple(STANDARDIZED)
