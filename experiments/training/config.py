@@ -112,4 +112,4 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, as JSON holds them."""
-        return dataclasses.asdict(self)
+        return json.loads(json.dumps(dataclasses.asdict(self)))
