@@ -5,31 +5,16 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from experiments.models.initializers import torch_bias, torch_kernel
+from experiments.models.layers import conv, dense
 from experiments.models.patches import patch_conv
 from experiments.models.standardize import standardize
 
 Form = Literal["patches", "native"]
 
 
-def _conv(in_channels: int, out_channels: int, rngs: nnx.Rngs) -> nnx.Conv:
-    bias_init = torch_bias(5 * 5 * in_channels)
-    return nnx.Conv(
-        in_channels, out_channels, (5, 5), padding="VALID",
-        kernel_init=torch_kernel, bias_init=bias_init, rngs=rngs,
-    )  # fmt: skip
-
-
-def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        inputs, outputs,
-        kernel_init=torch_kernel, bias_init=torch_bias(inputs), rngs=rngs,
-    )  # fmt: skip
-
-
-def _patch_conv(conv: nnx.Conv, x: jax.Array) -> jax.Array:
-    assert conv.bias is not None
-    return patch_conv(conv.kernel[...], conv.bias[...], x)
+def _patch_conv(layer: nnx.Conv, x: jax.Array) -> jax.Array:
+    assert layer.bias is not None
+    return patch_conv(layer.kernel[...], layer.bias[...], x)
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
@@ -42,6 +27,7 @@ class SmallCNN(nnx.Module):
     """Two 5x5 convolutions, each with max-pooling and ReLU, and two dense layers.
 
     Args:
+      classes: how many classes there are.
       mean: per-channel mean of the images, subtracted from them.
       std: per-channel standard deviation, which they are divided by.
       form: how convolutions are computed. `"patches"` is a matrix product of patches,
@@ -55,16 +41,17 @@ class SmallCNN(nnx.Module):
     def __init__(
         self,
         *,
+        classes: int = 10,
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
         form: Form = "patches",
         rngs: nnx.Rngs,
     ):
         self.mean, self.std, self.form = mean, std, form
-        self.conv1 = _conv(1, 10, rngs)
-        self.conv2 = _conv(10, 20, rngs)
-        self.dense1 = _linear(320, 50, rngs)
-        self.dense2 = _linear(50, 10, rngs)
+        self.conv1 = conv(1, 10, 5, margin=0, use_bias=True, rngs=rngs)
+        self.conv2 = conv(10, 20, 5, margin=0, use_bias=True, rngs=rngs)
+        self.dense1 = dense(320, 50, rngs)
+        self.dense2 = dense(50, classes, rngs)
         # Axes 1 and 2 are space in either form: whole channels are dropped.
         self.channel_dropout = nnx.Dropout(0.5, broadcast_dims=(1, 2))
         self.dropout = nnx.Dropout(0.5)
@@ -72,7 +59,7 @@ class SmallCNN(nnx.Module):
     def __call__(
         self, x: jax.Array, *, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits (batch, 10) of images (batch, 28, 28, 1) in [0, 1].
+        """Logits (batch, classes) of images (batch, 28, 28, 1) in [0, 1].
 
         Dropout acts where the module is in training mode, and then needs the key.
         """
