@@ -19,7 +19,7 @@ from experiments.figures import (
     fourier_heatmaps,
     spectra,
 )
-from experiments.studies import snc_readings
+from experiments.studies import models, snc_readings
 from experiments.tables import table1, table2, table3, table4
 
 _Run = Callable[[Any], list[pathlib.Path]]
@@ -39,6 +39,7 @@ _COMMANDS: dict[str, tuple[type, _Run]] = {
     ),
     "snc-readings": (snc_readings.SncReadingsOptions, snc_readings.run),
     "spectra": (spectra.SpectraOptions, spectra.run),
+    "models": (models.ModelsOptions, models.run),
 }
 _RUN = dict(_COMMANDS.values())
 _Options: Any = functools.reduce(

@@ -9,9 +9,9 @@ import jax
 
 from experiments.data import DATASETS, DataOptions, DatasetName
 from experiments.errors import UsageError
+from experiments.models import networks_for
 from experiments.paper import (
     ADVERSARIAL_TRAINING,
-    NETWORKS,
     TABLE1,
     TRAINING,
     Published,
@@ -102,7 +102,7 @@ class ModelOptions:
             raise UsageError(f"--dataset must be one of {known}, got {self.dataset!r}.")
         if self.epochs is not None and self.epochs < 1:
             raise UsageError(f"--epochs must be at least 1, got {self.epochs}.")
-        networks = NETWORKS[published_as(self.dataset)]
+        networks = networks_for(self.dataset)
         if self.network is not None and self.network not in networks:
             raise UsageError(
                 f"--network must be one of {', '.join(networks)} on {self.dataset}, "
@@ -119,7 +119,7 @@ class ModelOptions:
     @property
     def paper_model(self) -> str:
         """The network of the paper's Tables 2 to 4 on this data set."""
-        return NETWORKS[published_as(self.dataset)][0]
+        return networks_for(self.dataset)[0]
 
     @property
     def dtype(self) -> str:

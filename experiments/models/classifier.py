@@ -11,7 +11,7 @@ from flax import nnx
 
 import absum_jax
 from absum_jax.tracing import leaf_name
-from experiments.models.architectures import ARCHITECTURES
+from experiments.models.architectures import ARCHITECTURES, without_values
 
 ConvUses = dict[str, tuple[absum_jax.ConvUse, ...]]
 
@@ -72,16 +72,12 @@ def build(
     if not architecture.is_small:
         options["dtype"] = jnp.dtype(dtype)
 
-    def create(rngs: nnx.Rngs) -> nnx.Module:
-        return architecture.create(**options, rngs=rngs)
-
     def abstract(create: Callable[..., nnx.Module], *, training: bool) -> nnx.Module:
-        module = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0)))
+        module = without_values(create, **options)
         module.train() if training else module.eval()
         return module
 
-    training = abstract(create, training=True)
-    native = functools.partial(architecture.create_native, **options)
+    training = abstract(architecture.create, training=True)
     empty = Variables(
         *(nnx.state(training, kind) for kind in (nnx.Param, nnx.BatchStat))
     )
@@ -89,8 +85,8 @@ def build(
         nnx.graphdef(module)
         for module in (
             training,
-            abstract(create, training=False),
-            abstract(native, training=False),
+            abstract(architecture.create, training=False),
+            abstract(architecture.create_native, training=False),
         )
     )
 
@@ -110,7 +106,7 @@ def build(
         return nnx.merge(graphdef, *states)
 
     def init(key: jax.Array) -> Variables:
-        return pure(create(nnx.Rngs(key)))
+        return pure(architecture.create(**options, rngs=nnx.Rngs(key)))
 
     def train_logits(
         variables: Variables, x: jax.Array, key: jax.Array

@@ -5,29 +5,11 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
-from experiments.models.initializers import torch_bias, torch_kernel
+from experiments.models.layers import conv, dense, norm
 from experiments.models.standardize import standardize
 
 # (channels, stride of the first block) of the four stages, two blocks each.
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
-
-
-def _conv(
-    in_channels: int, channels: int, size: int, stride: int, dtype: Dtype,
-    rngs: nnx.Rngs,
-) -> nnx.Conv:  # fmt: skip
-    margin = size // 2
-    return nnx.Conv(
-        in_channels, channels, (size, size), strides=(stride, stride),
-        # PyTorch's padding; at stride 2 "SAME" would pad the other side alone.
-        padding=((margin, margin), (margin, margin)),
-        use_bias=False, dtype=dtype, kernel_init=torch_kernel, rngs=rngs,
-    )  # fmt: skip
-
-
-def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    # No dtype: in bfloat16 flax would round the running statistics too.
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
 
 class _Block(nnx.Module):
@@ -38,14 +20,16 @@ class _Block(nnx.Module):
         rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = dtype
-        self.conv1 = _conv(in_channels, channels, 3, stride, dtype, rngs)
-        self.norm1 = _norm(channels, rngs)
-        self.conv2 = _conv(channels, channels, 3, 1, dtype, rngs)
-        self.norm2 = _norm(channels, rngs)
+        self.conv1 = conv(in_channels, channels, 3, stride, dtype=dtype, rngs=rngs)
+        self.norm1 = norm(channels, rngs)
+        self.conv2 = conv(channels, channels, 3, dtype=dtype, rngs=rngs)
+        self.norm2 = norm(channels, rngs)
         self.has_projection = in_channels != channels or stride != 1
         if self.has_projection:
-            self.shortcut = _conv(in_channels, channels, 1, stride, dtype, rngs)
-            self.shortcut_norm = _norm(channels, rngs)
+            self.shortcut = conv(
+                in_channels, channels, 1, stride, dtype=dtype, rngs=rngs
+            )
+            self.shortcut_norm = norm(channels, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         inside = nnx.relu(self.norm1(self.conv1(x)))
@@ -92,18 +76,15 @@ class ResNet18(nnx.Module):
     ):
         self.mean, self.std, self.dtype = mean, std, dtype
         channels = _STAGES[0][0]
-        self.stem = _conv(3, channels, 3, 1, dtype, rngs)
-        self.stem_norm = _norm(channels, rngs)
+        self.stem = conv(3, channels, 3, dtype=dtype, rngs=rngs)
+        self.stem_norm = norm(channels, rngs)
         blocks = []
         for width, stride in _STAGES:
             blocks.append(_Block(channels, width, stride, dtype, rngs))
             blocks.append(_Block(width, width, 1, dtype, rngs))
             channels = width
         self.blocks = nnx.List(blocks)
-        self.dense = nnx.Linear(
-            channels, classes,
-            kernel_init=torch_kernel, bias_init=torch_bias(channels), rngs=rngs,
-        )  # fmt: skip
+        self.dense = dense(channels, classes, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits (batch, classes), float32, of images (batch, h, w, 3) in [0, 1].

@@ -5,31 +5,16 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from experiments.models.initializers import torch_bias, torch_kernel
+from experiments.models.layers import conv, dense
 from experiments.models.patches import patch_conv
 from experiments.models.standardize import standardize
 
 Form = Literal["patches", "native"]
 
 
-def _conv(in_channels: int, out_channels: int, rngs: nnx.Rngs) -> nnx.Conv:
-    bias_init = torch_bias(5 * 5 * in_channels)
-    return nnx.Conv(
-        in_channels, out_channels, (5, 5), padding="VALID",
-        kernel_init=torch_kernel, bias_init=bias_init, rngs=rngs,
-    )  # fmt: skip
-
-
-def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        inputs, outputs,
-        kernel_init=torch_kernel, bias_init=torch_bias(inputs), rngs=rngs,
-    )  # fmt: skip
-
-
-def _patch_conv(conv: nnx.Conv, x: jax.Array) -> jax.Array:
-    assert conv.bias is not None
-    return patch_conv(conv.kernel[...], conv.bias[...], x)
+def _patch_conv(layer: nnx.Conv, x: jax.Array) -> jax.Array:
+    assert layer.bias is not None
+    return patch_conv(layer.kernel[...], layer.bias[...], x)
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
@@ -63,10 +48,10 @@ class SmallCNN(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.mean, self.std, self.form = mean, std, form
-        self.conv1 = _conv(1, 10, rngs)
-        self.conv2 = _conv(10, 20, rngs)
-        self.dense1 = _linear(320, 50, rngs)
-        self.dense2 = _linear(50, classes, rngs)
+        self.conv1 = conv(1, 10, 5, margin=0, use_bias=True, rngs=rngs)
+        self.conv2 = conv(10, 20, 5, margin=0, use_bias=True, rngs=rngs)
+        self.dense1 = dense(320, 50, rngs)
+        self.dense2 = dense(50, classes, rngs)
         # Axes 1 and 2 are space in either form: whole channels are dropped.
         self.channel_dropout = nnx.Dropout(0.5, broadcast_dims=(1, 2))
         self.dropout = nnx.Dropout(0.5)

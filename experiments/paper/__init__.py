@@ -4,11 +4,10 @@ from experiments.paper.attacks import PGD, SINGLE_FOURIER_EPS, SPECTRUM_EPS, Pgd
 from experiments.paper.table1 import TABLE1, Published
 from experiments.paper.table4 import TABLE4, PublishedPgd
 from experiments.paper.tables2and3 import TABLE2, TABLE3
-from experiments.paper.training import ADVERSARIAL_TRAINING, NETWORKS, TRAINING
+from experiments.paper.training import ADVERSARIAL_TRAINING, TRAINING
 
 __all__ = [
     "ADVERSARIAL_TRAINING",
-    "NETWORKS",
     "PARENTS",
     "PGD",
     "SINGLE_FOURIER_EPS",

@@ -17,14 +17,6 @@ _COLOR = Recipe(
 _SHORTER = dataclasses.replace(_COLOR, epochs=150, milestones=(50, 100))
 _SHORTER_WITH_DECAY = dataclasses.replace(_SHORTER, decay=1e-4)
 
-# The networks of each data set; Tables 2 to 4 are of the first.
-NETWORKS: dict[str, tuple[str, ...]] = {
-    "mnist": ("small_cnn",),
-    "fashion_mnist": ("small_cnn",),
-    "cifar10": ("resnet18", "googlenet", "densenet121"),
-    "cifar100": ("resnet18", "googlenet", "densenet121"),
-    "svhn_cropped": ("resnet18", "googlenet", "densenet121"),
-}
 TRAINING: dict[str, Recipe] = {
     "mnist": _GRAY,
     "fashion_mnist": _GRAY,

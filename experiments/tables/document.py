@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments import files
 from experiments.labels import DATASET_NAMES, METHOD_NAMES, MODEL_NAMES
+from experiments.models import networks_for
 from experiments.options import (
     PUBLISHED_MAX_NORMS,
     PUBLISHED_STRENGTHS,
@@ -16,7 +17,7 @@ from experiments.options import (
     SweepOptions,
 )
 from experiments.outcomes import Outcome
-from experiments.paper import NETWORKS, PARENTS, SINGLE_FOURIER_EPS, published_as
+from experiments.paper import PARENTS, SINGLE_FOURIER_EPS, published_as
 from experiments.tables.statistics import Statistic
 from experiments.training.config import (
     METHODS,
@@ -79,7 +80,7 @@ def path(
 def subject(options: ModelOptions) -> str:
     """The data set, and the network where the data set has several."""
     name = DATASET_NAMES[options.dataset]
-    if len(NETWORKS[published_as(options.dataset)]) == 1:
+    if len(networks_for(options.dataset)) == 1:
         return name
     return f"{name} ({MODEL_NAMES[options.model]})"
 

@@ -9,9 +9,9 @@ from experiments.data import DATASETS, DataOptions, DatasetName, Split, cache, l
 from experiments.data.dataset import channel_statistics
 from experiments.data.registry import STANDARDIZED
 from experiments.errors import UsageError
+from experiments.models import networks_for
 from experiments.paper import (
     ADVERSARIAL_TRAINING,
-    NETWORKS,
     PGD,
     SINGLE_FOURIER_EPS,
     TRAINING,
@@ -87,7 +87,7 @@ def test_each_set_is_treated_as_in_the_paper():
     color = {"cifar10", "cifar100", "svhn_cropped"}
     for recipes in (TRAINING, ADVERSARIAL_TRAINING):
         assert {name for name, recipe in recipes.items() if recipe.augmented} == color
-    assert {n for n, models in NETWORKS.items() if models[0] == "resnet18"} == color
+    assert {n for n in DATASETS if networks_for(n)[0] == "resnet18"} == color
     assert {"mnist5k"} | set(SINGLE_FOURIER_EPS) == set(DATASETS)
     assert set(SINGLE_FOURIER_EPS) == set(PGD)
 

@@ -1,0 +1,150 @@
+"""The paper's GoogLeNet: 6,166,250 parameters for 10 classes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+
+from experiments.models.layers import conv, dense, norm
+from experiments.models.standardize import standardize
+
+_STEM = 192
+
+
+class _Widths(NamedTuple):
+    """Channels inside an inception."""
+
+    one: int  # of the branch of one 1x1 convolution
+    reduce3: int  # of the 1x1 convolution before the 3x3 one
+    three: int
+    reduce5: int  # of the 1x1 convolution before the two 3x3 ones
+    five: int
+    pooled: int  # of the 1x1 convolution after max-pooling
+
+    @property
+    def out(self) -> int:
+        """What the four branches give together."""
+        return self.one + self.three + self.five + self.pooled
+
+
+# Inceptions 3a and 3b, 4a to 4e, 5a and 5b.
+_STAGES = (
+    (_Widths(64, 96, 128, 16, 32, 32), _Widths(128, 128, 192, 32, 96, 64)),
+    (
+        _Widths(192, 96, 208, 16, 48, 64),
+        _Widths(160, 112, 224, 24, 64, 64),
+        _Widths(128, 128, 256, 24, 64, 64),
+        _Widths(112, 144, 288, 32, 64, 64),
+        _Widths(256, 160, 320, 32, 128, 128),
+    ),
+    (_Widths(256, 160, 320, 32, 128, 128), _Widths(384, 192, 384, 48, 128, 128)),
+)
+
+
+def _max_pool(x: jax.Array, stride: int) -> jax.Array:
+    """Maximum over 3 x 3 squares around each position, or around every other one."""
+    return nnx.max_pool(x, (3, 3), (stride, stride), ((1, 1), (1, 1)))
+
+
+class _Unit(nnx.Module):
+    """A convolution with a bias, batch normalization, and ReLU."""
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, dtype: Dtype, rngs: nnx.Rngs
+    ):
+        self.dtype = dtype
+        self.conv = conv(inputs, outputs, size, use_bias=True, dtype=dtype, rngs=rngs)
+        self.norm = norm(outputs, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nnx.relu(self.norm(self.conv(x))).astype(self.dtype)
+
+
+class _Inception(nnx.Module):
+    """Four branches side by side."""
+
+    def __init__(self, inputs: int, widths: _Widths, dtype: Dtype, rngs: nnx.Rngs):
+        self.one = _Unit(inputs, widths.one, 1, dtype, rngs)
+        self.reduce3 = _Unit(inputs, widths.reduce3, 1, dtype, rngs)
+        self.three = _Unit(widths.reduce3, widths.three, 3, dtype, rngs)
+        self.reduce5 = _Unit(inputs, widths.reduce5, 1, dtype, rngs)
+        self.five1 = _Unit(widths.reduce5, widths.five, 3, dtype, rngs)
+        self.five2 = _Unit(widths.five, widths.five, 3, dtype, rngs)
+        self.pooled = _Unit(inputs, widths.pooled, 1, dtype, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        branches = (
+            self.one(x),
+            self.three(self.reduce3(x)),
+            self.five2(self.five1(self.reduce5(x))),
+            self.pooled(_max_pool(x, 1)),
+        )
+        return jnp.concatenate(branches, axis=-1)
+
+
+class GoogLeNet(nnx.Module):
+    """GoogLeNet for small images, as pytorch-cifar defines it.
+
+    A 3x3 convolution with 192 channels; two, five and two inceptions, with 3x3
+    max-pooling of stride 2 between them; the global average and a dense layer. The
+    branches of an inception are a 1x1 convolution; one before a 3x3; one before two
+    3x3, in place of a 5x5; and 3x3 max-pooling before a 1x1. Every convolution has a
+    bias and is followed by batch normalization (`layers.norm`) and ReLU; there are no
+    auxiliary classifiers and no dropout. Unlike in PyTorch, the running variance is of
+    batch variances over N, not over N - 1.
+
+    At 32 x 32 the inceptions have 32 x 32, 16 x 16 and 8 x 8 positions. Images of other
+    sizes work too; pytorch-cifar averages over 8 x 8 positions, which is the global
+    average at 32 x 32 alone.
+
+    Args:
+      classes: how many classes there are.
+      mean: per-channel mean of the images, subtracted from them.
+      std: per-channel standard deviation, which they are divided by.
+      dtype: what convolutions compute in and activations are kept in, such as
+        `jnp.bfloat16`. Parameters, statistics, normalization and the dense layer are
+        float32 throughout.
+      rngs: of the initial parameters, PyTorch's U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    Source: P, appendix, "CIFAR10, CIFAR100, SVHN, and ImageNet", and
+    https://github.com/kuangliu/pytorch-cifar, which it names.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int = 10,
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.mean, self.std = mean, std
+        self.stem = _Unit(3, _STEM, 3, dtype, rngs)
+        channels = _STEM
+        stages = []
+        for stage in _STAGES:
+            inceptions = []
+            for widths in stage:
+                inceptions.append(_Inception(channels, widths, dtype, rngs))
+                channels = widths.out
+            stages.append(nnx.List(inceptions))
+        self.stages = nnx.List(stages)
+        self.dense = dense(channels, classes, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits (batch, classes), float32, of images (batch, h, w, 3) in [0, 1].
+
+        In training mode batches are normalized by themselves, and the running
+        statistics are moved; in evaluation mode (`nnx.view(model,
+        use_running_average=True)` or `model.eval()`) by the running statistics.
+        """
+        x = self.stem(standardize(x, self.mean, self.std))
+        for i, inceptions in enumerate(self.stages):
+            if i > 0:
+                x = _max_pool(x, 2)
+            for inception in inceptions:
+                x = inception(x)
+        return self.dense(x.astype(jnp.float32).mean(axis=(1, 2)))
