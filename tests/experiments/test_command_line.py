@@ -38,7 +38,7 @@ def _mistake(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "one of {demo, table1, table2, table3, table4, figure1, figure3,"),
+        ("", "one of {demo, train, table1, table2, table3, table4, figure1,"),
         ("tabel1", "tabel1"),
         ("table1 --epohcs 3", "--epohcs"),
         ("table1 --epochs three", "three"),
@@ -55,6 +55,9 @@ def _mistake(capsys, *arguments):
         ("table1 --max-norms 0", "--max-norms must be positive numbers"),
         ("table1 --max-norms", "--max-norms must name at least one"),
         ("snc-readings --max-norms 1 1", "--max-norms names one twice"),
+        ("train --methods none --strengths 0", "--methods none"),
+        ("train --seeds 1 1", "--seeds names one twice"),
+        ("train --train-steps 0", "--train-steps must be at least 1, got 0"),
         ("table2 --select-on published", "published"),
         ("table4 --training sgd", "sgd"),
         ("table4 --training", "--training must name at least one"),
