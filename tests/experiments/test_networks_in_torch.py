@@ -14,7 +14,7 @@ from experiments.models.resnet import ResNet18
 torch = pytest.importorskip(
     "torch", reason="PyTorch is not installed (the extra bench)"
 )
-import torch_networks  # noqa: E402
+from benchmarks import torch_networks  # noqa: E402
 
 _NAMES = {"mean": "running_mean", "var": "running_var", "scale": "weight"}
 

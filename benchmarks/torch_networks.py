@@ -1,6 +1,7 @@
 """The networks in PyTorch, as pytorch-cifar defines them, with our names of layers."""
 
 import itertools
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,7 +9,7 @@ from torch.nn import functional
 
 
 class _ResidualBlock(nn.Module):
-    def __init__(self, inputs, outputs, stride):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(outputs)
@@ -18,7 +19,7 @@ class _ResidualBlock(nn.Module):
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
             self.shortcut_norm = nn.BatchNorm2d(outputs)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         out = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
         if hasattr(self, "shortcut"):
             x = self.shortcut_norm(self.shortcut(x))
@@ -28,7 +29,7 @@ class _ResidualBlock(nn.Module):
 class ResNet18(nn.Module):
     """11,173,962 parameters."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         self.stem_norm = nn.BatchNorm2d(64)
@@ -39,7 +40,7 @@ class ResNet18(nn.Module):
         )
         self.dense = nn.Linear(512, 10)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = self.stem_norm(self.stem(x)).relu()
         for block in self.blocks:
             x = block(x)
@@ -47,17 +48,26 @@ class ResNet18(nn.Module):
 
 
 class _ConvNorm(nn.Module):
-    def __init__(self, inputs, outputs, size):
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2)
         self.norm = nn.BatchNorm2d(outputs)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.norm(self.conv(x)).relu()
 
 
 class _Inception(nn.Module):
-    def __init__(self, inputs, one, reduce3, three, reduce5, five, pooled):
+    def __init__(
+        self,
+        inputs: int,
+        one: int,
+        reduce3: int,
+        three: int,
+        reduce5: int,
+        five: int,
+        pooled: int,
+    ) -> None:
         super().__init__()
         self.one = _ConvNorm(inputs, one, 1)
         self.reduce3 = _ConvNorm(inputs, reduce3, 1)
@@ -67,7 +77,7 @@ class _Inception(nn.Module):
         self.five2 = _ConvNorm(five, five, 3)
         self.pooled = _ConvNorm(inputs, pooled, 1)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         branches = [
             self.one(x),
             self.three(self.reduce3(x)),
@@ -80,7 +90,7 @@ class _Inception(nn.Module):
 class GoogLeNet(nn.Module):
     """6,166,250 parameters."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem = _ConvNorm(3, 192, 3)
         stages = [
@@ -103,7 +113,7 @@ class GoogLeNet(nn.Module):
         self.stages = nn.ModuleList(nn.ModuleList(stage) for stage in stages)
         self.dense = nn.Linear(1024, 10)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = self.stem(x)
         for i, stage in enumerate(self.stages):
             if i > 0:
@@ -114,29 +124,29 @@ class GoogLeNet(nn.Module):
 
 
 class _NormConv(nn.Module):
-    def __init__(self, inputs, outputs, size):
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(inputs)
         self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.conv(self.norm(x).relu())
 
 
 class _DenseLayer(nn.Module):
-    def __init__(self, inputs):
+    def __init__(self, inputs: int) -> None:
         super().__init__()
         self.reduce = _NormConv(inputs, 128, 1)
         self.grow = _NormConv(128, 32, 3)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return torch.cat([self.grow(self.reduce(x)), x], 1)
 
 
 class DenseNet121(nn.Module):
     """6,956,298 parameters."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         # Each block begins with half of what the one before it ends with.
@@ -151,7 +161,7 @@ class DenseNet121(nn.Module):
         self.norm = nn.BatchNorm2d(1024)
         self.dense = nn.Linear(1024, 10)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = self.stem(x)
         for i, block in enumerate(self.blocks):
             if i > 0:
