@@ -56,8 +56,8 @@ class ComputeOptions:
     bfloat16 elsewhere. Parameters and statistics are float32."""
 
     data_parallel: int | None = None
-    """Devices that share a batch; None leaves no device idle. The other devices train
-    other models."""
+    """Devices that share a batch; None is one for small networks, and for large ones as
+    many as leave none idle. The other devices train other models."""
 
     checkpoint_seconds: int = 10
     """The least time between two checkpoints of a training run."""

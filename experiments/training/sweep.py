@@ -203,14 +203,15 @@ def train_missing(
     if not missing:
         return wanted
     recipe = configs[0].recipe
-    shared = devices.data_axis(len(missing), recipe.batch_size, data_parallel)
-    if classifier.is_small:
-        placements = [devices.together(shared)]
-    else:
-        placements = devices.apart(shared)
     tasks = plan.plan(
         missing, list(_unfinished(sweeps_dir)), together=classifier.is_small
     )
+    how_many, batch_size = len(missing), recipe.batch_size
+    if classifier.is_small:
+        how_many = max(len(task.sweep.settings) for task in tasks)
+        placements = [devices.together(how_many, batch_size, data_parallel)]
+    else:
+        placements = devices.apart(how_many, batch_size, data_parallel)
     how = "" if recipe.adversary is None else " adversarially"
     plural = "model" if len(missing) == 1 else "models"
     title = f"training {len(missing)} {plural}{how} on {configs[0].dataset}"
