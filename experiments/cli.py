@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import demo, files
+from experiments import demo, files, train
 from experiments.errors import UsageError
 from experiments.figures import (
     figure1,
@@ -25,6 +25,7 @@ from experiments.tables import table1, table2, table3, table4
 _Run = Callable[[Any], list[pathlib.Path]]
 _COMMANDS: dict[str, tuple[type, _Run]] = {
     "demo": (demo.DemoOptions, demo.run),
+    "train": (train.TrainOptions, train.run),
     "table1": (table1.Table1Options, table1.run),
     "table2": (table2.Table2Options, table2.run),
     "table3": (table3.Table3Options, table3.run),

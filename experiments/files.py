@@ -18,6 +18,17 @@ except ImportError:
 _SCRATCH_SUFFIX = ".partial"
 
 
+@contextlib.contextmanager
+def _errors_name(path: pathlib.Path) -> Iterator[None]:
+    """Names the file in an error of the system that names none, as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
 def write_atomically(
     path: pathlib.Path, write: Callable[[IO[bytes]], object]
 ) -> pathlib.Path:
@@ -25,7 +36,7 @@ def write_atomically(
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{os.getpid()}{_SCRATCH_SUFFIX}")
     try:
-        with scratch.open("wb") as stream:
+        with _errors_name(path), scratch.open("wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -52,7 +63,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 def append_json_line(path: pathlib.Path, value: Any) -> None:
     """Appends one line of JSON."""
-    with path.open("a") as stream:
+    with _errors_name(path), path.open("a") as stream:
         stream.write(json.dumps(value) + "\n")
 
 

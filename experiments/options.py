@@ -141,7 +141,85 @@ class ModelOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepOptions(ModelOptions):
+class MethodOptions(ModelOptions):
+    """What to train."""
+
+    methods: tuple[MethodName, ...] = ("none",)
+    """Regularization methods."""
+
+    strengths: tuple[float, ...] | None = None
+    """Regularization strengths (lambda) of weight decay, L1 and Absum; None is the one
+    that the paper selects."""
+
+    max_norms: tuple[float, ...] | None = None
+    """Bounds on the spectral norm (sigma) of SNC; None is the one that the paper
+    selects."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Seeds; each trains every method and strength once."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        _check_choices("--methods", self.methods)
+        unknown = set(self.methods) - set(METHODS)
+        if unknown:
+            raise UsageError(
+                f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
+            )
+        check_seeds(self.seeds)
+        if self.strengths is not None:
+            if 0 in self.strengths:
+                raise UsageError(
+                    f"--strengths must be positive numbers, got {self.strengths}; "
+                    "train without regularization with --methods none."
+                )
+            check_positive("--strengths", self.strengths)
+        if self.max_norms is not None:
+            check_positive("--max-norms", self.max_norms)
+
+    @property
+    def published(self) -> dict[str, Published]:
+        """The row of Table 1, empty where the paper has none."""
+        return TABLE1.get((published_as(self.dataset), self.model), {})
+
+    @property
+    def published_strengths(self) -> dict[str, float]:
+        """The strength that the paper selects of each method that has one."""
+        return {method: cell.strength for method, cell in self.published.items()}
+
+    def strengths_of(self, method: str) -> tuple[float, ...]:
+        """The strengths to try of a method.
+
+        Raises:
+          UsageError: if none are given and the paper selects none.
+        """
+        if method == NONE.method:
+            return (NONE.strength,)
+        option, given = "--strengths", self.strengths
+        if method == "snc":
+            option, given = "--max-norms", self.max_norms
+        if given is not None:
+            return given
+        if method not in self.published_strengths:
+            raise UsageError(
+                f"the paper has no {method} of {self.model} on {self.dataset}: "
+                f"give {option}."
+            )
+        return (self.published_strengths[method],)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Every method at every strength that is to be tried."""
+        return tuple(
+            Setting(method, strength)
+            for method in self.methods
+            for strength in self.strengths_of(method)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions(MethodOptions):
     """What to train and attack."""
 
     methods: tuple[MethodName, ...] = METHODS  # type: ignore[assignment]
@@ -152,9 +230,6 @@ class SweepOptions(ModelOptions):
 
     max_norms: tuple[float, ...] = PUBLISHED_MAX_NORMS
     """Bounds on the spectral norm (sigma) of SNC."""
-
-    seeds: tuple[int, ...] = (0,)
-    """Seeds; each trains every method and strength once."""
 
     test_examples: int | None = None
     """Images to attack, a fixed choice of that many; None is all. With --select-on
@@ -170,13 +245,6 @@ class SweepOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
-        _check_choices("--methods", self.methods)
-        unknown = set(self.methods) - set(METHODS)
-        if unknown:
-            raise UsageError(
-                f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
-            )
-        check_seeds(self.seeds)
         if self.frequency_stride < 1:
             raise UsageError(
                 f"--frequency-stride must be at least 1, got {self.frequency_stride}."
@@ -185,35 +253,10 @@ class SweepOptions(ModelOptions):
             raise UsageError(
                 f"--select-on paper: the paper has no {self.model} on {self.dataset}."
             )
-        if 0 in self.strengths:
-            raise UsageError(
-                f"--strengths must be positive numbers, got {self.strengths}; "
-                "train without regularization with --methods none."
-            )
-        check_positive("--strengths", self.strengths)
-        check_positive("--max-norms", self.max_norms)
 
-    @property
-    def published(self) -> dict[str, Published]:
-        """The row of Table 1, empty where the paper has none."""
-        return TABLE1.get((published_as(self.dataset), self.model), {})
-
-    @property
-    def published_strengths(self) -> dict[str, float]:
-        """The strength that the paper selects of each method that has one."""
-        return {method: cell.strength for method, cell in self.published.items()}
-
-    @property
-    def settings(self) -> tuple[Setting, ...]:
-        """Every method at every strength that is to be tried."""
-        strengths: dict[str, tuple[float, ...]] = dict.fromkeys(METHODS, self.strengths)
-        strengths |= {"snc": self.max_norms}
-        if self.select_on == "paper":
-            published = self.published_strengths
-            strengths |= {method: (value,) for method, value in published.items()}
-        strengths[NONE.method] = (NONE.strength,)
-        return tuple(
-            Setting(method, strength)
-            for method in self.methods
-            for strength in strengths[method]
-        )
+    def strengths_of(self, method: str) -> tuple[float, ...]:
+        """The strengths to try of a method."""
+        published = self.published_strengths
+        if self.select_on == "paper" and method in published:
+            return (published[method],)
+        return super().strengths_of(method)

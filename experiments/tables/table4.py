@@ -3,11 +3,12 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
 from absum_jax._markdown import aligned
+from experiments import adversaries
+from experiments.adversaries import TrainingName
 from experiments.errors import UsageError
 from experiments.evaluation import gradient
 from experiments.figures import pgd
@@ -15,7 +16,7 @@ from experiments.figures.saving import save
 from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
-from experiments.paper import PGD, TABLE4, Pgd, published_as
+from experiments.paper import PGD, TABLE4, published_as
 from experiments.tables import claims, document
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
@@ -23,19 +24,11 @@ from experiments.tables.statistics import Statistic
 from experiments.tables.under_pgd import Attacked, attack, select
 from experiments.training.config import NONE, Adversary
 
-TrainingName = Literal["pgd", "fast", "clean"]
 _TRAINING = {
     "pgd": "adversarial training",
     "fast": "fast adversarial training, beyond the paper",
     "clean": "training on clean images",
 }
-
-
-def _step_size(paper: Pgd, published: int, steps: int, eps: float) -> float:
-    """The size of other than the published number of steps."""
-    if steps == published:
-        return paper.step_size
-    return min(paper.step_size * published, 2.5 * eps) / steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,38 +57,26 @@ class Table4Options(SweepOptions):
             raise UsageError(
                 f"--training must name at least one, each once, got {self.training}."
             )
-        for name in ("train_steps", "test_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                option = "--" + name.replace("_", "-")
-                raise UsageError(f"{option} must be at least 1, got {value}.")
+        adversaries.check_steps("--train-steps", self.train_steps)
+        adversaries.check_steps("--test-steps", self.test_steps)
 
     @property
     def published_strengths(self) -> dict[str, float]:
         """The strength that the paper selects of each method with adversaries."""
-        rows = TABLE4[published_as(self.dataset)]
-        return {m: row.strength for m, row in rows.items() if m != NONE.method}
+        return adversaries.published_strengths(self.dataset)
 
     def adversary(self, training: TrainingName) -> Adversary | None:
         """What attacks the training images."""
-        paper = PGD[published_as(self.dataset)]
-        if training == "clean":
-            return None
-        if training == "fast":
-            # A step of 1.25 eps from within eps (Wong et al., 2020).
-            return Adversary(
-                paper.train_eps, 1.25 * paper.train_eps, 1, paper.train_eps
-            )
-        steps = self.train_steps or paper.train_steps
-        step_size = _step_size(paper, paper.train_steps, steps, paper.train_eps)
-        return Adversary(paper.train_eps, step_size, steps, paper.init_radius)
+        return adversaries.adversary(self.dataset, training, self.train_steps)
 
     @property
     def evaluation(self) -> gradient.Steps:
         """How PGD goes about it in evaluation."""
         paper = PGD[published_as(self.dataset)]
         steps = self.test_steps or paper.test_steps
-        step_size = _step_size(paper, paper.test_steps, steps, max(paper.test_eps))
+        step_size = adversaries.step_size(
+            paper, paper.test_steps, steps, max(paper.test_eps)
+        )
         return gradient.Steps(step_size, steps, paper.init_radius)
 
     def scaled(self, training: TrainingName) -> list[str]:

@@ -1,32 +1,114 @@
-"""Trees of arrays on disk, through orbax."""
+"""Trees of arrays on disk, through orbax.
 
+A folder of checkpoints holds whole ones alone: those being written or removed bear
+orbax's name for temporary ones, which it passes over, and removes in time.
+"""
+
+import contextlib
+import logging
+import os
 import pathlib
-from typing import Any
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 
-def writer(folder: pathlib.Path, seconds_between: int) -> ocp.training.Checkpointer:
-    """A checkpointer that keeps the last two steps of a training run in a folder.
+class Save(Protocol):
+    """Saves a step of training in the background."""
 
-    Of what it is given it saves what comes when no other save is under way, and not
-    too soon after the last. It removes what a killed writer left half done, so a folder
-    has one at a time.
+    def __call__(self, step: int, tree: Any, *, final: bool = False) -> None:
+        """Saves a step if none is being saved and it is not too soon after the last.
+
+        Args:
+          step: from 1.
+          tree: of arrays.
+          final: whether to save it in any case, unless it is saved already.
+        """
+
+
+_TEMPORARY = ".orbax-checkpoint-tmp"
+
+# What goes wrong in a thread of orbax is raised here too, and needs no log beside it.
+logging.getLogger("absl").addFilter(
+    lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
+)
+
+
+@contextlib.contextmanager
+def _disk_errors_name(folder: pathlib.Path) -> Iterator[None]:
+    """Turns what orbax raises on a full disk into an `OSError` of a folder.
+
+    TensorStore raises a `ValueError` that names one of its own files, with the code of
+    the operating system in the text.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(folder)) from error
+    except ValueError as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(folder)) from error
+
+
+def _remove_older(checkpointer: ocp.training.Checkpointer) -> None:
+    """Leaves the last whole step alone, while none is being saved."""
+    checkpointer.reload()
+    for step in checkpointer.checkpoints[:-1]:
+        folder = pathlib.Path(step.path)
+        # Orbax itself would remove file by file, and take what a kill leaves for whole.
+        shutil.rmtree(folder.rename(folder.with_name(folder.name + _TEMPORARY)))
+    checkpointer.reload()
+
+
+@contextlib.contextmanager
+def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
+    """Keeps the last steps of a training run in a folder.
+
+    Removes what a killed writer left half done, so a folder has one at a time.
 
     Args:
       folder: of the checkpoints.
       seconds_between: the least time between two.
+
+    Yields:
+      A function that saves a step.
+
+    Raises:
+      OSError: if the folder cannot be written to, such as on a full disk; also from the
+        next call of the function, or at the end.
     """
     policy = ocp.training.save_decision_policies.ContinuousCheckpointingPolicy(
         minimum_interval_secs=seconds_between
     )
-    return ocp.training.Checkpointer(
-        folder.resolve(),
-        save_decision_policy=policy,
-        preservation_policy=ocp.training.preservation_policies.LatestN(2),
-        cleanup_tmp_directories=True,
-    )
+    with _disk_errors_name(folder):
+        checkpointer = ocp.training.Checkpointer(
+            folder.resolve(), save_decision_policy=policy, cleanup_tmp_directories=True
+        )
+
+    def save(step: int, tree: Any, *, final: bool = False) -> None:
+        with _disk_errors_name(folder):
+            # To be asked to save while it does would confuse orbax's thread.
+            if not (final or checkpointer.should_save(step)):
+                return
+            checkpointer.wait()
+            _remove_older(checkpointer)
+            if checkpointer.latest is None or checkpointer.latest.step < step:
+                checkpointer.save_async(step, tree, force=final)
+
+    try:
+        yield save
+    finally:
+        with _disk_errors_name(folder):
+            checkpointer.close()
 
 
 def _reader(folder: pathlib.Path) -> ocp.training.Checkpointer:
@@ -54,8 +136,13 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:
-    """Writes one tree, whole or not at all."""
-    ocp.save(path.resolve(), tree, overwrite=True)
+    """Writes one tree, whole or not at all.
+
+    Raises:
+      OSError: if it cannot be written, such as on a full disk.
+    """
+    with _disk_errors_name(path):
+        ocp.save(path.resolve(), tree, overwrite=True)
 
 
 def load_arrays(path: pathlib.Path, abstract: Any) -> Any:

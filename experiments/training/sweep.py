@@ -95,13 +95,15 @@ def _training(
     budget = recipe.adversary and recipe.adversary.as_arrays()
     started = time.perf_counter()
     done = first
-    with checkpoints.writer(
-        folder / _CHECKPOINTS, seconds_between_checkpoints
-    ) as checkpointer:
-        plan.save_members(folder, sweep)
+    epochs = range(first, recipe.epochs)
+    if (state.diverged_at > 0).all():  # and then came an interruption
+        advance(len(epochs))
+        epochs = range(0)
+    plan.save_members(folder, sweep)
+    with checkpoints.writer(folder / _CHECKPOINTS, seconds_between_checkpoints) as save:
         for run in members:
             run.begin(first)
-        for epoch in range(first, recipe.epochs):
+        for epoch in epochs:
             at = step.schedule(epoch, recipe.epochs, recipe.milestones)
             state, metrics = step.train_epoch(
                 classifier, state, seeds, h, images, labels, at,
@@ -118,13 +120,17 @@ def _training(
             # resuming, what is behind it would be missing.
             for run, *line in zip(members, losses, accuracies, diverged, strict=True):
                 run.log(done, float(line[0]), float(line[1]), int(line[2]))
-            checkpointer.save_async(done, trained(state))
+            save(done, trained(state))
             has_ended = bool((diverged > 0).all())
             advance(
                 recipe.epochs - epoch if has_ended else 1, len(labels) * len(members)
             )
             if has_ended:
                 break
+        if len(members) > 1:
+            # Were only some of them finished when it is killed, the others would go on
+            # in another program, whose last digits are others.
+            save(done, trained(state), final=True)
     provenance = runs.provenance() | {
         "seconds": time.perf_counter() - started,
         "epochs_in_these_seconds": done - first,
@@ -239,4 +245,7 @@ def _remove_finished(sweeps_dir: pathlib.Path, runs_dir: pathlib.Path) -> None:
     for folder in sweeps_dir.glob("*"):
         sweep = plan.load_members(folder)
         if sweep and all(runs.Run(runs_dir, c).is_complete for c in sweep.members):
+            # Last what tells that it is finished.
+            if (folder / _CHECKPOINTS).exists():
+                shutil.rmtree(folder / _CHECKPOINTS)
             shutil.rmtree(folder)

@@ -1,20 +1,13 @@
 """The command line as a user sees it."""
 
-import json
-import os
 import pathlib
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
 from experiments import cli, files
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
     "--dataset=mnist5k", "--train-examples=256", "--test-examples=20",
     "--strengths", "0.1", "0.01", "--max-norms=1", "--epochs=2",
@@ -38,7 +31,7 @@ def _mistake(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "one of {demo, table1, table2, table3, table4, figure1, figure3,"),
+        ("", "one of {demo, train, table1, table2, table3, table4, figure1,"),
         ("tabel1", "tabel1"),
         ("table1 --epohcs 3", "--epohcs"),
         ("table1 --epochs three", "three"),
@@ -55,6 +48,9 @@ def _mistake(capsys, *arguments):
         ("table1 --max-norms 0", "--max-norms must be positive numbers"),
         ("table1 --max-norms", "--max-norms must name at least one"),
         ("snc-readings --max-norms 1 1", "--max-norms names one twice"),
+        ("train --methods none --strengths 0", "--methods none"),
+        ("train --seeds 1 1", "--seeds names one twice"),
+        ("train --train-steps 0", "--train-steps must be at least 1, got 0"),
         ("table2 --select-on published", "published"),
         ("table4 --training sgd", "sgd"),
         ("table4 --training", "--training must name at least one"),
@@ -171,57 +167,6 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
 def test_figures(tmp_path, capsys, command):
     assert cli.main([command, "--results-dir", str(tmp_path)]) == 0
     assert len(list((tmp_path / command).iterdir())) == 2
-
-
-def _table1(folder):
-    command = [
-        sys.executable, "-m", "experiments", "table1", *SMALL, "--epochs", "8",
-        "--methods", "none", "absum", "--runs-dir", str(folder / "runs"),
-        "--results-dir", str(folder / "results"),
-    ]  # fmt: skip
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        # A kill may tear an entry of the compilation cache, hence one of its own.
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "jax")},
-    )  # fmt: skip
-
-
-def _numbers(folder):
-    document = files.read_json(
-        folder / "results" / "scaled" / "table1" / "mnist5k.json"
-    )
-    losses = {
-        str(path.parent.relative_to(folder)): files.read_json_lines(path)
-        for path in sorted((folder / "runs").rglob("metrics.jsonl"))
-    }
-    return json.dumps([document["rows"], document["models"], losses])
-
-
-@pytest.mark.parametrize("lines", [3])
-def test_killed_training_ends_with_the_same_numbers(tmp_path, lines):
-    whole = _table1(tmp_path / "whole")
-    output, _ = whole.communicate(timeout=240)
-    assert whole.returncode == 0, output
-
-    killed = _table1(tmp_path / "killed")
-    deadline = time.monotonic() + 240
-    metrics = []
-    while len(metrics) < lines:
-        assert killed.poll() is None, killed.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-        # Not below the checkpoints, which come and go.
-        models = tmp_path / "killed" / "runs" / "mnist5k" / "small_cnn" / "absum"
-        found = list(models.glob("*/seed-*/metrics.jsonl"))
-        metrics = files.read_json_lines(found[0]) if found else []
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert len(metrics) < 8
-
-    resumed = _table1(tmp_path / "killed")
-    output, _ = resumed.communicate(timeout=240)
-    assert resumed.returncode == 0, output
-    assert _numbers(tmp_path / "killed") == _numbers(tmp_path / "whole")
 
 
 def test_real_mnist(prepared_tfds, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """Files that are whole or absent."""
 
 import contextlib
+import errno
+import pathlib
 
 import pytest
 
@@ -25,6 +27,26 @@ def test_failed_write_keeps_the_old_file(tmp_path):
         files.write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(
+    not pathlib.Path("/dev/full").exists(), reason="the system has no /dev/full"
+)
+def test_a_full_disk_names_the_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        files.append_json_line(path, {"epoch": 1})
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+
+    def fill(stream):
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        files.write_atomically(tmp_path / "a.txt", fill)
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert [child.name for child in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_json_lines_survive_a_torn_last_line(tmp_path):

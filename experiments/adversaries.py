@@ -1,0 +1,50 @@
+"""The adversaries of the paper's training, and of fast training beyond it."""
+
+from typing import Literal
+
+from experiments.errors import UsageError
+from experiments.paper import PGD, TABLE4, Pgd, published_as
+from experiments.training.config import NONE, Adversary
+
+TrainingName = Literal["pgd", "fast", "clean"]
+
+
+def check_steps(option: str, steps: int | None) -> None:
+    """Refuses a number of steps of PGD that is not at least 1; None is the paper's."""
+    if steps is not None and steps < 1:
+        raise UsageError(f"{option} must be at least 1, got {steps}.")
+
+
+def published_strengths(dataset: str) -> dict[str, float]:
+    """The strength that the paper selects of each method with adversaries."""
+    rows = TABLE4[published_as(dataset)]
+    return {m: row.strength for m, row in rows.items() if m != NONE.method}
+
+
+def step_size(paper: Pgd, published: int, steps: int, eps: float) -> float:
+    """The size of other than the published number of steps."""
+    if steps == published:
+        return paper.step_size
+    return min(paper.step_size * published, 2.5 * eps) / steps
+
+
+def adversary(
+    dataset: str, training: TrainingName, steps: int | None = None
+) -> Adversary | None:
+    """What attacks the training images.
+
+    Args:
+      dataset: the data set.
+      training: `"pgd"` as in the paper, `"fast"` in one step from a random start, or
+        `"clean"`, which has none.
+      steps: of PGD; None is the paper's.
+    """
+    paper = PGD[published_as(dataset)]
+    if training == "clean":
+        return None
+    if training == "fast":
+        # A step of 1.25 eps from within eps (Wong et al., 2020).
+        return Adversary(paper.train_eps, 1.25 * paper.train_eps, 1, paper.train_eps)
+    steps = steps or paper.train_steps
+    size = step_size(paper, paper.train_steps, steps, paper.train_eps)
+    return Adversary(paper.train_eps, size, steps, paper.init_radius)

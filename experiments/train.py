@@ -1,0 +1,82 @@
+"""Models trained and kept, one or a sweep, and how they do on clean images."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from absum_jax._markdown import aligned
+from experiments import adversaries
+from experiments.adversaries import TrainingName
+from experiments.evaluation import clean
+from experiments.labels import METHOD_NAMES
+from experiments.options import MethodOptions
+from experiments.training.config import NONE
+from experiments.training.runs import Run
+from experiments.workspace import opened
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(MethodOptions):
+    """Train one model, or with several methods, strengths or seeds a sweep, and keep
+    each in the runs folder, where the other commands find it."""  # noqa: D205, D209
+
+    training: TrainingName = "clean"
+    """On clean images, as in Table 1; on images that PGD attacks on the fly, as in
+    Table 4; or on images attacked in one step from a random start."""
+
+    train_steps: int | None = None
+    """Steps of PGD in training, which go as far in all, or 2.5 eps where that is less;
+    None is the paper's."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        adversaries.check_steps("--train-steps", self.train_steps)
+
+    @property
+    def published_strengths(self) -> dict[str, float]:
+        """The strength that the paper selects of each method, trained like this."""
+        if self.training == "clean":
+            return super().published_strengths
+        return adversaries.published_strengths(self.dataset)
+
+
+def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
+    config, last = run.config, run.metrics()[-1]
+    loss = last["train_loss"]
+    if run.has_diverged:
+        loss_cell = f"diverged at step {last['diverged_at_step']}"
+    else:
+        loss_cell = f"{loss:.4g}"
+    return (
+        METHOD_NAMES[config.method],
+        "" if config.setting == NONE else f"{config.strength:g}",
+        str(config.seed),
+        f"{100 * answer.accuracy:.2f}",
+        loss_cell,
+        str(last["epoch"]),
+        str(run.folder),
+    )
+
+
+def table(runs: Sequence[Run], answers: Sequence[clean.Clean]) -> list[str]:
+    """The lines of a table of trained models."""
+    header = (
+        *("method", "lambda / sigma", "seed", "clean accuracy (%)"),
+        *("training loss", "epochs", "folder"),
+    )
+    rows = [_row(*model) for model in zip(runs, answers, strict=True)]
+    return aligned(header, rows)
+
+
+def run(options: TrainOptions) -> list[pathlib.Path]:
+    """Trains what is missing and prints the table; writes nothing but the runs."""
+    adversary = adversaries.adversary(
+        options.dataset, options.training, options.train_steps
+    )
+    settings = options.settings
+    with opened(options) as workspace:
+        runs = workspace.train(settings, options.seeds, adversary)
+        answers = clean.evaluate(workspace.test, runs)
+    print("\n" + "\n".join(table(runs, answers)) + "\n")
+    return []
