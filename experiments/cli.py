@@ -14,6 +14,7 @@ from experiments.errors import UsageError
 from experiments.figures import (
     figure1,
     figure3,
+    figure6a,
     figure6b,
     figure7,
     fourier_heatmaps,
@@ -31,6 +32,7 @@ _COMMANDS: dict[str, tuple[type, _Run]] = {
     "table4": (table4.Table4Options, table4.run),
     "figure1": (figure1.Figure1Options, figure1.run),
     "figure3": (figure3.Figure3Options, figure3.run),
+    "figure6a": (figure6a.Figure6aOptions, figure6a.run),
     "figure6b": (figure6b.Figure6bOptions, figure6b.run),
     "figure7": (figure7.Figure7Options, figure7.run),
     "fourier-heatmaps": (
