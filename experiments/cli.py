@@ -12,6 +12,7 @@ import tyro
 from experiments import demo, files
 from experiments.errors import UsageError
 from experiments.figures import (
+    diagnostics,
     figure1,
     figure3,
     figure6a,
@@ -40,6 +41,7 @@ _COMMANDS: dict[str, tuple[type, _Run]] = {
         fourier_heatmaps.run,
     ),
     "snc-readings": (snc_readings.SncReadingsOptions, snc_readings.run),
+    "diagnostics": (diagnostics.DiagnosticsOptions, diagnostics.run),
     "spectra": (spectra.SpectraOptions, spectra.run),
     "models": (models.ModelsOptions, models.run),
 }

@@ -63,6 +63,10 @@ class ComputeOptions:
     checkpoint_seconds: int = 10
     """The least time between two checkpoints of a training run."""
 
+    diagnostics: bool = False
+    """Log the spectral norm of each convolution while training, after up to 20 epochs,
+    beside its sums, which are always logged. Trains the same models."""
+
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         if self.checkpoint_seconds < 0:
