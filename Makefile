@@ -30,7 +30,7 @@ demo: $(READY)  ## train five CNNs on real digits, attack them with every freque
 	$(BIN)/python -m experiments demo
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .

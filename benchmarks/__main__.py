@@ -6,7 +6,7 @@ import platform
 import jax
 
 from absum_jax._markdown import aligned
-from benchmarks import attack, gradient, spectral, torch_peer, training
+from benchmarks import attack, gradient, resnet, spectral, torch_peer, training
 
 BENCHMARKS = (
     training.regularizer_cost,
@@ -16,6 +16,8 @@ BENCHMARKS = (
     gradient.pgd_agreement,
     gradient.adversarial_step_cost,
     spectral.clip_speed,
+    resnet.training_speed,
+    resnet.attack_speed,
 )
 
 

@@ -1,4 +1,4 @@
-"""The same CNN in PyTorch, as a user of it would write training and attack."""
+"""The same networks in PyTorch, as its users would write training and attack."""
 
 import importlib.util
 from collections.abc import Callable
@@ -46,54 +46,114 @@ def _channels_first(images: np.ndarray) -> Any:
     return torch.from_numpy(np.moveaxis(images, -1, 1).copy()).to(_device())
 
 
-def training_epoch(
-    images: np.ndarray, labels: np.ndarray, batch: int, learning_rate: float,
-    momentum: float,
-) -> Callable[[], None]:  # fmt: skip
-    """An epoch of SGD with the images on the device."""
+def _epoch(
+    model: Any, optimizer: Any, x: Any, y: Any, batch: int, mixed: bool = False
+) -> Callable[[], None]:
+    """An epoch of training with the images on the device."""
     import torch
-
-    model = _model().train()
-    optimizer = torch.optim.SGD(model.parameters(), learning_rate, momentum)
-    x = (_channels_first(images).float() / 255 - 0.13) / 0.31
-    y = torch.from_numpy(labels.astype(np.int64)).to(_device())
 
     def run() -> None:
         order = torch.randperm(len(y), device=y.device)
         for part in order.split(batch):
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x[part]), y[part]).backward()
+            with torch.autocast(_device(), torch.bfloat16, enabled=mixed):
+                loss = torch.nn.functional.cross_entropy(model(x[part]), y[part])
+            loss.backward()
             optimizer.step()
         _synchronize()
 
     return run
 
 
-def attack(
-    x: np.ndarray, y: np.ndarray, patterns: np.ndarray, batch: int
-) -> Callable[[], list[Any]]:
-    """Accuracy under each pattern, in loops over patterns and batches."""
+def training_epoch(
+    images: np.ndarray, labels: np.ndarray, batch: int, learning_rate: float,
+    momentum: float,
+) -> Callable[[], None]:  # fmt: skip
+    """An epoch of SGD on the small CNN."""
     import torch
 
-    model = _model().eval()
-    images = _channels_first(x)
-    labels = torch.from_numpy(y.astype(np.int64)).to(_device())
-    noise = torch.from_numpy(patterns).to(_device())
+    model = _model().train()
+    optimizer = torch.optim.SGD(model.parameters(), learning_rate, momentum)
+    x = (_channels_first(images).float() / 255 - 0.13) / 0.31
+    return _epoch(model, optimizer, x, _labels(labels), batch)
+
+
+def _labels(labels: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(labels.astype(np.int64)).to(_device())
+
+
+def _resnet(*, training: bool) -> Any:
+    """ResNet-18, channels last, compiled on an accelerator."""
+    import torch
+
+    from benchmarks.torch_networks import ResNet18
+
+    model = ResNet18().to(_device(), memory_format=torch.channels_last).train(training)
+    return model if _device() == "cpu" else torch.compile(model)
+
+
+def resnet_epoch(
+    images: np.ndarray, labels: np.ndarray, batch: int, learning_rate: float,
+    momentum: float,
+) -> Callable[[], None]:  # fmt: skip
+    """An epoch of SGD on ResNet-18, without augmentation; mixed on an accelerator."""
+    import torch
+
+    model = _resnet(training=True)
+    optimizer = torch.optim.SGD(model.parameters(), learning_rate, momentum)
+    x = ((_channels_first(images).float() / 255) - 0.47) / 0.25
+    x = x.contiguous(memory_format=torch.channels_last)
+    mixed = _device() != "cpu"
+    return _epoch(model, optimizer, x, _labels(labels), batch, mixed)
+
+
+def _under_attack(
+    model: Callable[[Any], Any], x: np.ndarray, y: np.ndarray, patterns: np.ndarray,
+    batch: int, mixed: bool = False,
+) -> Callable[[], list[int]]:  # fmt: skip
+    """Accuracy under each pattern (h, w), in loops over patterns and batches."""
+    import torch
+
+    images, labels = _channels_first(x), _labels(y)
+    noise = torch.from_numpy(np.asarray(patterns, np.float32)).to(_device())
 
     @torch.inference_mode()
-    def run() -> list[Any]:
-        accuracies = []
+    def run() -> list[int]:
+        counts = []
         for pattern in noise:
             correct = torch.zeros((), dtype=torch.int64, device=labels.device)
             for start in range(0, len(labels), batch):
                 part = slice(start, start + batch)
-                attacked = ((images[part] + pattern).clamp(0, 1) - 0.13) / 0.31
-                correct += (model(attacked).argmax(1) == labels[part]).sum()
-            accuracies.append(correct)
+                attacked = (images[part] + pattern).clamp(0, 1)
+                with torch.autocast(_device(), torch.bfloat16, enabled=mixed):
+                    answers = model(attacked).argmax(1)
+                correct += (answers == labels[part]).sum()
+            counts.append(correct)
         _synchronize()
-        return [int(correct) for correct in accuracies]
+        return [int(correct) for correct in counts]
 
     return run
+
+
+def attack(
+    x: np.ndarray, y: np.ndarray, patterns: np.ndarray, batch: int
+) -> Callable[[], list[int]]:
+    """The Single Fourier Attack on the small CNN."""
+    model = _model().eval()
+    return _under_attack(lambda x: model((x - 0.13) / 0.31), x, y, patterns, batch)
+
+
+def resnet_attack(
+    x: np.ndarray, y: np.ndarray, patterns: np.ndarray, batch: int
+) -> Callable[[], list[int]]:
+    """The Single Fourier Attack on ResNet-18; mixed on an accelerator."""
+    model = _resnet(training=False)
+    mixed = _device() != "cpu"
+    return _under_attack(
+        lambda x: model((x - 0.47) / 0.25), x, y, patterns, batch, mixed
+    )
 
 
 def _with_params(params: Any) -> Any:
@@ -135,8 +195,7 @@ def pgd(
     attack = foolbox.attacks.LinfPGD(
         abs_stepsize=step_size, steps=steps, random_start=True
     )
-    images = _channels_first(x)
-    labels = torch.from_numpy(y.astype(np.int64)).to(_device())
+    images, labels = _channels_first(x), _labels(y)
 
     def run() -> float:
         correct = 0

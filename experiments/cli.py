@@ -12,8 +12,10 @@ import tyro
 from experiments import demo, files, train
 from experiments.errors import UsageError
 from experiments.figures import (
+    diagnostics,
     figure1,
     figure3,
+    figure6a,
     figure6b,
     figure7,
     fourier_heatmaps,
@@ -32,6 +34,7 @@ _COMMANDS: dict[str, tuple[type, _Run]] = {
     "table4": (table4.Table4Options, table4.run),
     "figure1": (figure1.Figure1Options, figure1.run),
     "figure3": (figure3.Figure3Options, figure3.run),
+    "figure6a": (figure6a.Figure6aOptions, figure6a.run),
     "figure6b": (figure6b.Figure6bOptions, figure6b.run),
     "figure7": (figure7.Figure7Options, figure7.run),
     "fourier-heatmaps": (
@@ -39,6 +42,7 @@ _COMMANDS: dict[str, tuple[type, _Run]] = {
         fourier_heatmaps.run,
     ),
     "snc-readings": (snc_readings.SncReadingsOptions, snc_readings.run),
+    "diagnostics": (diagnostics.DiagnosticsOptions, diagnostics.run),
     "spectra": (spectra.SpectraOptions, spectra.run),
     "models": (models.ModelsOptions, models.run),
 }

@@ -26,7 +26,8 @@ PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 PUBLISHED_MAX_NORMS = (0.01, 0.1, 0.5, 1.0, 10.0)
 
 
-def _check_choices(option: str, values: Sequence[Any]) -> None:
+def check_choices(option: str, values: Sequence[Any]) -> None:
+    """Refuses none, and twice the same."""
     if not values:
         raise UsageError(f"{option} must name at least one.")
     if len(set(values)) != len(values):
@@ -35,14 +36,14 @@ def _check_choices(option: str, values: Sequence[Any]) -> None:
 
 def check_positive(option: str, values: Sequence[float]) -> None:
     """Refuses none, twice the same, and what is no positive number."""
-    _check_choices(option, values)
+    check_choices(option, values)
     if not all(0 < value < float("inf") for value in values):
         raise UsageError(f"{option} must be positive numbers, got {values}.")
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
     """Refuses none, twice the same, and what no seed can be."""
-    _check_choices("--seeds", seeds)
+    check_choices("--seeds", seeds)
     if not all(0 <= seed < 2**31 for seed in seeds):
         raise UsageError(f"--seeds must lie in 0..2147483647, got {seeds}.")
 
@@ -56,11 +57,15 @@ class ComputeOptions:
     bfloat16 elsewhere. Parameters and statistics are float32."""
 
     data_parallel: int | None = None
-    """Devices that share a batch; None leaves no device idle. The other devices train
-    other models."""
+    """Devices that share a batch; None is one for small networks, and for large ones as
+    many as leave none idle. The other devices train other models."""
 
     checkpoint_seconds: int = 10
     """The least time between two checkpoints of a training run."""
+
+    diagnostics: bool = False
+    """Log the spectral norm of each convolution while training, after up to 20 epochs,
+    beside its sums, which are always logged. Trains the same models."""
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
@@ -161,7 +166,7 @@ class MethodOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
-        _check_choices("--methods", self.methods)
+        check_choices("--methods", self.methods)
         unknown = set(self.methods) - set(METHODS)
         if unknown:
             raise UsageError(

@@ -79,6 +79,7 @@ class Workspace:
             options.runs_dir,
             data_parallel=options.compute.data_parallel,
             seconds_between_checkpoints=options.compute.checkpoint_seconds,
+            spectral_norms=options.compute.diagnostics,
         )
 
 

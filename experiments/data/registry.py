@@ -20,3 +20,12 @@ STANDARDIZED: Mapping[str, bool] = {
     "svhn_cropped": False,
 }
 DATASETS = tuple(STANDARDIZED)
+# Of the training images: (examples, height, width, channels).
+TRAIN_SHAPES: Mapping[str, tuple[int, int, int, int]] = {
+    "mnist5k": (4_000, 28, 28, 1),
+    "mnist": (60_000, 28, 28, 1),
+    "fashion_mnist": (60_000, 28, 28, 1),
+    "cifar10": (50_000, 32, 32, 3),
+    "cifar100": (50_000, 32, 32, 3),
+    "svhn_cropped": (73_257, 32, 32, 3),
+}

@@ -16,7 +16,7 @@ from experiments import files
 from experiments.data import Split
 from experiments.models import Classifier, Variables
 from experiments.progress import progress
-from experiments.training.devices import largest_divisor
+from experiments.training import devices
 from experiments.training.runs import Run, stacked_variables
 
 # Few, as a CPU has a small cache.
@@ -61,9 +61,11 @@ class Images:
 
     def arrays(self) -> tuple[jax.Array, jax.Array]:
         """Images in [0, 1] and labels, divided over as many devices as share them."""
-        devices = largest_divisor(len(self.split), jax.device_count())
+        shared = devices.largest_divisor(len(self.split), len(devices.available()))
         mesh = Mesh(
-            np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,)
+            np.array(devices.available()[:shared]),
+            ("data",),
+            axis_types=(AxisType.Auto,),
         )
         images, labels = jax.device_put(
             (self.split.images, self.split.labels),
@@ -82,7 +84,7 @@ class Images:
             return _CPU_BATCH
         if self.classifier.is_small:
             return max(16, 16384 // models)
-        return _LARGE_BATCH * jax.device_count()
+        return _LARGE_BATCH * len(devices.available())
 
     def groups(self, members: Sequence[int]) -> list[Sequence[int]]:
         """Which models are evaluated in one program."""

@@ -1,10 +1,7 @@
-"""Runtime of training steps of ResNet-18 on one image, resumable step by step."""
+"""Runtime of training steps of ResNet-18 on one image."""
 
 import dataclasses
 import functools
-import json
-import os
-import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +13,7 @@ import optax
 from flax import nnx
 
 import absum_jax
-from experiments import files
+from experiments.evaluation.timings import Conditions, Log, is_enough, is_long
 from experiments.paper import numpy_snc
 from experiments.timing import in_turns, seconds_of
 
@@ -25,74 +22,17 @@ ConvUses = Mapping[str, Sequence[absum_jax.ConvUse]]
 CLASSES = 10
 # Of training in the paper.
 _LEARNING_RATE, _MOMENTUM = 0.1, 0.9
-# What took this long altogether is timed no further: its median would hardly move.
-_ENOUGH_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Measurement:
-    """What determines the runtime of a step, device and software included."""
+class Measurement(Conditions):
+    """What determines the runtime of a step on one image."""
 
     method: str
     strength: float | None  # lambda, for SNC sigma
     clip: str | None  # how SNC clips: "polar", "eigh" or "numpy"
     size: int  # height and width of the image
     model: str = "resnet18"
-    backend: str = dataclasses.field(default_factory=jax.default_backend)
-    device: str = dataclasses.field(
-        default_factory=lambda: jax.devices()[0].device_kind
-    )
-    cpu_cores: int | None = dataclasses.field(default_factory=os.cpu_count)
-    # Threads of LAPACK that wait for each other on a loaded CPU cost tenfold.
-    openblas_num_threads: str | None = dataclasses.field(
-        default_factory=lambda: os.environ.get("OPENBLAS_NUM_THREADS")
-    )
-    jax_version: str = jax.__version__
-    absum_jax_version: str = absum_jax.__version__
-
-
-class Timings(NamedTuple):
-    """What is known of a measurement, in seconds."""
-
-    compile_s: list[float]
-    step_s: list[float]
-
-    def is_enough(self, repeats: int) -> bool:
-        """Whether no more steps need to be timed."""
-        return len(self.step_s) >= repeats or sum(self.step_s) >= _ENOUGH_SECONDS
-
-
-class Log:
-    """Timings on disk, one line a compilation or a step.
-
-    Args:
-      path: the file. A last line that a kill cut short is dropped.
-    """
-
-    def __init__(self, path: pathlib.Path):
-        self._path = path
-        self._timings: dict[str, Timings] = {}
-        lines = files.read_json_lines(path)
-        files.write_json_lines(path, lines)
-        for line in lines:
-            self._remember(**line)
-
-    def _remember(self, measurement: dict[str, Any], kind: str, seconds: float) -> None:
-        key = json.dumps(measurement, sort_keys=True)
-        timings = self._timings.setdefault(key, Timings([], []))
-        getattr(timings, kind).append(seconds)
-
-    def add(self, measurement: Measurement, kind: str, seconds: float) -> None:
-        """Appends the seconds of a compilation (`compile_s`) or a step (`step_s`)."""
-        fields = dataclasses.asdict(measurement)
-        line = {"measurement": fields, "kind": kind, "seconds": seconds}
-        files.append_json_line(self._path, line)
-        self._remember(fields, kind, seconds)
-
-    def __getitem__(self, measurement: Measurement) -> Timings:
-        """What is known of a measurement."""
-        key = json.dumps(dataclasses.asdict(measurement), sort_keys=True)
-        return self._timings.get(key, Timings([], []))
 
 
 class Network(NamedTuple):
@@ -198,11 +138,11 @@ def measure(
         log.add(measurement, "compile_s", seconds)
         warm_up = seconds_of(steps[method])
         # A step as long as that is not done twice.
-        if warm_up >= _ENOUGH_SECONDS:
+        if is_long(warm_up):
             log.add(measurement, "step_s", warm_up)
 
     def wanted(method: str) -> bool:
-        return not log[by_method[method]].is_enough(repeats)
+        return not is_enough(log[by_method[method]].step_s, repeats)
 
     for method, seconds in in_turns(steps, wanted):
         log.add(by_method[method], "step_s", seconds)

@@ -38,7 +38,7 @@ class Robustness:
 
 
 @functools.partial(jax.jit, static_argnames=("classifier", "scale", "batch"))
-def _attacked(
+def attacked_accuracies(
     classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     frequencies: jax.Array, *, eps: jax.Array, scale: str, batch: int,
 ) -> jax.Array:  # fmt: skip
@@ -121,7 +121,7 @@ def evaluate(
     evaluation = images.evaluation(
         "single-fourier", eps=eps, scale=scale, stride=stride
     )
-    attacked = functools.partial(_attacked, eps=jnp.asarray(eps), scale=scale)
+    attacked = functools.partial(attacked_accuracies, eps=jnp.asarray(eps), scale=scale)
     grids = _grids(images, runs, evaluation, attacked, stride)
     return [
         Robustness(

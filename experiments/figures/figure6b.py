@@ -1,8 +1,6 @@
 """Figure 6(b): runtime of a training step of ResNet-18 against the input size."""
 
-import csv
 import dataclasses
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -14,26 +12,25 @@ from matplotlib.figure import Figure
 from absum_jax._markdown import aligned
 from experiments import files
 from experiments.errors import UsageError
-from experiments.evaluation.runtime import CLASSES, Log, Measurement, Network, measure
-from experiments.figures.saving import save
-from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.evaluation.runtime import CLASSES, Measurement, Network, measure
+from experiments.evaluation.timings import Log, is_enough
+from experiments.figures.runtimes import (
+    COLORS,
+    METHODS,
+    NAMES,
+    MethodName,
+    check_methods,
+    conditions,
+    strength,
+    write,
+)
 from experiments.models.resnet import ResNet18
+from experiments.options import check_choices
 from experiments.progress import progress
-from experiments.training.constraints import clip_method
+from experiments.training.constraints import CLIP_EVERY, clip_method
 from experiments.training.runs import provenance
 
-MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
-METHODS: tuple[MethodName, ...] = (
-    "none", "weight_decay", "l1", "absum", "snc", "snc_numpy",
-)  # fmt: skip
-# P, appendix, "Computational Cost".
-_STRENGTH, _MAX_NORM = 1e-4, 1.0
-# The steps from one clip to the next when the paper trains.
-_EVERY = 100
-
 _TITLE = "Figure 6(b), runtime of ResNet-18 against the input size"
-_NAMES = METHOD_NAMES | {"snc_numpy": "SNC, NumPy"}
-_COLORS = METHOD_COLORS | {"snc_numpy": METHOD_COLORS["snc"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +61,11 @@ class Figure6bOptions:
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        for field in ("sizes", "methods"):
-            values = getattr(self, field)
-            if not values:
-                raise UsageError(f"--{field} must name at least one.")
-            if len(set(values)) != len(values):
-                raise UsageError(f"--{field} names one twice: {values}.")
+        check_choices("--sizes", self.sizes)
+        check_methods(self.methods)
         if not all(size >= 32 and size % 8 == 0 for size in self.sizes):
             raise UsageError(
                 f"--sizes must be multiples of 8 from 32 up, got {self.sizes}."
-            )
-        unknown = set(self.methods) - set(METHODS)
-        if unknown:
-            raise UsageError(
-                f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
             )
         if self.repeats < 1:
             raise UsageError(f"--repeats must be at least 1, got {self.repeats}.")
@@ -98,11 +86,9 @@ class Figure6bOptions:
     def measurements(self) -> dict[int, list[Measurement]]:
         """What to measure at each size, on this device."""
         clips = {"snc": self.snc_method or clip_method(), "snc_numpy": "numpy"}
-        strengths = {"none": None, "snc": _MAX_NORM, "snc_numpy": _MAX_NORM}
         measurements: dict[int, list[Measurement]] = {}
         for size, method in self._cases():
-            strength = strengths.get(method, _STRENGTH)
-            measurement = Measurement(method, strength, clips.get(method), size)
+            measurement = Measurement(method, strength(method), clips.get(method), size)
             measurements.setdefault(size, []).append(measurement)
         return measurements
 
@@ -119,7 +105,7 @@ def records(
             own, timings = ms[measurement.method], log[measurement]
             amortized = None
             if none is not None and measurement.clip is not None:
-                amortized = none + (own - none) / _EVERY
+                amortized = none + (own - none) / CLIP_EVERY
             row = {
                 "size": size,
                 "method": measurement.method,
@@ -127,7 +113,7 @@ def records(
                 "clip": measurement.clip,
                 "ms": own,
                 "ratio_to_none": None if none is None else own / none,
-                f"ms_clipping_every_{_EVERY}": amortized,
+                f"ms_clipping_every_{CLIP_EVERY}": amortized,
                 "steps_timed": len(timings.step_s),
                 "fastest_ms": 1e3 * min(timings.step_s),
                 "slowest_ms": 1e3 * max(timings.step_s),
@@ -143,7 +129,7 @@ def markdown(
 ) -> str:
     """The table, a row for each size, and its conditions."""
     ms = {(row["size"], row["method"]): f"{row['ms']:,.1f}" for row in rows}
-    header = ["input", *(_NAMES[method] for method in options.methods)]
+    header = ["input", *(NAMES[method] for method in options.methods)]
     cells = [
         [f"{size} x {size}", *(ms.get((size, m), "") for m in options.methods)]
         for size in options.sizes
@@ -157,7 +143,7 @@ def markdown(
     if clips:
         notes[0] += (
             " With SNC each step also clips all convolutions once; training does so "
-            f"every {_EVERY} steps."
+            f"every {CLIP_EVERY} steps."
         )
     if "snc" in clips:
         notes[0] += f" SNC clips by the method {clips['snc']}."
@@ -166,12 +152,7 @@ def markdown(
             " SNC, NumPy: by FFT and SVD, as in the paper, up to "
             f"{options.numpy_sizes_up_to} x {options.numpy_sizes_up_to}."
         )
-    threads = rows[0]["openblas_num_threads"]
-    notes.append(
-        f"{about['device']}, {about['cpu_cores']} CPU cores, "
-        f"jax {about['packages']['jax']}, NumPy {about['packages']['numpy']}"
-        + (f", OPENBLAS_NUM_THREADS={threads}." if threads else ".")
-    )
+    notes.append(conditions(about, rows))
     return "\n\n".join([f"## {_TITLE}", "\n".join(aligned(header, cells)), *notes])
 
 
@@ -184,7 +165,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
         style = "--" if method == "snc_numpy" else "-"
         ax.plot(
             *zip(*points, strict=True), style,
-            color=_COLORS[method], marker=".", label=_NAMES[method],
+            color=COLORS[method], marker=".", label=NAMES[method],
         )  # fmt: skip
     sizes = sorted({row["size"] for row in rows})
     ax.set_xscale("log", base=2)
@@ -201,7 +182,7 @@ def _measure_missing(
     options: Figure6bOptions, measurements: Mapping[int, list[Measurement]], log: Log
 ) -> None:
     missing = [
-        [m for m in group if not log[m].is_enough(options.repeats)]
+        [m for m in group if not is_enough(log[m].step_s, options.repeats)]
         for group in measurements.values()
     ]
     total = sum(map(len, missing))
@@ -226,26 +207,12 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
     rows, about = records(measurements, log), provenance()
     table = markdown(options, rows, about)
     print(f"\n{table}\n")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    document = {
-        "title": _TITLE,
-        "options": {
-            "sizes": options.sizes,
-            "methods": options.methods,
-            "repeats": options.repeats,
-            "snc_method": options.snc_method,
-            "numpy_sizes_up_to": options.numpy_sizes_up_to,
-        },
-        "rows": rows,
-        "provenance": about,
+    asked = {
+        "sizes": options.sizes,
+        "methods": options.methods,
+        "repeats": options.repeats,
+        "snc_method": options.snc_method,
+        "numpy_sizes_up_to": options.numpy_sizes_up_to,
     }
-    stem = folder / "resnet18"
-    return [
-        files.write_json(stem.with_suffix(".json"), document),
-        files.write_text(stem.with_suffix(".csv"), text.getvalue()),
-        files.write_text(stem.with_suffix(".md"), table + "\n"),
-        *save(draw(rows), folder / "figure6b"),
-    ]
+    document = {"title": _TITLE, "options": asked, "rows": rows, "provenance": about}
+    return write(folder / "resnet18", document, table, draw(rows), folder / "figure6b")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments import files
+from experiments.errors import UsageError
 from experiments.figures.saving import save
 from experiments.labels import DATASET_NAMES, METHOD_COLORS, METHOD_NAMES
 from experiments.models import named_kernels
@@ -29,6 +30,10 @@ class SpectraOptions(ModelOptions):
     """Draw the singular values of each convolution of the small CNN, trained with none,
     weight decay, L1 and Absum at the strengths that the paper selects, and with SNC."""  # noqa: D205, D209
 
+    strength: float | None = None
+    """Strength (lambda) of weight decay, L1 and Absum; None is the paper's choice of
+    each."""
+
     max_norm: float = 1.0
     """Bound on the spectral norm (sigma) of SNC."""
 
@@ -41,19 +46,25 @@ class SpectraOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
+        if self.strength is not None:
+            check_positive("--strength", (self.strength,))
+        elif (published_as(self.dataset), self.model) not in TABLE1:
+            raise UsageError(
+                f"the paper has no {self.model} on {self.dataset}; give a --strength."
+            )
         check_positive("--max-norm", (self.max_norm,))
         check_seeds((self.seed,))
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """No regularization, every method as the paper selects it, SNC as asked."""
-        published = TABLE1[published_as(self.dataset), self.model]
+        """No regularization, and every method as it is asked for."""
         methods = ("weight_decay", "l1", "absum")
-        return (
-            NONE,
-            *(Setting(method, published[method].strength) for method in methods),
-            Setting("snc", self.max_norm),
-        )
+        if self.strength is None:
+            published = TABLE1[published_as(self.dataset), self.model]
+            regularized = [Setting(name, published[name].strength) for name in methods]
+        else:
+            regularized = [Setting(name, self.strength) for name in methods]
+        return (NONE, *regularized, Setting("snc", self.max_norm))
 
 
 def singular_values(
@@ -83,7 +94,8 @@ def singular_values(
     }
 
 
-def _label(setting: Setting) -> str:
+def label(setting: Setting) -> str:
+    """A method and its strength, for a picture."""
     if setting == NONE:
         return METHOD_NAMES[NONE.method]
     symbol = r"\sigma" if setting.method == "snc" else r"\lambda"
@@ -107,7 +119,7 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
             ({"color": "k", "ls": ":", "lw": 1, "label": "initial"}, initial[path])
         ]
         lines += [
-            ({"color": METHOD_COLORS[s.method], "label": _label(s)}, each[None])
+            ({"color": METHOD_COLORS[s.method], "label": label(s)}, each[None])
             for s, each in zip(settings, values, strict=True)
         ]
         for style, [each] in lines:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,11 +23,11 @@ class Variables(NamedTuple):
     statistics: Any  # running means and variances of batch normalization
 
 
-def named_kernels(params: Any, uses: Mapping[str, Any]) -> dict[str, jax.Array]:
+def named_kernels(params: Any, names: Iterable[str]) -> dict[str, jax.Array]:
     """The kernels among the parameters by the names that `conv_uses` gives them."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     named = {leaf_name(path): leaf for path, leaf in leaves}
-    return {name: named[name] for name in uses}
+    return {name: named[name] for name in names}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,12 +82,12 @@ class Table4Options(SweepOptions):
     def scaled(self, training: TrainingName) -> list[str]:
         """How models and attacks fall short of the published ones."""
         paper = PGD[published_as(self.dataset)]
+        steps = [(self.test_steps, paper.test_steps, "evaluation")]
+        if training == "pgd":
+            steps.insert(0, (self.train_steps, paper.train_steps, "training"))
         return document.scale(self, adversarial=training != "clean") + [
             f"{asked} of {published} PGD steps in {where}"
-            for asked, published, where in (
-                (self.train_steps, paper.train_steps, "training"),
-                (self.test_steps, paper.test_steps, "evaluation"),
-            )
+            for asked, published, where in steps
             if asked is not None and asked != published
         ]
 

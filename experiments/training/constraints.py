@@ -126,6 +126,9 @@ CONSTRAINTS: dict[str, Constraint] = {
     "snc-oihw": Constraint(_clip_oihw),
 }
 
+# The steps from one clip of the paper's SNC to the next.
+CLIP_EVERY = CONSTRAINTS["snc"].every
+
 
 def constrained(settings: Sequence[Setting]) -> tuple[Constrained, ...]:
     """Which settings of a sweep have which constraint."""

@@ -54,21 +54,20 @@ def largest_divisor(number: int, at_most: int) -> int:
     return max(d for d in range(1, number + 1) if number % d == 0 and d <= at_most)
 
 
-def data_axis(models: int, batch_size: int, asked: int | None) -> int:
-    """How many devices share a batch.
+def available() -> list[jax.Device]:
+    """The devices to use: all there are."""
+    return jax.devices()
 
-    Args:
-      models: how many are to be trained.
-      batch_size: images a step.
-      asked: what the user asks for; None leaves no device idle while there are models.
+
+def _sharing(batch_size: int, most: int, asked: int | None) -> int:
+    """How many devices share a batch: as many as asked, or the most that divide it.
 
     Raises:
       UsageError: if what is asked for divides neither devices nor batch.
     """
-    devices = jax.device_count()
+    devices = len(available())
     if asked is None:
-        spare = devices // largest_divisor(devices, models)
-        return largest_divisor(math.gcd(devices, batch_size), spare)
+        return largest_divisor(math.gcd(devices, batch_size), most)
     if asked < 1 or devices % asked or batch_size % asked:
         raise UsageError(
             f"--data-parallel must divide the {devices} devices and the {batch_size} "
@@ -77,15 +76,40 @@ def data_axis(models: int, batch_size: int, asked: int | None) -> int:
     return asked
 
 
-def together(data_devices: int) -> Placement:
-    """All devices for one program of many models."""
-    return _placement(np.array(jax.devices()).reshape(-1, data_devices))
+def together(settings: int, batch_size: int, asked: int | None) -> Placement:
+    """Devices for one program of many small models.
+
+    Args:
+      settings: how many models of a seed there are to divide.
+      batch_size: images a step.
+      asked: how many devices are to share a batch; None is one, as batches are small.
+
+    Raises:
+      UsageError: if the devices or the batch cannot be divided as asked.
+    """
+    shared = _sharing(batch_size, 1, asked)
+    shards = min(len(available()) // shared, settings)
+    devices = np.array(available()[: shards * shared])
+    return _placement(devices.reshape(shards, shared))
 
 
-def apart(data_devices: int) -> list[Placement]:
-    """Groups of devices, each for one model at a time."""
-    devices = np.array(jax.devices()).reshape(-1, 1, data_devices)
-    return [_placement(group) for group in devices]
+def apart(models: int, batch_size: int, asked: int | None) -> list[Placement]:
+    """Groups of devices, each for one large model at a time.
+
+    Args:
+      models: how many are to be trained.
+      batch_size: images a step.
+      asked: how many devices are to share a batch; None leaves no device idle while
+        there are models.
+
+    Raises:
+      UsageError: if the devices or the batch cannot be divided as asked.
+    """
+    devices = len(available())
+    spare = devices // largest_divisor(devices, models)
+    shared = _sharing(batch_size, spare, asked)
+    groups = np.array(available()).reshape(-1, 1, shared)
+    return [_placement(group) for group in groups]
 
 
 def pad_settings(tree: Any, axis: int, size: int) -> Any:

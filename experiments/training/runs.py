@@ -62,6 +62,7 @@ class Run:
         self.config = config
         self.folder = runs_dir / config.path
         self._metrics = self.folder / "metrics.jsonl"
+        self._diagnostics = self.folder / "diagnostics.jsonl"
         self._checkpoint = self.folder / "checkpoint"
         self._provenance = self.folder / "provenance.json"
 
@@ -71,9 +72,11 @@ class Run:
         return self._provenance.exists()
 
     def begin(self, epoch: int) -> None:
-        """Writes the configuration, and forgets metrics from an epoch on."""
+        """Writes the configuration, and forgets what was logged after an epoch."""
         files.write_json(self.folder / "config.json", self.config.as_dict())
         files.write_json_lines(self._metrics, self.metrics()[:epoch])
+        told = [line for line in self.diagnostics() if line["epoch"] <= epoch]
+        files.write_json_lines(self._diagnostics, told)
 
     def log(
         self, epoch: int, loss: float, accuracy: float, diverged_at: int = 0
@@ -103,6 +106,14 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of all epochs so far."""
         return files.read_json_lines(self._metrics)
+
+    def log_diagnostics(self, line: dict[str, Any]) -> None:
+        """Appends what `diagnostics.Recorder` tells of the model after an epoch."""
+        files.append_json_line(self._diagnostics, line)
+
+    def diagnostics(self) -> list[dict[str, Any]]:
+        """The diagnostics of the epochs so far, where they were logged."""
+        return files.read_json_lines(self._diagnostics)
 
     def finish(self, variables: Variables, provenance: dict[str, Any]) -> None:
         """Writes the trained network, and then the provenance."""

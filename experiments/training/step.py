@@ -31,14 +31,17 @@ Budget = Mapping[str, Any]
 
 
 class Hyperparameters(NamedTuple):
-    """Hyperparameters of one model as data, so that new values recompile nothing."""
+    """Hyperparameters of one model as data, so that new values recompile nothing.
+
+    A regularizer of strength None is not part of the program.
+    """
 
     learning_rate: jax.Array
     momentum: jax.Array
-    decay: jax.Array  # weight decay of all parameters
-    weight_decay: jax.Array  # of convolution kernels
-    l1: jax.Array
-    absum: jax.Array
+    decay: jax.Array | None  # weight decay of all parameters
+    weight_decay: jax.Array | None  # of convolution kernels
+    l1: jax.Array | None
+    absum: jax.Array | None
     max_norm: jax.Array  # infinite without a constraint
 
 
@@ -101,15 +104,27 @@ def steps_of(examples: int, batch_size: int) -> int:
     return examples // batch_size
 
 
+def steps_together(classifier: Classifier, steps: int) -> int:
+    """How many of some steps are taken in one program, the fastest way."""
+    # On a CPU, XLA convolves inside loops several times more slowly than outside.
+    loops = classifier.is_small or jax.default_backend() != "cpu"
+    return steps if loops else 1
+
+
 def optimizer(h: Hyperparameters) -> optax.GradientTransformation:
     """SGD with momentum and every regularizer; strength 0 switches one off, exactly."""
-    return optax.chain(
-        optax.add_decayed_weights(h.decay),
-        optax.add_decayed_weights(h.weight_decay, mask=absum_jax.conv_kernels),
-        optax.sgd(h.learning_rate, momentum=h.momentum),
-        absum_jax.l1(h.l1, learning_rate=h.learning_rate),
-        absum_jax.absum(h.absum, learning_rate=h.learning_rate),
-    )
+    chain = []
+    if h.decay is not None:
+        chain.append(optax.add_decayed_weights(h.decay))
+    if h.weight_decay is not None:
+        mask = absum_jax.conv_kernels
+        chain.append(optax.add_decayed_weights(h.weight_decay, mask=mask))
+    chain.append(optax.sgd(h.learning_rate, momentum=h.momentum))
+    if h.l1 is not None:
+        chain.append(absum_jax.l1(h.l1, learning_rate=h.learning_rate))
+    if h.absum is not None:
+        chain.append(absum_jax.absum(h.absum, learning_rate=h.learning_rate))
+    return optax.chain(*chain)
 
 
 def train_step(
@@ -302,6 +317,7 @@ def train_epoch(
     at: Schedule,
     *,
     batch_size: int,
+    steps: int | None = None,
     **how: Any,
 ) -> tuple[TrainState, Metrics]:
     """One epoch of a sweep, by `train_steps`; where they are fastest, one by one.
@@ -315,15 +331,14 @@ def train_epoch(
       labels: all labels.
       at: which epoch it is.
       batch_size: images a step.
+      steps: how many steps of the epoch to take; None is all.
       **how: other arguments of `train_steps`.
 
     Returns:
       The state after the epoch, and the means of its metrics (seeds, settings).
     """
-    steps = steps_of(labels.shape[0], batch_size)
-    # On a CPU, XLA convolves inside loops several times more slowly than outside.
-    loops = classifier.is_small or jax.default_backend() != "cpu"
-    together = steps if loops else 1
+    steps = steps or steps_of(labels.shape[0], batch_size)
+    together = steps_together(classifier, steps)
     sums = []
     for first in range(0, steps, together):
         state, metrics = train_steps(

@@ -17,6 +17,7 @@ from experiments.progress import progress
 from experiments.training import checkpoints, constraints, devices, plan, runs, step
 from experiments.training.config import RunConfig
 from experiments.training.devices import Placement, pad_settings
+from experiments.training.diagnostics import Recorder
 
 SECONDS_BETWEEN_CHECKPOINTS = 10
 _CHECKPOINTS = "checkpoints"
@@ -60,7 +61,7 @@ def _restored_state(
 def _training(
     classifier: Classifier, data: Split, task: plan.Task, runs_dir: pathlib.Path,
     folder: pathlib.Path, placement: Placement, seconds_between_checkpoints: int,
-    advance: Callable[..., None],
+    spectral_norms: bool, advance: Callable[..., None],
 ) -> Epochs:  # fmt: skip
     """Trains one sweep to the end.
 
@@ -91,6 +92,10 @@ def _training(
             return tree
         return jax.tree.map(lambda leaf: leaf[:, :settings], tree)
 
+    recorder = Recorder(
+        classifier, data.images.shape[1:], recipe.epochs,
+        with_spectral_norms=spectral_norms,
+    )  # fmt: skip
     constrained = constraints.constrained(sweep.settings)
     budget = recipe.adversary and recipe.adversary.as_arrays()
     started = time.perf_counter()
@@ -116,10 +121,14 @@ def _training(
                 for values in (*metrics, state.diverged_at)
             )
             done = epoch + 1
+            told = recorder.lines(done, trained(state.variables.params))
             # The metrics go first: what is ahead of the checkpoint is dropped on
             # resuming, what is behind it would be missing.
-            for run, *line in zip(members, losses, accuracies, diverged, strict=True):
+            for run, diagnostics, *line in zip(
+                members, told, losses, accuracies, diverged, strict=True
+            ):
                 run.log(done, float(line[0]), float(line[1]), int(line[2]))
+                run.log_diagnostics(diagnostics)
             save(done, trained(state))
             has_ended = bool((diverged > 0).all())
             advance(
@@ -176,6 +185,7 @@ def train_missing(
     *,
     data_parallel: int | None = None,
     seconds_between_checkpoints: int = SECONDS_BETWEEN_CHECKPOINTS,
+    spectral_norms: bool = False,
 ) -> list[runs.Run]:
     """Trains the models that are not in the runs folder yet.
 
@@ -191,6 +201,7 @@ def train_missing(
       runs_dir: the folder of all runs.
       data_parallel: how many devices share a batch; None leaves none idle.
       seconds_between_checkpoints: the least time between two.
+      spectral_norms: whether diagnostics have them, at some epochs.
 
     Returns:
       The runs, complete, in the order of the configurations.
@@ -209,14 +220,15 @@ def train_missing(
     if not missing:
         return wanted
     recipe = configs[0].recipe
-    shared = devices.data_axis(len(missing), recipe.batch_size, data_parallel)
-    if classifier.is_small:
-        placements = [devices.together(shared)]
-    else:
-        placements = devices.apart(shared)
     tasks = plan.plan(
         missing, list(_unfinished(sweeps_dir)), together=classifier.is_small
     )
+    how_many, batch_size = len(missing), recipe.batch_size
+    if classifier.is_small:
+        how_many = max(len(task.sweep.settings) for task in tasks)
+        placements = [devices.together(how_many, batch_size, data_parallel)]
+    else:
+        placements = devices.apart(how_many, batch_size, data_parallel)
     how = "" if recipe.adversary is None else " adversarially"
     plural = "model" if len(missing) == 1 else "models"
     title = f"training {len(missing)} {plural}{how} on {configs[0].dataset}"
@@ -230,7 +242,7 @@ def train_missing(
                 folder = sweeps_dir / task.sweep.digest
                 yield from _training(
                     classifier, data, task, runs_dir, folder, placement,
-                    seconds_between_checkpoints, advance,
+                    seconds_between_checkpoints, spectral_norms, advance,
                 )  # fmt: skip
                 _remove_finished(sweeps_dir, runs_dir)
 

@@ -630,17 +630,12 @@ IS_NAN = np.array([False, True, False, True, False])
 
 @pytest.mark.parametrize(
     "aim",
-    [
-        {},
-        {"restarts": 3},
-        {"restarts": 3, "early_stop": True},
-        {"targeted": True},
-        {"targeted": True, "early_stop": True},
-    ],
+    [{}, {"restarts": 3, "early_stop": True}, {"restarts": 2, "targeted": True}],
     ids=lambda aim: "+".join(aim) or "default",
 )
 def test_nan_logits_of_some_images(aim):
-    model = Partial(undefined_beyond, 0.5, PARAMS)
+    # Beyond infinity is nothing: with another threshold it is one program.
+    model, linear_model = (Partial(undefined_beyond, t, PARAMS) for t in (0.5, np.inf))
     options = {"eps": 0.05, "step_size": 0.02, "steps": 6} | aim
     result = attack(model, PARTLY_NAN_X, **options)
     assert ((result >= 0) & (result <= 1)).all()
@@ -648,7 +643,7 @@ def test_nan_logits_of_some_images(aim):
     # They stay where they start, and disturb no other image.
     begun = start(model, PARTLY_NAN_X, **options)
     np.testing.assert_array_equal(result[IS_NAN], begun[IS_NAN])
-    expected = attack(LINEAR, PARTLY_NAN_X, **options)
+    expected = attack(linear_model, PARTLY_NAN_X, **options)
     np.testing.assert_array_equal(result[~IS_NAN], expected[~IS_NAN])
 
 

@@ -17,7 +17,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=[AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit
+
+
+@pytest.fixture(params=[AUTO, EXPLICIT], ids=["auto", "explicit"])
 def mesh(request):
     devices = jax.devices()[:DEVICES]
     return jax.make_mesh(
@@ -113,14 +116,30 @@ def sharded(mesh, spec=None):
     return x, jax.device_put(LABELS, NamedSharding(mesh, P(spec[0] if spec else None)))
 
 
-@pytest.mark.parametrize("spec", IMAGE_SPECS, ids=str)
+# Programs for several devices compile slowly: from here on any two values meet, but
+# not all of three.
+PGD_OPTIONS = {
+    "scalar": {"eps": 0.1},
+    "list": {"eps": [0.1, 0.3], "restarts": 2, "early_stop": True},
+}
+
+
 @pytest.mark.parametrize(
-    "options",
-    [{"eps": 0.1}, {"eps": [0.1, 0.3], "restarts": 2, "early_stop": True}],
-    ids=["scalar", "list"],
+    ("mesh", "spec", "options"),
+    [
+        (AUTO, P("data"), "scalar"),
+        (AUTO, P(None, "data"), "list"),
+        (AUTO, P(), "scalar"),
+        (EXPLICIT, P("data"), "list"),
+        (EXPLICIT, P(None, "data"), "scalar"),
+        (EXPLICIT, P(), "list"),
+    ],
+    indirect=["mesh"],
+    ids=str,
 )
-def test_pgd_keeps_the_sharding(mesh, options, spec):
+def test_pgd_keeps_the_sharding(mesh, spec, options):
     x, y = sharded(mesh, spec)
+    options = PGD_OPTIONS[options]
     result = absum_jax.pgd(MODEL, x, y, **PGD, **options)
     # The axis of eps is on no device axis.
     leading = () if result.ndim == 4 else (None,)
@@ -153,8 +172,17 @@ def on_mesh(mesh, value):
     return jax.device_put(value, NamedSharding(mesh, P()))
 
 
-@pytest.mark.parametrize("transfer", [False, True])
-@pytest.mark.parametrize("batch_size", [16, 500])
+@pytest.mark.parametrize(
+    ("mesh", "batch_size", "transfer"),
+    [
+        (AUTO, 16, False),
+        (AUTO, 500, True),
+        (EXPLICIT, 16, True),
+        (EXPLICIT, 500, False),
+    ],
+    indirect=["mesh"],
+    ids=str,
+)
 def test_sharded_images_under_pgd(mesh, batch_size, transfer):
     x, y = sharded(mesh)
     weights = on_mesh(mesh, WEIGHTS)
@@ -171,11 +199,19 @@ def test_sharded_images_under_pgd(mesh, batch_size, transfer):
     np.testing.assert_array_equal(result.accuracy, expected.accuracy)
 
 
-@pytest.mark.parametrize("batch_size", [16, 500])
 @pytest.mark.parametrize(
-    "function", [absum_jax.low_pass_accuracy, absum_jax.high_pass_accuracy]
+    ("mesh", "band", "batch_size"),
+    [
+        (AUTO, "low", 16),
+        (AUTO, "high", 500),
+        (EXPLICIT, "low", 500),
+        (EXPLICIT, "high", 16),
+    ],
+    indirect=["mesh"],
+    ids=str,
 )
-def test_sharded_images_without_some_frequencies(mesh, function, batch_size):
+def test_sharded_images_without_some_frequencies(mesh, band, batch_size):
+    function = getattr(absum_jax, f"{band}_pass_accuracy")
     x, y = sharded(mesh)
     radii = np.float32([0, 1, 2])
     result = function(MODEL, x, y, on_mesh(mesh, radii), batch_size=batch_size)
@@ -195,9 +231,21 @@ def test_sharded_images_under_fourier_noise(mesh):
     np.testing.assert_array_equal(result.accuracy, expected.accuracy)
 
 
-@pytest.mark.parametrize("spec", IMAGE_SPECS, ids=str)
-@pytest.mark.parametrize("function", [absum_jax.low_pass, absum_jax.high_pass])
-def test_filters_keep_the_sharding(mesh, function, spec):
+@pytest.mark.parametrize(
+    ("mesh", "band", "spec"),
+    [
+        (AUTO, "low", P("data")),
+        (AUTO, "high", P(None, "data")),
+        (AUTO, "low", P()),
+        (EXPLICIT, "high", P("data")),
+        (EXPLICIT, "low", P(None, "data")),
+        (EXPLICIT, "high", P()),
+    ],
+    indirect=["mesh"],
+    ids=str,
+)
+def test_filters_keep_the_sharding(mesh, band, spec):
+    function = getattr(absum_jax, f"{band}_pass")
     sharding = NamedSharding(mesh, spec)
     result = function(jax.device_put(IMAGES, sharding), 1)
     assert result.sharding.is_equivalent_to(sharding, 4)

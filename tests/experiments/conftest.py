@@ -11,11 +11,20 @@ import pytest
 from experiments.data import Split
 from experiments.evaluation.kept import Images
 from experiments.models import Classifier, build
+from experiments.training import devices
 from experiments.training.config import NONE, Recipe, RunConfig, Setting
 from experiments.training.runs import Run
 
 # What `make_config` changes of a recipe.
 RECIPE = {field.name for field in dataclasses.fields(Recipe)}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_device():
+    """Keeps to one of the virtual devices, as programs for several compile slowly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "available", lambda: jax.devices()[:1])
+        yield
 
 
 @pytest.fixture(scope="session")

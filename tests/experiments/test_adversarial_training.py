@@ -111,7 +111,7 @@ def test_trained_models_are_kept_and_told_apart(
     [first] = sweep.train_missing(classifier, noise, adversarial, tmp_path)
     [other] = sweep.train_missing(classifier, noise, plain, tmp_path)
     said = capsys.readouterr()
-    assert "training 1 models adversarially on noise" in said.err
+    assert "training 1 model adversarially on noise" in said.err
     assert "already" not in said.out
     sweep.train_missing(classifier, noise, adversarial, tmp_path)
     assert "1 of 1 models are trained already" in capsys.readouterr().out

@@ -12,8 +12,9 @@ from flax import nnx
 
 import absum_jax
 from experiments import cli, files
-from experiments.evaluation import runtime
-from experiments.evaluation.runtime import Log, Network
+from experiments.evaluation import runtime, timings
+from experiments.evaluation.runtime import Network
+from experiments.evaluation.timings import Log
 from experiments.figures import figure6b
 from experiments.figures.figure6b import Figure6bOptions
 from experiments.paper import numpy_snc
@@ -205,7 +206,7 @@ def test_what_identifies_a_measurement(tmp_path):
 
 
 def test_a_long_step_is_done_once(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "_ENOUGH_SECONDS", 1e-9)
+    monkeypatch.setattr(timings, "_ENOUGH_SECONDS", 1e-9)
     assert cli.main(_arguments(tmp_path)) == 0
     assert len(_steps(tmp_path)) == 2
 

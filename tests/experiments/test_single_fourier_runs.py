@@ -34,13 +34,13 @@ def test_rows_on_disk_are_not_computed_again(runs, images, monkeypatch):
     # A kill in the middle of the third row: two whole rows and a piece of one.
     path.write_text("".join(lines[:3]) + lines[3][:9])
     asked = []
-    attacked = single_fourier._attacked
+    attacked = single_fourier.attacked_accuracies
 
     def recording(classifier, params, x, y, frequencies, **options):
         asked.append((int(frequencies[0, 0]), jax.tree.leaves(params)[0].shape[0]))
         return attacked(classifier, params, x, y, frequencies, **options)
 
-    monkeypatch.setattr(single_fourier, "_attacked", recording)
+    monkeypatch.setattr(single_fourier, "attacked_accuracies", recording)
     again = evaluate(images, runs, 80 / 255)
     assert asked == [(l, 1) for l in range(2, 28)]
     for one, two in zip(results, again, strict=True):

@@ -170,7 +170,7 @@ def test_nothing_to_compare_is_told(folder, capsys, monkeypatch):
 def test_the_papers_choices_are_trained_alone():
     settings = SweepOptions(select_on="paper").settings
     assert settings == tuple(
-        Setting(m, TABLE1["mnist"][m].strength if m != "none" else 0.0)
+        Setting(m, TABLE1["mnist", "small_cnn"][m].strength if m != "none" else 0.0)
         for m in ("none", "weight_decay", "l1", "absum", "snc")
     )
     fashion = Table4Options(dataset="fashion_mnist", select_on="paper")
@@ -187,8 +187,38 @@ def test_adversaries():
     fewer = Table4Options(train_steps=10, test_steps=20)
     assert fewer.adversary("pgd").step_size == pytest.approx(0.04)
     assert fewer.evaluation.step_size == pytest.approx(0.02)
-    assert len(fewer.scaled) == 2
-    assert options.scaled == Table4Options(train_steps=40).scaled == []
+    assert len(fewer.scaled("pgd")) == 3  # and a small data set
+    assert len(fewer.scaled("clean")) == 2
+    same = Table4Options(dataset="mnist", train_steps=40)
+    assert options.scaled("pgd") == same.scaled("pgd") == []
+    color = Table4Options(dataset="cifar10", train_steps=2, test_steps=10)
+    # As far as the seven steps of 2/255 in training; 100 of them in evaluation would
+    # leave the largest ball five times over.
+    assert color.adversary("pgd").step_size == pytest.approx(7 / 255)
+    assert color.evaluation.step_size == pytest.approx(5 / 255)
+
+
+def test_how_the_paper_trains():
+    # P, appendix: MNIST and Fashion-MNIST; CIFAR10 ...; Robustness against PGD.
+    gray = Table4Options(dataset="fashion_mnist")
+    for recipe in (gray.recipe(), gray.recipe(gray.adversary("pgd"))):
+        assert (recipe.epochs, recipe.batch_size, recipe.milestones) == (100, 64, ())
+        assert (recipe.learning_rate, recipe.momentum) == (0.01, 0.5)
+        assert (recipe.decay, recipe.augmented) == (0, False)
+    color = Table4Options(dataset="cifar10")
+    plain, adversarial = color.recipe(), color.recipe(color.adversary("pgd"))
+    for recipe in (plain, adversarial):
+        assert (recipe.batch_size, recipe.learning_rate) == (128, 0.1)
+        assert (recipe.momentum, recipe.augmented) == (0.9, True)
+    assert (plain.epochs, plain.milestones, plain.decay) == (350, (150, 250), 0)
+    assert (adversarial.epochs, adversarial.milestones) == (150, (50, 100))
+    assert adversarial.decay == 1e-4
+    digits = Table4Options(dataset="svhn_cropped")
+    assert digits.recipe(digits.adversary("pgd")).decay == 0
+    short = Table4Options(dataset="cifar10", epochs=35)
+    assert short.recipe().milestones == (15, 25)
+    assert "35 of 350 epochs" in short.scaled("clean")[0]
+    assert "35 of 150 epochs" in short.scaled("pgd")[0]
 
 
 @pytest.fixture

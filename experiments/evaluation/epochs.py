@@ -1,0 +1,210 @@
+"""Runtime of an epoch of training, on images of noise."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data import Split
+from experiments.data.registry import TRAIN_SHAPES
+from experiments.evaluation.timings import Conditions, Log, is_enough, is_long
+from experiments.models import ARCHITECTURES, Classifier, build
+from experiments.paper import TRAINING, numpy_snc, published_as
+from experiments.timing import in_turns, seconds_of
+from experiments.training import constraints, step
+from experiments.training.config import NONE, Recipe, Setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement(Conditions):
+    """What determines the runtime of some steps of an epoch, and of a clip."""
+
+    method: str
+    strength: float | None  # lambda, for SNC sigma
+    clip: str | None  # how SNC clips: "polar", "eigh" or "numpy"
+    dataset: str
+    model: str
+    dtype: str  # of convolutions
+    steps: int  # those that are timed
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the paper trains on the data set."""
+        return TRAINING[published_as(self.dataset)]
+
+    @property
+    def epoch_steps(self) -> int:
+        """The steps of a whole epoch."""
+        return step.steps_of(TRAIN_SHAPES[self.dataset][0], self.recipe.batch_size)
+
+    @property
+    def constrained(self) -> tuple[constraints.Constrained, ...]:
+        """What clips within the steps: SNC on the device, if it is its turn at all."""
+        if self.clips_timed == 0:
+            return ()
+        return constraints.constrained([Setting(self.method, 0.0)])
+
+    @property
+    def clips_timed(self) -> int:
+        """How many clips the timed steps contain."""
+        if self.method != "snc":
+            return 0
+        return self.steps // constraints.CLIP_EVERY
+
+    def epoch_seconds(self, steps_s: float, clip_s: float) -> float:
+        """The seconds of an average epoch.
+
+        Clips come every so many steps, those of the epoch to be counted in fractions;
+        as many as the timed steps lack are added.
+
+        Args:
+          steps_s: seconds of the timed steps.
+          clip_s: of one clip by itself.
+        """
+        scale = self.epoch_steps / self.steps
+        seconds = steps_s * scale
+        if self.clip is not None:
+            due = self.epoch_steps / constraints.CLIP_EVERY
+            seconds += (due - self.clips_timed * scale) * clip_s
+        return seconds
+
+
+def noise(dataset: str, model: str) -> Split:
+    """Images and labels drawn at random, as many and as large as a data set's."""
+    shape = TRAIN_SHAPES[dataset]
+    classes = ARCHITECTURES[model].datasets[dataset]
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, shape, np.uint8)
+    return Split(images, rng.integers(0, classes, shape[0], np.int32))
+
+
+def _classifier(measurement: Measurement) -> Classifier:
+    *_, channels = TRAIN_SHAPES[measurement.dataset]
+    classes = ARCHITECTURES[measurement.model].datasets[measurement.dataset]
+    mean, std = (0.5,) * channels, (0.25,) * channels
+    return build(measurement.model, mean, std, classes, measurement.dtype)
+
+
+def hyperparameters(measurement: Measurement) -> step.Hyperparameters:
+    """Those of one model, whose program has no other regularizer than its own."""
+    recipe = measurement.recipe
+    setting = NONE
+    if measurement.strength is not None:
+        method = "snc" if measurement.clip is not None else measurement.method
+        setting = Setting(method, measurement.strength)
+    h = step.hyperparameters([setting], recipe.learning_rate, recipe.momentum)
+    own = measurement.method
+    return h._replace(
+        decay=None,
+        weight_decay=h.weight_decay if own == "weight_decay" else None,
+        l1=h.l1 if own == "l1" else None,
+        absum=h.absum if own == "absum" else None,
+    )
+
+
+class _Model:
+    """A model that trains as in a sweep of one, further with every call.
+
+    Args:
+      measurement: its method and network.
+      variables: it starts from.
+      data: images and labels, on the device.
+    """
+
+    def __init__(self, measurement: Measurement, variables: Any, data: tuple[Any, Any]):
+        self._measurement = measurement
+        self._classifier = _classifier(measurement)
+        self._data = data
+        self._h = hyperparameters(measurement)
+        one = jax.tree.map(lambda leaf: leaf[0], self._h)
+        state = step.TrainState(
+            variables,
+            step.optimizer(one).init(variables.params),
+            jnp.zeros([], jnp.int32),
+        )
+        # A copy: training overwrites its state.
+        self._state = jax.tree.map(lambda leaf: jnp.array(leaf)[None, None], state)
+
+    def train(self, steps: int) -> step.TrainState:
+        """Takes the first so many steps of an epoch."""
+        recipe = self._measurement.recipe
+        self._state, _ = step.train_epoch(
+            self._classifier, self._state, jnp.array([0]), self._h, *self._data,
+            step.schedule(0, recipe.epochs, recipe.milestones),
+            batch_size=recipe.batch_size, steps=steps, augmented=recipe.augmented,
+            constrained=self._measurement.constrained,
+        )  # fmt: skip
+        return self._state
+
+    def warm_up(self) -> None:
+        """Compiles what `train` needs, and runs it once."""
+        steps = step.steps_together(self._classifier, self._measurement.steps)
+        jax.block_until_ready(self.train(steps))
+
+    def clip(self) -> Callable[[], Any]:
+        """A function that clips the parameters once, as training does."""
+        uses = self._classifier.conv_uses(self._data[0].shape[1:])
+        params = jax.tree.map(lambda leaf: leaf[0], self._state.variables.params)
+        [max_norm] = self._h.max_norm
+        if self._measurement.clip == "numpy":
+            params = jax.tree.map(lambda leaf: leaf[0], params)
+            return functools.partial(
+                numpy_snc.clip_kernels, params, float(max_norm), uses
+            )
+        groups = constraints.constrained([Setting("snc", 0.0)])
+
+        @jax.jit
+        def clipped(params: Any, max_norm: jax.Array, at: jax.Array) -> Any:
+            return constraints.constrain(params, max_norm, uses, groups, at, at)
+
+        return functools.partial(
+            clipped, params, self._h.max_norm, jnp.asarray(constraints.CLIP_EVERY)
+        )
+
+
+def measure(measurements: Sequence[Measurement], repeats: int, log: Log) -> None:
+    """Times steps and clips of several methods in turns, until each has enough.
+
+    Args:
+      measurements: what to measure: one data set and network, each method once.
+      repeats: how many timings of each are enough; fewer are where they took a minute.
+      log: has what is measured already, and gets what is measured here as it comes.
+    """
+    by_method = {measurement.method: measurement for measurement in measurements}
+    [(dataset, model)] = {(m.dataset, m.model) for m in measurements}
+    split = noise(dataset, model)
+    data = jax.device_put((split.images, split.labels))
+    init = jax.jit(_classifier(measurements[0]).init)
+    variables = init(jax.random.key(0))
+    models = {
+        method: _Model(measurement, variables, data)
+        for method, measurement in by_method.items()
+    }
+
+    def lacks(kind: str) -> Callable[[str], bool]:
+        return lambda method: (
+            not is_enough(getattr(log[by_method[method]], kind), repeats)
+        )
+
+    training, clips = {}, {}
+    for method, measurement in by_method.items():
+        if lacks("epoch_s")(method):
+            models[method].warm_up()
+            training[method] = functools.partial(
+                models[method].train, measurement.steps
+            )
+    for method, seconds in in_turns(training, lacks("epoch_s")):
+        log.add(by_method[method], "epoch_s", seconds)
+    for method, measurement in by_method.items():
+        if measurement.clip is not None and lacks("clip_s")(method):
+            clips[method] = models[method].clip()
+            warm_up = seconds_of(clips[method])
+            # A clip as long as that is not done twice.
+            if is_long(warm_up):
+                log.add(measurement, "clip_s", warm_up)
+    for method, seconds in in_turns(clips, lacks("clip_s")):
+        log.add(by_method[method], "clip_s", seconds)

@@ -1,0 +1,192 @@
+"""Sums of filters, penalty and spectral norm of each convolution over training."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from experiments import files
+from experiments.errors import UsageError
+from experiments.figures.saving import save
+from experiments.figures.spectra import SpectraOptions, label
+from experiments.labels import DATASET_NAMES, MODEL_NAMES
+from experiments.models import Classifier, named_kernels
+from experiments.options import MethodName, check_choices
+from experiments.training.config import METHODS, Setting
+from experiments.training.diagnostics import ZERO, epochs_with_spectral_norms
+from experiments.training.runs import Run, provenance
+from experiments.workspace import opened
+
+# As logged, and as the rows of the figure.
+_KINDS = {
+    "zero_share": "filters with zero sum (%)",
+    "penalty": r"penalty, $\sum_{i,o} |\sum_{l,m} k|$",
+    "spectral_norm": "spectral norm",
+}
+# More lines than this have a colour bar in place of names.
+_NAMED_LAYERS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagnosticsOptions(SpectraOptions):
+    """Draw what becomes of each convolution while it trains, under no regularization,
+    weight decay, L1, Absum and SNC: the share of filters (pairs of an input and an
+    output channel) whose sum is zero, the penalty of Absum, and the spectral norm."""  # noqa: D205, D209
+
+    methods: tuple[MethodName, ...] = METHODS  # type: ignore[assignment]
+    """Regularization methods."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        check_choices("--methods", self.methods)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Every method as it is asked for."""
+        return tuple(s for s in super().settings if s.method in self.methods)
+
+
+class Curves(NamedTuple):
+    """What one kind of diagnostics of one model has been over training."""
+
+    epochs: list[int]
+    layers: dict[str, list[float | None]]  # values at those epochs
+
+
+def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
+    """The diagnostics of a trained model.
+
+    Args:
+      run: the model.
+      kind: `"zero_share"`, `"penalty"` or `"spectral_norm"`.
+      layers: which, in order.
+
+    Raises:
+      UsageError: if it was trained without them, be it in part.
+    """
+    lines = [line for line in run.diagnostics() if kind in line]
+    found = [line["epoch"] for line in lines]
+    wanted = [line["epoch"] for line in run.metrics()]
+    if kind == "spectral_norm":
+        at = epochs_with_spectral_norms(run.config.recipe.epochs)
+        wanted = [epoch for epoch in wanted if epoch in at]
+    if found != wanted:
+        raise UsageError(
+            f"{run.folder} was trained, at least in part, without logging its "
+            f"{kind.replace('_', ' ')}; give another --runs-dir to train it anew."
+        )
+    return Curves(
+        found, {name: [line[kind][name] for line in lines] for name in layers}
+    )
+
+
+def layers_by_depth(
+    classifier: Classifier, image_shape: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """The convolutions, in the order of their depth, and the shapes of their kernels.
+
+    The first is the one that takes images; then by the size of the input, and layers of
+    one size as the network names them.
+    """
+    uses = classifier.conv_uses(image_shape)
+    shapes = jax.eval_shape(classifier.init, jax.random.key(0))
+    kernels = {k: v.shape for k, v in named_kernels(shapes.params, uses).items()}
+
+    def depth(name: str) -> tuple[bool, int]:
+        [use] = uses[name]
+        is_first = kernels[name][-2] == image_shape[-1]
+        return not is_first, -use.input_shape[0]
+
+    return {name: kernels[name] for name in sorted(uses, key=depth)}
+
+
+def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:
+    """Draws a line for each layer."""
+    for name, values in curves.layers.items():
+        # A value that was not finite leaves a gap.
+        y = np.array(values, float) * (100 if kind == "zero_share" else 1)
+        marker = "." if kind == "spectral_norm" else None
+        ax.plot(curves.epochs, y, color=colors[name], marker=marker, lw=1.2, label=name)
+    if kind == "zero_share":
+        ax.set_ylim(-3, 103)
+    elif any(value for values in curves.layers.values() for value in values):
+        ax.set_yscale("log")
+
+
+def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> Figure:
+    """Draws a column for each model, and a row for each kind of diagnostics.
+
+    Args:
+      settings: of each model.
+      found: its curves by kind, of the same layers in the same order.
+    """
+    layers = list(found[0]["penalty"].layers)
+    scale = Normalize(0, max(len(layers) - 1, 1))
+    colormap = matplotlib.colormaps["viridis"]
+    colors = {name: colormap(0.95 * scale(i)) for i, name in enumerate(layers)}
+    figure = Figure(figsize=(2.6 * len(settings) + 1.4, 6.6), layout="constrained")
+    axes = figure.subplots(
+        len(_KINDS), len(settings), squeeze=False, sharex=True, sharey="row"
+    )
+    for column, setting, of_model in zip(axes.T, settings, found, strict=True):
+        for ax, kind in zip(column, _KINDS, strict=True):
+            draw_layers(ax, kind, of_model[kind], colors)
+        column[0].set_title(label(setting), fontsize=9)
+        column[-1].set_xlabel("epoch")
+    for ax, kind in zip(axes[:, 0], _KINDS, strict=True):
+        ax.set_ylabel(_KINDS[kind])
+    if len(layers) <= _NAMED_LAYERS:
+        lines = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside right upper", fontsize=8)
+    else:
+        bar = figure.colorbar(
+            ScalarMappable(scale, colormap), ax=axes, label="layer", shrink=0.6
+        )
+        bar.ax.set_yticks([0, len(layers) - 1], ["first", "last"])
+    return figure
+
+
+def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
+    """Trains what is missing with diagnostics, and draws them."""
+    compute = dataclasses.replace(options.compute, diagnostics=True)
+    options = dataclasses.replace(options, compute=compute)
+    with opened(options) as workspace:
+        runs = workspace.train(options.settings, (options.seed,))
+    layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
+    found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
+    network = "" if options.model == options.paper_model else f"-{options.model}"
+    stem = options.results_dir / "diagnostics" / f"{options.dataset}{network}"
+    document = {
+        "title": f"Convolutions over training, {MODEL_NAMES[options.model]}, "
+        f"{DATASET_NAMES[options.dataset]}",
+        "epochs": options.recipe().epochs,
+        "train_examples": options.train_examples,
+        "seed": options.seed,
+        "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",
+        "kernels": layers,
+        "models": [
+            {
+                "method": setting.method,
+                "strength": setting.strength,
+                "run": str(run.config.path),
+                **{kind: values._asdict() for kind, values in of_model.items()},
+            }
+            for setting, run, of_model in zip(
+                options.settings, runs, found, strict=True
+            )
+        ],
+        "provenance": provenance(),
+    }
+    return [
+        files.write_json(stem.with_suffix(".json"), document),
+        *save(draw(options.settings, found), stem),
+    ]

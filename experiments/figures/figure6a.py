@@ -1,0 +1,240 @@
+"""Figure 6(a): runtime of an epoch of each method, on each data set."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from absum_jax._markdown import aligned
+from experiments import files
+from experiments.data import DATASETS, DatasetName
+from experiments.data.registry import TRAIN_SHAPES
+from experiments.errors import UsageError
+from experiments.evaluation.epochs import Measurement, measure
+from experiments.evaluation.timings import Log, is_enough
+from experiments.figures.runtimes import (
+    COLORS,
+    METHODS,
+    NAMES,
+    MethodName,
+    check_methods,
+    conditions,
+    strength,
+    write,
+)
+from experiments.labels import DATASET_NAMES, MODEL_NAMES
+from experiments.models import networks_for
+from experiments.options import ComputeOptions, ModelOptions, check_choices
+from experiments.progress import progress
+from experiments.training.config import NONE
+from experiments.training.constraints import CLIP_EVERY, clip_method
+from experiments.training.runs import provenance
+
+_TITLE = "Figure 6(a), runtime of an epoch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure6aOptions:
+    """Runtime of an epoch of training with each method on each data set (Figure 6(a)),
+    on images of noise, as many and as large as the data set's: no data set is read. An
+    epoch of ResNet-18 takes a quarter of an hour on a CPU: see --steps. What
+    figure6a/measurements.jsonl in the results folder has of this device is not measured
+    again."""  # noqa: D205, D209
+
+    datasets: tuple[DatasetName, ...] = (
+        "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped",
+    )  # fmt: skip
+    """Data sets, with the paper's first network for each."""
+
+    methods: tuple[MethodName, ...] = METHODS
+    """Regularization methods; snc_numpy is SNC as the paper computes it."""
+
+    steps: int | None = None
+    """Time the first so many steps alone, and scale them up; None is the epoch."""
+
+    repeats: int = 3
+    """Timings, of which the median counts; fewer where they take a minute."""
+
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """What convolutions of large networks compute in; None is float32 on a CPU and
+    bfloat16 elsewhere."""
+
+    results_dir: pathlib.Path = pathlib.Path("runs/results")
+    """Folder for the table and the figure."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        check_choices("--datasets", self.datasets)
+        unknown = set(self.datasets) - set(DATASETS)
+        if unknown:
+            raise UsageError(
+                f"--datasets must be among {', '.join(DATASETS)}, got "
+                f"{sorted(unknown)}."
+            )
+        check_methods(self.methods)
+        for option in ("steps", "repeats"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise UsageError(f"--{option} must be at least 1, got {value}.")
+
+    def measurements(self) -> dict[str, list[Measurement]]:
+        """What to measure on each data set, on this device."""
+        clips = {"snc": clip_method(), "snc_numpy": "numpy"}
+        measurements: dict[str, list[Measurement]] = {}
+        for dataset in self.datasets:
+            is_small = networks_for(dataset)[0] == "small_cnn"
+            compute = ComputeOptions(dtype=None if is_small else self.dtype)
+            model = ModelOptions(dataset=dataset, compute=compute)
+            group = []
+            for method in self.methods:
+                whole = Measurement(
+                    method, strength(method), clips.get(method), dataset, model.model,
+                    model.dtype, steps=1,
+                )  # fmt: skip
+                steps = min(self.steps or whole.epoch_steps, whole.epoch_steps)
+                group.append(dataclasses.replace(whole, steps=steps))
+            measurements[dataset] = group
+        return measurements
+
+
+def records(
+    measurements: Mapping[str, Sequence[Measurement]], log: Log
+) -> list[dict[str, Any]]:
+    """The rows of the table as plain values, in seconds."""
+    rows = []
+    for dataset, group in measurements.items():
+        seconds = {}
+        for m in group:
+            clip_s = float(np.median(log[m].clip_s)) if m.clip else 0.0
+            seconds[m.method] = m.epoch_seconds(
+                float(np.median(log[m].epoch_s)), clip_s
+            )
+        for m in group:
+            own, timings = seconds[m.method], log[m]
+            ratios = {
+                f"ratio_to_{other}": own / seconds[other] if other in seconds else None
+                for other in ("none", "absum")
+            }
+            row = {
+                "dataset": dataset,
+                "examples": TRAIN_SHAPES[dataset][0],
+                "model": m.model,
+                "dtype": m.dtype,
+                "batch_size": m.recipe.batch_size,
+                "method": m.method,
+                "strength": m.strength,
+                "clip": m.clip,
+                "epoch_s": own,
+                **ratios,
+                "steps_of_the_epoch": m.epoch_steps,
+                "steps_timed": m.steps,
+                "clips_in_the_steps_timed": m.clips_timed,
+                "timings": len(timings.epoch_s),
+                "fastest_s": min(timings.epoch_s),
+                "slowest_s": max(timings.epoch_s),
+                "clip_s": float(np.median(timings.clip_s)) if m.clip else None,
+                "clips_timed_alone": len(timings.clip_s),
+                "openblas_num_threads": m.openblas_num_threads,
+            }
+            rows.append(row)
+    return rows
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    seconds, ratio = row["epoch_s"], row["ratio_to_none"]
+    text = f"{seconds:,.0f}" if seconds >= 1e3 else f"{seconds:.3g}"
+    if ratio is None or row["method"] == NONE.method:
+        return text
+    return f"{text} ({ratio:.2f}x)"
+
+
+def markdown(
+    options: Figure6aOptions, rows: Sequence[Mapping[str, Any]], about: Mapping
+) -> str:
+    """The table, a row for each data set, and its conditions."""
+    cells = []
+    for dataset in options.datasets:
+        own = {row["method"]: row for row in rows if row["dataset"] == dataset}
+        row = own[options.methods[0]]
+        timed = f"{row['steps_timed']:,} of {row['steps_of_the_epoch']:,}"
+        network = f"{MODEL_NAMES[row['model']]}, {row['dtype']}"
+        seconds = (_cell(own[method]) for method in options.methods)
+        cells.append([DATASET_NAMES[dataset], network, timed, *seconds])
+    header = [
+        "data set", "network", "steps timed", *(NAMES[m] for m in options.methods),
+    ]  # fmt: skip
+    notes = [
+        "Seconds of an epoch of training, without compilation, and in brackets the "
+        "ratio to no regularization: the paper's batches, with its crops and flips "
+        "where it has them, on images of noise, as many and as large as the data "
+        f"set's. Median of {options.repeats} timings, fewer where they take a minute."
+    ]
+    if any(row["steps_timed"] < row["steps_of_the_epoch"] for row in rows):
+        notes[0] += " Where not all steps were timed, those are scaled up to the epoch."
+    clips = {row["method"]: row["clip"] for row in rows if row["clip"] is not None}
+    if clips:
+        notes[0] += (
+            f" SNC clips every {CLIP_EVERY} steps. A clip was timed by itself, and is "
+            "added for as many as an average epoch has and the timed steps had not."
+        )
+    if "snc" in clips:
+        notes[0] += f" SNC clips by the method {clips['snc']}."
+    if "snc_numpy" in clips:
+        notes[0] += " SNC, NumPy: by FFT and SVD on the CPU, as in the paper."
+    notes.append(conditions(about, rows))
+    return "\n\n".join([f"## {_TITLE}", "\n".join(aligned(header, cells)), *notes])
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws a group of bars for each data set, a bar a method."""
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure = Figure(figsize=(2.6 + 1.4 * len(datasets), 3.4), layout="constrained")
+    ax = figure.subplots()
+    width = 0.8 / len(methods)
+    for i, method in enumerate(methods):
+        seconds = [row["epoch_s"] for row in rows if row["method"] == method]
+        left = np.arange(len(datasets)) - 0.4 + (i + 0.5) * width
+        ax.bar(
+            left, seconds, width, color=COLORS[method], label=NAMES[method],
+            hatch="///" if method == "snc_numpy" else None, edgecolor="white",
+        )  # fmt: skip
+    ax.set_yscale("log")
+    ax.set_xticks(range(len(datasets)), [DATASET_NAMES[name] for name in datasets])
+    ax.set_ylabel("runtime of an epoch (s)")
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
+def _is_enough(measurement: Measurement, repeats: int, log: Log) -> bool:
+    timings = log[measurement]
+    return is_enough(timings.epoch_s, repeats) and (
+        measurement.clip is None or is_enough(timings.clip_s, repeats)
+    )
+
+
+def run(options: Figure6aOptions) -> list[pathlib.Path]:
+    """Measures what is missing, prints the table and writes it with the figure."""
+    folder = options.results_dir / "figure6a"
+    measurements = options.measurements()
+    with files.exclusive(folder, "measures runtimes"):
+        log = Log(folder / "measurements.jsonl")
+        missing = [
+            [m for m in group if not _is_enough(m, options.repeats, log)]
+            for group in measurements.values()
+        ]
+        if total := sum(map(len, missing)):
+            with progress(total, "timing epochs", "runtime") as advance:
+                for group in filter(None, missing):
+                    measure(group, options.repeats, log)
+                    advance(len(group))
+    rows, about = records(measurements, log), provenance()
+    table = markdown(options, rows, about)
+    print(f"\n{table}\n")
+    asked = dataclasses.asdict(options)
+    del asked["results_dir"]
+    document = {"title": _TITLE, "options": asked, "rows": rows, "provenance": about}
+    return write(folder / "epochs", document, table, draw(rows), folder / "figure6a")

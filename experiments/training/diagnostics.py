@@ -1,0 +1,146 @@
+"""What is told of each convolution while models train."""
+
+import functools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import absum_jax
+from absum_jax.tracing import leaf_name
+from experiments.models import Classifier, named_kernels
+
+Params = Any
+# Of each layer, an array over the axes that models are stacked along.
+ByLayer = dict[str, jax.Array]
+
+# A sum is zero if it is not above this share of the sum of absolute values: what is
+# left by rounding of float32 is below it.
+ZERO = 1e-6
+# At how many epochs spectral norms are computed, at most.
+SPECTRAL_NORMS = 20
+
+
+def kernel_names(params: Params) -> tuple[str, ...]:
+    """The names of the convolution kernels of one model, in the tree's order."""
+    mask = jax.tree_util.tree_leaves_with_path(absum_jax.conv_kernels(params))
+    return tuple(leaf_name(path) for path, is_kernel in mask if is_kernel)
+
+
+def penalty(params: Params) -> jax.Array:
+    """The penalty of one model, the second sum of eq. 12 without lambda."""
+    kernels = named_kernels(params, kernel_names(params))
+    return sum(map(absum_jax.absum_penalty, kernels.values()), start=jnp.zeros([]))
+
+
+@functools.partial(jax.jit, static_argnames="names")
+def of_sums(params: Params, names: Iterable[str]) -> dict[str, ByLayer]:
+    """What the sums of filters are, of stacked models.
+
+    Args:
+      params: a tree whose kernels are (models..., height, width, in, out), with any
+        number of leading axes.
+      names: of the kernels, a tuple.
+
+    Returns:
+      Of each layer, arrays (models...): `penalty`, the sum over its filters (pairs of
+      an input and an output channel) of |sum over space|, and `zero_share`, the share
+      of its filters whose sum is zero, which is |sum| <= `ZERO` * sum of |coefficient|.
+    """
+    penalties, shares = {}, {}
+    for name, kernel in named_kernels(params, names).items():
+        sums = jnp.abs(kernel.sum(axis=(-4, -3)))
+        sizes = jnp.abs(kernel).sum(axis=(-4, -3))
+        penalties[name] = sums.sum(axis=(-2, -1))
+        shares[name] = (sums <= ZERO * sizes).mean(axis=(-2, -1))
+    return {"penalty": penalties, "zero_share": shares}
+
+
+# A program for each geometry, which many layers of a large network share.
+@functools.partial(jax.jit, static_argnames="use")
+def _spectral_norms(kernels: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
+    def norm(kernel: jax.Array) -> jax.Array:
+        return absum_jax.conv_spectral_norm(
+            kernel, use.input_shape, strides=use.strides,
+            kernel_dilation=use.kernel_dilation, groups=use.groups,
+        )  # fmt: skip
+
+    flat = kernels.reshape(-1, *kernels.shape[-4:])
+    return jax.lax.map(norm, flat).reshape(kernels.shape[:-4])
+
+
+def spectral_norms(params: Params, uses: dict[str, Any]) -> ByLayer:
+    """The spectral norm of each convolution of stacked models.
+
+    Args:
+      params: as in `of_sums`.
+      uses: how the network uses its kernels, each once.
+
+    Returns:
+      Of each layer, an array (models...).
+    """
+    kernels = named_kernels(params, uses)
+    return {
+        name: _spectral_norms(kernel, use)
+        for (name, kernel), [use] in zip(kernels.items(), uses.values(), strict=True)
+    }
+
+
+def epochs_with_spectral_norms(epochs: int) -> frozenset[int]:
+    """After which epochs of so many spectral norms are computed; the last is one."""
+    at = np.linspace(1, epochs, min(epochs, SPECTRAL_NORMS))
+    return frozenset(at.round().astype(int).tolist())
+
+
+class Recorder:
+    """Tells of the convolutions of a sweep's models, epoch by epoch.
+
+    Args:
+      classifier: the network.
+      image_shape: (height, width, channels) of the images.
+      epochs: how many epochs training has.
+      with_spectral_norms: whether to compute those, too.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        image_shape: tuple[int, ...],
+        epochs: int,
+        *,
+        with_spectral_norms: bool,
+    ):
+        shapes = jax.eval_shape(classifier.init, jax.random.key(0))
+        self._names = kernel_names(shapes.params)
+        self._uses, self._at = {}, frozenset[int]()
+        if with_spectral_norms:
+            self._uses = classifier.conv_uses(image_shape)
+            self._at = epochs_with_spectral_norms(epochs)
+
+    def lines(self, epoch: int, params: Params) -> list[dict[str, Any]]:
+        """A line of JSON for each model, row by row.
+
+        Args:
+          epoch: how many epochs are done.
+          params: of the sweep, with leading axes (seeds, settings).
+        """
+        found = of_sums(params, self._names)
+        if epoch in self._at:
+            found["spectral_norm"] = spectral_norms(params, self._uses)
+        flat = jax.tree.map(lambda values: np.asarray(values).ravel(), found)
+        models = jax.tree.leaves(flat)[0].size
+        return [
+            {
+                "epoch": epoch,
+                **jax.tree.map(lambda values, i=i: _plain(values[i]), flat),
+            }
+            for i in range(models)
+        ]
+
+
+def _plain(value: np.floating) -> float | None:
+    """A number as JSON has it: of no more digits than float32, null if not finite."""
+    return float(f"{value:.8g}") if math.isfinite(value) else None

@@ -1,0 +1,208 @@
+"""Figure 6(a): what an epoch is, what is counted into it, and that it is kept."""
+
+import csv
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import cli, files
+from experiments.data import registry
+from experiments.evaluation import epochs
+from experiments.evaluation.timings import Log
+from experiments.figures import figure6a, runtimes
+from experiments.figures.figure6a import Figure6aOptions
+from experiments.training import step
+
+
+def _measurement(method="absum", dataset="cifar10", **options):
+    options = Figure6aOptions(datasets=(dataset,), methods=(method,), **options)
+    return options.measurements()[dataset][0]
+
+
+def test_an_epoch_is_as_the_paper_trains():
+    measurements = Figure6aOptions(methods=("none",)).measurements()
+    # P, appendix: 60,000 images in batches of 64; 50,000 and 73,257 in batches of 128.
+    found = {
+        name: (m.model, m.epoch_steps, m.steps) for name, [m] in measurements.items()
+    }
+    assert found == {
+        "mnist": ("small_cnn", 937, 937),
+        "fashion_mnist": ("small_cnn", 937, 937),
+        "cifar10": ("resnet18", 390, 390),
+        "cifar100": ("resnet18", 390, 390),
+        "svhn_cropped": ("resnet18", 572, 572),
+    }
+    assert measurements["cifar10"][0].recipe.augmented
+    assert _measurement(steps=1000).steps == 390
+    assert _measurement(dtype="bfloat16").dtype == "bfloat16"
+    assert _measurement(dataset="mnist", dtype="bfloat16").dtype == "float32"
+
+
+def test_methods_and_strengths_of_the_paper():
+    group = Figure6aOptions(datasets=("cifar10",)).measurements()["cifar10"]
+    # P, appendix, "Computational Cost": lambda 1e-4, sigma 1.
+    assert [(m.method, m.strength, m.clip) for m in group] == [
+        ("none", None, None), ("weight_decay", 1e-4, None), ("l1", 1e-4, None),
+        ("absum", 1e-4, None), ("snc", 1.0, "eigh"), ("snc_numpy", 1.0, "numpy"),
+    ]  # fmt: skip
+
+
+def test_noise_is_as_large_as_the_data_set():
+    assert registry.TRAIN_SHAPES.keys() == set(registry.DATASETS)
+    noise = epochs.noise("mnist5k", "small_cnn")
+    assert noise.images.shape == (4000, 28, 28, 1)
+    assert noise.images.dtype == np.uint8
+    assert set(noise.labels) == set(range(10))
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "seconds"),
+    [
+        ("absum", 10, 39 * 2),
+        # 3.9 clips of 5 seconds.
+        ("snc", 10, 39 * 2 + 3.9 * 5),
+        ("snc_numpy", 10, 39 * 2 + 3.9 * 5),
+        # Three are among the steps timed, or one in 195 steps.
+        ("snc", 390, 2 + 0.9 * 5),
+        ("snc", 195, 2 * 2 + (3.9 - 2) * 5),
+        # None is, as NumPy does not clip within the program.
+        ("snc_numpy", 390, 2 + 3.9 * 5),
+    ],
+)
+def test_an_average_epoch_has_a_clip_every_100_steps(method, steps, seconds):
+    measurement = _measurement(method, steps=steps)
+    assert measurement.epoch_seconds(2.0, 5.0) == pytest.approx(seconds)
+    assert bool(measurement.constrained) == (method == "snc" and steps >= 100)
+
+
+@pytest.mark.parametrize("method", runtimes.METHODS)
+def test_the_program_has_its_own_regularizer_alone_and_does_the_same(method):
+    measurement = _measurement(method)
+    h = epochs.hyperparameters(measurement)
+    regularizers = {"weight_decay", "l1", "absum"}
+    left = {name for name in regularizers if getattr(h, name) is not None}
+    assert left == regularizers & {method}
+    assert h.decay is None
+    assert float(h.max_norm[0]) == (1.0 if method.startswith("snc") else np.inf)
+    # Strengths of zero in place of none.
+    zeros = [f for f, value in zip(h._fields, h, strict=True) if value is None]
+    rng = np.random.default_rng(0)
+    params, grads = (
+        {"conv": {"kernel": jnp.asarray(rng.normal(size=(3, 3, 2, 4)), jnp.float32)}}
+        for _ in range(2)
+    )
+    updates = []
+    for each in (h, h._replace(**dict.fromkeys(zeros, jnp.zeros(1)))):
+        tx = step.optimizer(jax.tree.map(lambda leaf: leaf[0], each))
+        updates.append(tx.update(grads, tx.init(params), params)[0])
+    np.testing.assert_array_equal(*(u["conv"]["kernel"] for u in updates))
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """256 images, which are four steps."""
+    shapes = {**registry.TRAIN_SHAPES, "mnist5k": (256, 28, 28, 1)}
+    for module in (epochs, figure6a):
+        monkeypatch.setattr(module, "TRAIN_SHAPES", shapes)
+
+
+def _arguments(folder, *more):
+    methods = ["none", "snc", "snc_numpy"]
+    return ["figure6a", "--datasets", "mnist5k", "--methods", *methods,
+            "--repeats=2", f"--results-dir={folder}", *more]  # fmt: skip
+
+
+def test_the_command_measures_once(tiny, tmp_path, capsys, monkeypatch):
+    assert cli.main(_arguments(tmp_path, "--steps=2")) == 0
+    said = capsys.readouterr()
+    assert "timing epochs: 3 of 3 runtimes" in said.err
+    assert re.search(r"\| +2 of 4 \|", said.out)
+    assert "scaled up to the epoch" in said.out
+    folder = tmp_path / "figure6a"
+    assert {path.name for path in folder.iterdir()} == {
+        "lock", "measurements.jsonl", "epochs.json", "epochs.csv", "epochs.md",
+        "figure6a.png", "figure6a.pdf",
+    }  # fmt: skip
+    lines = files.read_json_lines(folder / "measurements.jsonl")
+    # In turns: steps of all methods, then the clips.
+    assert [(line["measurement"]["method"], line["kind"]) for line in lines] == [
+        *[(m, "epoch_s") for m in ("none", "snc", "snc_numpy")] * 2,
+        *[(m, "clip_s") for m in ("snc", "snc_numpy")] * 2,
+    ]
+    document = files.read_json(folder / "epochs.json")
+    none, snc, _ = document["rows"]
+    seconds = [line["seconds"] for line in lines]
+    assert none["epoch_s"] == pytest.approx(2 * np.mean(seconds[:6:3]))
+    assert snc["epoch_s"] == pytest.approx(
+        2 * np.mean(seconds[1:6:3]) + 0.04 * np.mean(seconds[6::2])
+    )
+    assert snc["ratio_to_none"] == pytest.approx(snc["epoch_s"] / none["epoch_s"])
+    assert document["provenance"]["backend"] == "cpu"
+    with (folder / "epochs.csv").open() as stream:
+        assert [row["clip"] for row in csv.DictReader(stream)] == [
+            "", "eigh", "numpy",
+        ]  # fmt: skip
+
+    # Killed before the last clips, it does those alone.
+    path = folder / "measurements.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    monkeypatch.setattr(epochs._Model, "train", None)
+    assert cli.main(_arguments(tmp_path, "--steps=2")) == 0
+    again = files.read_json_lines(path)
+    assert again[:-2] == lines[:-2]
+    assert len(again) == len(lines)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Rows of made-up timings: a second a step, three with SNC, and none to scale."""
+    options = Figure6aOptions(methods=("none", "snc_numpy"), steps=1)
+    log = Log(tmp_path / "measurements.jsonl")
+    for group in options.measurements().values():
+        for measurement in group:
+            for seconds in (0.5, 1.0, 9.0):
+                log.add(measurement, "epoch_s", seconds)
+            if measurement.clip is not None:
+                log.add(measurement, "clip_s", 200.0)
+    return options, figure6a.records(options.measurements(), log)
+
+
+def test_the_table_and_the_figure_show_the_rows(rows):
+    options, records = rows
+    about = {"device": "TPU", "cpu_cores": 2, "packages": {"jax": "1", "numpy": "2"}}
+    lines = figure6a.markdown(options, records, about).splitlines()
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines[2:9]]
+    assert cells[0][3:] == ["no regularization", "SNC, NumPy"]
+    assert cells[4] == [
+        "CIFAR-10", "ResNet-18, float32", "1 of 390", "390", "1,170 (3.00x)",
+    ]  # fmt: skip
+    assert "TPU, 2 CPU cores, jax 1" in lines[-1]
+    (ax,) = figure6a.draw(records).axes
+    assert ax.get_yscale() == "log"
+    heights = [[bar.get_height() for bar in group] for group in ax.containers]
+    np.testing.assert_allclose(heights[0], [937, 937, 390, 390, 572])
+    np.testing.assert_allclose(heights[1], 3 * np.array(heights[0]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--datasets", "--datasets must name at least one"),
+        ("--datasets mnist mnist", "--datasets names one twice"),
+        ("--datasets imagenet", "imagenet"),
+        ("--methods sgd", "sgd"),
+        ("--steps 0", "--steps must be at least 1, got 0"),
+        ("--repeats 0", "--repeats must be at least 1, got 0"),
+    ],
+)
+def test_a_mistake_is_said(capsys, tmp_path, arguments, message):
+    command = ["figure6a", f"--results-dir={tmp_path}", *arguments.split()]
+    try:
+        code = cli.main(command)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert message in " ".join(re.sub("[│|]", " ", capsys.readouterr().err).split())

@@ -1,0 +1,48 @@
+"""ResNet-18, GoogLeNet and DenseNet-121 beside PyTorch's with the same weights."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from networks import evaluated, filled, images
+
+from absum_jax.tracing import leaf_name
+from experiments.models.densenet import DenseNet121
+from experiments.models.googlenet import GoogLeNet
+from experiments.models.resnet import ResNet18
+
+torch = pytest.importorskip(
+    "torch", reason="PyTorch is not installed (the extra bench)"
+)
+from benchmarks import torch_networks  # noqa: E402
+
+_NAMES = {"mean": "running_mean", "var": "running_var", "scale": "weight"}
+
+
+@pytest.mark.parametrize(
+    ("create", "gain"), [(ResNet18, 1.0), (GoogLeNet, 2.0), (DenseNet121, 2.0)]
+)
+def test_logits(create, gain):
+    model = filled(create, gain=gain)
+    weights = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model)):
+        *modules, name = leaf_name(path).split("/")
+        values = np.asarray(leaf)
+        if name == "kernel":
+            name = "weight"
+            values = values.transpose((3, 2, 0, 1) if values.ndim == 4 else (1, 0))
+        weights[".".join([*modules, _NAMES.get(name, name)])] = torch.tensor(values)
+    network = getattr(torch_networks, create.__name__)()
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    assert not unexpected
+
+    x = images(4)
+    channels_first = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))
+    with torch.inference_mode():
+        expected = network.eval()(channels_first).numpy()
+        trained = network.train()(channels_first).numpy()
+    assert np.abs(expected[0] - expected[1]).max() > 0.05
+    apply = jax.jit(lambda model, x: model(x))
+    np.testing.assert_allclose(apply(evaluated(model), x), expected, atol=1e-4)
+    np.testing.assert_allclose(apply(nnx.clone(model), x), trained, atol=1e-4)
