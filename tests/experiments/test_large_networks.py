@@ -88,10 +88,8 @@ def stop(monkeypatch):
 def train(noise, make_config, tmp_path):
     """Trains models in a folder, and returns metrics and networks."""
 
-    def run(
-        folder, settings, *, classifier=LARGE, epochs=EPOCHS, asked=None, **changes
-    ):
-        configs = [make_config(s, epochs=epochs, **changes) for s in settings]
+    def run(folder, settings, classifier=LARGE, epochs=EPOCHS, asked=None):
+        configs = [make_config(setting, epochs=epochs) for setting in settings]
         runs = sweep.train_missing(
             classifier, noise, configs, tmp_path / folder, data_parallel=asked,
             seconds_between_checkpoints=0,
