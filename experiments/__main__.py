@@ -3,6 +3,8 @@
 import sys
 
 from experiments.cli import main
+from experiments.training.checkpoints import quiet_threads
 
 if __name__ == "__main__":
+    quiet_threads()
     sys.exit(main())

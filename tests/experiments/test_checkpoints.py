@@ -58,6 +58,7 @@ def _fill(folder, pages_left):
 
 # A checkpoint takes 20 pages of 4,096 bytes in files of several kinds: Python meets the
 # full disk, or TensorStore.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("pages_left", [0, 1, 8, 14, 18])
 def test_a_full_disk_is_told_and_the_last_step_stays(small_disk, pages_left):
     folder, arrays = small_disk / "checkpoints", small_disk / "arrays"
