@@ -60,7 +60,10 @@ class Recipe:
 
     def scaled(self, epochs: int) -> "Recipe":
         """The same in another number of epochs, milestones at the same shares."""
-        milestones = tuple(round(m * epochs / self.epochs) for m in self.milestones)
+        # None before the end of the first epoch, which has the whole learning rate.
+        milestones = tuple(
+            max(1, round(m * epochs / self.epochs)) for m in self.milestones
+        )
         return dataclasses.replace(self, epochs=epochs, milestones=milestones)
 
     @classmethod
