@@ -16,7 +16,7 @@ from experiments import cli, files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
-    "--dataset=mnist5k", "--train-examples=256", "--test-examples=20",
+    "--dataset=mnist5k", "--train-examples=256", "--test-examples=10",
     "--strengths", "0.1", "0.01", "--max-norms=1", "--epochs=2",
 )  # fmt: skip
 
@@ -143,7 +143,7 @@ def test_validation_selects(tmp_path, capsys):
          "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)]
     ) == 0  # fmt: skip
     said = capsys.readouterr()
-    assert said.err.count("single-fourier: 2 models on 20 images") == 2
+    assert said.err.count("single-fourier: 2 models on 10 images") == 2
     assert "best Avg. on the validation images" in said.out
 
 
@@ -176,8 +176,8 @@ def test_figures(tmp_path, capsys, command):
 def _table1(folder):
     command = [
         sys.executable, "-m", "experiments", "table1", *SMALL, "--epochs", "8",
-        "--methods", "none", "absum", "--runs-dir", str(folder / "runs"),
-        "--results-dir", str(folder / "results"),
+        "--methods", "none", "absum", "--strengths", "0.1",
+        "--runs-dir", str(folder / "runs"), "--results-dir", str(folder / "results"),
     ]  # fmt: skip
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
