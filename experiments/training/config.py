@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 METHODS = ("none", "weight_decay", "l1", "absum", "snc")
+# Absum without its proximal step, by the derivative of its penalty (Figure 8).
+ABSUM_AUTODIFF = "absum-autodiff"
 
 
 class Setting(NamedTuple):
