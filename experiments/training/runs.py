@@ -87,7 +87,7 @@ class Run:
           epoch: how many epochs are done.
           loss: mean over the epoch.
           accuracy: likewise, a fraction.
-          diverged_at: the step of training whose loss was not finite; 0 if none was.
+          diverged_at: the step of training that was not finite; 0 if none was.
         """
         line: dict[str, Any] = {
             "epoch": epoch,
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def has_diverged(self) -> bool:
-        """Whether the loss was not finite at some step, after which none was taken."""
+        """Whether some step was not finite; it was not taken, and none after it."""
         return any("diverged_at_step" in line for line in self.metrics()[-1:])
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ class TrainState(NamedTuple):
 
     variables: Variables
     optimizer: Any
-    diverged_at: jax.Array  # the step, from 1, whose loss was not finite; 0 if none was
+    diverged_at: jax.Array  # the step, from 1, that was not finite; 0 if none was
 
 
 class Metrics(NamedTuple):
@@ -131,6 +131,11 @@ def optimizer(h: Hyperparameters) -> optax.GradientTransformation:
     return optax.chain(*chain)
 
 
+def _is_finite(tree: Any) -> jax.Array:
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(leaves).all()
+
+
 def train_step(
     classifier: Classifier,
     state: TrainState,
@@ -145,8 +150,8 @@ def train_step(
     """One step of one model on a batch of images in [0, 1].
 
     With an adversary's budget on the images that PGD finds for the model as it is, in
-    evaluation mode, and on those alone. A step whose loss is not finite is not taken,
-    and no step after it.
+    evaluation mode, and on those alone. A step whose loss is not finite, or would leave
+    a network that is not, is not taken, and no step after it.
 
     Args:
       classifier: the network.
@@ -177,7 +182,7 @@ def train_step(
     updates, optimizer_state = optimizer(h).update(grads, state.optimizer, params)
     params = optax.apply_updates(params, updates)
 
-    is_finite = jnp.isfinite(loss)
+    is_finite = _is_finite((loss, params, moved))
     goes_on = is_finite & (state.diverged_at == 0)
     variables, optimizer_state = jax.tree.map(
         lambda new, old: jnp.where(goes_on, new, old),

@@ -25,7 +25,9 @@ from experiments.training.runs import Run
 def outcome(make_config, tmp_path):
     """Makes an outcome with a grid whose mean and minimum are told."""
 
-    def make(method, strength, seed, avg, minimum, classes=10, selection=None):
+    def make(
+        method, strength, seed, avg, minimum, classes=10, selection=None, diverged_at=0
+    ):
         def robustness(mean):
             grid = np.full((28, 28), (784 * mean - minimum) / 783)
             grid[1, 0] = minimum
@@ -35,7 +37,7 @@ def outcome(make_config, tmp_path):
         run.begin(0)
         run.log(1, 2.0, 0.1)
         run.log(2, 0.5, 0.1)
-        run.log(3, float("nan"), 0.1)
+        run.log(3, float("nan"), 0.1, diverged_at)
         test = robustness(avg)
         return Outcome(run, test, test if selection is None else robustness(selection))
 
@@ -61,10 +63,15 @@ def test_a_strength_with_a_model_of_one_class_is_left_out(outcome):
         outcome("l1", 10.0, 1, 0.99, 0.9),
         outcome("l1", 0.1, 0, 0.5, 0.1),
         outcome("absum", 10.0, 0, 0.2, 0.1, classes=1),
+        outcome("l1", 1.0, 0, 0.99, 0.9, diverged_at=7),
     ]
-    chosen, constant = select(outcomes)
+    chosen, left_out = select(outcomes)
     assert chosen == {"l1": Setting("l1", 0.1)}
-    assert constant == [outcomes[0], outcomes[3]]
+    assert left_out == [outcomes[0], outcomes[3], outcomes[4]]
+    text = table1(SweepOptions(), outcomes).markdown
+    named = "Absum 10 (seed 0), L1 1 (seed 0), L1 10 (seed 0)"
+    assert f"Left out, as they answer one class or diverged: {named}." in text
+    assert outcomes[4].as_dict()["diverged"]
 
 
 def test_validation_chooses_and_test_is_reported(outcome):

@@ -223,8 +223,12 @@ def test_how_the_paper_trains():
 
 @pytest.fixture
 def attacked(make_config, tmp_path):
-    def make(method, strength, seed, accuracies, *, classes=10, selection=None):
+    def make(
+        method, strength, seed, accuracies, *, classes=10, selection=None, diverged_at=0
+    ):
         run = Run(tmp_path, make_config(Setting(method, strength), seed))
+        run.begin(0)
+        run.log(1, 0.5, 0.1, diverged_at)
         accuracies = np.array(accuracies)
         selection = accuracies.mean() if selection is None else selection
         plain = Clean(0.9, classes, 0.0)
@@ -243,10 +247,12 @@ def test_table4_selects_by_the_mean_over_eps_and_seeds(attacked):
         attacked("l1", 10.0, 1, [0.99, 0.99]),
         attacked("absum", 0.1, 0, [0.2, 0.2], selection=0.9),
         attacked("absum", 0.2, 0, [0.8, 0.8], selection=0.7),
+        attacked("absum", 0.3, 0, [0.99, 0.99], diverged_at=7),
     ]
-    chosen, constant = select(models)
+    chosen, left_out = select(models)
     assert chosen == {"l1": models[2:4], "absum": models[6:7]}
-    assert constant == [models[4]]
+    assert left_out == [models[4], models[8]]
+    assert models[8].as_dict()["diverged"]
 
 
 def test_radii_reach_the_corner_and_hold_a_quarter_of_the_width():

@@ -1,0 +1,240 @@
+"""Networks that train one by one, on one device and on several; models that diverge."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.models import Classifier, Variables
+from experiments.training import devices, step, sweep
+from experiments.training.config import NONE, Setting
+from experiments.training.runs import Run
+
+
+def _init(key):
+    conv, dense = jax.random.split(key)
+    params = {
+        "conv": {"kernel": 0.2 * jax.random.normal(conv, (7, 7, 1, 8))},
+        "norm": {"scale": jnp.ones(8), "bias": jnp.zeros(8)},
+        "dense": {"kernel": 0.1 * jax.random.normal(dense, (128, 10))},
+    }
+    return Variables(params, {"norm": {"mean": jnp.zeros(8), "var": jnp.ones(8)}})
+
+
+def _forward(params, x, normalization=None):
+    """Logits, and the statistics of the batch where none are given."""
+    x = jax.lax.conv_general_dilated(
+        x, params["conv"]["kernel"], (7, 7), "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+    if normalization is None:
+        axes = (0, 1, 2)
+        normalization = {"mean": x.mean(axes), "var": x.var(axes)}
+    x = (x - normalization["mean"]) * jax.lax.rsqrt(normalization["var"] + 1e-5)
+    x = jax.nn.relu(x * params["norm"]["scale"] + params["norm"]["bias"])
+    return x.reshape(x.shape[0], -1) @ params["dense"]["kernel"], normalization
+
+
+def _train_logits(variables, x, key):
+    del key
+    logits, batch = _forward(variables.params, x)
+    old = variables.statistics["norm"]
+    return logits, {"norm": jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, old, batch)}
+
+
+LARGE = Classifier(
+    _init,
+    _train_logits,
+    lambda variables, x: _forward(variables.params, x, variables.statistics["norm"])[0],
+    lambda image_shape: {},
+    is_small=False,
+)
+SMALL = dataclasses.replace(LARGE, is_small=True)
+ABSUM = Setting("absum", 0.05)
+EPOCHS = 4
+
+
+@pytest.fixture
+def use_devices(monkeypatch):
+    """Says how many of the virtual devices there are."""
+
+    def use(number):
+        monkeypatch.setattr(devices, "available", lambda: jax.devices()[:number])
+
+    return use
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    """Stops training before the so many-th epoch of all models, once."""
+
+    def stop_before(call):
+        train_epoch, calls = step.train_epoch, iter(range(call))
+
+        def stopping(*args, **kwargs):
+            if next(calls, None) is None:
+                monkeypatch.setattr(step, "train_epoch", train_epoch)
+                raise KeyboardInterrupt
+            return train_epoch(*args, **kwargs)
+
+        monkeypatch.setattr(step, "train_epoch", stopping)
+
+    return stop_before
+
+
+@pytest.fixture
+def train(noise, make_config, tmp_path):
+    """Trains models in a folder, and returns metrics and networks."""
+
+    def run(folder, settings, classifier=LARGE, epochs=EPOCHS, asked=None):
+        configs = [make_config(setting, epochs=epochs) for setting in settings]
+        runs = sweep.train_missing(
+            classifier, noise, configs, tmp_path / folder, data_parallel=asked,
+            seconds_between_checkpoints=0,
+        )  # fmt: skip
+        shapes = jax.eval_shape(_init, jax.random.key(0))
+        return [(run.metrics(), run.variables(shapes)) for run in runs]
+
+    return run
+
+
+def _unfinished(runs_dir):
+    """The models of each sweep that has a checkpoint."""
+    folders = runs_dir / "noise" / "small_cnn" / "in-progress"
+    return {found.sweep.settings for found in sweep._unfinished(folders)}
+
+
+def _assert_same(one, two, tolerance=0.0):
+    for (metrics, variables), (metrics_two, variables_two) in zip(
+        one, two, strict=True
+    ):
+        assert len(metrics) == len(metrics_two)
+        for a, b in zip(metrics, metrics_two, strict=True):
+            assert a == pytest.approx(b, abs=tolerance)
+        for a, b in zip(
+            jax.tree.leaves(variables), jax.tree.leaves(variables_two), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+def test_interrupted_within_the_second_model(train, stop, tmp_path):
+    settings = (NONE, ABSUM)
+    whole = train("whole", settings)
+    stop(EPOCHS + 2)
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", settings)
+    # The first is finished; the second has a checkpoint of its own.
+    assert _unfinished(tmp_path / "cut") == {(ABSUM,)}
+    # From the beginning it would take more.
+    stop(EPOCHS - 1)
+    _assert_same(train("cut", settings), whole)
+    assert not _unfinished(tmp_path / "cut")
+
+
+def test_interrupted_side_by_side(train, stop, use_devices, tmp_path):
+    settings = (NONE, ABSUM)
+    use_devices(2)
+    whole = train("whole", settings, asked=1)
+    stop(5)
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", settings, asked=1)
+    assert _unfinished(tmp_path / "cut") == {(NONE,), (ABSUM,)}
+    stop(2 * EPOCHS - 2)
+    _assert_same(train("cut", settings, asked=1), whole)
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4)])
+def test_goes_on_with_other_devices(train, stop, use_devices, before, after):
+    settings = (ABSUM,)
+    whole = train("whole", settings)
+    use_devices(before)
+    stop(2)
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", settings, asked=before)
+    use_devices(after)
+    stop(EPOCHS - 1)
+    _assert_same(train("cut", settings, asked=after), whole, 1e-5)
+
+
+def test_shared_batches_train_the_same(train, use_devices):
+    settings = (NONE, ABSUM)
+    use_devices(4)
+    one, *others = (train(f"{n}", settings, epochs=2, asked=n) for n in (1, 2, 4))
+    for other in others:
+        _assert_same(other, one, 1e-5)
+
+
+def test_a_padded_sweep_is_the_sweep(train, use_devices):
+    settings = (NONE, ABSUM, Setting("l1", 0.01))
+    one = train("one", settings, classifier=SMALL, epochs=2)
+    use_devices(2)
+    two = train("two", settings, classifier=SMALL, epochs=2)
+    _assert_same(two, one, 1e-5)
+
+
+# Each step multiplies a kernel by 1 - 0.01 * 1e20, which overflows at the second.
+DIVERGING = Setting("weight_decay", 1e20)
+
+
+@pytest.mark.parametrize("classifier", [LARGE, SMALL], ids=["alone", "beside"])
+def test_what_diverges_is_kept_as_it_was_before(train, noise, classifier):
+    (fine, _), (diverged, kept) = train("runs", (NONE, DIVERGING), classifier, 2)
+    assert [line["epoch"] for line in fine] == [1, 2]
+    assert not any("diverged_at_step" in line for line in fine)
+    at = diverged[-1]["diverged_at_step"]
+    assert 1 < at <= 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept))
+
+    # The steps before, one at a time.
+    h = step.hyperparameters((DIVERGING,), 0.01, 0.5)
+    seeds = jnp.zeros(1, int)
+    state = step.init_sweep(LARGE, seeds, h)
+    for i in range(at - 1):
+        state, _ = step.train_steps(
+            LARGE, state, seeds, h, jnp.asarray(noise.images),
+            jnp.asarray(noise.labels), step.schedule(0, 2), jnp.asarray(i),
+            batch_size=32, steps=1,
+        )  # fmt: skip
+    before = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(before), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert np.abs(kept.params["conv"]["kernel"]).max() > 1e15
+
+
+def test_nothing_but_diverged_models_ends_early(train, monkeypatch):
+    settings = (DIVERGING, Setting("weight_decay", 1e21))
+    whole = train("whole", settings, SMALL)
+    for metrics, _ in whole:
+        assert [line["epoch"] for line in metrics] == [1]
+        assert metrics[0]["train_loss"] is None
+
+    # Interrupted before its models are finished, it is not trained for longer.
+    def interrupt(self, *arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train("cut", settings, SMALL)
+    _assert_same(train("cut", settings, SMALL), whole)
+
+
+def test_a_sweep_half_of_whose_models_are_finished(train, stop, monkeypatch):
+    settings = (NONE, ABSUM)
+    whole = train("whole", settings, SMALL)
+    finish = Run.finish
+
+    def interrupt(self, *arguments):
+        if self.config.setting == ABSUM:
+            raise KeyboardInterrupt
+        finish(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train("cut", settings, SMALL)
+    # Alone it would be trained by another program.
+    stop(0)
+    _assert_same(train("cut", settings, SMALL), whole)
