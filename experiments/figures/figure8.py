@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from absum_jax._markdown import aligned
 from experiments import files
+from experiments.figures.axes import log_scale
 from experiments.figures.diagnostics import curves, layers_by_depth
 from experiments.figures.saving import save
 from experiments.labels import DATASET_NAMES, MODEL_NAMES
@@ -129,7 +130,7 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
         if kind == "zero_share":
             ax.set_ylim(-3, 103)
         else:
-            ax.set_yscale("log")
+            log_scale(ax)
     axes[0].legend(fontsize=8)
     return figure
 
