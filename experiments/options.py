@@ -17,6 +17,7 @@ from experiments.paper import (
     Published,
     published_as,
 )
+from experiments.training import tensorboard
 from experiments.training.config import METHODS, NONE, Adversary, Recipe, Setting
 
 NetworkName = Literal["small_cnn", "resnet18", "googlenet", "densenet121"]
@@ -67,6 +68,10 @@ class ComputeOptions:
     """Log the spectral norm of each convolution while training, after up to 20 epochs,
     beside its sums, which are always logged. Trains the same models."""
 
+    tensorboard: bool = False
+    """Log loss and accuracy of what is trained for TensorBoard too, in the folder
+    tensorboard of each run (needs tensorboardX)."""
+
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         if self.checkpoint_seconds < 0:
@@ -74,6 +79,8 @@ class ComputeOptions:
                 "--checkpoint-seconds must not be negative, got "
                 f"{self.checkpoint_seconds}."
             )
+        if self.tensorboard:
+            tensorboard.check_installed()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,6 +80,7 @@ class Workspace:
             data_parallel=options.compute.data_parallel,
             seconds_between_checkpoints=options.compute.checkpoint_seconds,
             spectral_norms=options.compute.diagnostics,
+            tensorboard=options.compute.tensorboard,
         )
 
 

@@ -18,6 +18,7 @@ from experiments import files
 from experiments.models import Variables
 from experiments.training import checkpoints
 from experiments.training.config import RunConfig
+from experiments.training.tensorboard import Curves
 
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -65,18 +66,32 @@ class Run:
         self._diagnostics = self.folder / "diagnostics.jsonl"
         self._checkpoint = self.folder / "checkpoint"
         self._provenance = self.folder / "provenance.json"
+        self._curves: Curves | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether the model is trained to the end; its provenance is written last."""
         return self._provenance.exists()
 
-    def begin(self, epoch: int) -> None:
-        """Writes the configuration, and forgets what was logged after an epoch."""
+    def begin(self, epoch: int, *, tensorboard: bool = False) -> None:
+        """Writes the configuration, and forgets what was logged after an epoch.
+
+        Args:
+          epoch: how many epochs are done.
+          tensorboard: whether to log for TensorBoard too, until `close`.
+        """
         files.write_json(self.folder / "config.json", self.config.as_dict())
         files.write_json_lines(self._metrics, self.metrics()[:epoch])
         told = [line for line in self.diagnostics() if line["epoch"] <= epoch]
         files.write_json_lines(self._diagnostics, told)
+        if tensorboard:
+            self._curves = Curves(self.folder / "tensorboard", epoch)
+
+    def close(self) -> None:
+        """Ends what `begin` has opened."""
+        if self._curves is not None:
+            self._curves.close()
+            self._curves = None
 
     def log(
         self, epoch: int, loss: float, accuracy: float, diverged_at: int = 0
@@ -97,6 +112,8 @@ class Run:
         if diverged_at:
             line["diverged_at_step"] = diverged_at
         files.append_json_line(self._metrics, line)
+        if self._curves is not None:
+            self._curves.add(epoch, train_loss=loss, train_accuracy=accuracy)
 
     @property
     def has_diverged(self) -> bool:

@@ -61,7 +61,7 @@ def _restored_state(
 def _training(
     classifier: Classifier, data: Split, task: plan.Task, runs_dir: pathlib.Path,
     folder: pathlib.Path, placement: Placement, seconds_between_checkpoints: int,
-    spectral_norms: bool, advance: Callable[..., None],
+    spectral_norms: bool, tensorboard: bool, advance: Callable[..., None],
 ) -> Epochs:  # fmt: skip
     """Trains one sweep to the end.
 
@@ -105,9 +105,13 @@ def _training(
         advance(len(epochs))
         epochs = range(0)
     plan.save_members(folder, sweep)
-    with checkpoints.writer(folder / _CHECKPOINTS, seconds_between_checkpoints) as save:
+    with (
+        contextlib.ExitStack() as stack,
+        checkpoints.writer(folder / _CHECKPOINTS, seconds_between_checkpoints) as save,
+    ):
         for run in members:
-            run.begin(first)
+            stack.enter_context(contextlib.closing(run))
+            run.begin(first, tensorboard=tensorboard)
         for epoch in epochs:
             at = step.schedule(epoch, recipe.epochs, recipe.milestones)
             state, metrics = step.train_epoch(
@@ -186,6 +190,7 @@ def train_missing(
     data_parallel: int | None = None,
     seconds_between_checkpoints: int = SECONDS_BETWEEN_CHECKPOINTS,
     spectral_norms: bool = False,
+    tensorboard: bool = False,
 ) -> list[runs.Run]:
     """Trains the models that are not in the runs folder yet.
 
@@ -202,6 +207,7 @@ def train_missing(
       data_parallel: how many devices share a batch; None leaves none idle.
       seconds_between_checkpoints: the least time between two.
       spectral_norms: whether diagnostics have them, at some epochs.
+      tensorboard: whether to log for TensorBoard too.
 
     Returns:
       The runs, complete, in the order of the configurations.
@@ -242,7 +248,7 @@ def train_missing(
                 folder = sweeps_dir / task.sweep.digest
                 yield from _training(
                     classifier, data, task, runs_dir, folder, placement,
-                    seconds_between_checkpoints, spectral_norms, advance,
+                    seconds_between_checkpoints, spectral_norms, tensorboard, advance,
                 )  # fmt: skip
                 _remove_finished(sweeps_dir, runs_dir)
 

@@ -1,11 +1,18 @@
 """The command that trains."""
 
+import sys
+import types
+from typing import ClassVar
+
 import pytest
 
 from experiments import adversaries, cli, files
 from experiments.errors import UsageError
+from experiments.options import ComputeOptions
 from experiments.train import TrainOptions
+from experiments.training import step, sweep
 from experiments.training.config import NONE, Setting
+from experiments.training.runs import Run
 
 SMALL = ("--dataset=mnist5k", "--train-examples=128", "--epochs=2")
 
@@ -67,3 +74,89 @@ def test_a_strength_that_the_paper_lacks_is_asked_for(monkeypatch):
             UsageError, match=f"no {method} of small_cnn on mnist5k: give {option}"
         ):
             _ = TrainOptions(methods=(method,)).settings
+
+
+class _FakeWriter:
+    """Keeps what is written to each folder, as TensorBoard would show it."""
+
+    shown: ClassVar[dict[str, dict[tuple[str, int], float]]] = {}
+    opened = 0
+
+    def __init__(self, logdir, purge_step):
+        _FakeWriter.opened += 1
+        points = self.shown.get(logdir, {})
+        kept = {key: value for key, value in points.items() if key[1] < purge_step}
+        self.points = self.shown[logdir] = kept
+        self.pending = {}
+
+    def add_scalar(self, name, value, step):
+        assert (name, step) not in self.points
+        self.pending[name, step] = value
+
+    def flush(self):
+        self.points.update(self.pending)
+
+    def close(self):
+        _FakeWriter.opened -= 1
+
+
+@pytest.fixture
+def tensorboard(monkeypatch):
+    monkeypatch.setattr(_FakeWriter, "shown", {})
+    module = types.SimpleNamespace(SummaryWriter=_FakeWriter)
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    return _FakeWriter
+
+
+def test_tensorboard_shows_the_metrics(
+    tensorboard, classifier, noise, make_config, tmp_path, monkeypatch
+):
+    configs = [make_config(NONE), make_config(Setting("absum", 0.1))]
+    train_epoch = step.train_epoch
+
+    def stopping(*arguments, **how):
+        if int(arguments[6].epoch) == 2:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments, **how)
+
+    def train():
+        return sweep.train_missing(
+            classifier, noise, configs, tmp_path, tensorboard=True,
+            seconds_between_checkpoints=0,
+        )  # fmt: skip
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "train_epoch", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    assert tensorboard.opened == 0
+    runs = train()
+    assert tensorboard.opened == 0
+    for run in runs:
+        shown = tensorboard.shown[str(run.folder / "tensorboard")]
+        assert shown == {
+            (name, line["epoch"]): pytest.approx(line[name])
+            for line in run.metrics()
+            for name in ("train_loss", "train_accuracy")
+        }
+        assert len(shown) == 6
+
+
+def test_tensorboard_leaves_out_what_is_not_finite(tensorboard, make_config, tmp_path):
+    run = Run(tmp_path, make_config(NONE))
+    run.begin(0, tensorboard=True)
+    run.log(1, 2.0, 0.1)
+    run.log(2, float("nan"), 0.2, diverged_at=4)
+    run.close()
+    [shown] = tensorboard.shown.values()
+    assert shown == {
+        ("train_loss", 1): 2.0,
+        ("train_accuracy", 1): 0.1,
+        ("train_accuracy", 2): 0.2,
+    }
+
+
+def test_tensorboard_is_asked_for_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UsageError, match="--tensorboard needs tensorboardX"):
+        ComputeOptions(tensorboard=True)

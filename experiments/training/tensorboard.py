@@ -1,0 +1,54 @@
+"""Curves of training for TensorBoard, through tensorboardX, which is optional."""
+
+import math
+import pathlib
+from typing import Any
+
+from experiments.errors import UsageError
+
+
+def _summary_writer() -> Any:
+    try:
+        import tensorboardX
+    except ImportError:
+        raise UsageError(
+            "--tensorboard needs tensorboardX: `pip install tensorboardX`."
+        ) from None
+    return tensorboardX.SummaryWriter
+
+
+def check_installed() -> None:
+    """Refuses to go on without tensorboardX.
+
+    Raises:
+      UsageError: if it is not installed.
+    """
+    _summary_writer()
+
+
+class Curves:
+    """The event files of one run.
+
+    Args:
+      folder: where they go.
+      epochs: how many epochs are done; what was written of later ones is hidden.
+    """
+
+    def __init__(self, folder: pathlib.Path, epochs: int):
+        self._writer = _summary_writer()(str(folder), purge_step=epochs + 1)
+
+    def add(self, epoch: int, **values: float) -> None:
+        """Adds a point to each curve, on disk at once; leaves out what is not finite.
+
+        Args:
+          epoch: how many epochs are done.
+          **values: of each curve.
+        """
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._writer.close()

@@ -1,0 +1,131 @@
+"""Checkpoints are whole or absent, whatever the disk does."""
+
+import errno
+import os
+import shutil
+import subprocess
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import files
+from experiments.training import checkpoints
+
+
+def _tree(step):
+    return {"a": jax.random.normal(jax.random.key(step), (10_000,)), "b": jnp.ones(3)}
+
+
+def _steps(folder):
+    """The steps that orbax knows of, each of which loads."""
+    with checkpoints._reader(folder) as reader:
+        steps = [checkpoint.step for checkpoint in reader.checkpoints]
+    for step in steps:
+        loaded = checkpoints.load_step(folder, step, _tree(0))
+        np.testing.assert_array_equal(loaded["a"], _tree(step)["a"])
+    return steps
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)],
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no mount")
+    if mounted.returncode:
+        pytest.skip("no file system may be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def _fill(folder, pages_left):
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    filler = folder / "filler"
+    filler.write_bytes(bytes(max(0, free - 4096 * pages_left)))
+    return filler
+
+
+# A checkpoint takes 20 pages of 4,096 bytes in files of several kinds: Python meets the
+# full disk, or TensorStore.
+@pytest.mark.parametrize("pages_left", [0, 1, 8, 14, 18])
+def test_a_full_disk_is_told_and_the_last_step_stays(small_disk, pages_left):
+    folder, arrays = small_disk / "checkpoints", small_disk / "arrays"
+    with checkpoints.writer(folder, 0) as save:
+        save(1, _tree(1))
+    filler = _fill(small_disk, pages_left)
+
+    def overfill():
+        with checkpoints.writer(folder, 0) as save:
+            save(2, _tree(2))
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        overfill()
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(folder))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        checkpoints.save_arrays(arrays, _tree(1))
+    assert caught.value.filename == str(arrays)
+    assert _steps(folder) == [1]
+
+    filler.unlink()
+    with checkpoints.writer(folder, 0) as save:
+        save(2, _tree(2))
+    checkpoints.save_arrays(arrays, _tree(1))
+    assert _steps(folder)[-1] == 2
+    assert sorted(path.name for path in small_disk.iterdir()) == [
+        "arrays",
+        "checkpoints",
+    ]
+
+
+def test_a_line_for_a_full_disk_is_dropped_later(small_disk):
+    path = small_disk / "metrics.jsonl"
+    files.append_json_line(path, {"epoch": 1})
+    filler = _fill(small_disk, 0)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        files.append_json_line(path, {"epoch": 2, "long": "x" * 4096})
+    assert caught.value.filename == str(path)
+    filler.unlink()
+    assert files.read_json_lines(path) == [{"epoch": 1}]
+
+
+def test_what_is_removed_is_no_checkpoint(tmp_path, monkeypatch):
+    def killed(folder):
+        next(path for path in folder.rglob("*") if path.is_file()).unlink()
+        raise KeyboardInterrupt
+
+    def three_steps():
+        with checkpoints.writer(tmp_path, 0) as save:
+            for step in (1, 2, 3):
+                save(step, _tree(step), final=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            three_steps()
+    # The third was not begun, as the first was being removed.
+    assert _steps(tmp_path) == [2]
+    with checkpoints.writer(tmp_path, 0) as save:
+        save(3, _tree(3), final=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+
+
+def test_a_step_is_saved_once_and_not_too_often(tmp_path):
+    with checkpoints.writer(tmp_path, 3600) as save:
+        save(1, _tree(1))
+        time.sleep(0.01)
+        save(2, _tree(2))
+        save(3, _tree(3), final=True)
+        save(3, _tree(4), final=True)
+    assert _steps(tmp_path) == [3]
+    assert checkpoints.latest_step(tmp_path) == 3
