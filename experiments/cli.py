@@ -18,6 +18,7 @@ from experiments.figures import (
     figure6a,
     figure6b,
     figure7,
+    figure8,
     fourier_heatmaps,
     spectra,
 )
@@ -37,6 +38,7 @@ _COMMANDS: dict[str, tuple[type, _Run]] = {
     "figure6a": (figure6a.Figure6aOptions, figure6a.run),
     "figure6b": (figure6b.Figure6bOptions, figure6b.run),
     "figure7": (figure7.Figure7Options, figure7.run),
+    "figure8": (figure8.Figure8Options, figure8.run),
     "fourier-heatmaps": (
         fourier_heatmaps.FourierHeatmapsOptions,
         fourier_heatmaps.run,

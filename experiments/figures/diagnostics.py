@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments import files
 from experiments.errors import UsageError
+from experiments.figures.axes import log_scale
 from experiments.figures.saving import save
 from experiments.figures.spectra import SpectraOptions, label
 from experiments.labels import DATASET_NAMES, MODEL_NAMES
@@ -119,7 +120,7 @@ def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) 
     if kind == "zero_share":
         ax.set_ylim(-3, 103)
     elif any(value for values in curves.layers.values() for value in values):
-        ax.set_yscale("log")
+        log_scale(ax)
 
 
 def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> Figure:

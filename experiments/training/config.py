@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 METHODS = ("none", "weight_decay", "l1", "absum", "snc")
+# Absum without its proximal step, by the derivative of its penalty (Figure 8).
+ABSUM_AUTODIFF = "absum-autodiff"
 
 
 class Setting(NamedTuple):
@@ -60,7 +62,10 @@ class Recipe:
 
     def scaled(self, epochs: int) -> "Recipe":
         """The same in another number of epochs, milestones at the same shares."""
-        milestones = tuple(round(m * epochs / self.epochs) for m in self.milestones)
+        # None before the end of the first epoch, which has the whole learning rate.
+        milestones = tuple(
+            max(1, round(m * epochs / self.epochs)) for m in self.milestones
+        )
         return dataclasses.replace(self, epochs=epochs, milestones=milestones)
 
     @classmethod

@@ -30,12 +30,6 @@ def kernel_names(params: Params) -> tuple[str, ...]:
     return tuple(leaf_name(path) for path, is_kernel in mask if is_kernel)
 
 
-def penalty(params: Params) -> jax.Array:
-    """The penalty of one model, the second sum of eq. 12 without lambda."""
-    kernels = named_kernels(params, kernel_names(params))
-    return sum(map(absum_jax.absum_penalty, kernels.values()), start=jnp.zeros([]))
-
-
 @functools.partial(jax.jit, static_argnames="names")
 def of_sums(params: Params, names: Iterable[str]) -> dict[str, ByLayer]:
     """What the sums of filters are, of stacked models.

@@ -18,7 +18,8 @@ import absum_jax
 from experiments.data.augmentation import crop_and_flip
 from experiments.models import Classifier, Variables
 from experiments.models.stacked import over_models
-from experiments.training.config import Setting
+from experiments.training import penalty
+from experiments.training.config import ABSUM_AUTODIFF, Setting
 from experiments.training.constraints import CONSTRAINTS, Constrained, constrain
 
 # What a seed is folded with to give independent streams.
@@ -43,6 +44,7 @@ class Hyperparameters(NamedTuple):
     l1: jax.Array | None
     absum: jax.Array | None
     max_norm: jax.Array  # infinite without a constraint
+    absum_autodiff: jax.Array | None = None  # by the gradient of its penalty
 
 
 class Schedule(NamedTuple):
@@ -79,6 +81,7 @@ def hyperparameters(
     def strengths(method: str) -> jax.Array:
         return jnp.array([s.strength if s.method == method else 0.0 for s in settings])
 
+    has_autodiff = any(setting.method == ABSUM_AUTODIFF for setting in settings)
     return Hyperparameters(
         learning_rate=jnp.full(len(settings), learning_rate),
         momentum=jnp.full(len(settings), momentum),
@@ -89,6 +92,7 @@ def hyperparameters(
         max_norm=jnp.array(
             [s.strength if s.method in CONSTRAINTS else jnp.inf for s in settings]
         ),
+        absum_autodiff=strengths(ABSUM_AUTODIFF) if has_autodiff else None,
     )
 
 
@@ -172,6 +176,9 @@ def train_step(
         return losses.mean(), ((logits.argmax(axis=-1) == y).mean(), moved)
 
     (loss, (accuracy, moved)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    if (strength := h.absum_autodiff) is not None:
+        pull = penalty.gradient(params)
+        grads = jax.tree.map(lambda g, own: g + strength * own, grads, pull)
     updates, optimizer_state = optimizer(h).update(grads, state.optimizer, params)
     params = optax.apply_updates(params, updates)
 

@@ -22,7 +22,7 @@ def test_table1_of_real_images(prepared_cifar10, tmp_path, capsys):
     [run] = (tmp_path / "runs/cifar10/resnet18/absum/0.1").iterdir()
     recipe = files.read_json(run / "config.json")["recipe"]
     assert recipe["augmented"] is True
-    assert recipe["milestones"] == [0, 1]
+    assert recipe["milestones"] == [1, 1]
     [metrics] = files.read_json_lines(run / "metrics.jsonl")
     # Ten classes, two steps from initialisation: near ln 10 = 2.30.
     assert 1.5 < metrics["train_loss"] < 6

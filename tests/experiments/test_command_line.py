@@ -9,7 +9,7 @@ import pytest
 from experiments import cli, files
 
 SMALL = (
-    "--dataset=mnist5k", "--train-examples=256", "--test-examples=20",
+    "--dataset=mnist5k", "--train-examples=256", "--test-examples=10",
     "--strengths", "0.1", "0.01", "--max-norms=1", "--epochs=2",
 )  # fmt: skip
 
@@ -139,7 +139,7 @@ def test_validation_selects(tmp_path, capsys):
          "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)]
     ) == 0  # fmt: skip
     said = capsys.readouterr()
-    assert said.err.count("single-fourier: 2 models on 20 images") == 2
+    assert said.err.count("single-fourier: 2 models on 10 images") == 2
     assert "best Avg. on the validation images" in said.out
 
 

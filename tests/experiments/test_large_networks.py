@@ -88,8 +88,8 @@ def stop(monkeypatch):
 def train(noise, make_config, tmp_path):
     """Trains models in a folder, and returns metrics and networks."""
 
-    def run(folder, settings, classifier=LARGE, epochs=EPOCHS, asked=None):
-        configs = [make_config(setting, epochs=epochs) for setting in settings]
+    def run(folder, settings, classifier=LARGE, epochs=EPOCHS, asked=None, **recipe):
+        configs = [make_config(s, epochs=epochs, **recipe) for s in settings]
         runs = sweep.train_missing(
             classifier, noise, configs, tmp_path / folder, data_parallel=asked,
             seconds_between_checkpoints=0,
@@ -117,6 +117,18 @@ def _assert_same(one, two, tolerance=0.0):
             jax.tree.leaves(variables), jax.tree.leaves(variables_two), strict=True
         ):
             np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "change", [{"milestones": (1,)}, {"decay": 0.1}, {"augmented": True}], ids=str
+)
+def test_each_part_of_a_recipe_acts(train, change):
+    [(plain, _)] = train("plain", (NONE,), epochs=2)
+    [(changed, variables)] = train("changed", (NONE,), epochs=2, **change)
+    # Milestones act from the second epoch on; the first tells nothing of it.
+    assert (changed[0] == plain[0]) is ("milestones" in change)
+    assert changed[1] != plain[1]
+    assert np.abs(variables.statistics["norm"]["var"] - 1).max() > 0.1
 
 
 def test_interrupted_within_the_second_model(train, stop, tmp_path):

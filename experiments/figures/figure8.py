@@ -1,0 +1,217 @@
+"""Figure 8: the proximal step of Absum against automatic differentiation."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from absum_jax._markdown import aligned
+from experiments import files
+from experiments.figures.axes import log_scale
+from experiments.figures.diagnostics import curves, layers_by_depth
+from experiments.figures.saving import save
+from experiments.labels import DATASET_NAMES, MODEL_NAMES
+from experiments.options import ModelOptions, check_positive, check_seeds
+from experiments.training.config import ABSUM_AUTODIFF, Setting
+from experiments.training.diagnostics import ZERO
+from experiments.training.runs import Run, provenance
+from experiments.workspace import opened
+
+# As the paper's legend has them.
+_NAMES = {"absum": "Prox.", ABSUM_AUTODIFF: "AutoGrad."}
+_COLORS = {"absum": "#1f77b4", ABSUM_AUTODIFF: "#ff7f0e"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure8Options(ModelOptions):
+    """Train with Absum by its proximal step and by automatic differentiation of its
+    penalty, and draw objective and loss against epochs (Figure 8; in the paper
+    --dataset cifar10)."""  # noqa: D205, D209
+
+    strength: float = 0.01
+    """Strength of Absum (lambda)."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Seeds; each trains both."""
+
+    results_dir: pathlib.Path = pathlib.Path("runs/results")
+    """Folder for the table and the figure."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        check_positive("--strength", (self.strength,))
+        check_seeds(self.seeds)
+
+
+class Convergence(NamedTuple):
+    """How one model converged, (epochs,) each; NaN where it had diverged."""
+
+    loss: np.ndarray  # 1/N sum f, over the batches of the epoch
+    regularization: np.ndarray  # lambda sum g, after the epoch
+    zero_share: np.ndarray  # of the filters of all layers, those whose sum is zero
+
+    @property
+    def objective(self) -> np.ndarray:
+        """What is minimised, eq. 12."""
+        return self.loss + self.regularization
+
+    def as_dict(self) -> dict[str, list[float | None]]:
+        """The curves as JSON has them."""
+        arrays = {**self._asdict(), "objective": self.objective}
+        return {
+            name: [value if math.isfinite(value) else None for value in array.tolist()]
+            for name, array in arrays.items()
+        }
+
+
+def convergence(
+    run: Run, strength: float, layers: Mapping[str, tuple[int, ...]]
+) -> Convergence:
+    """How a trained model converged.
+
+    Args:
+      run: the model.
+      strength: lambda.
+      layers: the shapes of its kernels, (height, width, in, out).
+
+    Raises:
+      UsageError: if it was trained before diagnostics were logged.
+    """
+    penalty, zero_share = (
+        np.array(list(curves(run, kind, list(layers)).layers.values()), float)
+        for kind in ("penalty", "zero_share")
+    )
+    filters = [shape[-2] * shape[-1] for shape in layers.values()]
+    loss = np.array([line["train_loss"] for line in run.metrics()], float)
+    return Convergence(
+        loss,
+        strength * penalty.sum(axis=0),
+        np.average(zero_share, axis=0, weights=filters),
+    )
+
+
+def _mean_and_std(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    # A model that diverged early is as long as it got.
+    epochs = max(map(len, values))
+    padded = [np.pad(v, (0, epochs - len(v)), constant_values=np.nan) for v in values]
+    return np.mean(padded, axis=0), np.std(padded, axis=0)
+
+
+def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
+    """Draws objective, loss and the share of zero sums against epochs.
+
+    Args:
+      found: of each method, a convergence for each seed.
+    """
+    panels = {
+        "objective": r"$\frac{1}{N}\sum f + \lambda \sum g$",
+        "loss": r"$\frac{1}{N}\sum f$",
+        "zero_share": "filters with zero sum (%)",
+    }
+    figure = Figure(figsize=(10.2, 3.1), layout="constrained")
+    axes = figure.subplots(1, len(panels))
+    for ax, (kind, ylabel) in zip(axes, panels.items(), strict=True):
+        for method, of_seeds in found.items():
+            mean, std = _mean_and_std([getattr(each, kind) for each in of_seeds])
+            if kind == "zero_share":
+                mean, std = 100 * mean, 100 * std
+            epochs = np.arange(1, len(mean) + 1)
+            color = _COLORS[method]
+            ax.plot(epochs, mean, color=color, label=_NAMES[method])
+            ax.fill_between(
+                epochs, mean - std, mean + std, color=color, alpha=0.2, lw=0
+            )
+        ax.set(xlabel="epoch", ylabel=ylabel)
+        if kind == "zero_share":
+            ax.set_ylim(-3, 103)
+        else:
+            log_scale(ax)
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def _cell(values: Sequence[float], scale: float = 1.0) -> str:
+    mean, spread = scale * np.mean(values), scale * np.std(values)
+    return f"{mean:.4g}" + (f" ± {spread:.2g}" if len(values) > 1 else "")
+
+
+def markdown(
+    options: Figure8Options, found: Mapping[str, Sequence[Convergence]]
+) -> str:
+    """The table of what is reached in the end, and its conditions."""
+    header = (
+        "after the last epoch", "objective", "loss", "lambda sum g", "zero sums (%)",
+    )  # fmt: skip
+    cells = [
+        (
+            _NAMES[method],
+            _cell([each.objective[-1] for each in of_seeds]),
+            _cell([each.loss[-1] for each in of_seeds]),
+            _cell([each.regularization[-1] for each in of_seeds]),
+            _cell([each.zero_share[-1] for each in of_seeds], 100),
+        )
+        for method, of_seeds in found.items()
+    ]
+    train = "all" if options.train_examples is None else f"{options.train_examples:,}"
+    published = options.published_recipe().epochs
+    spread = ", mean ± standard deviation" if len(options.seeds) > 1 else ""
+    notes = (
+        f"Absum with lambda = {options.strength:g} by its proximal step (Prox.) and by "
+        "automatic differentiation of its penalty (AutoGrad.). Loss is the mean of 1/N "
+        "sum f over the batches of the epoch, as they were trained on, sum g the "
+        "penalty of the weights after it, the objective both together. Zero sums are "
+        f"the filters with |sum| <= {ZERO:g} * sum of |coefficient|, the rounding of "
+        f"float32. {options.recipe().epochs} of the paper's {published} epochs on "
+        f"{train} training images, seeds {', '.join(map(str, options.seeds))}{spread}."
+    )
+    return "\n\n".join(
+        [f"## {_title(options)}", "\n".join(aligned(header, cells)), notes]
+    )
+
+
+def _title(options: Figure8Options) -> str:
+    return (
+        "Figure 8, convergence of the proximal gradient method, "
+        f"{MODEL_NAMES[options.model]}, {DATASET_NAMES[options.dataset]}"
+    )
+
+
+def run(options: Figure8Options) -> list[pathlib.Path]:
+    """Trains what is missing, prints the table and writes it with the figure."""
+    settings = [Setting(method, options.strength) for method in _NAMES]
+    with opened(options) as workspace:
+        runs = workspace.train(settings, options.seeds)
+    layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
+    found: dict[str, list[Convergence]] = {method: [] for method in _NAMES}
+    models: list[dict[str, Any]] = []
+    for each in runs:
+        own = convergence(each, options.strength, layers)
+        config = each.config
+        found[config.method].append(own)
+        described = {
+            "method": config.method, "strength": config.strength, "seed": config.seed,
+            "run": str(config.path), "diverged": each.has_diverged,
+        }  # fmt: skip
+        models.append(described | own.as_dict())
+    table = markdown(options, found)
+    print(f"\n{table}\n")
+    network = "" if options.model == options.paper_model else f"-{options.model}"
+    stem = options.results_dir / "figure8" / f"{options.dataset}{network}"
+    document = {
+        "title": _title(options),
+        "epochs": options.recipe().epochs,
+        "train_examples": options.train_examples,
+        "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",
+        "models": models,
+        "provenance": provenance(),
+    }
+    return [
+        files.write_json(stem.with_suffix(".json"), document),
+        files.write_text(stem.with_suffix(".md"), table + "\n"),
+        *save(draw(found), stem),
+    ]
