@@ -77,14 +77,15 @@ def _trained(folder, classifier):
     trained = {}
     for path in sorted(folder.rglob("config.json")):
         run = Run(folder, RunConfig.from_dict(files.read_json(path)))
-        trained[run.config.path] = run.metrics(), run.variables(shapes)
+        told = run.metrics(), run.diagnostics()
+        trained[run.config.path] = told, run.variables(shapes)
     return trained
 
 
 def _assert_equal(one, two):
     assert one.keys() == two.keys()
-    for path, (metrics, variables) in one.items():
-        assert metrics == two[path][0]
+    for path, (told, variables) in one.items():
+        assert told == two[path][0]
         leaves = jax.tree.leaves(two[path][1])
         for a, b in zip(jax.tree.leaves(variables), leaves, strict=True):
             np.testing.assert_array_equal(a, b)
