@@ -122,6 +122,20 @@ def _selected(
     return selected
 
 
+def _after(previous: chex.Array | None, array: chex.Array) -> chex.Array:
+    """The same array, which is there only once another one is.
+
+    On a CPU two batched decompositions at a time can wait for each other forever: each
+    holds a thread of the pool that its parts are queued for (seen with two cores and
+    jax 0.10).
+    """
+    if previous is None:
+        return array
+    # Never true, which XLA does not know.
+    never = jnp.ravel(previous)[0] > jnp.inf
+    return jnp.where(never, 0, array)
+
+
 def _constrain_leaves(
     leaves: Sequence[chex.Array],
     layers: Sequence[tuple[_Layer, ...]],
@@ -133,6 +147,7 @@ def _constrain_leaves(
     A leaf with several uses is constrained for one after the other.
     """
     leaves = list(leaves)
+    previous = None
     for turn in range(max(map(len, layers))):
         groups: dict[tuple[CircularConv, Any], list[tuple[int, _Layer]]] = {}
         for place, uses in enumerate(layers):
@@ -146,7 +161,9 @@ def _constrain_leaves(
                     for place, layer in group
                 ]
             )
+            kernels = _after(previous, kernels)
             kernels = constrain(kernels, conv, jnp.asarray(max_norm, dtype))
+            previous = kernels
             for (place, layer), kernel in zip(group, kernels, strict=True):
                 back = kernel.transpose(np.argsort(layer.axes))
                 leaves[place] = back.astype(leaves[place].dtype)
