@@ -3,6 +3,7 @@
 from typing import Literal
 
 from experiments.errors import UsageError
+from experiments.options import ModelOptions
 from experiments.paper import PGD, TABLE4, Pgd, published_as
 from experiments.training.config import NONE, Adversary
 
@@ -15,9 +16,14 @@ def check_steps(option: str, steps: int | None) -> None:
         raise UsageError(f"{option} must be at least 1, got {steps}.")
 
 
-def published_strengths(dataset: str) -> dict[str, float]:
-    """The strength that the paper selects of each method with adversaries."""
-    rows = TABLE4[published_as(dataset)]
+def published_strengths(options: ModelOptions) -> dict[str, float]:
+    """The strength that the paper selects of each method with adversaries.
+
+    Empty for networks that Table 4 does not have.
+    """
+    if options.model != options.paper_model:
+        return {}
+    rows = TABLE4[published_as(options.dataset)]
     return {m: row.strength for m, row in rows.items() if m != NONE.method}
 
 

@@ -38,7 +38,7 @@ class TrainOptions(MethodOptions):
         """The strength that the paper selects of each method, trained like this."""
         if self.training == "clean":
             return super().published_strengths
-        return adversaries.published_strengths(self.dataset)
+        return adversaries.published_strengths(self)
 
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:

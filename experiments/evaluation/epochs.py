@@ -97,13 +97,7 @@ def hyperparameters(measurement: Measurement) -> step.Hyperparameters:
         method = "snc" if measurement.clip is not None else measurement.method
         setting = Setting(method, measurement.strength)
     h = step.hyperparameters([setting], recipe.learning_rate, recipe.momentum)
-    own = measurement.method
-    return h._replace(
-        decay=None,
-        weight_decay=h.weight_decay if own == "weight_decay" else None,
-        l1=h.l1 if own == "l1" else None,
-        absum=h.absum if own == "absum" else None,
-    )
+    return step.without_unused(h, [setting])
 
 
 class _Model:

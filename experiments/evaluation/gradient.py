@@ -111,18 +111,13 @@ def _attacked(
     return jnp.concatenate([attacked, attack((x[whole:], y[whole:], keys[whole:]))])
 
 
-def _through(images: Images, run: Run, eps: float, steps: Steps) -> jax.Array:
+def _through(
+    images: Images, run: Run, x: jax.Array, y: jax.Array, budget: Mapping[str, Any]
+) -> jax.Array:
     """All images, attacked through one run."""
     variables = jax.tree.map(lambda leaf: leaf[0], images.variables([run]))
-    x, y = images.arrays()
-    return _attacked(
-        images.classifier,
-        variables,
-        x,
-        y,
-        _budget(eps, steps),
-        batch=images.batch_size(1),
-    )
+    batch = images.batch_size(1)
+    return _attacked(images.classifier, variables, x, y, budget, batch=batch)
 
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
@@ -149,11 +144,16 @@ def transferred(
       Accuracies (targets, substitutes).
     """
     by_path = {str(run.config.path): run for run in substitutes}
+    # Made once for all targets, which large networks are one by one; off the device.
+    attacked: dict[str, np.ndarray] = {}
 
     def compute(variables: Any, x: jax.Array, y: jax.Array, path: str) -> list[float]:
-        attacked = _through(images, by_path[path], eps, steps)
+        if path not in attacked:
+            made = _through(images, by_path[path], x, y, _budget(eps, steps))
+            attacked[path] = np.asarray(made)
+        shown = jax.device_put(attacked[path], x.sharding)
         batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
-        accuracies = _accuracies(images.classifier, variables, attacked, y, batch=batch)
+        accuracies = _accuracies(images.classifier, variables, shown, y, batch=batch)
         return np.asarray(accuracies).tolist()
 
     evaluation = images.evaluation(

@@ -59,14 +59,15 @@ class Images:
         fingerprint = self.split.fingerprint
         return Evaluation(attack, self.name, len(self.split), fingerprint, conditions)
 
+    @property
+    def _devices(self) -> int:
+        """How many devices the images divide over."""
+        return devices.largest_divisor(len(self.split), len(devices.available()))
+
     def arrays(self) -> tuple[jax.Array, jax.Array]:
         """Images in [0, 1] and labels, divided over as many devices as share them."""
-        shared = devices.largest_divisor(len(self.split), len(devices.available()))
-        mesh = Mesh(
-            np.array(devices.available()[:shared]),
-            ("data",),
-            axis_types=(AxisType.Auto,),
-        )
+        shared = np.array(devices.available()[: self._devices])
+        mesh = Mesh(shared, ("data",), axis_types=(AxisType.Auto,))
         images, labels = jax.device_put(
             (self.split.images, self.split.labels),
             NamedSharding(mesh, PartitionSpec("data")),
@@ -84,7 +85,7 @@ class Images:
             return _CPU_BATCH
         if self.classifier.is_small:
             return max(16, 16384 // models)
-        return _LARGE_BATCH * len(devices.available())
+        return _LARGE_BATCH * self._devices
 
     def groups(self, members: Sequence[int]) -> list[Sequence[int]]:
         """Which models are evaluated in one program."""

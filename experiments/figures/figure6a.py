@@ -40,7 +40,7 @@ _TITLE = "Figure 6(a), runtime of an epoch"
 class Figure6aOptions:
     """Runtime of an epoch of training with each method on each data set (Figure 6(a)),
     on images of noise, as many and as large as the data set's: no data set is read. An
-    epoch of ResNet-18 takes a quarter of an hour on a CPU: see --steps. What
+    epoch of ResNet-18 takes half an hour on a CPU: see --steps. What
     figure6a/measurements.jsonl in the results folder has of this device is not measured
     again."""  # noqa: D205, D209
 

@@ -106,12 +106,14 @@ def published(
     return table.get(published_as(options.dataset), {})
 
 
-def beside(dataset: str) -> str:
-    """What the published numbers beside ours were measured on."""
-    parent = PARENTS.get(dataset)
-    if parent is None:
-        return "this data set"
-    return f"{DATASET_NAMES[parent]} with 60,000 images"
+def beside(dataset: str, published: Mapping[str, Any]) -> str:
+    """A sentence on the published numbers beside ours; none where there are none."""
+    if not published:
+        return ""
+    on = "this data set"
+    if parent := PARENTS.get(dataset):
+        on = f"{DATASET_NAMES[parent]} with 60,000 images"
+    return f" In brackets: the paper, on {on}."
 
 
 def training_note(

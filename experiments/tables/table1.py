@@ -93,8 +93,8 @@ def table1(options: SweepOptions, outcomes: Sequence[Outcome]) -> Document:
     held = _claims(rows, groups)
     notes = [
         f"{document.single_fourier_note(options, outcomes[0])}"
-        f"{document.with_spread(options)}. In brackets: the paper, "
-        f"on {document.beside(options.dataset)}.",
+        f"{document.with_spread(options)}."
+        f"{document.beside(options.dataset, published)}",
         document.training_note(options, selection),
         *document.left_out_note(outcome.run.config for outcome in left_out),
     ]

@@ -99,8 +99,8 @@ def table2(
         f"Accuracy in percent under PGD (eps = {pgd.transfer_eps:.4g}, {attack.steps} "
         f"steps of {attack.step_size:.4g}, start within {attack.init_radius:.4g}) on "
         f"{images:,} test images, made on a model of the same method and strength and "
-        f"of the next seed, and on clean images{document.with_spread(options)}. In "
-        f"brackets: the paper, on {document.beside(options.dataset)}.",
+        f"of the next seed, and on clean images{document.with_spread(options)}."
+        f"{document.beside(options.dataset, published)}",
         document.training_note(options, document.selection_note(options, "Avg.")),
         *document.left_out_note(chosen.left_out),
     ]

@@ -103,8 +103,8 @@ def table3(
         f"Accuracy in percent on {images:,} test images without their frequencies "
         "beyond a radius (the High-Frequency attack), without those within it, and as "
         f"they are{document.with_spread(options)}. Half of the image width is read as "
-        "a diameter; filtered images are not clipped. In brackets: the paper, on "
-        f"{document.beside(options.dataset)}.",
+        "a diameter; filtered images are not clipped."
+        f"{document.beside(options.dataset, published)}",
         document.training_note(options, document.selection_note(options, "Avg.")),
         *document.left_out_note(chosen.left_out),
     ]

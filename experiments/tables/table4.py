@@ -63,7 +63,7 @@ class Table4Options(SweepOptions):
     @property
     def published_strengths(self) -> dict[str, float]:
         """The strength that the paper selects of each method with adversaries."""
-        return adversaries.published_strengths(self.dataset)
+        return adversaries.published_strengths(self)
 
     def adversary(self, training: TrainingName) -> Adversary | None:
         """What attacks the training images."""
@@ -117,7 +117,8 @@ def _notes(
         f"{document.with_spread(options)}."
     ]
     if training == "pgd":
-        notes[0] += f" In brackets: the paper, on {document.beside(options.dataset)}."
+        published = document.published(options, TABLE4)
+        notes[0] += document.beside(options.dataset, published)
     if adversary is not None:
         notes.append(
             f"Trained on images attacked with eps = {adversary.eps:.4g} in "

@@ -44,6 +44,7 @@ def provenance() -> dict[str, Any]:
         "absum_jax": absum_jax.__version__,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "backend": jax.default_backend(),
+        "matmul_precision": os.environ.get("JAX_DEFAULT_MATMUL_PRECISION"),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "cpu_cores": os.cpu_count(),

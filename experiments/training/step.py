@@ -85,7 +85,7 @@ def hyperparameters(
     return Hyperparameters(
         learning_rate=jnp.full(len(settings), learning_rate),
         momentum=jnp.full(len(settings), momentum),
-        decay=jnp.full(len(settings), decay),
+        decay=jnp.full(len(settings), decay) if decay else None,
         weight_decay=strengths("weight_decay"),
         l1=strengths("l1"),
         absum=strengths("absum"),
@@ -93,6 +93,20 @@ def hyperparameters(
             [s.strength if s.method in CONSTRAINTS else jnp.inf for s in settings]
         ),
         absum_autodiff=strengths(ABSUM_AUTODIFF) if has_autodiff else None,
+    )
+
+
+def without_unused(h: Hyperparameters, settings: Sequence[Setting]) -> Hyperparameters:
+    """The hyperparameters without the regularizers that no setting has.
+
+    Another program than with them: for large networks, which are compiled once for
+    hours, and for timing.
+    """
+    methods = {setting.method for setting in settings}
+    return h._replace(
+        weight_decay=h.weight_decay if "weight_decay" in methods else None,
+        l1=h.l1 if "l1" in methods else None,
+        absum=h.absum if "absum" in methods else None,
     )
 
 
@@ -134,6 +148,21 @@ def optimizer(h: Hyperparameters) -> optax.GradientTransformation:
 def _is_finite(tree: Any) -> jax.Array:
     leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
     return jnp.stack(leaves).all()
+
+
+def _with_params(state: TrainState, params: Any, step: jax.Array) -> TrainState:
+    """The state with other parameters, unless it has diverged or would by them."""
+    is_finite = _is_finite(params)
+    has_diverged = state.diverged_at > 0
+    params = jax.tree.map(
+        lambda new, old: jnp.where(is_finite & ~has_diverged, new, old),
+        params,
+        state.variables.params,
+    )
+    diverged_at = jnp.where(is_finite | has_diverged, state.diverged_at, step)
+    return state._replace(
+        variables=state.variables._replace(params=params), diverged_at=diverged_at
+    )
 
 
 def train_step(
@@ -300,12 +329,14 @@ def train_steps(
                 state, h, x, labels[indices], now, jax.random.fold_in(dropout_key, i),
                 jax.random.fold_in(attack_key, i), budget,
             )  # fmt: skip
-            params = constrain(
-                state.variables.params, h.max_norm, uses, constrained, now,
-                at.epochs * epoch_steps,
-            )  # fmt: skip
-            variables = state.variables._replace(params=params)
-            return state._replace(variables=variables), metrics
+            if constrained:
+                params = constrain(
+                    state.variables.params, h.max_norm, uses, constrained, now,
+                    at.epochs * epoch_steps,
+                )  # fmt: skip
+                over_seed = over_models(_with_params, (0, 0, None))
+                state = over_seed(state, params, now)
+            return state, metrics
 
         chosen = jax.lax.dynamic_slice_in_dim(
             order, first * batch_size, steps * batch_size

@@ -35,15 +35,18 @@ def _unfinished(folder: pathlib.Path) -> Iterator[plan.Unfinished]:
             yield plan.Unfinished(candidate, sweep, epochs)
 
 
-def _hyperparameters(sweep: plan.Sweep) -> step.Hyperparameters:
+def _hyperparameters(classifier: Classifier, sweep: plan.Sweep) -> step.Hyperparameters:
     recipe = sweep.members[0].recipe
-    return step.hyperparameters(
+    h = step.hyperparameters(
         sweep.settings, recipe.learning_rate, recipe.momentum, recipe.decay
     )
+    # One program serves small networks whatever their methods.
+    return h if classifier.is_small else step.without_unused(h, sweep.settings)
 
 
 def _initial_state(classifier: Classifier, sweep: plan.Sweep) -> step.TrainState:
-    return step.init_sweep(classifier, jnp.array(sweep.seeds), _hyperparameters(sweep))
+    h = _hyperparameters(classifier, sweep)
+    return step.init_sweep(classifier, jnp.array(sweep.seeds), h)
 
 
 def _restored_state(
@@ -80,7 +83,7 @@ def _training(
     padded = placement.padded(settings)
     state = jax.device_put(pad_settings(state, 1, padded), placement.state)
     h = jax.device_put(
-        pad_settings(_hyperparameters(sweep), 0, padded), placement.settings
+        pad_settings(_hyperparameters(classifier, sweep), 0, padded), placement.settings
     )
     images, labels, seeds = jax.device_put(
         (data.images, data.labels, np.array(sweep.seeds)), placement.everywhere
