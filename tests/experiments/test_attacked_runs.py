@@ -64,9 +64,19 @@ def test_white_box(images, runs, models):
             assert result[eps].nan_logits == 0
 
 
-def test_transferred(images, runs, models):
+def test_transferred(images, runs, models, monkeypatch):
     x, y = images.arrays()
+    made = []
+
+    def through(images, run, *arguments, attack=gradient._through):
+        made.append(run.config.seed)
+        return attack(images, run, *arguments)
+
+    monkeypatch.setattr(gradient, "_through", through)
+    # One by one, as large networks are: each attack is made once all the same.
+    monkeypatch.setattr(Images, "groups", lambda self, members: [[m] for m in members])
     matrix = gradient.transferred(images, runs, runs[::-1], EPS[1], STEPS)
+    assert sorted(made) == [0, 1]
     expected = [
         [
             float(absum_jax.accuracy(target, _pgd(model, x, y, EPS[1]), y))

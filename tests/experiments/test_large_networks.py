@@ -215,6 +215,35 @@ def test_what_diverges_is_kept_as_it_was_before(train, noise, classifier):
     assert np.abs(kept.params["conv"]["kernel"]).max() > 1e15
 
 
+def test_a_constraint_that_is_not_finite_is_not_applied():
+    variables = _init(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: 2 * leaf, variables.params)
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    fine = step.TrainState(variables, (), jnp.asarray(0))
+    stopped = fine._replace(diverged_at=jnp.asarray(3))
+    for state, new, kept, at in (
+        (fine, params, params, 0),
+        (fine, broken, variables.params, 7),
+        (stopped, params, variables.params, 3),
+        (stopped, broken, variables.params, 3),
+    ):
+        found = step._with_params(state, new, 7)
+        assert found.diverged_at == at
+        for a, b in zip(
+            jax.tree.leaves(found.variables.params), jax.tree.leaves(kept), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_large_networks_have_their_own_regularizer_alone():
+    h = step.hyperparameters((ABSUM,), 0.1, 0.9, decay=1e-4)
+    own = step.without_unused(h, (ABSUM,))
+    assert own.weight_decay is own.l1 is None
+    assert own.absum is h.absum
+    assert own.decay is h.decay
+    assert step.hyperparameters((ABSUM,), 0.1, 0.9).decay is None
+
+
 def test_nothing_but_diverged_models_ends_early(train, monkeypatch):
     settings = (DIVERGING, Setting("weight_decay", 1e21))
     whole = train("whole", settings, SMALL)

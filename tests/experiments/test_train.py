@@ -1,5 +1,6 @@
 """The command that trains."""
 
+import dataclasses
 import sys
 import types
 from typing import ClassVar
@@ -63,8 +64,13 @@ def test_one_model_is_the_default_and_strengths_are_the_papers():
         Setting("snc", 3.0),
     )
     attacked = TrainOptions(dataset="cifar10", methods=("absum",), training="pgd")
-    theirs = adversaries.published_strengths("cifar10")["absum"]
-    assert attacked.settings == (Setting("absum", theirs),)
+    # P, Table 4.
+    assert attacked.settings == (Setting("absum", 1e-5),)
+    assert adversaries.published_strengths(attacked)["snc"] == 10
+    other = dataclasses.replace(attacked, network="googlenet")
+    assert adversaries.published_strengths(other) == {}
+    with pytest.raises(UsageError, match="no absum of googlenet"):
+        _ = other.settings
 
 
 def test_a_strength_that_the_paper_lacks_is_asked_for(monkeypatch):
