@@ -10,6 +10,7 @@ from typing import Any
 
 from absum_jax._markdown import aligned
 from experiments import files
+from experiments.errors import UsageError
 from experiments.labels import DATASET_NAMES
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.outcomes import Outcome, attacked
@@ -52,6 +53,11 @@ class SncReadingsOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
+        if self.model != "small_cnn":
+            raise UsageError(
+                "snc-readings is for small_cnn alone, whose layers the readings know; "
+                f"--dataset {self.dataset} has {self.model}."
+            )
         check_positive("--max-norms", self.max_norms)
         check_seeds(self.seeds)
 

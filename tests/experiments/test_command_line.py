@@ -48,6 +48,7 @@ def _mistake(capsys, *arguments):
         ("table1 --max-norms 0", "--max-norms must be positive numbers"),
         ("table1 --max-norms", "--max-norms must name at least one"),
         ("snc-readings --max-norms 1 1", "--max-norms names one twice"),
+        ("snc-readings --dataset cifar10", "snc-readings is for small_cnn alone"),
         ("train --methods none --strengths 0", "--methods none"),
         ("train --seeds 1 1", "--seeds names one twice"),
         ("train --train-steps 0", "--train-steps must be at least 1, got 0"),
