@@ -54,7 +54,7 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     if options.test_examples is not None:
         parts.append(f"{options.test_examples} test images")
     if options.frequency_stride != 1:
-        parts.append(f"every {options.frequency_stride}th l and m")
+        parts.append(f"one in {options.frequency_stride} of l and m")
     return parts
 
 

@@ -59,6 +59,7 @@ def _mistake(capsys, *arguments):
         ("table4 --test-steps 0", "--test-steps must be at least 1, got 0"),
         ("figure7 --eps 0", "--eps must be positive and at most 1, got 0"),
         ("fourier-heatmaps --norm -1", "--norm must be a positive number, got -1"),
+        ("fourier-heatmaps --frequency-stride 2", "must be 1 in heat maps"),
         ("table1 --seeds -1", "--seeds must lie in 0.."),
         ("table1 --seeds 1 1", "--seeds names one twice"),
         ("table1 --methods", "--methods must name at least one"),
