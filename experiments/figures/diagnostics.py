@@ -18,9 +18,9 @@ from experiments.errors import UsageError
 from experiments.figures.axes import log_scale
 from experiments.figures.saving import save
 from experiments.figures.spectra import SpectraOptions, label
-from experiments.labels import DATASET_NAMES, MODEL_NAMES
 from experiments.models import Classifier, named_kernels
 from experiments.options import MethodName, check_choices
+from experiments.tables import document
 from experiments.training.config import METHODS, Setting
 from experiments.training.diagnostics import ZERO, epochs_with_spectral_norms
 from experiments.training.runs import Run, provenance
@@ -164,11 +164,12 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         runs = workspace.train(options.settings, (options.seed,))
     layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
     found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
-    network = "" if options.model == options.paper_model else f"-{options.model}"
-    stem = options.results_dir / "diagnostics" / f"{options.dataset}{network}"
-    document = {
-        "title": f"Convolutions over training, {MODEL_NAMES[options.model]}, "
-        f"{DATASET_NAMES[options.dataset]}",
+    scaled = document.model_scale(options)
+    stem = options.results_dir / document.model_path(
+        "diagnostics", options, scaled, options.variant
+    )
+    content = {
+        "title": document.title("Convolutions over training", options, scaled),
         "epochs": options.recipe().epochs,
         "train_examples": options.train_examples,
         "seed": options.seed,
@@ -188,6 +189,6 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         "provenance": provenance(),
     }
     return [
-        files.write_json(stem.with_suffix(".json"), document),
+        files.write_json(pathlib.Path(f"{stem}.json"), content),
         *save(draw(options.settings, found), stem),
     ]

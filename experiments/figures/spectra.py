@@ -13,10 +13,11 @@ import absum_jax
 from experiments import files
 from experiments.errors import UsageError
 from experiments.figures.saving import save
-from experiments.labels import DATASET_NAMES, METHOD_COLORS, METHOD_NAMES
+from experiments.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.models import named_kernels
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.paper import TABLE1, published_as
+from experiments.tables import document
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
 from experiments.workspace import opened
@@ -65,6 +66,11 @@ class SpectraOptions(ModelOptions):
         else:
             regularized = [Setting(name, self.strength) for name in methods]
         return (NONE, *regularized, Setting("snc", self.max_norm))
+
+    @property
+    def variant(self) -> str:
+        """The strengths that are not the default, for the names of files."""
+        return document.variant(self, "strength", "max_norm")
 
 
 def singular_values(
@@ -148,9 +154,12 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
     spectra = singular_values(params, uses)
     start = classifier.init(jax.random.key(options.seed)).params
     initial = singular_values([start], uses)
-    stem = options.results_dir / "spectra" / options.dataset
-    document = {
-        "title": f"Singular values of convolutions, {DATASET_NAMES[options.dataset]}",
+    scaled = document.model_scale(options)
+    stem = options.results_dir / document.model_path(
+        "spectra", options, scaled, options.variant
+    )
+    content = {
+        "title": document.title("Singular values of convolutions", options, scaled),
         "epochs": options.recipe().epochs,
         "seed": options.seed,
         "models": [
@@ -168,6 +177,6 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
         "provenance": provenance(),
     }
     return [
-        files.write_json(stem.with_suffix(".json"), document),
+        files.write_json(pathlib.Path(f"{stem}.json"), content),
         *save(draw(settings, spectra, initial), stem),
     ]

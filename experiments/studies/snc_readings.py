@@ -11,10 +11,10 @@ from typing import Any
 from absum_jax._markdown import aligned
 from experiments import files
 from experiments.errors import UsageError
-from experiments.labels import DATASET_NAMES
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.outcomes import Outcome, attacked
 from experiments.paper import TABLE1
+from experiments.tables import document
 from experiments.tables.selection import Row, by_setting, summarize
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
@@ -71,6 +71,14 @@ def _settings(options: SncReadingsOptions) -> list[Setting]:
     ]
 
 
+def _scale(options: SncReadingsOptions) -> list[str]:
+    return document.model_scale(options, options.test_examples)
+
+
+def _title(options: SncReadingsOptions) -> str:
+    return document.title("Readings of SNC", options, _scale(options))
+
+
 def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> str:
     header = ("reading", "sigma", "Avg.", "Min.", "CLN")
     cells = [
@@ -93,7 +101,7 @@ def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> 
     spread = "; mean ± standard deviation over seeds" if len(options.seeds) > 1 else ""
     return "\n".join(
         [
-            f"## Readings of SNC on {DATASET_NAMES[options.dataset]}",
+            f"## {_title(options)}",
             "",
             *aligned(header, cells),
             "",
@@ -129,8 +137,11 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     rows = _rows(outcomes)
     text = _markdown(options, rows, outcomes[0].test.images)
     print(f"\n{text}\n")
-    stem = options.results_dir / "snc-readings" / options.dataset
-    document = {
+    stem = options.results_dir / document.model_path(
+        "snc-readings", options, _scale(options)
+    )
+    content = {
+        "title": _title(options),
         "dataset": options.dataset,
         "epochs": options.recipe().epochs,
         "seeds": options.seeds,
@@ -141,6 +152,6 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
         "provenance": provenance(),
     }
     return [
-        files.write_json(stem.with_suffix(".json"), document),
+        files.write_json(stem.with_suffix(".json"), content),
         files.write_text(stem.with_suffix(".md"), text + "\n"),
     ]

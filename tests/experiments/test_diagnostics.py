@@ -204,7 +204,9 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
         f"--results-dir={tmp_path}/results", f"--cache-dir={tmp_path}/cache",
     ]  # fmt: skip
     assert cli.main(arguments) == 0
-    document = files.read_json(tmp_path / "results/diagnostics/mnist5k.json")
+    document = files.read_json(
+        tmp_path / "results/scaled/diagnostics/mnist5k-strength-0.05.json"
+    )
     none, absum = document["models"]
     assert (none["method"], absum["strength"]) == ("none", 0.05)
     assert document["kernels"] == {

@@ -6,6 +6,7 @@ import pytest
 
 from experiments import cli, files
 from experiments.figures import spectra
+from experiments.tables import document
 from experiments.training.config import NONE, Setting
 
 
@@ -50,13 +51,30 @@ def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
         ]
     )  # fmt: skip
     assert code == 0
-    document = files.read_json(tmp_path / "results/spectra/mnist5k.json")
-    free, shrunk = (model["spectral_norms"] for model in document["models"])
+    content = files.read_json(tmp_path / "results/scaled/spectra/mnist5k.json")
+    free, shrunk = (model["spectral_norms"] for model in content["models"])
     for path in free:
         # Two steps with a threshold of 0.01 on coefficients of at most 0.2.
         assert 0 < shrunk[path] < 0.95 * free[path]
     for suffix in ("png", "pdf"):
-        assert (tmp_path / f"results/spectra/mnist5k.{suffix}").stat().st_size > 1000
+        assert (
+            tmp_path / f"results/scaled/spectra/mnist5k.{suffix}"
+        ).stat().st_size > 1000
+
+
+def test_other_options_lie_apart():
+    def path(**changes):
+        options = spectra.SpectraOptions(**{"dataset": "cifar10"} | changes)
+        scaled = document.model_scale(options)
+        return str(document.model_path("spectra", options, scaled, options.variant))
+
+    assert path() == "spectra/cifar10"
+    assert path(epochs=350, network="resnet18") == "spectra/cifar10"
+    assert path(network="googlenet") == "spectra/cifar10-googlenet"
+    assert path(max_norm=0.5) == "spectra/cifar10-max-norm-0.5"
+    assert path(epochs=3, strength=0.1) == "scaled/spectra/cifar10-strength-0.1"
+    options = spectra.SpectraOptions(dataset="cifar10", network="googlenet")
+    assert document.title("Title", options, []) == "Title, CIFAR-10 (GoogLeNet)"
 
 
 @pytest.mark.parametrize("argument", ["--max-norm=0", "--epochs=0", "--seed=-1"])
