@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,9 +15,9 @@ from matplotlib.figure import Figure
 from experiments import files
 from experiments.errors import UsageError
 from experiments.figures.axes import log_scale
+from experiments.figures.layers import layers_by_depth
 from experiments.figures.saving import save
 from experiments.figures.spectra import SpectraOptions, label
-from experiments.models import Classifier, named_kernels
 from experiments.options import MethodName, check_choices
 from experiments.tables import document
 from experiments.training.config import METHODS, Setting
@@ -88,26 +87,6 @@ def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
     return Curves(
         found, {name: [line[kind][name] for line in lines] for name in layers}
     )
-
-
-def layers_by_depth(
-    classifier: Classifier, image_shape: tuple[int, ...]
-) -> dict[str, tuple[int, ...]]:
-    """The convolutions, in the order of their depth, and the shapes of their kernels.
-
-    The first is the one that takes images; then by the size of the input, and layers of
-    one size as the network names them.
-    """
-    uses = classifier.conv_uses(image_shape)
-    shapes = jax.eval_shape(classifier.init, jax.random.key(0))
-    kernels = {k: v.shape for k, v in named_kernels(shapes.params, uses).items()}
-
-    def depth(name: str) -> tuple[bool, int]:
-        [use] = uses[name]
-        is_first = kernels[name][-2] == image_shape[-1]
-        return not is_first, -use.input_shape[0]
-
-    return {name: kernels[name] for name in sorted(uses, key=depth)}
 
 
 def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from absum_jax._markdown import aligned
 from experiments import files
 from experiments.figures.axes import log_scale
-from experiments.figures.diagnostics import curves, layers_by_depth
+from experiments.figures.diagnostics import curves
+from experiments.figures.layers import layers_by_depth
 from experiments.figures.saving import save
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.tables import document

@@ -11,6 +11,7 @@ from experiments.errors import UsageError
 from experiments.figures import diagnostics as figure
 from experiments.figures import saving
 from experiments.figures.diagnostics import DiagnosticsOptions
+from experiments.figures.layers import layers_by_depth
 from experiments.models import build
 from experiments.training import diagnostics, step, sweep
 from experiments.training.config import NONE, Setting
@@ -158,7 +159,7 @@ def test_lines_are_cut_at_an_epoch_even_if_the_first_are_missing(make_config, tm
 
 def test_layers_of_resnet18_come_in_the_order_of_depth():
     resnet = build("resnet18", (0.0,) * 3, (1.0,) * 3)
-    layers = figure.layers_by_depth(resnet, (32, 32, 3))
+    layers = layers_by_depth(resnet, (32, 32, 3))
     assert len(layers) == 20
     names = list(layers)
     assert names[:5] == [

@@ -7,6 +7,7 @@ import pytest
 from experiments import cli, files
 from experiments.figures import spectra
 from experiments.tables import document
+from experiments.training import step, sweep
 from experiments.training.config import NONE, Setting
 
 
@@ -40,6 +41,33 @@ def test_a_line_for_each_model_and_the_initial_one():
     # The first ring is frequency zero alone.
     rings = figure.axes[1].get_lines()[2].get_ydata()
     assert rings[0] == pytest.approx(values[1, 0, 0].mean())
+
+
+def test_the_first_the_last_and_six_layers_between_are_drawn():
+    values = np.ones((1, 2, 2, 1))
+    of_layers = {f"blocks/{i}/conv1/kernel": values for i in range(20)}
+    figure = spectra.draw([NONE], of_layers, of_layers)
+    assert len(figure.axes) == 16
+    assert [ax.get_title() for ax in figure.axes[:8]] == [
+        f"blocks/{i}/conv1: 4 singular values" for i in (0, 3, 5, 8, 11, 14, 16, 19)
+    ]
+
+
+def test_initial_is_what_training_starts_from(
+    classifier, noise, make_config, tmp_path, monkeypatch
+):
+    """An epoch that trains nothing leaves what is drawn as initial."""
+
+    def untrained(_, state, *args, **kwargs):
+        nothing = np.zeros((1, 1))
+        return state, step.Metrics(nothing, nothing)
+
+    monkeypatch.setattr(step, "train_epoch", untrained)
+    config = make_config(Setting("absum", 0.1), 3)
+    [run] = sweep.train_missing(classifier, noise, [config], tmp_path)
+    initial = spectra.initial_params(classifier, 3)
+    abstract = jax.eval_shape(classifier.init, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, run.variables(abstract).params, initial)
 
 
 def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
