@@ -89,6 +89,10 @@ def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
     )
 
 
+def _all_curves(run: Run, layers: Sequence[str]) -> dict[str, Curves]:
+    return {kind: curves(run, kind, layers) for kind in _KINDS}
+
+
 def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:
     """Draws a line for each layer."""
     for name, values in curves.layers.items():
@@ -140,9 +144,12 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
     compute = dataclasses.replace(options.compute, diagnostics=True)
     options = dataclasses.replace(options, compute=compute)
     with opened(options) as workspace:
+        layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
+        for run in workspace.runs(options.settings, (options.seed,)):
+            if run.is_complete:
+                _all_curves(run, list(layers))  # refuses before any is trained
         runs = workspace.train(options.settings, (options.seed,))
-    layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
-    found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
+    found = [_all_curves(run, list(layers)) for run in runs]
     scaled = document.model_scale(options)
     stem = options.results_dir / document.model_path(
         "diagnostics", options, scaled, options.variant
