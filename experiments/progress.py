@@ -59,7 +59,7 @@ def progress(
         parts = [f"{title}: {done} of {total} {unit}s", f"{now - started:.0f} s"]
         if rate_of is not None:
             parts.append(rate(now))
-        if done < total:
+        if initial < done < total:
             left = (now - started) * (total - done) / (done - initial)
             parts.append(f"{left:.0f} s left")
         _line(", ".join(parts))

@@ -36,13 +36,13 @@ class Workspace:
         is_held_out = self.selection is not self.test
         return self.dataset.validation_examples if is_held_out else 0
 
-    def train(
+    def runs(
         self,
         settings: Sequence[Setting],
         seeds: Sequence[int],
         adversary: Adversary | None = None,
     ) -> list[Run]:
-        """Trains what is missing, and returns it all, seed by seed.
+        """The models, seed by seed, trained or not.
 
         Args:
           settings: methods and strengths.
@@ -67,6 +67,16 @@ class Workspace:
             for seed in seeds
             for setting in settings
         ]
+        return [Run(options.runs_dir, config) for config in configs]
+
+    def train(
+        self,
+        settings: Sequence[Setting],
+        seeds: Sequence[int],
+        adversary: Adversary | None = None,
+    ) -> list[Run]:
+        """Trains what is missing, and returns what `runs` does, all complete."""
+        options, recipe = self.options, self.options.recipe(adversary)
         if len(self.training) < recipe.batch_size:
             raise UsageError(
                 f"--train-examples must be at least a batch, {recipe.batch_size}, "
@@ -75,7 +85,7 @@ class Workspace:
         return train_missing(
             self.classifier,
             self.training,
-            configs,
+            [run.config for run in self.runs(settings, seeds, adversary)],
             options.runs_dir,
             data_parallel=options.compute.data_parallel,
             seconds_between_checkpoints=options.compute.checkpoint_seconds,

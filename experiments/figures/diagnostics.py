@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,11 +15,11 @@ from matplotlib.figure import Figure
 from experiments import files
 from experiments.errors import UsageError
 from experiments.figures.axes import log_scale
+from experiments.figures.layers import layers_by_depth
 from experiments.figures.saving import save
 from experiments.figures.spectra import SpectraOptions, label
-from experiments.labels import DATASET_NAMES, MODEL_NAMES
-from experiments.models import Classifier, named_kernels
 from experiments.options import MethodName, check_choices
+from experiments.tables import document
 from experiments.training.config import METHODS, Setting
 from experiments.training.diagnostics import ZERO, epochs_with_spectral_norms
 from experiments.training.runs import Run, provenance
@@ -90,24 +89,8 @@ def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
     )
 
 
-def layers_by_depth(
-    classifier: Classifier, image_shape: tuple[int, ...]
-) -> dict[str, tuple[int, ...]]:
-    """The convolutions, in the order of their depth, and the shapes of their kernels.
-
-    The first is the one that takes images; then by the size of the input, and layers of
-    one size as the network names them.
-    """
-    uses = classifier.conv_uses(image_shape)
-    shapes = jax.eval_shape(classifier.init, jax.random.key(0))
-    kernels = {k: v.shape for k, v in named_kernels(shapes.params, uses).items()}
-
-    def depth(name: str) -> tuple[bool, int]:
-        [use] = uses[name]
-        is_first = kernels[name][-2] == image_shape[-1]
-        return not is_first, -use.input_shape[0]
-
-    return {name: kernels[name] for name in sorted(uses, key=depth)}
+def _all_curves(run: Run, layers: Sequence[str]) -> dict[str, Curves]:
+    return {kind: curves(run, kind, layers) for kind in _KINDS}
 
 
 def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:
@@ -161,14 +144,18 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
     compute = dataclasses.replace(options.compute, diagnostics=True)
     options = dataclasses.replace(options, compute=compute)
     with opened(options) as workspace:
+        layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
+        for run in workspace.runs(options.settings, (options.seed,)):
+            if run.is_complete:
+                _all_curves(run, list(layers))  # refuses before any is trained
         runs = workspace.train(options.settings, (options.seed,))
-    layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
-    found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
-    network = "" if options.model == options.paper_model else f"-{options.model}"
-    stem = options.results_dir / "diagnostics" / f"{options.dataset}{network}"
-    document = {
-        "title": f"Convolutions over training, {MODEL_NAMES[options.model]}, "
-        f"{DATASET_NAMES[options.dataset]}",
+    found = [_all_curves(run, list(layers)) for run in runs]
+    scaled = document.model_scale(options)
+    stem = options.results_dir / document.model_path(
+        "diagnostics", options, scaled, options.variant
+    )
+    content = {
+        "title": document.title("Convolutions over training", options, scaled),
         "epochs": options.recipe().epochs,
         "train_examples": options.train_examples,
         "seed": options.seed,
@@ -188,6 +175,6 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         "provenance": provenance(),
     }
     return [
-        files.write_json(stem.with_suffix(".json"), document),
+        files.write_json(pathlib.Path(f"{stem}.json"), content),
         *save(draw(options.settings, found), stem),
     ]

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from absum_jax._markdown import aligned
 from experiments import files
 from experiments.figures.axes import log_scale
-from experiments.figures.diagnostics import curves, layers_by_depth
+from experiments.figures.diagnostics import curves
+from experiments.figures.layers import layers_by_depth
 from experiments.figures.saving import save
-from experiments.labels import DATASET_NAMES, MODEL_NAMES
 from experiments.options import ModelOptions, check_positive, check_seeds
+from experiments.tables import document
 from experiments.training.config import ABSUM_AUTODIFF, Setting
 from experiments.training.diagnostics import ZERO
 from experiments.training.runs import Run, provenance
@@ -175,10 +176,8 @@ def markdown(
 
 
 def _title(options: Figure8Options) -> str:
-    return (
-        "Figure 8, convergence of the proximal gradient method, "
-        f"{MODEL_NAMES[options.model]}, {DATASET_NAMES[options.dataset]}"
-    )
+    label = "Figure 8, convergence of the proximal gradient method"
+    return document.title(label, options, document.model_scale(options))
 
 
 def run(options: Figure8Options) -> list[pathlib.Path]:
@@ -200,9 +199,13 @@ def run(options: Figure8Options) -> list[pathlib.Path]:
         models.append(described | own.as_dict())
     table = markdown(options, found)
     print(f"\n{table}\n")
-    network = "" if options.model == options.paper_model else f"-{options.model}"
-    stem = options.results_dir / "figure8" / f"{options.dataset}{network}"
-    document = {
+    stem = options.results_dir / document.model_path(
+        "figure8",
+        options,
+        document.model_scale(options),
+        document.variant(options, "strength"),
+    )
+    content = {
         "title": _title(options),
         "epochs": options.recipe().epochs,
         "train_examples": options.train_examples,
@@ -211,7 +214,7 @@ def run(options: Figure8Options) -> list[pathlib.Path]:
         "provenance": provenance(),
     }
     return [
-        files.write_json(stem.with_suffix(".json"), document),
-        files.write_text(stem.with_suffix(".md"), table + "\n"),
+        files.write_json(pathlib.Path(f"{stem}.json"), content),
+        files.write_text(pathlib.Path(f"{stem}.md"), table + "\n"),
         *save(draw(found), stem),
     ]

@@ -33,6 +33,11 @@ class FourierHeatmapsOptions(SweepOptions):
         super().__post_init__()
         if not 0 < self.norm < float("inf"):
             raise UsageError(f"--norm must be a positive number, got {self.norm}.")
+        if self.frequency_stride != 1:
+            raise UsageError(
+                "--frequency-stride must be 1 in heat maps, which have all "
+                f"frequencies, got {self.frequency_stride}."
+            )
 
 
 def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:

@@ -18,7 +18,7 @@ def save(figure: Figure, stem: pathlib.Path) -> list[pathlib.Path]:
     with matplotlib.rc_context({"pdf.fonttype": 42}):
         return [
             files.write_atomically(
-                stem.with_suffix(f".{kind}"),
+                pathlib.Path(f"{stem}.{kind}"),  # a stem may end in a number
                 lambda stream, kind=kind: figure.savefig(  # type: ignore[misc]
                     stream, format=kind, dpi=150, bbox_inches="tight"
                 ),

@@ -6,28 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 import absum_jax
 from experiments import files
 from experiments.errors import UsageError
+from experiments.figures.layers import layers_by_depth
 from experiments.figures.saving import save
-from experiments.labels import DATASET_NAMES, METHOD_COLORS, METHOD_NAMES
-from experiments.models import named_kernels
+from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.models import Classifier, named_kernels
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.paper import TABLE1, published_as
+from experiments.tables import document
+from experiments.training import step
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
 from experiments.workspace import opened
 
+# More layers than this are not drawn.
+_DRAWN_LAYERS = 8
 # Of each layer: (models, rows, columns, rank), the frequency zero first.
 Spectra = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class SpectraOptions(ModelOptions):
-    """Draw the singular values of each convolution of the small CNN, trained with none,
+    """Draw the singular values of each convolution of a network, trained with none,
     weight decay, L1 and Absum at the strengths that the paper selects, and with SNC."""  # noqa: D205, D209
 
     strength: float | None = None
@@ -66,6 +72,11 @@ class SpectraOptions(ModelOptions):
             regularized = [Setting(name, self.strength) for name in methods]
         return (NONE, *regularized, Setting("snc", self.max_norm))
 
+    @property
+    def variant(self) -> str:
+        """The strengths that are not the default, for the names of files."""
+        return document.variant(self, "strength", "max_norm")
+
 
 def singular_values(
     params: Sequence[Any],
@@ -94,6 +105,13 @@ def singular_values(
     }
 
 
+def initial_params(classifier: Classifier, seed: int) -> Any:
+    """The parameters that training starts from, whatever the setting."""
+    h = step.hyperparameters([NONE], learning_rate=0.0, momentum=0.0)
+    state = step.init_sweep(classifier, jnp.array([seed]), h)
+    return jax.tree.map(lambda leaf: leaf[0, 0], state.variables.params)
+
+
 def label(setting: Setting) -> str:
     """A method and its strength, for a picture."""
     if setting == NONE:
@@ -103,18 +121,23 @@ def label(setting: Setting) -> str:
 
 
 def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Figure:
-    """Draws the singular values of each layer, a line a model.
+    """Draws the singular values of up to eight layers, a line a model.
 
-    In falling order above, and below the mean at each distance from frequency zero.
+    In falling order above, and below the mean at each distance from frequency zero. Of
+    more layers so many are drawn, the first and the last among them.
 
     Args:
       settings: of each model.
       spectra: its singular values.
       initial: those before training, of one model.
     """
-    figure = Figure(figsize=(4.4 * len(spectra), 6.2), layout="constrained")
-    axes = figure.subplots(2, len(spectra), squeeze=False)
-    for (above, below), (path, values) in zip(axes.T, spectra.items(), strict=True):
+    columns = min(len(spectra), _DRAWN_LAYERS)
+    drawn = np.linspace(0, len(spectra) - 1, columns).round().astype(int)
+    paths = [list(spectra)[i] for i in drawn]
+    figure = Figure(figsize=(4.4 * columns, 6.2), layout="constrained")
+    axes = figure.subplots(2, columns, squeeze=False)
+    for (above, below), path in zip(axes.T, paths, strict=True):
+        values = spectra[path]
         lines = [
             ({"color": "k", "ls": ":", "lw": 1, "label": "initial"}, initial[path])
         ]
@@ -128,7 +151,8 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
             absum_jax.plot_radial_mean(each.mean(axis=-1), ax=below, **style)
         above.set(yscale="log", xlabel="share of singular values that are larger")
         above.set_ylim(bottom=max(values.min(), values.max() / 100))
-        above.set_title(f"{path.split('/')[0]}: {values[0].size:,} singular values")
+        name = path.removesuffix("/kernel")
+        above.set_title(f"{name}: {values[0].size:,} singular values")
         below.set_ylim(bottom=0)
     axes[0, 0].set_ylabel("singular value")
     axes[1, 0].set_ylabel("mean at a frequency")
@@ -144,13 +168,17 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
     classifier = workspace.classifier
     abstract = jax.eval_shape(classifier.init, jax.random.key(0))
     params = [run.variables(abstract).params for run in runs]
-    uses = classifier.conv_uses(workspace.dataset.image_shape)
+    image_shape = workspace.dataset.image_shape
+    of_layers = classifier.conv_uses(image_shape)
+    uses = {path: of_layers[path] for path in layers_by_depth(classifier, image_shape)}
     spectra = singular_values(params, uses)
-    start = classifier.init(jax.random.key(options.seed)).params
-    initial = singular_values([start], uses)
-    stem = options.results_dir / "spectra" / options.dataset
-    document = {
-        "title": f"Singular values of convolutions, {DATASET_NAMES[options.dataset]}",
+    initial = singular_values([initial_params(classifier, options.seed)], uses)
+    scaled = document.model_scale(options)
+    stem = options.results_dir / document.model_path(
+        "spectra", options, scaled, options.variant
+    )
+    content = {
+        "title": document.title("Singular values of convolutions", options, scaled),
         "epochs": options.recipe().epochs,
         "seed": options.seed,
         "models": [
@@ -168,6 +196,6 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
         "provenance": provenance(),
     }
     return [
-        files.write_json(stem.with_suffix(".json"), document),
+        files.write_json(pathlib.Path(f"{stem}.json"), content),
         *save(draw(settings, spectra, initial), stem),
     ]

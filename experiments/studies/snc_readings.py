@@ -10,10 +10,11 @@ from typing import Any
 
 from absum_jax._markdown import aligned
 from experiments import files
-from experiments.labels import DATASET_NAMES
+from experiments.errors import UsageError
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.outcomes import Outcome, attacked
 from experiments.paper import TABLE1
+from experiments.tables import document
 from experiments.tables.selection import Row, by_setting, summarize
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
@@ -52,6 +53,11 @@ class SncReadingsOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
+        if self.model != "small_cnn":
+            raise UsageError(
+                "snc-readings is for small_cnn alone, whose layers the readings know; "
+                f"--dataset {self.dataset} has {self.model}."
+            )
         check_positive("--max-norms", self.max_norms)
         check_seeds(self.seeds)
 
@@ -63,6 +69,14 @@ def _settings(options: SncReadingsOptions) -> list[Setting]:
         if reading != NONE.method
         for max_norm in options.max_norms
     ]
+
+
+def _scale(options: SncReadingsOptions) -> list[str]:
+    return document.model_scale(options, options.test_examples)
+
+
+def _title(options: SncReadingsOptions) -> str:
+    return document.title("Readings of SNC", options, _scale(options))
 
 
 def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> str:
@@ -87,7 +101,7 @@ def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> 
     spread = "; mean ± standard deviation over seeds" if len(options.seeds) > 1 else ""
     return "\n".join(
         [
-            f"## Readings of SNC on {DATASET_NAMES[options.dataset]}",
+            f"## {_title(options)}",
             "",
             *aligned(header, cells),
             "",
@@ -123,8 +137,11 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     rows = _rows(outcomes)
     text = _markdown(options, rows, outcomes[0].test.images)
     print(f"\n{text}\n")
-    stem = options.results_dir / "snc-readings" / options.dataset
-    document = {
+    stem = options.results_dir / document.model_path(
+        "snc-readings", options, _scale(options)
+    )
+    content = {
+        "title": _title(options),
         "dataset": options.dataset,
         "epochs": options.recipe().epochs,
         "seeds": options.seeds,
@@ -135,6 +152,6 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
         "provenance": provenance(),
     }
     return [
-        files.write_json(stem.with_suffix(".json"), document),
+        files.write_json(stem.with_suffix(".json"), content),
         files.write_text(stem.with_suffix(".md"), text + "\n"),
     ]

@@ -31,12 +31,37 @@ from experiments.training.runs import provenance
 _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
 
 
+def _fewer_epochs(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
+    published = options.published_recipe(adversarial=adversarial).epochs
+    if options.epochs in (None, published):
+        return []
+    return [f"{options.epochs} of {published} epochs"]
+
+
+def _fewer_images(options: ModelOptions, test_examples: int | None) -> list[str]:
+    parts = []
+    if options.dataset in PARENTS:
+        parts.append("a small data set")
+    if options.train_examples is not None:
+        parts.append(f"{options.train_examples} training images")
+    if test_examples is not None:
+        parts.append(f"{test_examples} test images")
+    return parts
+
+
+def model_scale(options: ModelOptions, test_examples: int | None = None) -> list[str]:
+    """How models fall short of the published ones, whatever their methods.
+
+    Args:
+      options: of the models.
+      test_examples: how many images they are attacked on; None is all, or none.
+    """
+    return [*_fewer_epochs(options), *_fewer_images(options, test_examples)]
+
+
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     """How a run falls short of the published one."""
-    parts = []
-    published = options.published_recipe(adversarial=adversarial).epochs
-    if options.epochs not in (None, published):
-        parts.append(f"{options.epochs} of {published} epochs")
+    parts = _fewer_epochs(options, adversarial=adversarial)
     missing = [method for method in METHODS if method not in options.methods]
     if missing:
         parts.append(f"without {', '.join(METHOD_NAMES[m] for m in missing)}")
@@ -47,24 +72,44 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
             options.max_norms
         ):
             parts.append(f"{len(options.max_norms)} bounds of SNC")
-    if options.dataset in PARENTS:
-        parts.append("a small data set")
-    if options.train_examples is not None:
-        parts.append(f"{options.train_examples} training images")
-    if options.test_examples is not None:
-        parts.append(f"{options.test_examples} test images")
+    parts += _fewer_images(options, options.test_examples)
     if options.frequency_stride != 1:
-        parts.append(f"every {options.frequency_stride}th l and m")
+        parts.append(f"one in {options.frequency_stride} of l and m")
     return parts
+
+
+def model_path(
+    name: str, options: ModelOptions, scaled: Sequence[str], variant: str = ""
+) -> pathlib.Path:
+    """Where a result goes below the results folder, without suffix.
+
+    Runs that are scaled down lie apart, as do those of other networks than the paper's
+    first.
+
+    Args:
+      name: of the table or figure.
+      options: of the models.
+      scaled: how they fall short.
+      variant: what else the file's name ends in.
+    """
+    network = "" if options.model == options.paper_model else f"-{options.model}"
+    stem = options.dataset + network + variant
+    return pathlib.Path("scaled" if scaled else "") / name / stem
+
+
+def variant(options: ModelOptions, *names: str) -> str:
+    """Which of some strengths are not the default, for `model_path`."""
+    return "".join(
+        f"-{name.replace('_', '-')}-{getattr(options, name):g}"
+        for name in names
+        if getattr(options, name) != getattr(type(options), name)
+    )
 
 
 def path(
     name: str, options: SweepOptions, scaled: Sequence[str] | None = None
 ) -> pathlib.Path:
-    """Where a result goes below the results folder, without suffix.
-
-    Runs that are scaled down lie apart, as do those of other networks than the paper's
-    first, and of each way to select.
+    """As `model_path`, each way to select apart.
 
     Args:
       name: of the table or figure.
@@ -72,9 +117,7 @@ def path(
       scaled: how it falls short; None is `scale(options)`.
     """
     parts = scale(options) if scaled is None else scaled
-    network = "" if options.model == options.paper_model else f"-{options.model}"
-    stem = options.dataset + network + _SUFFIXES[options.select_on]
-    return pathlib.Path("scaled" if parts else "") / name / stem
+    return model_path(name, options, parts, _SUFFIXES[options.select_on])
 
 
 def subject(options: ModelOptions) -> str:
@@ -83,6 +126,18 @@ def subject(options: ModelOptions) -> str:
     if len(networks_for(options.dataset)) == 1:
         return name
     return f"{name} ({MODEL_NAMES[options.model]})"
+
+
+def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
+    """A title, with the scale where it is not the published one.
+
+    Args:
+      label: such as "Table 1".
+      options: of the models.
+      scaled: how they fall short.
+    """
+    suffix = f" (scaled down: {', '.join(scaled)})" if scaled else ""
+    return f"{label}, {subject(options)}{suffix}"
 
 
 def single_fourier_note(options: SweepOptions, outcome: Outcome) -> str:
@@ -218,8 +273,7 @@ class Document:
     def title(self) -> str:
         """The title, with the scale where it is not the published one."""
         parts = scale(self.options) if self.scaled is None else self.scaled
-        suffix = f" (scaled down: {', '.join(parts)})" if parts else ""
-        return f"{self.label}, {subject(self.options)}{suffix}"
+        return title(self.label, self.options, parts)
 
     @property
     def path(self) -> pathlib.Path:

@@ -11,6 +11,7 @@ from experiments.errors import UsageError
 from experiments.figures import diagnostics as figure
 from experiments.figures import saving
 from experiments.figures.diagnostics import DiagnosticsOptions
+from experiments.figures.layers import layers_by_depth
 from experiments.models import build
 from experiments.training import diagnostics, step, sweep
 from experiments.training.config import NONE, Setting
@@ -158,7 +159,7 @@ def test_lines_are_cut_at_an_epoch_even_if_the_first_are_missing(make_config, tm
 
 def test_layers_of_resnet18_come_in_the_order_of_depth():
     resnet = build("resnet18", (0.0,) * 3, (1.0,) * 3)
-    layers = figure.layers_by_depth(resnet, (32, 32, 3))
+    layers = layers_by_depth(resnet, (32, 32, 3))
     assert len(layers) == 20
     names = list(layers)
     assert names[:5] == [
@@ -204,7 +205,9 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
         f"--results-dir={tmp_path}/results", f"--cache-dir={tmp_path}/cache",
     ]  # fmt: skip
     assert cli.main(arguments) == 0
-    document = files.read_json(tmp_path / "results/diagnostics/mnist5k.json")
+    document = files.read_json(
+        tmp_path / "results/scaled/diagnostics/mnist5k-strength-0.05.json"
+    )
     none, absum = document["models"]
     assert (none["method"], absum["strength"]) == ("none", 0.05)
     assert document["kernels"] == {
@@ -219,12 +222,13 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
         assert last == line[kind]
     assert absum["penalty"] != none["penalty"]
 
-    # Models that were trained without it are named.
+    # Models that were trained without it are named, before others are trained.
     path = tmp_path / "runs" / absum["run"] / "diagnostics.jsonl"
     del line["spectral_norm"]
     files.write_json_lines(path, [line | {"epoch": 1}, line])
     capsys.readouterr()
-    assert cli.main(arguments) == 2
+    assert cli.main([*arguments, "--methods", "l1", "absum"]) == 2
+    assert not (tmp_path / "runs/mnist5k/small_cnn/l1").exists()
     said = capsys.readouterr().err
     assert absum["run"] in said
     assert "without logging its spectral norm; give another --runs-dir" in said

