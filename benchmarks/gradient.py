@@ -14,7 +14,7 @@ from benchmarks.timing import median_seconds
 from experiments.data import load
 from experiments.models import build
 from experiments.paper import PGD, TABLE4
-from experiments.training import step
+from experiments.training import optimization, step
 from experiments.training.config import NONE, Adversary, Setting
 
 _PAPER = PGD["mnist"]
@@ -32,12 +32,12 @@ def _trained() -> tuple[Any, Any, np.ndarray, np.ndarray]:
     dataset = load("mnist5k")
     classifier = build("small_cnn", dataset.mean, dataset.std)
     seeds = jnp.array([0])
-    h = step.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
+    h = optimization.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
     state = step.init_sweep(classifier, seeds, h)
     for epoch in range(_EPOCHS):
         state, _ = step.train_epoch(
             classifier, state, seeds, h, jnp.asarray(dataset.train.images),
-            jnp.asarray(dataset.train.labels), step.schedule(epoch, _EPOCHS),
+            jnp.asarray(dataset.train.labels), optimization.schedule(epoch, _EPOCHS),
             batch_size=_BATCH,
         )  # fmt: skip
     variables = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
@@ -127,7 +127,10 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
     examples = slice(steps * _BATCH)
     images = jnp.asarray(dataset.train.images[examples])
     labels = jnp.asarray(dataset.train.labels[examples])
-    seeds, h = jnp.array([0]), step.hyperparameters(settings, _LEARNING_RATE, _MOMENTUM)
+    seeds, h = (
+        jnp.array([0]),
+        optimization.hyperparameters(settings, _LEARNING_RATE, _MOMENTUM),
+    )
     attacks = _PAPER.train_steps
 
     def epoch(adversary: Adversary | None) -> Callable[[], Any]:
@@ -137,8 +140,8 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
             return step.train_epoch(
-                classifier, state, seeds, h, images, labels, step.schedule(0, 1),
-                batch_size=_BATCH, budget=budget,
+                classifier, state, seeds, h, images, labels,
+                optimization.schedule(0, 1), batch_size=_BATCH, budget=budget,
             )  # fmt: skip
 
         return run

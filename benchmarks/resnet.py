@@ -16,7 +16,7 @@ from experiments.evaluation.kept import Images
 from experiments.evaluation.single_fourier import attacked_accuracies
 from experiments.models import Classifier, build
 from experiments.paper import SINGLE_FOURIER_EPS, TRAINING
-from experiments.training import step
+from experiments.training import optimization, step
 from experiments.training.config import NONE, Setting
 from experiments.training.constraints import constrained
 
@@ -92,16 +92,18 @@ def training_speed() -> list[dict[str, Any]]:
     seeds = jnp.array([0])
 
     def epoch(setting: Setting) -> Callable[[], Any]:
-        h = step.hyperparameters((setting,), _RECIPE.learning_rate, _RECIPE.momentum)
-        h = step.without_unused(h, (setting,))
+        h = optimization.hyperparameters(
+            (setting,), _RECIPE.learning_rate, _RECIPE.momentum
+        )
+        h = optimization.without_unused(h, (setting,))
 
         def run() -> Any:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
             return step.train_epoch(
-                classifier, state, seeds, h, images, labels, step.schedule(0, 1),
-                batch_size=_RECIPE.batch_size, augmented=True,
-                constrained=constrained((setting,)),
+                classifier, state, seeds, h, images, labels,
+                optimization.schedule(0, 1), batch_size=_RECIPE.batch_size,
+                augmented=True, constrained=constrained((setting,)),
             )  # fmt: skip
 
         return run

@@ -13,7 +13,7 @@ import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.models import Variables, build
-from experiments.training import step
+from experiments.training import optimization, step
 from experiments.training.config import NONE
 
 BATCH = 64
@@ -85,14 +85,14 @@ def models_in_one_program() -> list[dict[str, Any]]:
     seeds = jnp.array([0])
 
     def epoch(models: int) -> Callable[[], Any]:
-        h = step.hyperparameters((NONE,) * models, LEARNING_RATE, MOMENTUM)
+        h = optimization.hyperparameters((NONE,) * models, LEARNING_RATE, MOMENTUM)
 
         def run() -> Any:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
             return step.train_epoch(
                 classifier, state, seeds, h, images, labels,
-                step.schedule(0, 1), batch_size=BATCH,
+                optimization.schedule(0, 1), batch_size=BATCH,
             )  # fmt: skip
 
         return run

@@ -15,7 +15,7 @@ from experiments.evaluation.timings import Conditions, Log, is_enough, is_long
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.paper import TRAINING, numpy_snc, published_as
 from experiments.timing import in_turns, seconds_of
-from experiments.training import constraints, step
+from experiments.training import constraints, optimization, step
 from experiments.training.config import NONE, Recipe, Setting
 
 
@@ -89,15 +89,15 @@ def _classifier(measurement: Measurement) -> Classifier:
     return build(measurement.model, mean, std, classes, measurement.dtype)
 
 
-def hyperparameters(measurement: Measurement) -> step.Hyperparameters:
+def hyperparameters(measurement: Measurement) -> optimization.Hyperparameters:
     """Those of one model, whose program has no other regularizer than its own."""
     recipe = measurement.recipe
     setting = NONE
     if measurement.strength is not None:
         method = "snc" if measurement.clip is not None else measurement.method
         setting = Setting(method, measurement.strength)
-    h = step.hyperparameters([setting], recipe.learning_rate, recipe.momentum)
-    return step.without_unused(h, [setting])
+    h = optimization.hyperparameters([setting], recipe.learning_rate, recipe.momentum)
+    return optimization.without_unused(h, [setting])
 
 
 class _Model:
@@ -117,7 +117,7 @@ class _Model:
         one = jax.tree.map(lambda leaf: leaf[0], self._h)
         state = step.TrainState(
             variables,
-            step.optimizer(one).init(variables.params),
+            optimization.optimizer(one).init(variables.params),
             jnp.zeros([], jnp.int32),
         )
         # A copy: training overwrites its state.
@@ -128,7 +128,7 @@ class _Model:
         recipe = self._measurement.recipe
         self._state, _ = step.train_epoch(
             self._classifier, self._state, jnp.array([0]), self._h, *self._data,
-            step.schedule(0, recipe.epochs, recipe.milestones),
+            optimization.schedule(0, recipe.epochs, recipe.milestones),
             batch_size=recipe.batch_size, steps=steps, augmented=recipe.augmented,
             constrained=self._measurement.constrained,
         )  # fmt: skip

@@ -20,7 +20,7 @@ from experiments.models import Classifier, named_kernels
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.paper import TABLE1, published_as
 from experiments.tables import document
-from experiments.training import step
+from experiments.training import optimization, step
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
 from experiments.workspace import opened
@@ -107,7 +107,7 @@ def singular_values(
 
 def initial_params(classifier: Classifier, seed: int) -> Any:
     """The parameters that training starts from, whatever the setting."""
-    h = step.hyperparameters([NONE], learning_rate=0.0, momentum=0.0)
+    h = optimization.hyperparameters([NONE], learning_rate=0.0, momentum=0.0)
     state = step.init_sweep(classifier, jnp.array([seed]), h)
     return jax.tree.map(lambda leaf: leaf[0, 0], state.variables.params)
 

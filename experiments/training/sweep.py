@@ -14,7 +14,15 @@ import numpy as np
 from experiments.data import Split
 from experiments.models import Classifier
 from experiments.progress import progress
-from experiments.training import checkpoints, constraints, devices, plan, runs, step
+from experiments.training import (
+    checkpoints,
+    constraints,
+    devices,
+    optimization,
+    plan,
+    runs,
+    step,
+)
 from experiments.training.config import RunConfig
 from experiments.training.devices import Placement, pad_settings
 from experiments.training.diagnostics import Recorder
@@ -35,13 +43,15 @@ def _unfinished(folder: pathlib.Path) -> Iterator[plan.Unfinished]:
             yield plan.Unfinished(candidate, sweep, epochs)
 
 
-def _hyperparameters(classifier: Classifier, sweep: plan.Sweep) -> step.Hyperparameters:
+def _hyperparameters(
+    classifier: Classifier, sweep: plan.Sweep
+) -> optimization.Hyperparameters:
     recipe = sweep.members[0].recipe
-    h = step.hyperparameters(
+    h = optimization.hyperparameters(
         sweep.settings, recipe.learning_rate, recipe.momentum, recipe.decay
     )
     # One program serves small networks whatever their methods.
-    return h if classifier.is_small else step.without_unused(h, sweep.settings)
+    return h if classifier.is_small else optimization.without_unused(h, sweep.settings)
 
 
 def _initial_state(classifier: Classifier, sweep: plan.Sweep) -> step.TrainState:
@@ -116,7 +126,7 @@ def _training(
             stack.enter_context(contextlib.closing(run))
             run.begin(first, tensorboard=tensorboard)
         for epoch in epochs:
-            at = step.schedule(epoch, recipe.epochs, recipe.milestones)
+            at = optimization.schedule(epoch, recipe.epochs, recipe.milestones)
             state, metrics = step.train_epoch(
                 classifier, state, seeds, h, images, labels, at,
                 batch_size=recipe.batch_size, augmented=recipe.augmented,

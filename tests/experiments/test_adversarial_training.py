@@ -8,7 +8,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 import absum_jax
-from experiments.training import plan, step, sweep
+from experiments.training import optimization, plan, step, sweep
 from experiments.training.config import NONE, Adversary, RunConfig, Setting
 
 ADVERSARY = Adversary(eps=0.3, step_size=0.1, steps=3, init_radius=0.05)
@@ -16,7 +16,7 @@ SETTINGS = (NONE, Setting("absum", 0.05))
 
 
 def _hyperparameters(setting):
-    h = step.hyperparameters((setting,), 0.05, 0.5)
+    h = optimization.hyperparameters((setting,), 0.05, 0.5)
     return jax.tree.map(lambda leaf: leaf[0], h)
 
 
@@ -24,7 +24,7 @@ def test_a_step_trains_on_the_attacked_images_alone(classifier, noise):
     h = _hyperparameters(SETTINGS[1])
     train_step = jax.jit(step.train_step, static_argnums=0)
     variables = classifier.init(jax.random.key(0))
-    optimizer = step.optimizer(h).init(variables.params)
+    optimizer = optimization.optimizer(h).init(variables.params)
     state = step.TrainState(variables, optimizer, jnp.zeros([], jnp.int32))
     x, y = jnp.asarray(noise.images[:16]) / 255.0, jnp.asarray(noise.labels[:16])
     dropout, key = jax.random.split(jax.random.key(1))
@@ -49,11 +49,11 @@ def test_a_step_trains_on_the_attacked_images_alone(classifier, noise):
 
 
 def _epoch(classifier, noise, settings, seeds, adversary):
-    seeds, h = jnp.array(seeds), step.hyperparameters(settings, 0.05, 0.5)
+    seeds, h = jnp.array(seeds), optimization.hyperparameters(settings, 0.05, 0.5)
     state = step.init_sweep(classifier, seeds, h)
     return step.train_epoch(
         classifier, state, seeds, h, jnp.asarray(noise.images),
-        jnp.asarray(noise.labels), step.schedule(0, 1), batch_size=32,
+        jnp.asarray(noise.labels), optimization.schedule(0, 1), batch_size=32,
         budget=adversary and adversary.as_arrays(),
     )[0].variables.params  # fmt: skip
 

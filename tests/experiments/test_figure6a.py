@@ -14,7 +14,7 @@ from experiments.evaluation import epochs
 from experiments.evaluation.timings import Log
 from experiments.figures import figure6a, runtimes
 from experiments.figures.figure6a import Figure6aOptions
-from experiments.training import step
+from experiments.training import optimization
 
 
 def _measurement(method="absum", dataset="cifar10", **options):
@@ -96,7 +96,7 @@ def test_the_program_has_its_own_regularizer_alone_and_does_the_same(method):
     )
     updates = []
     for each in (h, h._replace(**dict.fromkeys(zeros, jnp.zeros(1)))):
-        tx = step.optimizer(jax.tree.map(lambda leaf: leaf[0], each))
+        tx = optimization.optimizer(jax.tree.map(lambda leaf: leaf[0], each))
         updates.append(tx.update(grads, tx.init(params), params)[0])
     np.testing.assert_array_equal(*(u["conv"]["kernel"] for u in updates))
 

@@ -10,7 +10,7 @@ import absum_jax
 from experiments import cli, files
 from experiments.figures import figure8
 from experiments.models import Variables
-from experiments.training import penalty, step
+from experiments.training import optimization, penalty, step
 from experiments.training.config import ABSUM_AUTODIFF, NONE, Setting
 
 AUTODIFF = Setting(ABSUM_AUTODIFF, 0.05)
@@ -18,7 +18,9 @@ LAYERS = ("conv1", "conv2")
 
 
 def _one(settings):
-    return jax.tree.map(lambda leaf: leaf[0], step.hyperparameters(settings, 0.1, 0.5))
+    return jax.tree.map(
+        lambda leaf: leaf[0], optimization.hyperparameters(settings, 0.1, 0.5)
+    )
 
 
 def test_two_steps_are_sgd_on_loss_and_penalty(classifier, noise):
@@ -31,7 +33,7 @@ def test_two_steps_are_sgd_on_loss_and_penalty(classifier, noise):
     variables.params["conv1"]["kernel"] = kernel.at[..., 0, 0].set(0)
     params, key = variables.params, jax.random.key(1)
     state = step.TrainState(
-        variables, step.optimizer(h).init(params), jnp.zeros([], jnp.int32)
+        variables, optimization.optimizer(h).init(params), jnp.zeros([], jnp.int32)
     )
     tx = optax.sgd(0.1, momentum=0.5)
     optimizer_state = tx.init(params)
@@ -88,8 +90,8 @@ def test_the_gradient_is_zero_at_zero():
 
 def test_programs_without_it_are_left_as_they_are():
     settings = (NONE, Setting("absum", 0.1))
-    assert step.hyperparameters(settings, 0.1, 0.5).absum_autodiff is None
-    both = step.hyperparameters((*settings, AUTODIFF), 0.1, 0.5)
+    assert optimization.hyperparameters(settings, 0.1, 0.5).absum_autodiff is None
+    both = optimization.hyperparameters((*settings, AUTODIFF), 0.1, 0.5)
     np.testing.assert_allclose(both.absum_autodiff, [0, 0, 0.05])
     np.testing.assert_allclose(both.absum, [0, 0.1, 0])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.models import Classifier, Variables
-from experiments.training import devices, step, sweep
+from experiments.training import devices, optimization, step, sweep
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
@@ -200,13 +200,13 @@ def test_what_diverges_is_kept_as_it_was_before(train, noise, classifier):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept))
 
     # The steps before, one at a time.
-    h = step.hyperparameters((DIVERGING,), 0.01, 0.5)
+    h = optimization.hyperparameters((DIVERGING,), 0.01, 0.5)
     seeds = jnp.zeros(1, int)
     state = step.init_sweep(LARGE, seeds, h)
     for i in range(at - 1):
         state, _ = step.train_steps(
             LARGE, state, seeds, h, jnp.asarray(noise.images),
-            jnp.asarray(noise.labels), step.schedule(0, 2), jnp.asarray(i),
+            jnp.asarray(noise.labels), optimization.schedule(0, 2), jnp.asarray(i),
             batch_size=32, steps=1,
         )  # fmt: skip
     before = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
@@ -236,12 +236,12 @@ def test_a_constraint_that_is_not_finite_is_not_applied():
 
 
 def test_large_networks_have_their_own_regularizer_alone():
-    h = step.hyperparameters((ABSUM,), 0.1, 0.9, decay=1e-4)
-    own = step.without_unused(h, (ABSUM,))
+    h = optimization.hyperparameters((ABSUM,), 0.1, 0.9, decay=1e-4)
+    own = optimization.without_unused(h, (ABSUM,))
     assert own.weight_decay is own.l1 is None
     assert own.absum is h.absum
     assert own.decay is h.decay
-    assert step.hyperparameters((ABSUM,), 0.1, 0.9).decay is None
+    assert optimization.hyperparameters((ABSUM,), 0.1, 0.9).decay is None
 
 
 def test_nothing_but_diverged_models_ends_early(train, monkeypatch):

@@ -11,7 +11,7 @@ from experiments import cli, files
 from experiments.models import Variables
 from experiments.options import SweepOptions
 from experiments.studies import snc_readings
-from experiments.training import step
+from experiments.training import optimization, step
 from experiments.training.config import NONE, Setting
 from experiments.training.constraints import (
     CONSTRAINTS,
@@ -79,12 +79,13 @@ def _data(noise):
 
 def _sweep(classifier, noise, settings, epochs):
     seeds = jnp.array([0])
-    h = step.hyperparameters(settings, LEARNING_RATE, MOMENTUM)
+    h = optimization.hyperparameters(settings, LEARNING_RATE, MOMENTUM)
     state = step.init_sweep(classifier, seeds, h)
     for epoch in range(epochs):
         state, _ = step.train_epoch(
-            classifier, state, seeds, h, *_data(noise), step.schedule(epoch, epochs),
-            batch_size=BATCH, constrained=constrained(settings),
+            classifier, state, seeds, h, *_data(noise),
+            optimization.schedule(epoch, epochs), batch_size=BATCH,
+            constrained=constrained(settings),
         )  # fmt: skip
     return state.variables.params
 
@@ -133,7 +134,7 @@ def test_the_condition_is_one_for_all_models(classifier, noise):
     """A condition of each model's own would become a selection, and clip always."""
     settings = (NONE, Setting("snc", 1.0), Setting("snc", 10.0))
     seeds = jnp.array([0, 1])
-    h = step.hyperparameters(settings, LEARNING_RATE, MOMENTUM)
+    h = optimization.hyperparameters(settings, LEARNING_RATE, MOMENTUM)
     state = jax.eval_shape(lambda: step.init_sweep(classifier, seeds, h))
 
     def conditionals(settings):
@@ -144,7 +145,7 @@ def test_the_condition_is_one_for_all_models(classifier, noise):
                 seeds,
                 h,
                 *_data(noise),
-                step.schedule(0, 3),
+                optimization.schedule(0, 3),
                 batch_size=BATCH,
                 constrained=constrained(settings),
             )

@@ -11,7 +11,7 @@ import pytest
 import absum_jax
 from experiments import files
 from experiments.models import Variables
-from experiments.training import constraints, plan, step, sweep
+from experiments.training import constraints, optimization, plan, step, sweep
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
@@ -24,14 +24,14 @@ ALL = (*REGULARIZED, SNC)
 
 
 def _epochs(classifier, data, settings, seeds=(0,), epochs=1, batch_size=32):
-    h = step.hyperparameters(settings, 0.05, 0.5)
+    h = optimization.hyperparameters(settings, 0.05, 0.5)
     seeds = jnp.array(seeds)
     state = step.init_sweep(classifier, seeds, h)
     history = []
     for epoch in range(epochs):
         state, metrics = step.train_epoch(
             classifier, state, seeds, h, jnp.asarray(data.images),
-            jnp.asarray(data.labels), step.schedule(epoch, epochs),
+            jnp.asarray(data.labels), optimization.schedule(epoch, epochs),
             batch_size=batch_size, constrained=constraints.constrained(settings),
         )  # fmt: skip
         history.append(metrics)
@@ -99,11 +99,13 @@ def test_one_step_is_the_documented_chain(classifier, noise, setting):
         optax.sgd(0.1, momentum=0.5),
         regularizer,
     )
-    h = jax.tree.map(lambda leaf: leaf[0], step.hyperparameters((setting,), 0.1, 0.5))
+    h = jax.tree.map(
+        lambda leaf: leaf[0], optimization.hyperparameters((setting,), 0.1, 0.5)
+    )
     x, y = noise.images[:8] / np.float32(255), noise.labels[:8]
     variables = classifier.init(jax.random.key(0))
     params, key = variables.params, jax.random.key(1)
-    optimizer = step.optimizer(h).init(params)
+    optimizer = optimization.optimizer(h).init(params)
     state = step.TrainState(variables, optimizer, jnp.zeros([], jnp.int32))
     expected, optimizer_state = params, tx.init(params)
     for i in (1, 2):
