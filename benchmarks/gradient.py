@@ -11,7 +11,7 @@ import numpy as np
 import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
-from experiments.data import load
+from experiments.data import Split, load
 from experiments.models import build
 from experiments.paper import PGD, TABLE4
 from experiments.training import optimization, step
@@ -30,19 +30,21 @@ def _batch_size() -> int:
 def _trained() -> tuple[Any, Any, np.ndarray, np.ndarray]:
     """The classifier, its variables after ten epochs on mnist5k, and its test set."""
     dataset = load("mnist5k")
+    train, test = dataset.train, dataset.test
+    assert isinstance(train, Split)
+    assert isinstance(test, Split)
     classifier = build("small_cnn", dataset.mean, dataset.std)
     seeds = jnp.array([0])
     h = optimization.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
     state = step.init_sweep(classifier, seeds, h)
     for epoch in range(_EPOCHS):
         state, _ = step.train_epoch(
-            classifier, state, seeds, h, jnp.asarray(dataset.train.images),
-            jnp.asarray(dataset.train.labels), optimization.schedule(epoch, _EPOCHS),
+            classifier, state, seeds, h, jnp.asarray(train.images),
+            jnp.asarray(train.labels), optimization.schedule(epoch, _EPOCHS),
             batch_size=_BATCH,
         )  # fmt: skip
     variables = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
-    x = dataset.test.images / np.float32(255)
-    return classifier, variables, x, dataset.test.labels
+    return classifier, variables, test.images / np.float32(255), test.labels
 
 
 def _ours(eps: float, draw: int = 0) -> Callable[[], jax.Array]:
@@ -120,13 +122,15 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
     """A step of adversarial training of all methods, in steps of plain training."""
     steps = 5
     dataset = load("mnist5k")
+    train = dataset.train
+    assert isinstance(train, Split)
     classifier = build("small_cnn", dataset.mean, dataset.std)
     settings = tuple(
         Setting(method, row.strength) for method, row in TABLE4["mnist"].items()
     )
     examples = slice(steps * _BATCH)
-    images = jnp.asarray(dataset.train.images[examples])
-    labels = jnp.asarray(dataset.train.labels[examples])
+    images = jnp.asarray(train.images[examples])
+    labels = jnp.asarray(train.labels[examples])
     seeds, h = (
         jnp.array([0]),
         optimization.hyperparameters(settings, _LEARNING_RATE, _MOMENTUM),

@@ -2,9 +2,10 @@
 
 import sys
 
-from experiments.cli import main
-from experiments.training.checkpoints import quiet_threads
-
+# Not above: a process that decodes images imports this module, and none of the others.
 if __name__ == "__main__":
+    from experiments.cli import main
+    from experiments.training.checkpoints import quiet_threads
+
     quiet_threads()
     sys.exit(main())

@@ -21,6 +21,7 @@ DATASET_NAMES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "svhn_cropped": "SVHN",
+    "imagenet2012": "ImageNet",
 }
 MODEL_NAMES = {
     "small_cnn": "small CNN",

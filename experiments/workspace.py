@@ -117,17 +117,18 @@ def opened(
         options.model, dataset.mean, dataset.std, dataset.classes, options.dtype
     )
     training = dataset.train
-    test = Images(
-        classifier, dataset.test.subset(test_examples, "--test-examples"), "test"
-    )
+    shown = dataset.test.subset(test_examples, "--test-examples")
+    test = Images(classifier, shown, "test")  # type: ignore[arg-type]
     selection = test
     if hold_out:
         training, held_out = dataset.with_validation()
         if test_examples is not None:
             attacked = min(test_examples, len(held_out))
             held_out = held_out.subset(attacked, "--test-examples")
-        selection = Images(classifier, held_out, "validation")
+        selection = Images(classifier, held_out, "validation")  # type: ignore[arg-type]
     training = training.subset(options.train_examples, "--train-examples")
     folder = options.runs_dir / options.dataset / options.model
     with files.exclusive(folder, "trains or attacks such models"):
-        yield Workspace(options, dataset, classifier, training, test, selection)
+        yield Workspace(
+            options, dataset, classifier, training, test, selection  # type: ignore[arg-type]
+        )  # fmt: skip

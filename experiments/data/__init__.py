@@ -1,8 +1,10 @@
-"""Data sets as arrays of 8-bit images, from a package or from TFDS."""
+"""Data sets as 8-bit images, held as arrays or streamed, from a package or TFDS."""
 
-from experiments.data.dataset import Dataset, Split
+from experiments.data.dataset import Dataset
 from experiments.data.loading import DataOptions, load
 from experiments.data.registry import DATASETS, DatasetName
+from experiments.data.split import Split
+from experiments.data.streamed import StreamedSplit
 
 __all__ = [
     "DATASETS",
@@ -10,5 +12,6 @@ __all__ = [
     "Dataset",
     "DatasetName",
     "Split",
+    "StreamedSplit",
     "load",
 ]

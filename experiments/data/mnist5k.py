@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.data.dataset import Split
+from experiments.data.split import Split
 
 CLASSES = 10
 TEST_PER_CLASS = 100

@@ -4,13 +4,30 @@ import importlib.util
 import json
 import os
 import pathlib
-from typing import Any
+import tarfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data.dataset import Split
+from experiments.data.split import Split
 from experiments.errors import UsageError
 from experiments.progress import progress
+
+
+class _Registered(NamedTuple):
+    """Upstream files that TFDS cannot download."""
+
+    address: str
+    files: tuple[str, ...]
+
+
+_REGISTERED = {
+    "imagenet2012": _Registered(
+        "https://image-net.org/download-images",
+        ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
+    )
+}
 
 
 def default_data_dir() -> pathlib.Path:
@@ -75,6 +92,42 @@ def classes(folder: pathlib.Path) -> int:
         raise UsageError(f"{path} has no classes of a label.") from error
 
 
+class Shard(NamedTuple):
+    """A file of a split."""
+
+    path: pathlib.Path
+    examples: int
+
+
+def shards(folder: pathlib.Path, split: str) -> list[Shard]:
+    """The files of a split of a prepared data set, in order.
+
+    Raises:
+      UsageError: if the split or a file of it is missing.
+    """
+    import tensorflow_datasets as tfds
+
+    splits = tfds.builder_from_directory(folder).info.splits
+    if split not in splits:
+        raise UsageError(f"{folder} has no {split} split.")
+    info = splits[split]
+    for file in info.filepaths:
+        if not file.exists():
+            raise UsageError(f"{file} is missing; copy or prepare the set anew.")
+    return [
+        Shard(pathlib.Path(path), examples)
+        for path, examples in zip(info.filepaths, info.shard_lengths, strict=True)
+    ]
+
+
+def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
+    """The examples of a split, read when asked for, their images as they are stored."""
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return tfds.builder_from_directory(folder).as_data_source(split, decoders=decoders)
+
+
 def read(folder: pathlib.Path) -> tuple[Split, Split]:
     """Decodes the training and test split of a prepared data set.
 
@@ -89,11 +142,7 @@ def read(folder: pathlib.Path) -> tuple[Split, Split]:
     shape = builder.info.features["image"].shape
 
     def split(name: str) -> Split:
-        if name not in builder.info.splits:
-            raise UsageError(f"{folder} has no {name} split.")
-        for file in builder.info.splits[name].filepaths:
-            if not file.exists():
-                raise UsageError(f"{file} is missing; copy or prepare the set anew.")
+        shards(folder, name)
         source = builder.as_data_source(name)
         images = np.empty((len(source), *shape), np.uint8)
         labels = np.empty(len(source), np.int32)
@@ -114,6 +163,20 @@ def read(folder: pathlib.Path) -> tuple[Split, Split]:
     return split("train"), split("test")
 
 
+def ways_to_get(name: str) -> str:
+    """What the user can do about a data set that is not prepared."""
+    if name in _REGISTERED:
+        address, files = _REGISTERED[name]
+        return (
+            f"register at {address}, put {' and '.join(files)} into a folder and add "
+            "--manual-dir FOLDER, which needs TensorFlow once."
+        )
+    return (
+        "two ways to get it: add --download (needs a network), or put its upstream "
+        "files into a folder and add --manual-dir FOLDER; both need TensorFlow once."
+    )
+
+
 def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> None:
     """Downloads and prepares a data set with TFDS's own builder.
 
@@ -125,8 +188,10 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
 
     Raises:
       UsageError: if TensorFlow is missing, a file is missing from `manual_dir` or is
-        not the upstream one, or the download fails.
+        not the upstream one, the download fails, or the set cannot be downloaded.
     """
+    if manual_dir is None and name in _REGISTERED:
+        raise UsageError(f"{name} cannot be downloaded: {ways_to_get(name)}")
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
             "preparing a data set needs TensorFlow, which is not installed: "
@@ -137,7 +202,10 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
 
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     if manual_dir is not None:
-        wanted = sorted(info.filename for info in type(builder).url_infos.values())
+        if name in _REGISTERED:
+            wanted = sorted(_REGISTERED[name].files)
+        else:
+            wanted = sorted(info.filename for info in type(builder).url_infos.values())
         absent = [file for file in wanted if not (manual_dir / file).is_file()]
         if absent:
             raise UsageError(
@@ -149,6 +217,7 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
         builder.download_and_prepare(download_config=config)
     except (
         OSError,
+        tarfile.TarError,
         util.DownloadError,
         download_manager.NonMatchingChecksumError,
         extractor.ExtractError,

@@ -96,6 +96,7 @@ def run(options: Figure1Options) -> list[pathlib.Path]:
     eps = options.eps
     if eps is None:
         eps = SINGLE_FOURIER_EPS[published_as(options.dataset)]
-    images = _one_a_class(dataset.test, options.images).images / np.float32(255)
+    shown = _one_a_class(dataset.test, options.images)  # type: ignore[arg-type]
+    images = shown.images / np.float32(255)
     figure = draw(images, frequencies, eps)
     return save(figure, options.results_dir / "figure1" / options.dataset)

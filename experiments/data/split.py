@@ -1,0 +1,66 @@
+"""A part of a data set in memory."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from experiments.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images (N, height, width, channels) uint8 and labels (N,) int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+        return self.images.shape[1:]
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The images at some indices."""
+        return Split(self.images[indices], self.labels[indices])
+
+    def subset(self, examples: int | None, option: str) -> "Split":
+        """A fixed choice of some images, smaller ones within larger; None is all.
+
+        Args:
+          examples: how many.
+          option: the command-line option that says so, for the message.
+
+        Raises:
+          UsageError: if there are not as many.
+        """
+        if examples is None:
+            return self
+        return self.take(subset_indices(examples, len(self), option))
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the content, which tells two splits apart."""
+        digest = hashlib.sha256(str(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()[:12]
+
+
+def subset_indices(examples: int, total: int, option: str) -> np.ndarray:
+    """The indices of `Split.subset`; raises what it does."""
+    if not 1 <= examples <= total:
+        raise UsageError(
+            f"{option} must lie in 1..{total}, the images of this data set, "
+            f"got {examples}."
+        )
+    return choice(examples, total)
+
+
+def choice(examples: int, total: int) -> np.ndarray:
+    """Indices in rising order, drawn at random but always the same."""
+    return np.sort(np.random.default_rng(0).permutation(total)[:examples])

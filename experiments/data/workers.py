@@ -1,0 +1,156 @@
+"""Work done ahead of its use, in order, by processes or threads."""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from concurrent import futures
+from typing import Any, TypeVar
+
+from experiments.errors import UsageError
+
+try:
+    import resource
+except ImportError:
+    resource = None  # type: ignore[assignment]
+
+# Of a process, beside those that it reads from.
+_OTHER_FILES = 256
+
+_T = TypeVar("_T")
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def allow_open_files(count: int) -> None:
+    """Lets this process and those it starts hold files open, as far as it may."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def ahead(
+    make: Callable[[int], _T], first: int, stop: int, workers: int
+) -> Generator[_T, None, None]:
+    """Yields `make(first)`, `make(first + 1)`, ..., made before they are asked for.
+
+    No process is left once the generator is closed, exhausted or has raised; nor once
+    this process has ended, however it has.
+
+    Args:
+      make: what is done, which can be pickled; an error of it is raised here.
+      first: its first argument.
+      stop: the argument to stop before.
+      workers: how many processes do it; 0 is threads of this one.
+
+    Raises:
+      UsageError: if a process dies.
+    """
+    # Here, as it takes a second.
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain looks at its own
+    if workers == 0:
+        cores = available_cores()
+        options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=2 * cores)
+        iterator = iter(
+            grain.MapDataset.range(first, stop).map(make).to_iter_dataset(options)
+        )
+        with contextlib.closing(iterator):
+            yield from iterator
+        return
+    # One pipeline for each process, which takes every so many-th argument: several
+    # processes of one pipeline would be stopped one after the other.
+    step = min(workers, stop - first)
+    iterators = [
+        iter(
+            grain.MapDataset.range(first + i, stop, step)
+            .map(make)
+            .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+            .mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=1),
+                worker_init_fn=_begin_worker,
+            )
+        )
+        for i in range(step)
+    ]
+    with _all_closed(iterators):
+        _start(iterators)
+        for iterator in itertools.cycle(iterators):
+            try:
+                made = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:  # grain's own, as of a killed process
+                raise UsageError(
+                    f"a process that decodes images has ended ({error}). If it was "
+                    "killed for its memory, or because /dev/shm is full, give fewer "
+                    "--workers."
+                ) from error
+            yield made
+
+
+def _start(iterators: list[Any]) -> None:
+    """Starts the processes of all iterators; otherwise each waits for its first use."""
+    for iterator in iterators:
+        # Makes what `start_prefetch` starts and `close` closes.
+        iterator.get_state()
+    with _interrupts_kept_from_children():
+        for iterator in iterators:
+            iterator.start_prefetch()
+
+
+@contextlib.contextmanager
+def _all_closed(iterators: list[Any]) -> Iterator[None]:
+    """Closes the iterators at the end, side by side, as each waits for its process."""
+    try:
+        yield
+    finally:
+        with futures.ThreadPoolExecutor(len(iterators)) as pool:
+            for closed in [pool.submit(iterator.close) for iterator in iterators]:
+                closed.result()
+
+
+@contextlib.contextmanager
+def _interrupts_kept_from_children() -> Iterator[None]:
+    """Blocks Ctrl-C for what is started: this process hears it, and ends the others."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(index: int, workers: int) -> None:
+    """Readies a process: for the end of its parent, and pictures with odd metadata."""
+    del index, workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Pillow looks into the EXIF data, which is not used.
+    warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        # The rest of the process waits for a parent that asks for more.
+        os._exit(1)
