@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import demo, files, train
+from experiments import demo, files, hosts, train
 from experiments.errors import UsageError
 from experiments.figures import (
     diagnostics,
@@ -58,6 +58,13 @@ _Options: Any = functools.reduce(
 )
 
 
+def _check_folders(options: Any) -> None:
+    for name in ("runs_dir", "results_dir"):
+        if hasattr(options, name):
+            option = "--" + name.replace("_", "-")
+            files.writable_folder(getattr(options, name), option)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -76,10 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes,),
         )
-        for name in ("runs_dir", "results_dir"):
-            if hasattr(options, name):
-                option = "--" + name.replace("_", "-")
-                files.writable_folder(getattr(options, name), option)
+        if hasattr(options, "hosts"):
+            options.hosts.join()
+        hosts.everywhere(functools.partial(_check_folders, options))
         written = _RUN[type(options)](options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,13 +1,19 @@
-"""Files that are whole or absent, and line files that survive a kill."""
+"""Files that are whole or absent, and line files that survive a kill.
+
+Of several processes that work together the first one alone writes, and what it reads
+holds for all: all of them call the functions here in the same order.
+"""
 
 import contextlib
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
+from experiments import hosts
 from experiments.errors import UsageError
 
 try:
@@ -33,6 +39,8 @@ def write_atomically(
     path: pathlib.Path, write: Callable[[IO[bytes]], object]
 ) -> pathlib.Path:
     """Writes a file under a scratch name and renames it once it is on disk."""
+    if not hosts.is_first():
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{os.getpid()}{_SCRATCH_SUFFIX}")
     try:
@@ -58,11 +66,32 @@ def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
 
 def read_json(path: pathlib.Path) -> Any:
     """Reads a JSON file."""
-    return json.loads(path.read_text())
+    return hosts.agreed(lambda: json.loads(path.read_text()))
+
+
+def exists(path: pathlib.Path) -> bool:
+    """Whether there is such a file or folder."""
+    return hosts.agreed(path.exists)
+
+
+def folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders in a folder, by name; none where there is none."""
+    names = hosts.agreed(
+        lambda: sorted(entry.name for entry in folder.glob("*") if entry.is_dir())
+    )
+    return [folder / name for name in names]
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Removes a folder with all that is in it."""
+    if hosts.is_first():
+        shutil.rmtree(folder)
 
 
 def append_json_line(path: pathlib.Path, value: Any) -> None:
     """Appends one line of JSON."""
+    if not hosts.is_first():
+        return
     with _errors_name(path), path.open("a") as stream:
         stream.write(json.dumps(value) + "\n")
 
@@ -76,15 +105,20 @@ def exclusive(folder: pathlib.Path, does_what: str) -> Iterator[None]:
     Raises:
       UsageError: if another process has it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as stream:
-        if fcntl is not None:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"another process {does_what}, in {folder}; wait for it."
-                ) from None
+    with contextlib.ExitStack() as stack:
+
+        def lock() -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context((folder / "lock").open("w"))
+            if fcntl is not None:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UsageError(
+                        f"another process {does_what}, in {folder}; wait for it."
+                    ) from None
+
+        hosts.agreed(lock)
         yield
 
 
@@ -104,11 +138,15 @@ def writable_folder(folder: pathlib.Path, option: str) -> None:
 
 def read_json_lines(path: pathlib.Path) -> list[Any]:
     """Reads a file of JSON lines, leaving out a last line that was cut short."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+
+    def read() -> list[Any]:
+        if not path.exists():
+            return []
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    return hosts.agreed(read)
 
 
 def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:

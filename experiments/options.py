@@ -9,6 +9,7 @@ import jax
 
 from experiments.data import DATASETS, DataOptions, DatasetName
 from experiments.errors import UsageError
+from experiments.hosts import HostOptions
 from experiments.models import networks_for
 from experiments.paper import (
     ADVERSARIAL_TRAINING,
@@ -106,6 +107,8 @@ class ModelOptions:
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 
     compute: ComputeOptions = dataclasses.field(default_factory=ComputeOptions)
+
+    hosts: HostOptions = dataclasses.field(default_factory=HostOptions)
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from experiments import hosts
+
 _SECONDS_BETWEEN_LINES = 15
 
 
@@ -16,7 +18,7 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """Shows how far a piece of work has come, and when it will be done.
 
-    On standard error.
+    On standard error, of the first of several processes.
 
     Args:
       total: how many units the work has.
@@ -29,6 +31,9 @@ def progress(
       A function to call with the number of units done since the last call, and with
       how many there were of `rate_of`.
     """
+    if not hosts.is_first():
+        yield lambda *_: None
+        return
     started = time.perf_counter()
     done, said, counted = initial, started, 0
 

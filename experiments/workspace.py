@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from experiments import files
+from experiments import files, hosts
 from experiments.data import Dataset, Split, load
 from experiments.errors import UsageError
 from experiments.evaluation.kept import Images
@@ -94,6 +94,23 @@ class Workspace:
         )
 
 
+def _loaded(options: ModelOptions) -> Dataset:
+    """The data set, the same one for all processes."""
+    dataset = hosts.everywhere(lambda: load(options.dataset, options.data))
+    fingerprint = dataset.train.fingerprint
+    of_first = hosts.agreed(lambda: fingerprint)
+
+    def check() -> None:
+        if fingerprint != of_first:
+            raise UsageError(
+                f"its training images of {options.dataset} (fingerprint {fingerprint}) "
+                f"are not those of process 0 ({of_first}); give another --data-dir."
+            )
+
+    hosts.everywhere(check)
+    return dataset
+
+
 @contextlib.contextmanager
 def opened(
     options: ModelOptions,
@@ -112,7 +129,7 @@ def opened(
       UsageError: if an option does not fit the data set, the data is not there, or
         another process works on such models.
     """
-    dataset = load(options.dataset, options.data)
+    dataset = _loaded(options)
     classifier = build(
         options.model, dataset.mean, dataset.std, dataset.classes, options.dtype
     )

@@ -294,7 +294,7 @@ class Document:
         writer.writeheader()
         writer.writerows(self.records)
         options = dataclasses.asdict(self.options)
-        for machine in ("runs_dir", "results_dir", "data", "compute"):
+        for machine in ("runs_dir", "results_dir", "data", "compute", "hosts"):
             options.pop(machine, None)
         document = {
             "title": self.title,

@@ -1,5 +1,7 @@
 """Trees of arrays on disk, through orbax.
 
+Several processes call these functions together, and orbax writes what they hold once.
+
 A folder of checkpoints holds whole ones alone: those being written or removed bear
 orbax's name for temporary ones, which it passes over, and removes in time.
 """
@@ -16,6 +18,9 @@ from typing import Any, Protocol
 
 import jax
 from orbax.checkpoint import v1 as ocp
+
+from experiments import files, hosts
+from experiments.training import devices
 
 
 class Save(Protocol):
@@ -75,11 +80,16 @@ def quiet_threads() -> None:
 
 def _remove_older(checkpointer: ocp.training.Checkpointer) -> None:
     """Leaves the last whole step alone, while none is being saved."""
-    checkpointer.reload()
-    for step in checkpointer.checkpoints[:-1]:
-        folder = pathlib.Path(step.path)
-        # Orbax itself would remove file by file, and take what a kill leaves for whole.
-        shutil.rmtree(folder.rename(folder.with_name(folder.name + _TEMPORARY)))
+
+    def remove() -> None:
+        checkpointer.reload()
+        for step in checkpointer.checkpoints[:-1]:
+            folder = pathlib.Path(step.path)
+            # Orbax itself would remove file by file, and take what a kill leaves for
+            # whole.
+            shutil.rmtree(folder.rename(folder.with_name(folder.name + _TEMPORARY)))
+
+    hosts.agreed(remove)
     checkpointer.reload()
 
 
@@ -110,13 +120,15 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
 
     def save(step: int, tree: Any, *, final: bool = False) -> None:
         with _disk_errors_name(folder):
-            # To be asked to save while it does would confuse orbax's thread.
+            # To be asked to save while it does would confuse orbax's thread. Of several
+            # processes the first one's clock decides, by orbax.
             if not (final or checkpointer.should_save(step)):
                 return
             checkpointer.wait()
             _remove_older(checkpointer)
-            if checkpointer.latest is None or checkpointer.latest.step < step:
-                checkpointer.save_async(step, tree, force=final)
+            latest = hosts.agreed(lambda: _latest(checkpointer))
+            if latest is None or latest < step:
+                checkpointer.save_async(step, tree, force=True)
 
     try:
         yield save
@@ -131,14 +143,18 @@ def _reader(folder: pathlib.Path) -> ocp.training.Checkpointer:
 
 def latest_step(folder: pathlib.Path) -> int | None:
     """The last whole step in a checkpointer's folder."""
-    if not folder.is_dir():
+    if not files.exists(folder):
         return None
     with _reader(folder) as opened:
-        return None if opened.latest is None else opened.latest.step
+        return hosts.agreed(lambda: _latest(opened))
+
+
+def _latest(checkpointer: ocp.training.Checkpointer) -> int | None:
+    return None if checkpointer.latest is None else checkpointer.latest.step
 
 
 def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
-    """Loads one step onto the default device, from whatever devices it was saved.
+    """Loads one step for each process, from whatever devices it was saved.
 
     Args:
       folder: a checkpointer's folder.
@@ -146,7 +162,7 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
       abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
     """
     with _reader(folder) as opened:
-        return opened.load(step, _on_default_device(abstract))
+        return _own(opened.load(step, _everywhere(abstract)))
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:
@@ -160,18 +176,24 @@ def save_arrays(path: pathlib.Path, tree: Any) -> None:
 
 
 def load_arrays(path: pathlib.Path, abstract: Any) -> Any:
-    """Loads one tree onto the default device, wherever it was saved.
+    """Loads one tree for each process, wherever it was saved.
 
     Args:
       path: where it was saved.
       abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
     """
-    return ocp.load(path.resolve(), _on_default_device(abstract))
+    return _own(ocp.load(path.resolve(), _everywhere(abstract)))
 
 
-def _on_default_device(abstract: Any) -> Any:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+def _everywhere(abstract: Any) -> Any:
+    """With one copy of each array for each process."""
+    sharding = devices.everywhere()
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
     )
+
+
+def _own(tree: Any) -> Any:
+    """The copies of this process."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)

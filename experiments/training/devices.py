@@ -1,5 +1,6 @@
-"""How models and batches lie on several devices."""
+"""How models and batches lie on several devices, of one process or several."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -59,6 +60,14 @@ def available() -> list[jax.Device]:
     return jax.devices()
 
 
+def everywhere() -> NamedSharding:
+    """Of what each process has a copy of, on one of its devices."""
+    own = {device.process_index: device for device in available()[::-1]}
+    return NamedSharding(
+        Mesh(np.array(list(own.values())), ("process",)), PartitionSpec()
+    )
+
+
 def _sharing(batch_size: int, most: int, asked: int | None) -> int:
     """How many devices share a batch: as many as asked, or the most that divide it.
 
@@ -76,6 +85,43 @@ def _sharing(batch_size: int, most: int, asked: int | None) -> int:
     return asked
 
 
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Lays arrays that all processes have out on the devices of a mesh.
+
+    Args:
+      tree: of NumPy arrays, or of arrays of this process; the same on all of them.
+      sharding: how they are to lie.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def place(leaf: Any) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
+
+    return jax.tree.map(place, tree)
+
+
+@functools.cache
+def _laid_out(sharding: NamedSharding) -> Any:
+    return jax.jit(lambda tree: tree, out_shardings=sharding)
+
+
+def own(tree: Any, sharding: NamedSharding) -> Any:
+    """Whole copies of arrays of several processes, of each process for itself.
+
+    What one process has by itself is returned as it is.
+
+    Args:
+      tree: of arrays on the devices of a mesh.
+      sharding: replicated, of the same mesh.
+    """
+    if jax.process_count() == 1:
+        return tree
+    copies = _laid_out(sharding)(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), copies)
+
+
 def together(settings: int, batch_size: int, asked: int | None) -> Placement:
     """Devices for one program of many small models.
 
@@ -87,6 +133,9 @@ def together(settings: int, batch_size: int, asked: int | None) -> Placement:
     Raises:
       UsageError: if the devices or the batch cannot be divided as asked.
     """
+    if jax.process_count() > 1:
+        # Each process has to be part of the program, if only for padding.
+        settings = len(available())
     shared = _sharing(batch_size, 1, asked)
     shards = min(len(available()) // shared, settings)
     devices = np.array(available()[: shards * shared])
@@ -106,6 +155,15 @@ def apart(models: int, batch_size: int, asked: int | None) -> list[Placement]:
       UsageError: if the devices or the batch cannot be divided as asked.
     """
     devices = len(available())
+    if jax.process_count() > 1:
+        # One model at a time, as each process has to be part of each program.
+        asked = asked or devices
+        if asked != devices or batch_size % devices:
+            raise UsageError(
+                "--data-parallel must be, for large networks, the number of devices of "
+                f"all processes, {devices}, and divide the {batch_size} images of a "
+                f"batch, got {asked}."
+            )
     spare = devices // largest_divisor(devices, models)
     shared = _sharing(batch_size, spare, asked)
     groups = np.array(available()).reshape(-1, 1, shared)

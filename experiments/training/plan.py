@@ -40,11 +40,11 @@ class Sweep(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A sweep that was interrupted after some epochs."""
+    """A sweep that was interrupted after some steps."""
 
     folder: pathlib.Path
     sweep: Sweep
-    epochs: int
+    steps: int
 
 
 class Task(NamedTuple):
@@ -67,7 +67,7 @@ def load_members(folder: pathlib.Path) -> Sweep | None:
     them in other terms.
     """
     path = folder / _MEMBERS
-    if not path.exists():
+    if not files.exists(path):
         return None
     rows = files.read_json(path)
     try:
@@ -112,7 +112,7 @@ def plan(
 
     tasks = []
     left = list(missing)
-    for source in sorted(unfinished, key=lambda u: -u.epochs):
+    for source in sorted(unfinished, key=lambda u: -u.steps):
         members = set(source.sweep.members)
         found = [config for config in left if config in members]
         left = [config for config in left if config not in members]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
-from experiments import files
+from experiments import files, hosts
 from experiments.models import Variables
 from experiments.training import checkpoints
 from experiments.training.config import RunConfig
@@ -47,6 +47,7 @@ def provenance() -> dict[str, Any]:
         "matmul_precision": os.environ.get("JAX_DEFAULT_MATMUL_PRECISION"),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
+        "processes": jax.process_count(),
         "cpu_cores": os.cpu_count(),
         "platform": platform.platform(),
     }
@@ -72,7 +73,7 @@ class Run:
     @property
     def is_complete(self) -> bool:
         """Whether the model is trained to the end; its provenance is written last."""
-        return self._provenance.exists()
+        return files.exists(self._provenance)
 
     def begin(self, epoch: int, *, tensorboard: bool = False) -> None:
         """Writes the configuration, and forgets what was logged after an epoch.
@@ -85,7 +86,7 @@ class Run:
         files.write_json_lines(self._metrics, self.metrics()[:epoch])
         told = [line for line in self.diagnostics() if line["epoch"] <= epoch]
         files.write_json_lines(self._diagnostics, told)
-        if tensorboard:
+        if tensorboard and hosts.is_first():
             self._curves = Curves(self.folder / "tensorboard", epoch)
 
     def close(self) -> None:

@@ -162,6 +162,71 @@ def init_sweep(
     return over_models(over_settings, (0, None))(seeds, h)
 
 
+class _Streams(NamedTuple):
+    """Keys of one seed in one epoch, to be folded with the step's number."""
+
+    dropout: jax.Array
+    attack: jax.Array
+    augmentation: jax.Array
+
+
+def _streams(seed: jax.Array, epoch: jax.Array) -> _Streams:
+    streams = (_DROPOUT, _ATTACK, _AUGMENTATION)
+    return _Streams(*(jax.random.fold_in(_stream(seed, s), epoch) for s in streams))
+
+
+def _seed_step(
+    classifier: Classifier,
+    state: TrainState,
+    h: Hyperparameters,
+    x: jax.Array,
+    y: jax.Array,
+    streams: _Streams,
+    at: Schedule,
+    i: jax.Array,
+    epoch_steps: int,
+    *,
+    augmented: bool,
+    constrained: tuple[Constrained, ...],
+    budget: Budget | None,
+) -> tuple[TrainState, Metrics]:
+    """One step of all settings of a seed, on one batch.
+
+    Args:
+      classifier: the network.
+      state: of the settings, with a leading axis (settings,).
+      h: hyperparameters at this epoch, likewise.
+      x: images, uint8.
+      y: labels.
+      streams: the seed's keys in this epoch.
+      at: which epoch it is.
+      i: the number of the step in the epoch, from 0.
+      epoch_steps: how many steps an epoch has.
+      augmented: whether images are cropped and flipped at random.
+      constrained: the settings that have a constraint.
+      budget: of an adversary, or None.
+    """
+    dropout, attack, augmentation = (jax.random.fold_in(key, i) for key in streams)
+    shape = x.shape[1:]
+    if augmented:
+        x = crop_and_flip(augmentation, x)
+    x = x.astype(jnp.float32) / 255
+    now = at.epoch * epoch_steps + i + 1
+    # The images are the same for all settings, and so are the attack's starts.
+    over_settings = over_models(
+        functools.partial(train_step, classifier),
+        (0, 0, None, None, None, None, None, None),
+    )
+    state, metrics = over_settings(state, h, x, y, now, dropout, attack, budget)
+    if constrained:
+        params = constrain(
+            state.variables.params, h.max_norm, classifier.conv_uses(shape),
+            constrained, now, at.epochs * epoch_steps,
+        )  # fmt: skip
+        state = over_models(_with_params, (0, 0, None))(state, params, now)
+    return state, metrics
+
+
 @functools.partial(
     jax.jit,
     static_argnames=(
@@ -215,43 +280,23 @@ def train_steps(
     """
     epoch_steps = steps_of(labels.shape[0], batch_size)
     h = decayed(h, at)
-    step = functools.partial(train_step, classifier)
-    # The images are the same for all settings, and so are the attack's starts.
-    over_settings = over_models(step, (0, 0, None, None, None, None, None, None))
-    uses = classifier.conv_uses(images.shape[1:]) if constrained else {}
 
     def one_seed(state: TrainState, seed: jax.Array) -> tuple[TrainState, Metrics]:
         order_key = jax.random.fold_in(_stream(seed, _ORDER), at.epoch)
         order = jax.random.permutation(order_key, labels.shape[0])
-        dropout_key, attack_key, augmentation_key = (
-            jax.random.fold_in(_stream(seed, stream), at.epoch)
-            for stream in (_DROPOUT, _ATTACK, _AUGMENTATION)
-        )
+        streams = _streams(seed, at.epoch)
 
         def body(
             state: TrainState, batch: tuple[jax.Array, jax.Array]
         ) -> tuple[TrainState, Metrics]:
             indices, i = batch
-            i += first
             if batch_sharding is not None:
                 indices = jax.lax.with_sharding_constraint(indices, batch_sharding)
-            x = images[indices]
-            if augmented:
-                x = crop_and_flip(jax.random.fold_in(augmentation_key, i), x)
-            x = x.astype(jnp.float32) / 255
-            now = at.epoch * epoch_steps + i + 1
-            state, metrics = over_settings(
-                state, h, x, labels[indices], now, jax.random.fold_in(dropout_key, i),
-                jax.random.fold_in(attack_key, i), budget,
+            return _seed_step(
+                classifier, state, h, images[indices], labels[indices], streams, at,
+                first + i, epoch_steps, augmented=augmented, constrained=constrained,
+                budget=budget,
             )  # fmt: skip
-            if constrained:
-                params = constrain(
-                    state.variables.params, h.max_norm, uses, constrained, now,
-                    at.epochs * epoch_steps,
-                )  # fmt: skip
-                over_seed = over_models(_with_params, (0, 0, None))
-                state = over_seed(state, params, now)
-            return state, metrics
 
         chosen = jax.lax.dynamic_slice_in_dim(
             order, first * batch_size, steps * batch_size
@@ -263,6 +308,95 @@ def train_steps(
         return state, jax.tree.map(lambda values: values.sum(axis=0), metrics)
 
     return over_models(one_seed, (0, 0))(state, seeds)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("classifier", "epoch_steps", "constrained"),
+    donate_argnames="state",
+)
+def train_batch(
+    classifier: Classifier,
+    state: TrainState,
+    seeds: jax.Array,
+    h: Hyperparameters,
+    x: jax.Array,
+    y: jax.Array,
+    at: Schedule,
+    i: jax.Array,
+    *,
+    epoch_steps: int,
+    constrained: tuple[Constrained, ...] = (),
+    budget: Budget | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One step of a sweep of one seed, on a batch that is cropped and flipped already.
+
+    Args:
+      classifier: the network.
+      state: the sweep's state, with leading axes (1, settings).
+      seeds: integers (1,).
+      h: hyperparameters, each field (settings,).
+      x: images (batch, height, width, channels), uint8. Where they are divided over
+        devices, the statistics of batch normalization are of all of them all the same.
+      y: labels (batch,).
+      at: which epoch it is.
+      i: the number of the step in the epoch, from 0.
+      epoch_steps: how many steps an epoch has.
+      constrained: the settings that have a constraint.
+      budget: of adversarial training; None trains on clean images.
+
+    Returns:
+      The state after the step, and its metrics (1, settings).
+    """
+    h = decayed(h, at)
+
+    def one_seed(state: TrainState, seed: jax.Array) -> tuple[TrainState, Metrics]:
+        return _seed_step(
+            classifier, state, h, x, y, _streams(seed, at.epoch), at, i, epoch_steps,
+            augmented=False, constrained=constrained, budget=budget,
+        )  # fmt: skip
+
+    return over_models(one_seed, (0, 0))(state, seeds)
+
+
+def train_part(
+    classifier: Classifier,
+    state: TrainState,
+    seeds: jax.Array,
+    h: Hyperparameters,
+    images: jax.Array,
+    labels: jax.Array,
+    at: Schedule,
+    first: int,
+    steps: int,
+    **how: Any,
+) -> tuple[TrainState, Metrics]:
+    """Some steps of an epoch, by `train_steps`; where they are fastest, one by one.
+
+    Args:
+      classifier: the network.
+      state: the sweep's state.
+      seeds: integers (seeds,).
+      h: hyperparameters, each field (settings,).
+      images: all training images, uint8.
+      labels: all labels.
+      at: which epoch it is.
+      first: the first step, from 0.
+      steps: how many steps to take.
+      **how: other arguments of `train_steps`.
+
+    Returns:
+      The state after the steps, and the sums of their metrics (seeds, settings).
+    """
+    together = steps_together(classifier, steps)
+    parts = []
+    for at_step in range(first, first + steps, together):
+        state, metrics = train_steps(
+            classifier, state, seeds, h, images, labels, at, jnp.asarray(at_step),
+            steps=together, **how,
+        )  # fmt: skip
+        parts.append(metrics)
+    return state, jax.tree.map(lambda *values: sum(values), *parts)
 
 
 def train_epoch(
@@ -278,7 +412,7 @@ def train_epoch(
     steps: int | None = None,
     **how: Any,
 ) -> tuple[TrainState, Metrics]:
-    """One epoch of a sweep, by `train_steps`; where they are fastest, one by one.
+    """The first steps of an epoch of a sweep, or all of them.
 
     Args:
       classifier: the network.
@@ -293,15 +427,11 @@ def train_epoch(
       **how: other arguments of `train_steps`.
 
     Returns:
-      The state after the epoch, and the means of its metrics (seeds, settings).
+      The state after the steps, and the means of their metrics (seeds, settings).
     """
     steps = steps or steps_of(labels.shape[0], batch_size)
-    together = steps_together(classifier, steps)
-    sums = []
-    for first in range(0, steps, together):
-        state, metrics = train_steps(
-            classifier, state, seeds, h, images, labels, at, jnp.asarray(first),
-            steps=together, batch_size=batch_size, **how,
-        )  # fmt: skip
-        sums.append(metrics)
-    return state, jax.tree.map(lambda *values: sum(values) / steps, *sums)
+    state, sums = train_part(
+        classifier, state, seeds, h, images, labels, at, 0, steps,
+        batch_size=batch_size, **how,
+    )  # fmt: skip
+    return state, jax.tree.map(lambda values: values / steps, sums)

@@ -2,22 +2,23 @@
 
 import contextlib
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data import Split
+from experiments import files
+from experiments.data import Split, StreamedSplit
 from experiments.models import Classifier
 from experiments.progress import progress
 from experiments.training import (
     checkpoints,
     constraints,
     devices,
+    feeds,
     optimization,
     plan,
     runs,
@@ -28,19 +29,26 @@ from experiments.training.devices import Placement, pad_settings
 from experiments.training.diagnostics import Recorder
 
 SECONDS_BETWEEN_CHECKPOINTS = 10
-_CHECKPOINTS = "checkpoints"
-# Training that pauses while each epoch is computed.
-Epochs = Generator[None, None, None]
+_CHECKPOINTS = "steps"
+# Training that pauses while steps are computed.
+Pauses = Generator[None, None, None]
+
+
+class _Progress(NamedTuple):
+    """What a checkpoint holds."""
+
+    state: step.TrainState
+    sums: step.Metrics  # over the steps of the epoch so far, (seeds, settings)
 
 
 def _unfinished(folder: pathlib.Path) -> Iterator[plan.Unfinished]:
-    for candidate in sorted(folder.glob("*")):
+    for candidate in files.folders(folder):
         sweep = plan.load_members(candidate)
         if sweep is None:
             continue
-        epochs = checkpoints.latest_step(candidate / _CHECKPOINTS)
-        if epochs is not None:
-            yield plan.Unfinished(candidate, sweep, epochs)
+        steps = checkpoints.latest_step(candidate / _CHECKPOINTS)
+        if steps is not None:
+            yield plan.Unfinished(candidate, sweep, steps)
 
 
 def _hyperparameters(
@@ -54,49 +62,97 @@ def _hyperparameters(
     return h if classifier.is_small else optimization.without_unused(h, sweep.settings)
 
 
-def _initial_state(classifier: Classifier, sweep: plan.Sweep) -> step.TrainState:
+def _beginning(classifier: Classifier, sweep: plan.Sweep) -> _Progress:
     h = _hyperparameters(classifier, sweep)
-    return step.init_sweep(classifier, jnp.array(sweep.seeds), h)
+    state = step.init_sweep(classifier, jnp.array(sweep.seeds), h)
+    nothing = jnp.zeros_like(state.diverged_at, jnp.float32)
+    return _Progress(state, step.Metrics(nothing, nothing))
 
 
-def _restored_state(
+def _restored(
     classifier: Classifier, sweep: plan.Sweep, source: plan.Unfinished
-) -> step.TrainState:
+) -> _Progress:
     """The sweep's models out of the last checkpoint of an unfinished sweep."""
-    shape = jax.eval_shape(lambda: _initial_state(classifier, source.sweep))
-    folder = source.folder / _CHECKPOINTS
-    state = checkpoints.load_step(folder, source.epochs, shape)
+    shape = jax.eval_shape(lambda: _beginning(classifier, source.sweep))
+    found = checkpoints.load_step(source.folder / _CHECKPOINTS, source.steps, shape)
     rows = np.array([source.sweep.seeds.index(seed) for seed in sweep.seeds])
     columns = np.array([source.sweep.settings.index(s) for s in sweep.settings])
-    return jax.tree.map(lambda leaf: leaf[rows[:, None], columns], state)
+    return jax.tree.map(lambda leaf: leaf[rows[:, None], columns], found)
+
+
+class _Log:
+    """What is told of the models of a sweep after each epoch.
+
+    Args:
+      members: the models.
+      recorder: of their convolutions.
+    """
+
+    def __init__(self, members: Sequence[runs.Run], recorder: Recorder):
+        self._members, self._recorder = members, recorder
+
+    def add(self, epoch: int, progress: _Progress, steps: int) -> None:
+        """Writes the metrics of an epoch.
+
+        Args:
+          epoch: how many are done.
+          progress: at its end, of this process.
+          steps: how many an epoch has.
+        """
+        losses, accuracies, diverged = (
+            np.asarray(values).ravel()
+            for values in (
+                progress.sums.loss / steps,
+                progress.sums.accuracy / steps,
+                progress.state.diverged_at,
+            )
+        )
+        told = self._recorder.lines(epoch, progress.state.variables.params)
+        for run, diagnostics, *line in zip(
+            self._members, told, losses, accuracies, diverged, strict=True
+        ):
+            run.log(epoch, float(line[0]), float(line[1]), int(line[2]))
+            run.log_diagnostics(diagnostics)
 
 
 def _training(
-    classifier: Classifier, data: Split, task: plan.Task, runs_dir: pathlib.Path,
-    folder: pathlib.Path, placement: Placement, seconds_between_checkpoints: int,
-    spectral_norms: bool, tensorboard: bool, advance: Callable[..., None],
-) -> Epochs:  # fmt: skip
+    classifier: Classifier, data: Split | StreamedSplit, task: plan.Task,
+    runs_dir: pathlib.Path, folder: pathlib.Path, placement: Placement,
+    seconds_between_checkpoints: int, spectral_norms: bool, tensorboard: bool,
+    advance: Callable[[int, int], None],
+) -> Pauses:  # fmt: skip
     """Trains one sweep to the end.
 
+    Args:
+      classifier: the network.
+      data: the training images.
+      task: the sweep, and what to go on from.
+      runs_dir: the folder of all runs.
+      folder: of the sweep while it trains.
+      placement: on which devices.
+      seconds_between_checkpoints: the least time between two.
+      spectral_norms: whether diagnostics have them.
+      tensorboard: whether to log for TensorBoard too.
+      advance: is told of steps that are done, and of images a step and model.
+
     Yields:
-      While an epoch is being computed, so that others can be begun elsewhere.
+      While steps are being computed, so that others can be begun elsewhere.
     """
     sweep, source = task
     recipe = sweep.members[0].recipe
-    first = source.epochs if source else 0
+    steps = feeds.steps_of(data, classifier, recipe.batch_size)
+    first = source.steps if source else 0
     members = [runs.Run(runs_dir, member) for member in sweep.members]
-    if source:
-        state = _restored_state(classifier, sweep, source)
-    else:
-        state = _initial_state(classifier, sweep)
+    progress = (
+        _restored(classifier, sweep, source)
+        if source
+        else _beginning(classifier, sweep)
+    )
     settings = len(sweep.settings)
     padded = placement.padded(settings)
-    state = jax.device_put(pad_settings(state, 1, padded), placement.state)
-    h = jax.device_put(
+    state, sums = devices.put(pad_settings(progress, 1, padded), placement.state)
+    h = devices.put(
         pad_settings(_hyperparameters(classifier, sweep), 0, padded), placement.settings
-    )
-    images, labels, seeds = jax.device_put(
-        (data.images, data.labels, np.array(sweep.seeds)), placement.everywhere
     )
 
     def trained(tree: Any) -> Any:
@@ -105,82 +161,77 @@ def _training(
             return tree
         return jax.tree.map(lambda leaf: leaf[:, :settings], tree)
 
-    recorder = Recorder(
-        classifier, data.images.shape[1:], recipe.epochs,
-        with_spectral_norms=spectral_norms,
+    def own(tree: Any) -> Any:
+        return devices.own(trained(tree), placement.everywhere)
+
+    log = _Log(
+        members,
+        Recorder(
+            classifier, data.image_shape, recipe.epochs,
+            with_spectral_norms=spectral_norms,
+        ),
     )  # fmt: skip
-    constrained = constraints.constrained(sweep.settings)
-    budget = recipe.adversary and recipe.adversary.as_arrays()
     started = time.perf_counter()
-    done = first
-    epochs = range(first, recipe.epochs)
-    if (state.diverged_at > 0).all():  # and then came an interruption
-        advance(len(epochs))
-        epochs = range(0)
+    done, last = first, recipe.epochs * steps.epoch
     plan.save_members(folder, sweep)
     with (
         contextlib.ExitStack() as stack,
         checkpoints.writer(folder / _CHECKPOINTS, seconds_between_checkpoints) as save,
-    ):
+        feeds.opened(
+            data, classifier, recipe, sweep.seeds,
+            constraints.constrained(sweep.settings), placement, first,
+        ) as feed,
+    ):  # fmt: skip
         for run in members:
             stack.enter_context(contextlib.closing(run))
-            run.begin(first, tensorboard=tensorboard)
-        for epoch in epochs:
-            at = optimization.schedule(epoch, recipe.epochs, recipe.milestones)
-            state, metrics = step.train_epoch(
-                classifier, state, seeds, h, images, labels, at,
-                batch_size=recipe.batch_size, augmented=recipe.augmented,
-                constrained=constrained, budget=budget, batch_sharding=placement.batch,
-            )  # fmt: skip
-            yield
-            losses, accuracies, diverged = (
-                np.asarray(trained(values)).ravel()
-                for values in (*metrics, state.diverged_at)
-            )
-            done = epoch + 1
-            told = recorder.lines(done, trained(state.variables.params))
-            # The metrics go first: what is ahead of the checkpoint is dropped on
-            # resuming, what is behind it would be missing.
-            for run, diagnostics, *line in zip(
-                members, told, losses, accuracies, diverged, strict=True
-            ):
-                run.log(done, float(line[0]), float(line[1]), int(line[2]))
-                run.log_diagnostics(diagnostics)
-            save(done, trained(state))
-            has_ended = bool((diverged > 0).all())
-            advance(
-                recipe.epochs - epoch if has_ended else 1, len(labels) * len(members)
-            )
-            if has_ended:
+            run.begin(first // steps.epoch, tensorboard=tensorboard)
+        while done < last:
+            epoch, begun = divmod(done, steps.epoch)
+            if begun == 0 and (np.asarray(own(state.diverged_at)) > 0).all():
+                advance(last - done, 0)
                 break
+            how_many = min(steps.at_a_time, steps.epoch - begun)
+            at = optimization.schedule(epoch, recipe.epochs, recipe.milestones)
+            state, new = feed.train(state, h, at, begun, how_many)
+            sums = jax.tree.map(jnp.add, sums, new)
+            yield
+            jax.block_until_ready(sums)
+            done += how_many
+            if done % steps.epoch == 0:
+                # Metrics go first: what is ahead of the checkpoint is dropped on
+                # resuming, what is behind it would be missing.
+                log.add(epoch + 1, own(_Progress(state, sums)), steps.epoch)
+                sums = jax.tree.map(jnp.zeros_like, sums)
+            save(done, trained(_Progress(state, sums)))
+            advance(how_many, recipe.batch_size * len(members))
         if len(members) > 1:
             # Were only some of them finished when it is killed, the others would go on
             # in another program, whose last digits are others.
-            save(done, trained(state), final=True)
+            save(done, trained(_Progress(state, sums)), final=True)
     provenance = runs.provenance() | {
         "seconds": time.perf_counter() - started,
-        "epochs_in_these_seconds": done - first,
+        "steps_in_these_seconds": done - first,
         "seeds_in_one_program": sweep.seeds,
         "settings_in_one_program": sweep.settings,
         "devices_in_one_program": dict(placement.mesh.shape),
     }
     flat = jax.tree.map(
         lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]),
-        trained(state.variables),
+        own(state.variables),
     )
     for i, run in enumerate(members):
         run.finish(jax.tree.map(lambda leaf, i=i: leaf[i], flat), provenance)
 
 
 def _in_turns(
-    tasks: Sequence[Callable[[Placement], Epochs]],
+    tasks: Sequence[Callable[[Placement], Pauses]],
     placements: Sequence[Placement],
 ) -> None:
     """Runs tasks, one a placement at a time; all that are begun advance together."""
     waiting = iter(tasks)
     with contextlib.ExitStack() as stack:
 
-        def begin(placement: Placement) -> Epochs | None:
+        def begin(placement: Placement) -> Pauses | None:
             task = next(waiting, None)
             if task is None:
                 return None
@@ -196,7 +247,7 @@ def _in_turns(
 
 def train_missing(
     classifier: Classifier,
-    data: Split,
+    data: Split | StreamedSplit,
     configs: Sequence[RunConfig],
     runs_dir: pathlib.Path,
     *,
@@ -251,13 +302,22 @@ def train_missing(
     how = "" if recipe.adversary is None else " adversarially"
     plural = "model" if len(missing) == 1 else "models"
     title = f"training {len(missing)} {plural}{how} on {configs[0].dataset}"
-    begun = sum(task.source.epochs for task in tasks if task.source)
+    steps = feeds.steps_of(data, classifier, recipe.batch_size)
+    # Of what is told of only once an epoch, epochs are counted.
+    unit, size = "step", 1
+    if steps.at_a_time == steps.epoch:
+        unit, size = "epoch", steps.epoch
+    begun = sum(task.source.steps for task in tasks if task.source)
     with progress(
-        len(tasks) * recipe.epochs, title, "epoch", initial=begun, rate_of="image"
-    ) as advance:
+        len(tasks) * recipe.epochs * steps.epoch // size, title, unit,
+        initial=begun // size, rate_of="image",
+    ) as advance_units:  # fmt: skip
 
-        def training(task: plan.Task) -> Callable[[Placement], Epochs]:
-            def begin(placement: Placement) -> Epochs:
+        def advance(done: int, images: int) -> None:
+            advance_units(done // size, done * images)
+
+        def training(task: plan.Task) -> Callable[[Placement], Pauses]:
+            def begin(placement: Placement) -> Pauses:
                 folder = sweeps_dir / task.sweep.digest
                 yield from _training(
                     classifier, data, task, runs_dir, folder, placement,
@@ -272,10 +332,10 @@ def train_missing(
 
 
 def _remove_finished(sweeps_dir: pathlib.Path, runs_dir: pathlib.Path) -> None:
-    for folder in sweeps_dir.glob("*"):
+    for folder in files.folders(sweeps_dir):
         sweep = plan.load_members(folder)
         if sweep and all(runs.Run(runs_dir, c).is_complete for c in sweep.members):
             # Last what tells that it is finished.
-            if (folder / _CHECKPOINTS).exists():
-                shutil.rmtree(folder / _CHECKPOINTS)
-            shutil.rmtree(folder)
+            if files.exists(folder / _CHECKPOINTS):
+                files.remove(folder / _CHECKPOINTS)
+            files.remove(folder)

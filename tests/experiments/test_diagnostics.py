@@ -126,17 +126,17 @@ def test_they_survive_a_kill_and_change_no_model(
         kernel = trained[layer.split("/")[0]]["kernel"]
         assert value == pytest.approx(float(absum_jax.absum_penalty(kernel)), rel=1e-5)
 
-    train_epoch = step.train_epoch
+    train_part = step.train_part
 
     def killed(*args, **kwargs):
         if int(args[6].epoch) == 2:
             raise KeyboardInterrupt
-        return train_epoch(*args, **kwargs)
+        return train_part(*args, **kwargs)
 
-    monkeypatch.setattr(step, "train_epoch", killed)
+    monkeypatch.setattr(step, "train_part", killed)
     with pytest.raises(KeyboardInterrupt):
         _lines(classifier, noise, configs, tmp_path / "cut", **options)
-    monkeypatch.setattr(step, "train_epoch", train_epoch)
+    monkeypatch.setattr(step, "train_part", train_part)
     # What is ahead of the checkpoint, as a kill between the two would leave.
     run = Run(tmp_path / "cut", configs[0])
     run.log_diagnostics({"epoch": 3, "penalty": {}, "zero_share": {}})

@@ -96,14 +96,12 @@ def _assert_whole(folder, classifier):
     steps = 0
     for place in (folder / "mnist5k" / "small_cnn" / "in-progress").iterdir():
         abstract = jax.eval_shape(
-            lambda place=place: sweep._initial_state(
-                classifier, plan.load_members(place)
-            )
+            lambda place=place: sweep._beginning(classifier, plan.load_members(place))
         )
-        with checkpoints._reader(place / "checkpoints") as reader:
+        with checkpoints._reader(place / sweep._CHECKPOINTS) as reader:
             known = [checkpoint.step for checkpoint in reader.checkpoints]
         for step in known:
-            checkpoints.load_step(place / "checkpoints", step, abstract)
+            checkpoints.load_step(place / sweep._CHECKPOINTS, step, abstract)
         steps += len(known)
     return steps
 

@@ -71,15 +71,15 @@ def stop(monkeypatch):
     """Stops training before the so many-th epoch of all models, once."""
 
     def stop_before(call):
-        train_epoch, calls = step.train_epoch, iter(range(call))
+        train_part, calls = step.train_part, iter(range(call))
 
         def stopping(*args, **kwargs):
             if next(calls, None) is None:
-                monkeypatch.setattr(step, "train_epoch", train_epoch)
+                monkeypatch.setattr(step, "train_part", train_part)
                 raise KeyboardInterrupt
-            return train_epoch(*args, **kwargs)
+            return train_part(*args, **kwargs)
 
-        monkeypatch.setattr(step, "train_epoch", stopping)
+        monkeypatch.setattr(step, "train_part", stopping)
 
     return stop_before
 

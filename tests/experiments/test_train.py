@@ -118,12 +118,12 @@ def test_tensorboard_shows_the_metrics(
     tensorboard, classifier, noise, make_config, tmp_path, monkeypatch
 ):
     configs = [make_config(NONE), make_config(Setting("absum", 0.1))]
-    train_epoch = step.train_epoch
+    train_part = step.train_part
 
     def stopping(*arguments, **how):
         if int(arguments[6].epoch) == 2:
             raise KeyboardInterrupt
-        return train_epoch(*arguments, **how)
+        return train_part(*arguments, **how)
 
     def train():
         return sweep.train_missing(
@@ -132,7 +132,7 @@ def test_tensorboard_shows_the_metrics(
         )  # fmt: skip
 
     with monkeypatch.context() as patch:
-        patch.setattr(step, "train_epoch", stopping)
+        patch.setattr(step, "train_part", stopping)
         with pytest.raises(KeyboardInterrupt):
             train()
     assert tensorboard.opened == 0

@@ -1,0 +1,89 @@
+"""A process that watches over one of several, which jax ends without asking.
+
+jax aborts a process that has lost another one. What is then to be said and done is for
+one that is still there.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+import jax
+
+_WATCHED = "ABSUM_JAX_WATCHED"
+# Exit code of a process that noticed itself.
+_LOST = 75
+_SECONDS_TO_SAY_GOODBYE = 1.0
+
+_MESSAGE = (
+    "error: another process ended, could not be reached or never came; its own output "
+    "tells why. What was computed is kept: started again, on any number of hosts, the "
+    "same command goes on from there."
+)
+
+
+def main(command: Callable[[], int]) -> int:
+    """Runs a command; one of several processes under the eyes of another one.
+
+    Args:
+      command: runs what the process's arguments say, and returns the exit code.
+
+    Returns:
+      The exit code; 1 if another process was lost.
+    """
+    if "--distributed" not in sys.argv:
+        return command()
+    if _WATCHED not in os.environ:
+        return _watch(sys.argv[1:])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        code = command()
+    except Exception as error:
+        code = _LOST if _is_of_another(error) else 1
+        if code != _LOST:
+            traceback.print_exc()
+    if code != 0 and jax.distributed.is_initialized():
+        # Without waiting for the others, which wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if jax.process_index() == 0:
+            # With the first one jax ends them, who may have something to say.
+            time.sleep(_SECONDS_TO_SAY_GOODBYE)
+        os._exit(code)
+    return code
+
+
+def _is_of_another(error: Exception) -> bool:
+    """Whether an error is that of a transfer between processes."""
+    if not jax.distributed.is_initialized():
+        return False
+    text = str(error)
+    return any(name in text for name in ("Gloo", "gloo", "NCCL", "coordination"))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the pipe from its parent closes."""
+    os.read(0, 1)
+    os._exit(1)
+
+
+def _watch(arguments: Sequence[str]) -> int:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "experiments", *arguments],
+        env=os.environ | {_WATCHED: "1"},
+        stdin=subprocess.PIPE,
+    )
+    # Not that signal itself, which jax catches and makes nothing of.
+    signal.signal(signal.SIGTERM, lambda *_: child.kill())
+    # A terminal interrupts both.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = child.wait()
+    if code in (_LOST, -signal.SIGABRT):
+        print(_MESSAGE, file=sys.stderr)
+        return 1
+    return code if code >= 0 else 128 - code
