@@ -123,6 +123,11 @@ class ModelOptions:
                 f"--network must be one of {', '.join(networks)} on {self.dataset}, "
                 f"got {self.network!r}."
             )
+        if self.hosts.distributed and (self.data.download or self.data.manual_dir):
+            raise UsageError(
+                "--distributed does not go with --download and --manual-dir: prepare "
+                "the data set first, by one process."
+            )
         if self.compute.dtype == "bfloat16" and self.model == "small_cnn":
             raise UsageError("--dtype bfloat16 is for large networks, not small_cnn.")
 

@@ -12,8 +12,6 @@ import jax
 from experiments.errors import UsageError
 from experiments.hosts.agreement import is_first
 
-# After this long without a sign of life a process is taken for dead.
-_HEARTBEAT_SECONDS = 45
 _SECONDS_BETWEEN_TRIES = 0.2
 
 
@@ -39,6 +37,9 @@ class HostOptions:
     join_seconds: int = 300
     """How long to wait for the others to come."""
 
+    heartbeat_seconds: int = 45
+    """After so long without a sign of life a process is taken for dead."""
+
     def __post_init__(self) -> None:
         """Refuses options that do not fit each other."""
         given = self.coordinator, self.num_processes, self.process_id
@@ -53,10 +54,12 @@ class HostOptions:
                     "--coordinator, --num-processes and --process-id go together; "
                     "give all three, or none where the cluster tells them."
                 )
-        if self.join_seconds < 1:
-            raise UsageError(
-                f"--join-seconds must be at least 1, got {self.join_seconds}."
-            )
+        for name in ("join_seconds", "heartbeat_seconds"):
+            if getattr(self, name) < 1:
+                option = "--" + name.replace("_", "-")
+                raise UsageError(
+                    f"{option} must be at least 1, got {getattr(self, name)}."
+                )
         if self.num_processes is not None and self.num_processes < 1:
             raise UsageError(
                 f"--num-processes must be at least 1, got {self.num_processes}."
@@ -90,7 +93,7 @@ class HostOptions:
                 self.num_processes,
                 self.process_id,
                 initialization_timeout=self.join_seconds,
-                heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+                heartbeat_timeout_seconds=self.heartbeat_seconds,
             )
         except ValueError as error:
             raise UsageError(

@@ -122,6 +122,17 @@ def own(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), copies)
 
 
+def fetched(tree: Any) -> Any:
+    """NumPy copies of arrays, of several processes too: whole ones for each."""
+
+    def fetch(leaf: jax.Array) -> np.ndarray:
+        if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            leaf = _laid_out(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+        return np.asarray(leaf)
+
+    return jax.tree.map(fetch, tree)
+
+
 def together(settings: int, batch_size: int, asked: int | None) -> Placement:
     """Devices for one program of many small models.
 

@@ -298,6 +298,9 @@ def train_missing(
         how_many = max(len(task.sweep.settings) for task in tasks)
         placements = [devices.together(how_many, batch_size, data_parallel)]
     else:
+        if not isinstance(data, Split):
+            # One model on all devices: several would each decode the images.
+            how_many = 1
         placements = devices.apart(how_many, batch_size, data_parallel)
     how = "" if recipe.adversary is None else " adversarially"
     plural = "model" if len(missing) == 1 else "models"

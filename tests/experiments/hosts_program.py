@@ -1,0 +1,70 @@
+"""What each of two processes does in `test_hosts.py`: see there."""
+
+import json
+import pathlib
+
+import jax
+import tyro
+from hosts_work import (
+    ATTACKED,
+    CONFIGS,
+    evaluations,
+    stopped_in_the_last_model,
+    train,
+)
+
+from experiments import files, hosts
+from experiments.errors import UsageError
+from experiments.hosts import HostOptions
+
+
+def _error(work) -> str:
+    try:
+        work()
+    except (UsageError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
+
+def _fail(kind, text):
+    raise kind(text)
+
+
+def _agreement(folder: pathlib.Path) -> dict:
+    """What the processes tell each other, and what is written."""
+    own = jax.process_index()
+
+    def only_second(kind):
+        if own == 1:
+            raise kind("out of luck")
+
+    files.write_text(folder / "written", str(own))
+    return {
+        "agreed": hosts.agreed(lambda: {"from": own, "text": "ü" * own or "-" * 3000}),
+        "agreed_error": _error(lambda: hosts.agreed(lambda: _fail(UsageError, "no"))),
+        "everywhere": hosts.everywhere(lambda: own),
+        "everywhere_error": _error(
+            lambda: hosts.everywhere(lambda: only_second(UsageError))
+        ),
+        "system_error": _error(lambda: hosts.everywhere(lambda: only_second(OSError))),
+        "read": files.read_json(folder / "written"),
+    }
+
+
+def main(folder: pathlib.Path, options: tyro.conf.OmitArgPrefixes[HostOptions]) -> None:
+    """Joins, and does everything."""
+    options.join()
+    told = _agreement(folder)
+    # Goes on from a checkpoint of one process.
+    runs = train(CONFIGS, folder / "one-then-two")
+    told["evaluations"] = evaluations(runs)
+    train(ATTACKED, folder / "attacked")
+    with stopped_in_the_last_model():
+        train(CONFIGS, folder / "two-then-one")
+    told["devices"] = jax.device_count()
+    own = folder / f"told-{jax.process_index()}.json"
+    own.write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
