@@ -21,10 +21,12 @@ DATASET_NAMES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "svhn_cropped": "SVHN",
+    "imagenet2012": "ImageNet",
 }
 MODEL_NAMES = {
     "small_cnn": "small CNN",
     "resnet18": "ResNet-18",
     "googlenet": "GoogLeNet",
     "densenet121": "DenseNet-121",
+    "resnet18_224": "ResNet-18",
 }

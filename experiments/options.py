@@ -20,7 +20,9 @@ from experiments.paper import (
 from experiments.training import tensorboard
 from experiments.training.config import METHODS, NONE, Adversary, Recipe, Setting
 
-NetworkName = Literal["small_cnn", "resnet18", "googlenet", "densenet121"]
+NetworkName = Literal[
+    "small_cnn", "resnet18", "googlenet", "densenet121", "resnet18_224"
+]
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc"]
 
 PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 DatasetName = Literal[
-    "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped"
-]
+    "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped",
+    "imagenet2012",
+]  # fmt: skip
 # Ships in a package.
 EMBEDDED = "mnist5k"
 
@@ -18,6 +19,7 @@ STANDARDIZED: Mapping[str, bool] = {
     "cifar10": True,
     "cifar100": True,
     "svhn_cropped": False,
+    "imagenet2012": True,
 }
 DATASETS = tuple(STANDARDIZED)
 # Of the training images: (examples, height, width, channels).
@@ -28,4 +30,5 @@ TRAIN_SHAPES: Mapping[str, tuple[int, int, int, int]] = {
     "cifar10": (50_000, 32, 32, 3),
     "cifar100": (50_000, 32, 32, 3),
     "svhn_cropped": (73_257, 32, 32, 3),
+    "imagenet2012": (1_281_167, 224, 224, 3),
 }
