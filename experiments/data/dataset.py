@@ -22,6 +22,11 @@ class Split:
         """The number of images."""
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+        return self.images.shape[1:]
+
     def take(self, indices: np.ndarray) -> "Split":
         """The images at some indices."""
         return Split(self.images[indices], self.labels[indices])
