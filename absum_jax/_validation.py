@@ -57,6 +57,21 @@ def check_positive_int(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
 
 
+def check_positive_ints(name: str, value: Any) -> int:
+    """Returns the largest of a tuple of integers of at least one, or such an integer.
+
+    Refuses an empty tuple, and all else.
+    """
+    if not isinstance(value, tuple):
+        check_positive_int(name, value)
+        return value
+    if not value:
+        raise ValueError(f"`{name}` must hold at least one integer, got {value!r}.")
+    for each in value:
+        check_positive_int(name, each)
+    return max(value)
+
+
 def check_count(name: str, value: Any) -> None:
     """Refuses what is no integer, and a concrete one below one."""
     if isinstance(value, jax.core.Tracer):

@@ -1,4 +1,7 @@
-"""The networks in PyTorch, as pytorch-cifar defines them, with our names of layers."""
+"""The networks in PyTorch, as pytorch-cifar defines them, with our names of layers.
+
+ResNet-18 for images of 224 x 224 as torchvision defines it.
+"""
 
 import itertools
 from typing import Any
@@ -26,6 +29,13 @@ class _ResidualBlock(nn.Module):
         return (out + x).relu()
 
 
+def _residual_blocks() -> nn.ModuleList:
+    widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
+    return nn.ModuleList(
+        _ResidualBlock(a, b, 2 if a != b else 1) for a, b in itertools.pairwise(widths)
+    )
+
+
 class ResNet18(nn.Module):
     """11,173,962 parameters."""
 
@@ -33,15 +43,29 @@ class ResNet18(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         self.stem_norm = nn.BatchNorm2d(64)
-        widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
-        self.blocks = nn.ModuleList(
-            _ResidualBlock(a, b, 2 if a != b else 1)
-            for a, b in itertools.pairwise(widths)
-        )
+        self.blocks = _residual_blocks()
         self.dense = nn.Linear(512, 10)
 
     def forward(self, x: Any) -> Any:
         x = self.stem_norm(self.stem(x)).relu()
+        for block in self.blocks:
+            x = block(x)
+        return self.dense(x.mean((2, 3)))
+
+
+class ImageNetResNet18(nn.Module):
+    """11,689,512 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.stem_norm = nn.BatchNorm2d(64)
+        self.blocks = _residual_blocks()
+        self.dense = nn.Linear(512, 1000)
+
+    def forward(self, x: Any) -> Any:
+        x = self.stem_norm(self.stem(x)).relu()
+        x = functional.max_pool2d(x, 3, stride=2, padding=1)
         for block in self.blocks:
             x = block(x)
         return self.dense(x.mean((2, 3)))

@@ -10,6 +10,15 @@ from experiments.training.config import NONE, Adversary
 TrainingName = Literal["pgd", "fast", "clean"]
 
 
+def check_attacked(dataset: str) -> None:
+    """Refuses a data set on which the paper has no PGD, and so tells no eps."""
+    if published_as(dataset) not in PGD:
+        raise UsageError(
+            f"--dataset {dataset}: the paper has no PGD on it, in training or "
+            f"evaluation; it has {', '.join(PGD)}."
+        )
+
+
 def check_steps(option: str, steps: int | None) -> None:
     """Refuses a number of steps of PGD that is not at least 1; None is the paper's."""
     if steps is not None and steps < 1:
@@ -45,9 +54,9 @@ def adversary(
         `"clean"`, which has none.
       steps: of PGD; None is the paper's.
     """
-    paper = PGD[published_as(dataset)]
     if training == "clean":
         return None
+    paper = PGD[published_as(dataset)]
     if training == "fast":
         # A step of 1.25 eps from within eps (Wong et al., 2020).
         return Adversary(paper.train_eps, 1.25 * paper.train_eps, 1, paper.train_eps)

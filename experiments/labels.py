@@ -28,4 +28,5 @@ MODEL_NAMES = {
     "resnet18": "ResNet-18",
     "googlenet": "GoogLeNet",
     "densenet121": "DenseNet-121",
+    "resnet18_224": "ResNet-18",
 }

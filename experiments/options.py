@@ -14,6 +14,7 @@ from experiments.models import networks_for
 from experiments.paper import (
     ADVERSARIAL_TRAINING,
     TABLE1,
+    TABLE1_TOP5,
     TRAINING,
     Published,
     published_as,
@@ -21,7 +22,9 @@ from experiments.paper import (
 from experiments.training import tensorboard
 from experiments.training.config import METHODS, NONE, Adversary, Recipe, Setting
 
-NetworkName = Literal["small_cnn", "resnet18", "googlenet", "densenet121"]
+NetworkName = Literal[
+    "small_cnn", "resnet18", "googlenet", "densenet121", "resnet18_224"
+]
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc"]
 
 PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -204,6 +207,11 @@ class MethodOptions(ModelOptions):
         return TABLE1.get((published_as(self.dataset), self.model), {})
 
     @property
+    def published_top5(self) -> dict[str, Published]:
+        """The row of the five largest logits, empty where the paper has none."""
+        return TABLE1_TOP5.get((published_as(self.dataset), self.model), {})
+
+    @property
     def published_strengths(self) -> dict[str, float]:
         """The strength that the paper selects of each method that has one."""
         return {method: cell.strength for method, cell in self.published.items()}
@@ -272,6 +280,20 @@ class SweepOptions(MethodOptions):
         if self.select_on == "paper" and not self.published_strengths:
             raise UsageError(
                 f"--select-on paper: the paper has no {self.model} on {self.dataset}."
+            )
+        if self.select_on == "paper":
+            for method in self.methods:
+                self._check_one_strength(method)
+
+    def _check_one_strength(self, method: str) -> None:
+        """Refuses a method of which the paper selects no strength and several are."""
+        strengths = self.strengths_of(method)
+        if len(strengths) > 1:
+            option = "--max-norms" if method == "snc" else "--strengths"
+            raise UsageError(
+                f"--select-on paper: the paper has no {method} of {self.model} on "
+                f"{self.dataset}; {option} must be the one to take, got {strengths}, "
+                f"or leave {method} out of --methods."
             )
 
     def strengths_of(self, method: str) -> tuple[float, ...]:

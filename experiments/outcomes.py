@@ -16,6 +16,17 @@ from experiments.training.runs import Run
 from experiments.workspace import Workspace, opened
 
 
+def _numbers(robustness: Robustness) -> dict[str, Any]:
+    frequencies = robustness.frequencies
+    return {
+        "avg": float(frequencies.mean),
+        "min": float(frequencies.min),
+        "max": float(frequencies.max),
+        "worst": [int(index) for index in frequencies.worst],
+        "clean": robustness.clean,
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """A trained model and what it withstands."""
@@ -35,17 +46,14 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """The model's settings and numbers, accuracies as fractions."""
-        frequencies = self.test.frequencies
+        top5 = self.test.top5
         return {
             "method": self.run.config.method,
             "strength": self.run.config.strength,
             "seed": self.run.config.seed,
             "run": str(self.run.config.path),
-            "avg": float(frequencies.mean),
-            "min": float(frequencies.min),
-            "max": float(frequencies.max),
-            "worst": [int(index) for index in frequencies.worst],
-            "clean": self.test.clean,
+            **_numbers(self.test),
+            **({} if top5 is None else {"top5": _numbers(top5)}),
             "selection_avg": float(self.selection.frequencies.mean),
             "lowest_train_loss": self.lowest_loss,
             "answers_one_class": self.test.classes_predicted == 1,

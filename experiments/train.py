@@ -31,6 +31,8 @@ class TrainOptions(MethodOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
+        if self.training != "clean":
+            adversaries.check_attacked(self.dataset)
         adversaries.check_steps("--train-steps", self.train_steps)
 
     @property

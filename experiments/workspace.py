@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from experiments import files, hosts
-from experiments.data import Dataset, Split, load
+from experiments.data import Dataset, Split, StreamedSplit, load
 from experiments.errors import UsageError
 from experiments.evaluation.kept import Images
 from experiments.models import Classifier, build
@@ -26,7 +26,7 @@ class Workspace:
     options: ModelOptions
     dataset: Dataset
     classifier: Classifier
-    training: Split
+    training: Split | StreamedSplit
     test: Images
     selection: Images  # what chooses strengths: the test images, or held-out ones
 
@@ -135,17 +135,15 @@ def opened(
     )
     training = dataset.train
     shown = dataset.test.subset(test_examples, "--test-examples")
-    test = Images(classifier, shown, "test")  # type: ignore[arg-type]
+    test = Images(classifier, shown, "test")
     selection = test
     if hold_out:
         training, held_out = dataset.with_validation()
         if test_examples is not None:
             attacked = min(test_examples, len(held_out))
             held_out = held_out.subset(attacked, "--test-examples")
-        selection = Images(classifier, held_out, "validation")  # type: ignore[arg-type]
+        selection = Images(classifier, held_out, "validation")
     training = training.subset(options.train_examples, "--train-examples")
     folder = options.runs_dir / options.dataset / options.model
     with files.exclusive(folder, "trains or attacks such models"):
-        yield Workspace(
-            options, dataset, classifier, training, test, selection  # type: ignore[arg-type]
-        )  # fmt: skip
+        yield Workspace(options, dataset, classifier, training, test, selection)

@@ -11,6 +11,9 @@ import numpy as np
 
 from absum_jax._logits import LogitsFn
 
+# How many of the largest logits may hold the label, or several such numbers (K,).
+TopK = int | tuple[int, ...]
+
 
 class Batches(NamedTuple):
     """Images and labels in equal batches, the last ones padded."""
@@ -24,7 +27,7 @@ class Batches(NamedTuple):
 class Counts(NamedTuple):
     """Numbers of images, integers."""
 
-    correct: chex.Array
+    correct: chex.Array  # (..., K) where there are several numbers of largest logits
     nan_logits: chex.Array
 
 
@@ -35,8 +38,10 @@ class AttackAccuracy(NamedTuple):
     """
 
     strength: chex.Array  # (E,), or a scalar: eps in units of the pixels, or a radius
-    accuracy: chex.Array  # of the same shape; an image with a NaN logit counts as wrong
-    nan_logits: chex.Array  # likewise, the share of images with a NaN logit
+    # Of the same shape, behind an axis (K,) if there are several `top_k`; an image with
+    # a NaN logit counts as wrong.
+    accuracy: chex.Array
+    nan_logits: chex.Array  # of the shape of strength, the share of images with one
 
 
 def batch_shape(images: int, batch_size: int) -> tuple[int, int]:
@@ -63,22 +68,23 @@ def in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> Batches:
     return Batches(split(x), split(y), split(index), split(valid))
 
 
-def _is_correct(logits: chex.Array, y: chex.Array, top_k: int) -> chex.Array:
-    """Whether the label is among the k largest logits.
+def _is_correct(logits: chex.Array, y: chex.Array, top_k: TopK) -> chex.Array:
+    """Whether the label is among the k largest logits; (K, batch) for several k.
 
     Ties go to the smaller class, as in argmax and `jax.lax.top_k`.
     """
     own = jnp.take_along_axis(logits, y[:, None], axis=-1)
     classes = jnp.arange(logits.shape[-1])
     ahead = (logits > own) | ((logits == own) & (classes < y[:, None]))
-    return ahead.sum(axis=-1) < top_k
+    most = jnp.asarray(top_k)[:, None] if isinstance(top_k, tuple) else top_k
+    return ahead.sum(axis=-1) < most
 
 
 def count(
     logits_fn: LogitsFn,
     attack: Callable[[Batches], chex.Array],
     batches: Batches,
-    top_k: int,
+    top_k: TopK,
 ) -> Counts:
     """Counts correct answers, and images with a NaN logit, which are never correct.
 
@@ -86,7 +92,7 @@ def count(
       logits_fn: the model, which sees the attacked images afresh.
       attack: from one batch to its attacked images (batch, height, width, channels).
       batches: all images.
-      top_k: how many of the largest logits may hold the label.
+      top_k: how many of the largest logits may hold the label, or several numbers.
     """
 
     def add(counts: Counts, batch: Batches) -> tuple[Counts, None]:
@@ -94,12 +100,16 @@ def count(
         is_nan = jnp.isnan(logits).any(axis=-1)
         correct = _is_correct(logits, batch.y, top_k) & ~is_nan
         new = Counts(
-            *((flag & batch.valid).sum(dtype=jnp.int32) for flag in (correct, is_nan))
+            *(
+                (flag & batch.valid).sum(axis=-1, dtype=jnp.int32)
+                for flag in (correct, is_nan)
+            )
         )
         return jax.tree.map(jnp.add, counts, new), None
 
-    zero = jnp.zeros([], jnp.int32)
-    return jax.lax.scan(add, Counts(zero, zero), batches)[0]
+    several = (len(top_k),) if isinstance(top_k, tuple) else ()
+    zeros = Counts(jnp.zeros(several, jnp.int32), jnp.zeros([], jnp.int32))
+    return jax.lax.scan(add, zeros, batches)[0]
 
 
 def unchanged(batch: Batches) -> chex.Array:
@@ -108,11 +118,14 @@ def unchanged(batch: Batches) -> chex.Array:
 
 
 def shares(counts: Counts, images: int) -> Counts:
-    """Counts as shares of the images, rounded once.
+    """Counts as shares of the images, rounded once; of several `top_k` (K, ...).
 
     A table, as XLA turns a division by a constant into a product with its rounded
     reciprocal, by which 41 correct answers of 41 are no longer 1.
     """
     fractions = np.arange(images + 1) / images
     table = jnp.asarray(fractions, jnp.float32)
-    return jax.tree.map(lambda count: table[count], counts)
+    correct, nan_logits = (table[count] for count in counts)
+    if correct.ndim > nan_logits.ndim:
+        correct = jnp.moveaxis(correct, -1, 0)
+    return Counts(correct, nan_logits)

@@ -18,7 +18,7 @@ def clean_accuracy(
     y: chex.Array,
     *,
     batch_size: int,
-    top_k: int,
+    top_k: counting.TopK,
 ) -> counting.Counts:
     """Shares of images answered correctly and with a NaN logit, unchecked."""
     batches = counting.in_batches(x, y, batch_size)
@@ -49,13 +49,13 @@ def check_evaluation(
     """
     _logits.check_logits_fn(logits_fn, name)
     validation.check_positive_int("batch_size", batch_size)
-    validation.check_positive_int("top_k", top_k)
+    largest = validation.check_positive_ints("top_k", top_k)
     x = validation.check_images(x, bounds, batched=True)
     y = validation.check_labels(y, x)
     _, batch = counting.batch_shape(x.shape[0], batch_size)
     classes = _logits.check_logits(logits_fn, x, batch, name)
     validation.check_label_range(y, classes, name)
-    if top_k > classes:
+    if largest > classes:
         raise ValueError(
             f"`top_k` must be at most the number of classes, {classes}, got {top_k}."
         )
@@ -68,7 +68,7 @@ def accuracy(
     y: chex.Array,
     *,
     batch_size: int = BATCH_SIZE,
-    top_k: int = 1,
+    top_k: counting.TopK = 1,
 ) -> chex.Array:
     """The share of images that a model classifies correctly.
 
@@ -81,11 +81,12 @@ def accuracy(
       y: integer labels (N,).
       batch_size: the most images in one forward pass. The images are split into
         equal batches; padding of the last ones is masked.
-      top_k: how many of the largest logits may hold the label. Ties go to the smaller
+      top_k: how many of the largest logits may hold the label, or a tuple of several
+        such numbers, which one pass over the images serves. Ties go to the smaller
         class; an image with a NaN logit counts as wrong.
 
     Returns:
-      A scalar in [0, 1].
+      A scalar in [0, 1], or (K,) for K numbers `top_k`.
 
     Raises:
       ValueError: if images and labels do not fit each other, images are integers,
@@ -96,8 +97,11 @@ def accuracy(
       >>> import absum_jax, jax.numpy as jnp
       >>> x = jnp.array([0.0, 0.2, 0.4, 0.9]).reshape(4, 1, 1, 1)
       >>> brighter = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0]], axis=-1)
-      >>> print(absum_jax.accuracy(brighter, x, jnp.array([0, 0, 0, 1])))
+      >>> y = jnp.array([0, 0, 0, 1])
+      >>> print(absum_jax.accuracy(brighter, x, y))
       0.75
+      >>> print(absum_jax.accuracy(brighter, x, y, top_k=(1, 2)))
+      [0.75 1.  ]
     """
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k)
     shares = clean_accuracy(logits_fn, x, y, batch_size=batch_size, top_k=top_k)

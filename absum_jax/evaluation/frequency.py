@@ -23,7 +23,7 @@ def _filtered_accuracy(
     bounds: tuple[chex.Numeric, chex.Numeric] | None,
     *,
     batch_size: int,
-    top_k: int,
+    top_k: counting.TopK,
     low: bool,
 ) -> counting.Counts:
     batches = counting.in_batches(x, y, batch_size)
@@ -33,10 +33,10 @@ def _filtered_accuracy(
             images = frequency.filtered(batch.x, radius, low=low)
             return images if bounds is None else jnp.clip(images, *bounds)
 
-        counts = counting.count(logits_fn, filtered, batches, top_k)
-        return counting.shares(counts, x.shape[0])
+        return counting.count(logits_fn, filtered, batches, top_k)
 
-    return jax.lax.map(at, radii) if radii.ndim else at(radii)
+    counts = jax.lax.map(at, radii) if radii.ndim else at(radii)
+    return counting.shares(counts, x.shape[0])
 
 
 def _evaluated(
@@ -59,7 +59,7 @@ def low_pass_accuracy(
     radius: chex.Numeric,
     *,
     batch_size: int = BATCH_SIZE,
-    top_k: int = 1,
+    top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
 ) -> AttackAccuracy:
     """Accuracy under the High-Frequency attack, for each of a list of radii.
@@ -71,12 +71,14 @@ def low_pass_accuracy(
       radius: which frequencies :func:`low_pass` keeps, in cycles per image: a scalar
         or a list (R,), non-negative. The paper has width / 4.
       batch_size: the most images in one forward pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label.
+      top_k: how many of the largest logits may hold the label, or a tuple of several
+        such numbers, as in :func:`accuracy`.
       bounds: a range of pixel values to clip the filtered images to; None, as in
         eq. 18, does not clip.
 
     Returns:
-      Accuracies of the shape of the radii, and the share of images with a NaN logit.
+      Accuracies of the shape of the radii, behind an axis (K,) for K numbers `top_k`,
+      and the share of images with a NaN logit.
 
     Raises:
       ValueError: for the reasons of :func:`accuracy`, or if a radius is negative or
@@ -105,7 +107,7 @@ def high_pass_accuracy(
     radius: chex.Numeric,
     *,
     batch_size: int = BATCH_SIZE,
-    top_k: int = 1,
+    top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
 ) -> AttackAccuracy:
     """Accuracy on images without their low frequencies, for each of a list of radii.
@@ -117,12 +119,14 @@ def high_pass_accuracy(
       radius: which frequencies :func:`high_pass` removes, in cycles per image: a
         scalar or a list (R,), non-negative. 0 removes the mean of each channel.
       batch_size: the most images in one forward pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label.
+      top_k: how many of the largest logits may hold the label, or a tuple of several
+        such numbers, as in :func:`accuracy`.
       bounds: a range of pixel values to clip the filtered images to, which takes all
         that is below their mean; None, as in eq. 19, does not clip.
 
     Returns:
-      Accuracies of the shape of the radii, and the share of images with a NaN logit.
+      Accuracies of the shape of the radii, behind an axis (K,) for K numbers `top_k`,
+      and the share of images with a NaN logit.
 
     Raises:
       ValueError: for the reasons of :func:`low_pass_accuracy`.

@@ -22,7 +22,7 @@ def _pgd_accuracy(
     bounds: tuple[chex.Numeric, chex.Numeric],
     *,
     batch_size: int,
-    top_k: int,
+    top_k: counting.TopK,
     aim: descent.Aim,
 ) -> counting.Counts:
     """Shares of images for each eps; a second model gives the gradients."""
@@ -40,11 +40,11 @@ def _pgd_accuracy(
                 attacked_model, batch.x, batch.y, keys, budget, bounds, aim, batch.valid
             )
 
-        counts = counting.count(target, attacked, batches, top_k)
-        return counting.shares(counts, x.shape[0])
+        return counting.count(target, attacked, batches, top_k)
 
     radii = eps, step_size, init_radius
-    return jax.lax.map(at, radii) if eps.ndim else at(radii)
+    counts = jax.lax.map(at, radii) if eps.ndim else at(radii)
+    return counting.shares(counts, x.shape[0])
 
 
 def pgd_accuracy(
@@ -63,7 +63,7 @@ def pgd_accuracy(
     early_stop: bool = False,
     substitute: _logits.LogitsFn | None = None,
     batch_size: int = BATCH_SIZE,
-    top_k: int = 1,
+    top_k: counting.TopK = 1,
 ) -> AttackAccuracy:
     """Accuracy under projected gradient descent, for each of a list of eps.
 
@@ -90,11 +90,12 @@ def pgd_accuracy(
       substitute: another model, whose gradients the attack uses: a transferred attack.
         None is the attacked model itself.
       batch_size: the most images in one pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label.
+      top_k: how many of the largest logits may hold the label, or a tuple of several
+        such numbers, as in :func:`accuracy`.
 
     Returns:
-      Accuracies of the shape of eps, and the share of images with a NaN logit, which
-      count as wrong.
+      Accuracies of the shape of eps, behind an axis (K,) for K numbers `top_k`, and the
+      share of images with a NaN logit, which count as wrong.
 
     Raises:
       ValueError: for the reasons of :func:`pgd` and :func:`accuracy`.

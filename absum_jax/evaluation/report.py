@@ -194,6 +194,7 @@ def robustness_report(
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Tables 1 to 4
     """
     bounds = validation.check_bounds(bounds)
+    validation.check_positive_int("top_k", top_k)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     images, width = x.shape[0], x.shape[2]
     radii = [width / 4] if radii is None else list(radii)

@@ -18,7 +18,8 @@ from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 class SingleFourierAccuracy(NamedTuple):
     """Accuracies under the Single Fourier Attack, as fractions.
 
-    A pytree of arrays, so that it passes through jit and vmap.
+    A pytree of arrays, so that it passes through jit and vmap. If there are several
+    `top_k`, all but `nan_logits` have a first axis (K,).
     """
 
     accuracy: chex.Array  # (h, w) over all (l, m), or (F,) over a list of them
@@ -35,17 +36,16 @@ def _over_frequencies(
     images: int,
     frequencies: chex.Array,
     perturbed: Callable[[chex.Array, counting.Batches], chex.Array],
-    top_k: int,
+    top_k: counting.TopK,
 ) -> counting.Counts:
-    """Shares (F,) of images; `perturbed` attacks a batch with one (l, m)."""
+    """Shares (F,) or (K, F) of images; `perturbed` attacks a batch with one (l, m)."""
 
     def count(frequency: chex.Array) -> counting.Counts:
-        counts = counting.count(
+        return counting.count(
             logits_fn, lambda batch: perturbed(frequency, batch), batches, top_k
         )
-        return counting.shares(counts, images)
 
-    return jax.lax.map(count, frequencies)
+    return counting.shares(jax.lax.map(count, frequencies), images)
 
 
 @_logits.compiled_with(static_argnames=("batch_size", "top_k", "scale"))
@@ -58,7 +58,7 @@ def _single_fourier_accuracy(
     bounds: tuple[chex.Numeric, chex.Numeric],
     *,
     batch_size: int,
-    top_k: int,
+    top_k: counting.TopK,
     scale: str,
 ) -> counting.Counts:
     shape = x.shape[1:3]
@@ -85,7 +85,7 @@ def _fourier_noise_accuracy(
     bounds: tuple[chex.Numeric, chex.Numeric],
     *,
     batch_size: int,
-    top_k: int,
+    top_k: counting.TopK,
 ) -> counting.Counts:
     shape, channels = x.shape[1:3], x.shape[3]
 
@@ -183,9 +183,13 @@ def _summarized(
     shares: counting.Counts, pairs: chex.Array, shape: tuple[int, ...] | None
 ) -> SingleFourierAccuracy:
     accuracy, nan_logits = (
-        share if shape is None else share.reshape(shape) for share in shares
+        share if shape is None else share.reshape(*share.shape[:-1], *shape)
+        for share in shares
     )
-    return summarize_frequencies(accuracy, pairs)._replace(nan_logits=nan_logits)
+    summarize = summarize_frequencies
+    if accuracy.ndim > nan_logits.ndim:
+        summarize = jax.vmap(summarize_frequencies, (0, None))
+    return summarize(accuracy, pairs)._replace(nan_logits=nan_logits)
 
 
 def single_fourier_accuracy(
@@ -196,7 +200,7 @@ def single_fourier_accuracy(
     *,
     frequencies: chex.Array | None = None,
     batch_size: int = BATCH_SIZE,
-    top_k: int = 1,
+    top_k: counting.TopK = 1,
     scale: str = "linf",
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
 ) -> SingleFourierAccuracy:
@@ -214,13 +218,15 @@ def single_fourier_accuracy(
       eps: magnitude of the attack, non-negative, in units of the pixels.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
       batch_size: the most images in one forward pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label.
+      top_k: how many of the largest logits may hold the label, or a tuple of several
+        such numbers, as in :func:`accuracy`.
       scale: what eps measures, as in :func:`single_fourier_perturbation`.
       bounds: the range of pixel values, to which attacked images are clipped.
 
     Returns:
       Accuracies (height, width), or (F,) for a list of frequencies, with their mean,
-      minimum, maximum and worst frequency.
+      minimum, maximum and worst frequency; each behind an axis (K,) for K numbers
+      `top_k`, but for the shares of images with a NaN logit.
 
     Raises:
       ValueError: for the reasons of :func:`accuracy` and
@@ -260,7 +266,7 @@ def fourier_noise_accuracy(
     key: chex.PRNGKey,
     frequencies: chex.Array | None = None,
     batch_size: int = BATCH_SIZE,
-    top_k: int = 1,
+    top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
 ) -> SingleFourierAccuracy:
     r"""Accuracy under Fourier basis noise: the Fourier heat map of Yin et al.
@@ -281,12 +287,14 @@ def fourier_noise_accuracy(
       key: of the signs, from `jax.random.key`. They do not depend on the batch size.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
       batch_size: the most images in one forward pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label.
+      top_k: how many of the largest logits may hold the label, or a tuple of several
+        such numbers, as in :func:`accuracy`.
       bounds: the range of pixel values, to which noisy images are clipped.
 
     Returns:
       Accuracies (height, width), or (F,) for a list of frequencies, with their mean,
-      minimum, maximum and worst frequency.
+      minimum, maximum and worst frequency; each behind an axis (K,) for K numbers
+      `top_k`, but for the shares of images with a NaN logit.
 
     Raises:
       ValueError: for the reasons of :func:`single_fourier_accuracy`, or if `norm` is

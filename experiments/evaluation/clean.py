@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 import absum_jax
-from experiments.evaluation.kept import Images, kept
+from experiments.evaluation.kept import Images
+from experiments.evaluation.shares import kept_shares
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
+from experiments.training import devices
 from experiments.training.runs import Run
 
 
@@ -22,6 +23,7 @@ class Clean:
     accuracy: float
     classes_predicted: int  # a model that says 1 is no model
     nan_logits: float  # share of images with a NaN logit
+    top5: float | None = None  # accuracy of the five largest logits, if streamed
 
 
 def says_nothing(run: Run, classes_predicted: int) -> bool:
@@ -29,21 +31,40 @@ def says_nothing(run: Run, classes_predicted: int) -> bool:
     return run.has_diverged or classes_predicted == 1
 
 
-@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
+@functools.partial(jax.jit, static_argnames=("classifier", "batch", "top_k"))
 def _clean(
-    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array, *, batch: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    def one(variables: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
+    *, batch: int, top_k: int | tuple[int, ...],
+) -> dict[str, jax.Array]:  # fmt: skip
+    """Shares of the images, and of those that each class is answered for."""
+
+    def one(variables: Any) -> dict[str, jax.Array]:
         logits_fn = jax.tree_util.Partial(classifier.logits, variables)
-        accuracy = absum_jax.accuracy(logits_fn, x, y, batch_size=batch)
+        accuracy = absum_jax.accuracy(logits_fn, x, y, batch_size=batch, top_k=top_k)
         logits = jax.lax.map(
             lambda image: logits_fn(image[None])[0], x, batch_size=batch
         )
-        predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=bool)
+        predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
         is_nan = jax.numpy.isnan(logits).any(axis=-1)
-        return accuracy, predicted.any(axis=0).sum(), is_nan.mean()
+        return {
+            "accuracy": accuracy,
+            "predicted": predicted.mean(axis=0),
+            "nan_logits": is_nan.mean(),
+        }
 
     return over_models(one, (0,))(variables)
+
+
+def _told(shares: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `Clean`, but for those that are not known."""
+    told = {
+        "accuracy": shares["accuracy"],
+        "classes_predicted": sum(share > 0 for share in shares["predicted"]),
+        "nan_logits": shares["nan_logits"],
+    }
+    if isinstance(shares["accuracy"], list):
+        told["accuracy"], told["top5"] = shares["accuracy"]
+    return told
 
 
 def evaluate(images: Images, runs: Sequence[Run]) -> list[Clean]:
@@ -51,17 +72,22 @@ def evaluate(images: Images, runs: Sequence[Run]) -> list[Clean]:
 
     def compute(
         variables: Any, x: jax.Array, y: jax.Array, _: str
-    ) -> list[dict[str, float]]:
+    ) -> list[dict[str, Any]]:
         models = jax.tree.leaves(variables)[0].shape[0]
-        fields = _clean(
-            images.classifier, variables, x, y, batch=images.batch_size(models)
-        )
-        accuracy, classes, nan_logits = (np.asarray(field) for field in fields)
+        shares = _clean(
+            images.classifier, variables, x, y,
+            batch=images.batch_size(models), top_k=images.top_k,
+        )  # fmt: skip
+        lists = {
+            name: share.tolist() for name, share in devices.fetched(shares).items()
+        }
         return [
-            dataclasses.asdict(Clean(float(a), int(c), float(n)))
-            for a, c, n in zip(accuracy, classes, nan_logits, strict=True)
+            dict(zip(lists, of_model, strict=True))
+            for of_model in zip(*lists.values(), strict=True)
         ]
 
     evaluation = images.evaluation("clean")
-    results = kept(images, runs, evaluation, ["clean"], compute, "evaluation")
+    results = kept_shares(
+        images, runs, evaluation, ["clean"], compute, "evaluation", _told
+    )
     return [Clean(**result["clean"]) for result in results]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from experiments.paper import TRAINING, numpy_snc, published_as
 from experiments.timing import in_turns, seconds_of
 from experiments.training import constraints, optimization, step
 from experiments.training.config import NONE, Recipe, Setting
+
+# Of the images of a data set that lies on the device.
+_MOST_BYTES = 4 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,23 @@ class Measurement(Conditions):
     def epoch_steps(self) -> int:
         """The steps of a whole epoch."""
         return step.steps_of(TRAIN_SHAPES[self.dataset][0], self.recipe.batch_size)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the data set lies on the device, which crops and flips then."""
+        return math.prod(TRAIN_SHAPES[self.dataset]) <= _MOST_BYTES
+
+    @property
+    def most_steps(self) -> int:
+        """How many steps can be timed: of streamed images those up to a clip."""
+        return self.epoch_steps if self.is_held else constraints.CLIP_EVERY
+
+    @property
+    def examples(self) -> int:
+        """Images of noise: as many as the data set's, or as the timed steps take."""
+        if self.is_held:
+            return TRAIN_SHAPES[self.dataset][0]
+        return self.steps * self.recipe.batch_size
 
     @property
     def constrained(self) -> tuple[constraints.Constrained, ...]:
@@ -73,13 +94,13 @@ class Measurement(Conditions):
         return seconds
 
 
-def noise(dataset: str, model: str) -> Split:
-    """Images and labels drawn at random, as many and as large as a data set's."""
-    shape = TRAIN_SHAPES[dataset]
-    classes = ARCHITECTURES[model].datasets[dataset]
+def noise(measurement: Measurement) -> Split:
+    """Images and labels drawn at random, as large as a data set's."""
+    _, *image_shape = TRAIN_SHAPES[measurement.dataset]
+    classes = ARCHITECTURES[measurement.model].datasets[measurement.dataset]
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, shape, np.uint8)
-    return Split(images, rng.integers(0, classes, shape[0], np.int32))
+    images = rng.integers(0, 256, (measurement.examples, *image_shape), np.uint8)
+    return Split(images, rng.integers(0, classes, measurement.examples, np.int32))
 
 
 def _classifier(measurement: Measurement) -> Classifier:
@@ -129,7 +150,8 @@ class _Model:
         self._state, _ = step.train_epoch(
             self._classifier, self._state, jnp.array([0]), self._h, *self._data,
             optimization.schedule(0, recipe.epochs, recipe.milestones),
-            batch_size=recipe.batch_size, steps=steps, augmented=recipe.augmented,
+            batch_size=recipe.batch_size, steps=steps,
+            augmented=recipe.augmented and self._measurement.is_held,
             constrained=self._measurement.constrained,
         )  # fmt: skip
         return self._state
@@ -164,13 +186,14 @@ def measure(measurements: Sequence[Measurement], repeats: int, log: Log) -> None
     """Times steps and clips of several methods in turns, until each has enough.
 
     Args:
-      measurements: what to measure: one data set and network, each method once.
+      measurements: what to measure: one data set, network and number of steps, each
+        method once.
       repeats: how many timings of each are enough; fewer are where they took a minute.
       log: has what is measured already, and gets what is measured here as it comes.
     """
     by_method = {measurement.method: measurement for measurement in measurements}
-    [(dataset, model)] = {(m.dataset, m.model) for m in measurements}
-    split = noise(dataset, model)
+    [_] = {(m.dataset, m.model, m.steps) for m in measurements}
+    split = noise(measurements[0])
     data = jax.device_put((split.images, split.labels))
     init = jax.jit(_classifier(measurements[0]).init)
     variables = init(jax.random.key(0))

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
-from experiments.evaluation.kept import Images, kept
+from experiments.evaluation.kept import Images
+from experiments.evaluation.shares import kept_shares
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
+from experiments.training import devices
 from experiments.training.runs import Run
 
 Kind = Literal["low-pass", "high-pass"]
@@ -61,8 +63,8 @@ def evaluate(
             kind=kind,
             batch=batch,
         )
-        return np.asarray(accuracies).tolist()
+        return devices.fetched(accuracies).tolist()
 
     evaluation = images.evaluation(kind)
-    values = kept(images, runs, evaluation, radii, compute, "filter")
+    values = kept_shares(images, runs, evaluation, radii, compute, "filter")
     return np.array([[row[radius] for radius in radii] for row in values])

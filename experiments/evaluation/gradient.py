@@ -14,6 +14,7 @@ from experiments.evaluation.kept import Images, kept
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
 from experiments.paper import PGD, published_as
+from experiments.training import devices
 from experiments.training.runs import Run
 
 # Of the random starts; the attack of a published number is drawn once.
@@ -76,7 +77,7 @@ def white_box(
         results = _white_box(
             images.classifier, variables, x, y, _budget(eps, steps), batch=batch
         )
-        return np.stack(results, axis=1).tolist()
+        return np.stack(devices.fetched(results), axis=1).tolist()
 
     evaluation = images.evaluation("pgd", seed=_SEED, **dataclasses.asdict(steps))
     return [
@@ -150,11 +151,11 @@ def transferred(
     def compute(variables: Any, x: jax.Array, y: jax.Array, path: str) -> list[float]:
         if path not in attacked:
             made = _through(images, by_path[path], x, y, _budget(eps, steps))
-            attacked[path] = np.asarray(made)
-        shown = jax.device_put(attacked[path], x.sharding)
+            attacked[path] = devices.fetched(made)
+        shown = devices.put(attacked[path], x.sharding)
         batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
         accuracies = _accuracies(images.classifier, variables, shown, y, batch=batch)
-        return np.asarray(accuracies).tolist()
+        return devices.fetched(accuracies).tolist()
 
     evaluation = images.evaluation(
         "transfer", eps=eps, seed=_SEED, **dataclasses.asdict(steps)
@@ -191,7 +192,7 @@ def power_spectra(
             _budget(eps, steps),
             batch=images.batch_size(1),
         )
-        return np.asarray(spectra).tolist()
+        return devices.fetched(spectra).tolist()
 
     evaluation = images.evaluation(
         "power-spectrum", seed=_SEED, **dataclasses.asdict(steps)

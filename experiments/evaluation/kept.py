@@ -1,16 +1,16 @@
 """Evaluations of trained models, kept in each run's folder as they come."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments import files
 from experiments.data import Split
@@ -21,11 +21,18 @@ from experiments.training.runs import Run, stacked_variables
 
 # Few, as a CPU has a small cache.
 _CPU_BATCH = 50
-# Images of a large network a device: enough to fill it.
+# Images of a large network a device: enough to fill it. Streamed ones are larger.
 _LARGE_BATCH = 2048
+_STREAMED_BATCH = 256
+# Few enough that a chunk of them in float32 takes a part of a device's memory.
+_CHUNK_BATCHES = 4
+# Streamed images are told by their largest logit, and by their five largest.
+_STREAMED_TOP_K = (1, 5)
 
 # What tells the parts of an evaluation apart, such as an eps or a row of frequencies.
 Point = int | float | str
+# Indices of images, from the first to before the second.
+Range = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +53,36 @@ class Evaluation:
         return f"{self.attack}-{digest}.jsonl"
 
 
+class Streamed(Protocol):
+    """Images that do not fit into memory, read as they are wanted."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the content, which tells two splits apart."""
+
+    def read(
+        self, ranges: Sequence[Range]
+    ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+        """Images (stop - start, h, w, channels) uint8 and labels of each range."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """A network, and the images that its models are evaluated on."""
+    """A network, and the images that its models are evaluated on.
+
+    Held ones lie on the device all at once (`arrays`), streamed ones chunk by chunk
+    (`chunks`).
+    """
 
     classifier: Classifier
-    split: Split
+    split: Split | Streamed
     name: str  # "test" or "validation"
 
     def evaluation(self, attack: str, **conditions: Any) -> Evaluation:
@@ -60,19 +91,38 @@ class Images:
         return Evaluation(attack, self.name, len(self.split), fingerprint, conditions)
 
     @property
-    def _devices(self) -> int:
-        """How many devices the images divide over."""
-        return devices.largest_divisor(len(self.split), len(devices.available()))
+    def are_streamed(self) -> bool:
+        """Whether they do not all lie on the device at once."""
+        return not isinstance(self.split, Split)
+
+    @property
+    def top_k(self) -> int | tuple[int, ...]:
+        """How many of the largest logits may hold the label; several are told apart."""
+        return _STREAMED_TOP_K if self.are_streamed else 1
 
     def arrays(self) -> tuple[jax.Array, jax.Array]:
         """Images in [0, 1] and labels, divided over as many devices as share them."""
-        shared = np.array(devices.available()[: self._devices])
-        mesh = Mesh(shared, ("data",), axis_types=(AxisType.Auto,))
-        images, labels = jax.device_put(
-            (self.split.images, self.split.labels),
-            NamedSharding(mesh, PartitionSpec("data")),
-        )
-        return images.astype(jnp.float32) / 255, labels
+        if not isinstance(self.split, Split):
+            raise TypeError("streamed images do not lie on the device all at once.")
+        total = len(self.split)
+        own = slice(*devices.own_part(0, total))
+        return _on_devices(self.split.images[own], self.split.labels[own], total)
+
+    @property
+    def chunk_size(self) -> int:
+        """How many streamed images lie on the devices at a time."""
+        return _CHUNK_BATCHES * self.batch_size(1)
+
+    def chunks(
+        self, ranges: Sequence[Range]
+    ) -> Generator[tuple[jax.Array, jax.Array], None, None]:
+        """Yields streamed images and labels range by range, as `arrays` has them."""
+        if isinstance(self.split, Split):
+            raise TypeError("held images do not come in chunks.")
+        parts = [devices.own_part(*limits) for limits in ranges]
+        with contextlib.closing(self.split.read(parts)) as read:
+            for (start, stop), own in zip(ranges, read, strict=True):
+                yield _on_devices(*own, stop - start)
 
     def variables(self, runs: Sequence[Run]) -> Variables:
         """The networks of several runs, stacked along a new first axis."""
@@ -85,13 +135,42 @@ class Images:
             return _CPU_BATCH
         if self.classifier.is_small:
             return max(16, 16384 // models)
-        return _LARGE_BATCH * self._devices
+        if self.are_streamed:
+            return _STREAMED_BATCH * len(devices.available())
+        return _LARGE_BATCH * devices.sharing(len(self.split))
 
     def groups(self, members: Sequence[int]) -> list[Sequence[int]]:
         """Which models are evaluated in one program."""
         if self.classifier.is_small:
             return [members]
         return [[member] for member in members]
+
+
+def _on_devices(
+    images: np.ndarray, labels: np.ndarray, total: int
+) -> tuple[jax.Array, jax.Array]:
+    """Images in [0, 1] and labels, divided over as many devices as share them.
+
+    Args:
+      images: those of this process, as `devices.own_part` divides them.
+      labels: theirs.
+      total: how many images all processes have together.
+    """
+    sharding = devices.dividing(total)
+    x, y = (
+        jax.make_array_from_process_local_data(sharding, part, (total, *part.shape[1:]))
+        for part in (images, labels)
+    )
+    return x.astype(jnp.float32) / 255, y
+
+
+def begin(path: pathlib.Path, evaluation: Evaluation) -> None:
+    """Makes the file of an evaluation ready for more lines.
+
+    What a kill cut short is dropped, and what is whole is kept.
+    """
+    lines = [x for x in files.read_json_lines(path) if "point" in x]
+    files.write_json_lines(path, [dataclasses.asdict(evaluation), *lines])
 
 
 def _read(path: pathlib.Path) -> dict[Point, Any]:
@@ -107,7 +186,7 @@ def kept(
     compute: Callable[[Any, jax.Array, jax.Array, Any], Sequence[Any]],
     unit: str,
 ) -> list[dict[Any, Any]]:
-    """Evaluates trained models at several points; skips what is on disk already.
+    """Evaluates trained models on held images; skips what is on disk already.
 
     All models that miss the same points go through one program, large ones one by one,
     a point a call, and each value is written to the folders of the runs as it comes.
@@ -133,10 +212,7 @@ def kept(
         alike = [i for i, points in enumerate(missing) if points == group]
         for members in images.groups(alike):
             for i in members:
-                # What a kill cut short is dropped, and what is whole is kept.
-                lines = [x for x in files.read_json_lines(paths[i]) if "point" in x]
-                header = dataclasses.asdict(evaluation)
-                files.write_json_lines(paths[i], [header, *lines])
+                begin(paths[i], evaluation)
             variables = images.variables([runs[i] for i in members])
             x, y = images.arrays()
             plural = "model" if len(members) == 1 else "models"

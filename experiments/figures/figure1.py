@@ -1,5 +1,6 @@
 """Figure 1: images perturbed by the Single Fourier Attack."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 import absum_jax
 from experiments.data import DataOptions, DatasetName, Split, load
 from experiments.errors import UsageError
+from experiments.evaluation.kept import Streamed
 from experiments.figures.saving import save
 from experiments.paper import SINGLE_FOURIER_EPS, published_as
 
@@ -33,7 +35,7 @@ class Figure1Options:
 
     eps: float | None = None
     """Magnitude of the attack, for pixels in [0, 1]; None is the paper's, 80/255 on
-    28 x 28 images and 10/255 on 32 x 32."""
+    28 x 28 images and 10/255 on larger ones."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the figure."""
@@ -48,10 +50,22 @@ class Figure1Options:
             raise UsageError(f"--eps must lie in 0..1, got {self.eps}.")
 
 
-def _one_a_class(split: Split, classes: int) -> Split:
-    """The first image of each of the first classes."""
-    _, first = np.unique(split.labels, return_index=True)
-    return split.take(first[:classes])
+def _one_a_class(split: Split | Streamed, classes: int) -> np.ndarray:
+    """The first image of each of the first classes, (classes, h, w, channels).
+
+    Of streamed images, of the classes that come first.
+    """
+    if isinstance(split, Split):
+        _, first = np.unique(split.labels, return_index=True)
+        return split.images[first[:classes]]
+    found: dict[int, np.ndarray] = {}
+    ranges = [(i, i + 1) for i in range(len(split))]
+    with contextlib.closing(split.read(ranges)) as read:
+        for [image], [label] in read:
+            found.setdefault(int(label), image)
+            if len(found) == classes:
+                break
+    return np.stack(list(found.values()))
 
 
 def default_frequencies(height: int, width: int) -> Frequencies:
@@ -96,7 +110,6 @@ def run(options: Figure1Options) -> list[pathlib.Path]:
     eps = options.eps
     if eps is None:
         eps = SINGLE_FOURIER_EPS[published_as(options.dataset)]
-    shown = _one_a_class(dataset.test, options.images)  # type: ignore[arg-type]
-    images = shown.images / np.float32(255)
+    images = _one_a_class(dataset.test, options.images) / np.float32(255)
     figure = draw(images, frequencies, eps)
     return save(figure, options.results_dir / "figure1" / options.dataset)

@@ -39,8 +39,9 @@ _TITLE = "Figure 6(a), runtime of an epoch"
 @dataclasses.dataclass(frozen=True)
 class Figure6aOptions:
     """Runtime of an epoch of training with each method on each data set (Figure 6(a)),
-    on images of noise, as many and as large as the data set's: no data set is read. An
-    epoch of ResNet-18 takes half an hour on a CPU: see --steps. What
+    on images of noise, as many and as large as the data set's: no data set is read. Of
+    ImageNet's there are as many as the timed steps take, as if others had decoded them.
+    An epoch of ResNet-18 takes half an hour on a CPU: see --steps. What
     figure6a/measurements.jsonl in the results folder has of this device is not measured
     again."""  # noqa: D205, D209
 
@@ -53,7 +54,8 @@ class Figure6aOptions:
     """Regularization methods; snc_numpy is SNC as the paper computes it."""
 
     steps: int | None = None
-    """Time the first so many steps alone, and scale them up; None is the epoch."""
+    """Time the first so many steps alone, and scale them up; None is the epoch. On
+    ImageNet at most 100, as many as there are from one clip of SNC to the next."""
 
     repeats: int = 3
     """Timings, of which the median counts; fewer where they take a minute."""
@@ -94,7 +96,7 @@ class Figure6aOptions:
                     method, strength(method), clips.get(method), dataset, model.model,
                     model.dtype, steps=1,
                 )  # fmt: skip
-                steps = min(self.steps or whole.epoch_steps, whole.epoch_steps)
+                steps = min(self.steps or whole.most_steps, whole.most_steps)
                 group.append(dataclasses.replace(whole, steps=steps))
             measurements[dataset] = group
         return measurements
@@ -123,6 +125,7 @@ def records(
                 "examples": TRAIN_SHAPES[dataset][0],
                 "model": m.model,
                 "dtype": m.dtype,
+                "held": m.is_held,
                 "batch_size": m.recipe.batch_size,
                 "method": m.method,
                 "strength": m.strength,
@@ -172,6 +175,11 @@ def markdown(
         "where it has them, on images of noise, as many and as large as the data "
         f"set's. Median of {options.repeats} timings, fewer where they take a minute."
     ]
+    if not all(row["held"] for row in rows):
+        notes[0] += (
+            " Of ImageNet's there are as many as the timed steps take: its images are "
+            "decoded, cropped and flipped by other processes, which is not timed."
+        )
     if any(row["steps_timed"] < row["steps_of_the_epoch"] for row in rows):
         notes[0] += " Where not all steps were timed, those are scaled up to the epoch."
     clips = {row["method"]: row["clip"] for row in rows if row["clip"] is not None}

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments import files
+from experiments.adversaries import check_attacked
 from experiments.errors import UsageError
 from experiments.evaluation import gradient
 from experiments.figures.saving import save
@@ -34,6 +35,7 @@ class Figure7Options(SweepOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
+        check_attacked(self.dataset)
         if not 0 < self.eps <= 1:
             raise UsageError(f"--eps must be positive and at most 1, got {self.eps}.")
 

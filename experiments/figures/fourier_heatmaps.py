@@ -6,12 +6,14 @@ import pathlib
 import numpy as np
 
 from experiments import files
+from experiments.data.registry import TRAIN_SHAPES
 from experiments.errors import UsageError
 from experiments.evaluation import clean, single_fourier
 from experiments.figures import heatmaps
 from experiments.figures.saving import save
 from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
+from experiments.paper import SINGLE_FOURIER_FREQUENCIES
 from experiments.tables import document
 from experiments.tables.selection import choose
 
@@ -37,6 +39,13 @@ class FourierHeatmapsOptions(SweepOptions):
             raise UsageError(
                 "--frequency-stride must be 1 in heat maps, which have all "
                 f"frequencies, got {self.frequency_stride}."
+            )
+        _, height, width, _ = TRAIN_SHAPES[self.dataset]
+        if height > SINGLE_FOURIER_FREQUENCIES:
+            raise UsageError(
+                f"--dataset {self.dataset}: heat maps have all frequencies, of which "
+                f"{height} x {width} images have {height * width:,}; table1 attacks "
+                "with those of the paper."
             )
 
 

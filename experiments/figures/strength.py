@@ -74,6 +74,11 @@ def _plot(
     ax.set_xlabel(_STRENGTHS.get(outcomes[0].run.config.method, _STRENGTH))
 
 
+def _accuracy(outcomes: Sequence[Outcome]) -> str:
+    """What the accuracies are called; of two kinds, the stricter is drawn."""
+    return "accuracy" if outcomes[0].test.top5 is None else "Top-1 accuracy"
+
+
 def figure2(outcomes: Sequence[Outcome]) -> Figure | None:
     """Accuracy of L1 under its worst frequency; None without L1 models."""
     l1 = by_method(outcomes).get("l1")
@@ -82,7 +87,8 @@ def figure2(outcomes: Sequence[Outcome]) -> Figure | None:
     figure = Figure(figsize=(4.2, 3.2))
     ax = figure.subplots()
     _plot(ax, l1, ACCURACIES["min"][0], style="-", label=METHOD_NAMES["l1"])
-    ax.set(ylabel="accuracy at the worst frequency (%)", ylim=(0, 100), title="L1")
+    ylabel = f"{_accuracy(outcomes)} at the worst frequency (%)"
+    ax.set(ylabel=ylabel, ylim=(0, 100), title="L1")
     return figure
 
 
@@ -97,7 +103,7 @@ def figure4(outcomes: Sequence[Outcome]) -> Figure | None:
         for label, (value, style) in ACCURACIES.items():
             _plot(ax, group, value, style=style, label=label)
         ax.set(ylim=(0, 100), title=METHOD_NAMES[method])
-    axes[0].set_ylabel("accuracy under attack (%)")
+    axes[0].set_ylabel(f"{_accuracy(outcomes)} under attack (%)")
     axes[0].legend(loc="lower left")
     return figure
 

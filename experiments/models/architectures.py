@@ -9,7 +9,7 @@ from flax import nnx
 
 from experiments.models.densenet import DenseNet121
 from experiments.models.googlenet import GoogLeNet
-from experiments.models.resnet import ResNet18
+from experiments.models.resnet import ImageNetResNet18, ResNet18
 from experiments.models.small_cnn import SmallCNN
 
 # Data sets, and how many classes they have.
@@ -38,6 +38,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet18": Architecture(ResNet18, ResNet18, _COLOURED),
     "googlenet": Architecture(GoogLeNet, GoogLeNet, _COLOURED),
     "densenet121": Architecture(DenseNet121, DenseNet121, _COLOURED),
+    "resnet18_224": Architecture(
+        ImageNetResNet18, ImageNetResNet18, {"imagenet2012": 1000}
+    ),
 }
 
 

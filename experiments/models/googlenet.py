@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
-from experiments.models.layers import conv, dense, norm
+from experiments.models.layers import conv, dense, max_pool, norm
 from experiments.models.standardize import standardize
 
 _STEM = 192
@@ -43,11 +43,6 @@ _STAGES = (
 )
 
 
-def _max_pool(x: jax.Array, stride: int) -> jax.Array:
-    """Maximum over 3 x 3 squares around each position, or around every other one."""
-    return nnx.max_pool(x, (3, 3), (stride, stride), ((1, 1), (1, 1)))
-
-
 class _Unit(nnx.Module):
     """A convolution with a bias, batch normalization, and ReLU."""
 
@@ -79,7 +74,7 @@ class _Inception(nnx.Module):
             self.one(x),
             self.three(self.reduce3(x)),
             self.five2(self.five1(self.reduce5(x))),
-            self.pooled(_max_pool(x, 1)),
+            self.pooled(max_pool(x, 1)),
         )
         return jnp.concatenate(branches, axis=-1)
 
@@ -144,7 +139,7 @@ class GoogLeNet(nnx.Module):
         x = self.stem(standardize(x, self.mean, self.std))
         for i, inceptions in enumerate(self.stages):
             if i > 0:
-                x = _max_pool(x, 2)
+                x = max_pool(x, 2)
             for inception in inceptions:
                 x = inception(x)
         return self.dense(x.astype(jnp.float32).mean(axis=(1, 2)))

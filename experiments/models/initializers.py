@@ -1,10 +1,13 @@
-"""Initial parameters as PyTorch draws them: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+"""Initial parameters as PyTorch and torchvision draw them."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+# U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 torch_kernel = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# N(0, 2/fan_out), whose tails are not cut off; of convolutions alone.
+torchvision_kernel = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def torch_bias(fan_in: int) -> nnx.Initializer:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
@@ -18,6 +19,7 @@ def conv(
     margin: int | None = None,
     use_bias: bool = False,
     dtype: Dtype = jnp.float32,
+    kernel_init: nnx.Initializer = torch_kernel,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     """A square convolution with PyTorch's padding, the same on all sides.
@@ -31,14 +33,20 @@ def conv(
         the image. At stride 2, flax's "SAME" would pad one side alone.
       use_bias: whether there is one.
       dtype: what it computes in; its parameters are float32.
+      kernel_init: of its kernel.
       rngs: of the initial parameters.
     """
     margin = size // 2 if margin is None else margin
     return nnx.Conv(
         inputs, outputs, (size, size), strides=(stride, stride),
         padding=((margin, margin), (margin, margin)), use_bias=use_bias, dtype=dtype,
-        kernel_init=torch_kernel, bias_init=torch_bias(size * size * inputs), rngs=rngs,
+        kernel_init=kernel_init, bias_init=torch_bias(size * size * inputs), rngs=rngs,
     )  # fmt: skip
+
+
+def max_pool(x: jax.Array, stride: int) -> jax.Array:
+    """Maximum over 3 x 3 squares around each position, or around every other one."""
+    return nnx.max_pool(x, (3, 3), (stride, stride), ((1, 1), (1, 1)))
 
 
 class _Statistic(nnx.BatchStat):

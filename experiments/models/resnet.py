@@ -1,11 +1,17 @@
-"""The paper's ResNet-18: 11,173,962 parameters for 10 classes."""
+"""The paper's ResNet-18s.
+
+11,173,962 parameters for 10 classes of small images, 11,689,512 for 1000 of ImageNet's.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
-from experiments.models.layers import conv, dense, norm
+from experiments.models.initializers import torch_kernel, torchvision_kernel
+from experiments.models.layers import conv, dense, max_pool, norm
 from experiments.models.standardize import standardize
 
 # (channels, stride of the first block) of the four stages, two blocks each.
@@ -17,18 +23,17 @@ class _Block(nnx.Module):
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, dtype: Dtype,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs, kernel_init: nnx.Initializer = torch_kernel,
     ):  # fmt: skip
+        how: dict[str, Any] = {"dtype": dtype, "kernel_init": kernel_init, "rngs": rngs}
         self.dtype = dtype
-        self.conv1 = conv(in_channels, channels, 3, stride, dtype=dtype, rngs=rngs)
+        self.conv1 = conv(in_channels, channels, 3, stride, **how)
         self.norm1 = norm(channels, rngs)
-        self.conv2 = conv(channels, channels, 3, dtype=dtype, rngs=rngs)
+        self.conv2 = conv(channels, channels, 3, **how)
         self.norm2 = norm(channels, rngs)
         self.has_projection = in_channels != channels or stride != 1
         if self.has_projection:
-            self.shortcut = conv(
-                in_channels, channels, 1, stride, dtype=dtype, rngs=rngs
-            )
+            self.shortcut = conv(in_channels, channels, 1, stride, **how)
             self.shortcut_norm = norm(channels, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -36,6 +41,19 @@ class _Block(nnx.Module):
         out = self.norm2(self.conv2(inside))
         shortcut = self.shortcut_norm(self.shortcut(x)) if self.has_projection else x
         return nnx.relu(out + shortcut).astype(self.dtype)
+
+
+def _blocks(
+    dtype: Dtype, rngs: nnx.Rngs, kernel_init: nnx.Initializer = torch_kernel
+) -> nnx.List:
+    """The blocks of all stages."""
+    blocks = []
+    channels = _STAGES[0][0]
+    for width, stride in _STAGES:
+        blocks.append(_Block(channels, width, stride, dtype, rngs, kernel_init))
+        blocks.append(_Block(width, width, 1, dtype, rngs, kernel_init))
+        channels = width
+    return nnx.List(blocks)
 
 
 class ResNet18(nnx.Module):
@@ -78,13 +96,8 @@ class ResNet18(nnx.Module):
         channels = _STAGES[0][0]
         self.stem = conv(3, channels, 3, dtype=dtype, rngs=rngs)
         self.stem_norm = norm(channels, rngs)
-        blocks = []
-        for width, stride in _STAGES:
-            blocks.append(_Block(channels, width, stride, dtype, rngs))
-            blocks.append(_Block(width, width, 1, dtype, rngs))
-            channels = width
-        self.blocks = nnx.List(blocks)
-        self.dense = dense(channels, classes, rngs)
+        self.blocks = _blocks(dtype, rngs)
+        self.dense = dense(_STAGES[-1][0], classes, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits (batch, classes), float32, of images (batch, h, w, 3) in [0, 1].
@@ -95,6 +108,56 @@ class ResNet18(nnx.Module):
         """
         x = standardize(x, self.mean, self.std)
         x = nnx.relu(self.stem_norm(self.stem(x))).astype(self.dtype)
+        for block in self.blocks:
+            x = block(x)
+        return self.dense(x.astype(jnp.float32).mean(axis=(1, 2)))
+
+
+class ImageNetResNet18(nnx.Module):
+    """ResNet-18 for images of 224 x 224, as torchvision defines it.
+
+    A 7x7 convolution with 64 channels and stride 2, and max-pooling over 3 x 3 squares
+    with stride 2; then the blocks, the average and the dense layer of `ResNet18`, with
+    its batch normalization.
+
+    At 224 x 224 the convolutions have 112 x 112, 56 x 56, 28 x 28, 14 x 14 and 7 x 7
+    positions. Images of other sizes work too.
+
+    Args:
+      classes: how many classes there are.
+      mean: per-channel mean of the images, subtracted from them.
+      std: per-channel standard deviation, which they are divided by.
+      dtype: as in `ResNet18`.
+      rngs: of the initial parameters: kernels of convolutions N(0, 2/fan_out), the
+        dense layer U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    Source: P, "Experimental Conditions", and PyTorch's example of ImageNet training,
+    which P, appendix, names; He et al., https://arxiv.org/abs/1512.03385, 2015.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int = 1000,
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.mean, self.std, self.dtype = mean, std, dtype
+        channels = _STAGES[0][0]
+        self.stem = conv(
+            3, channels, 7, 2, dtype=dtype, kernel_init=torchvision_kernel, rngs=rngs
+        )
+        self.stem_norm = norm(channels, rngs)
+        self.blocks = _blocks(dtype, rngs, torchvision_kernel)
+        self.dense = dense(_STAGES[-1][0], classes, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits (batch, classes), as those of `ResNet18`."""
+        x = standardize(x, self.mean, self.std)
+        x = nnx.relu(self.stem_norm(self.stem(x))).astype(self.dtype)
+        x = max_pool(x, 2)
         for block in self.blocks:
             x = block(x)
         return self.dense(x.astype(jnp.float32).mean(axis=(1, 2)))

@@ -1,7 +1,13 @@
 """The numbers that the paper publishes, as data."""
 
-from experiments.paper.attacks import PGD, SINGLE_FOURIER_EPS, SPECTRUM_EPS, Pgd
-from experiments.paper.table1 import TABLE1, Published
+from experiments.paper.attacks import (
+    PGD,
+    SINGLE_FOURIER_EPS,
+    SINGLE_FOURIER_FREQUENCIES,
+    SPECTRUM_EPS,
+    Pgd,
+)
+from experiments.paper.table1 import TABLE1, TABLE1_TOP5, Published
 from experiments.paper.table4 import TABLE4, PublishedPgd
 from experiments.paper.tables2and3 import TABLE2, TABLE3
 from experiments.paper.training import ADVERSARIAL_TRAINING, TRAINING
@@ -11,8 +17,10 @@ __all__ = [
     "PARENTS",
     "PGD",
     "SINGLE_FOURIER_EPS",
+    "SINGLE_FOURIER_FREQUENCIES",
     "SPECTRUM_EPS",
     "TABLE1",
+    "TABLE1_TOP5",
     "TABLE2",
     "TABLE3",
     "TABLE4",

@@ -35,6 +35,7 @@ _COLOR = Pgd(
     transfer_eps=4 / 255,
 )
 
+# The paper has no PGD on ImageNet.
 PGD: dict[str, Pgd] = {
     "mnist": _GRAY,
     "fashion_mnist": _GRAY,
@@ -49,6 +50,10 @@ SINGLE_FOURIER_EPS: dict[str, float] = {
     "cifar10": 10 / 255,
     "cifar100": 10 / 255,
     "svhn_cropped": 10 / 255,
+    "imagenet2012": 10 / 255,
 }
+# Its l and m lie in 0..31, or 0..27 on smaller images: on ImageNet too, whose images of
+# 224 x 224 have more.
+SINGLE_FOURIER_FREQUENCIES = 32
 # Figure 7 is drawn for CIFAR-10; its eps is not published, 8/255 is that of training.
 SPECTRUM_EPS = 8 / 255

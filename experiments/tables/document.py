@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments import files
+from experiments.data.registry import TRAIN_SHAPES
 from experiments.labels import DATASET_NAMES, METHOD_NAMES, MODEL_NAMES
 from experiments.models import networks_for
 from experiments.options import (
@@ -140,14 +141,28 @@ def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
     return f"{label}, {subject(options)}{suffix}"
 
 
+def accuracy(options: SweepOptions) -> str:
+    """What a share of right answers is called, where there are two of them."""
+    return "Top-1 accuracy" if options.published_top5 else "Accuracy"
+
+
 def single_fourier_note(options: SweepOptions, outcome: Outcome) -> str:
     """What accuracies under the Single Fourier Attack are."""
     eps = SINGLE_FOURIER_EPS[published_as(options.dataset)]
     test = outcome.test
+    kinds = (
+        ""
+        if test.top5 is None
+        else ", of the largest logit (Top-1) and of the five largest (Top-5),"
+    )
+    _, height, width, _ = TRAIN_SHAPES[options.dataset]
+    are_all = test.grid.shape == (height, width)
+    end, _ = test.grid.shape
+    below = "" if are_all or test.stride > 1 else f", l and m below {end}"
     return (
-        "Accuracy in percent under the Single Fourier Attack, "
+        f"Accuracy in percent{kinds} under the Single Fourier Attack, "
         f"eps = {255 * eps:g}/255, on {test.images:,} test images: mean and minimum "
-        f"over {'all ' if test.stride == 1 else ''}{test.grid.size:,} frequencies, and "
+        f"over {'all ' if are_all else ''}{test.grid.size:,} frequencies{below}, and "
         "on clean images"
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.errors import UsageError
 from experiments.evaluation import clean
+from experiments.evaluation.single_fourier import Robustness
 from experiments.options import SweepOptions
 from experiments.outcomes import Outcome, attacked
 from experiments.tables.statistics import Statistic
@@ -24,6 +25,7 @@ class Row:
     min: Statistic
     max: Statistic
     clean: Statistic
+    top5: "Row | None" = None  # of the five largest logits, if images are streamed
 
 
 def by_setting(outcomes: Sequence[Outcome]) -> dict[Setting, list[Outcome]]:
@@ -36,14 +38,23 @@ def by_setting(outcomes: Sequence[Outcome]) -> dict[Setting, list[Outcome]]:
 
 def summarize(setting: Setting, outcomes: Sequence[Outcome]) -> Row:
     """One setting's statistics over its seeds."""
-    images = outcomes[0].test.images
-    frequencies = [outcome.test.frequencies for outcome in outcomes]
+    tests = [outcome.test for outcome in outcomes]
+    top5 = [test.top5 for test in tests if test.top5 is not None]
+    row = _summarized(setting, tests)
+    if not top5:
+        return row
+    return dataclasses.replace(row, top5=_summarized(setting, top5))
+
+
+def _summarized(setting: Setting, tests: Sequence[Robustness]) -> Row:
+    images = tests[0].images
+    frequencies = [test.frequencies for test in tests]
     return Row(
         setting,
         avg=Statistic.of([float(f.mean) for f in frequencies], images),
         min=Statistic.of([float(f.min) for f in frequencies], images),
         max=Statistic.of([float(f.max) for f in frequencies], images),
-        clean=Statistic.of([outcome.test.clean for outcome in outcomes], images),
+        clean=Statistic.of([test.clean for test in tests], images),
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absum_jax._markdown import aligned
 from experiments.figures.saving import save
@@ -16,41 +16,73 @@ from experiments.tables import claims, document
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
 from experiments.tables.selection import Row, by_setting, select, summarize
+from experiments.training.config import NONE, Setting
 
 
-def _records(
-    rows: Sequence[Row], published: Mapping[str, Published]
-) -> list[dict[str, Any]]:
+class _Part(NamedTuple):
+    """A table of one kind of accuracy, one beside the other in print."""
+
+    title: str  # before the names of columns
+    prefix: str  # of the names of fields
+    rows: Sequence[Row]
+    published: Mapping[str, Published]
+
+
+def _parts(options: SweepOptions, rows: Sequence[Row]) -> list[_Part]:
+    """One, or one of the largest logit and one of the five largest."""
+    top5 = [row.top5 for row in rows if row.top5 is not None]
+    if not top5:
+        return [_Part("", "", rows, options.published)]
+    return [
+        _Part("Top-1 ", "", rows, options.published),
+        _Part("Top-5 ", "top5_", top5, options.published_top5),
+    ]
+
+
+def _records(parts: Sequence[_Part]) -> list[dict[str, Any]]:
     """The rows as plain values: fractions measured, percent published."""
-    records = []
-    for row in rows:
-        record: dict[str, Any] = {
-            "method": row.setting.method,
-            "strength": row.setting.strength,
-        }
-        for name in ("avg", "min", "max", "clean"):
-            statistic = dataclasses.asdict(getattr(row, name))
-            record |= {f"{name}_{key}": value for key, value in statistic.items()}
-        paper = published.get(row.setting.method)
-        for name in ("avg", "min", "clean", "strength"):
-            record[f"paper_{name}"] = getattr(paper, name) if paper else None
-        records.append(record)
+    records: list[dict[str, Any]] = [
+        {"method": row.setting.method, "strength": row.setting.strength}
+        for row in parts[0].rows
+    ]
+    for part in parts:
+        for record, row in zip(records, part.rows, strict=True):
+            for name in ("avg", "min", "max", "clean"):
+                for key, value in dataclasses.asdict(getattr(row, name)).items():
+                    record[f"{part.prefix}{name}_{key}"] = value
+            paper = part.published.get(row.setting.method)
+            for name in ("avg", "min", "clean"):
+                theirs = getattr(paper, name) if paper else None
+                record[f"paper_{part.prefix}{name}"] = theirs
+            record["paper_strength"] = paper.strength if paper else None
     return records
 
 
-def _lines(rows: Sequence[Row], published: Mapping[str, Published]) -> list[str]:
+def _lines(parts: Sequence[_Part]) -> list[str]:
     """The table with the published number in brackets."""
-    header = ("method", "Avg.", "Min.", "CLN", "lambda / sigma")
-    lines = []
-    for row in rows:
+    header = ["method"]
+    lines = [[METHOD_NAMES[row.setting.method]] for row in parts[0].rows]
+    for part in parts:
+        header += [f"{part.title}{name}" for name in ("Avg.", "Min.", "CLN")]
+        for cells, row in zip(lines, part.rows, strict=True):
+            paper = part.published.get(row.setting.method)
+            for name in ("avg", "min", "clean"):
+                theirs = getattr(paper, name) if paper else None
+                cell = document.with_published(getattr(row, name), theirs)
+                cells.append(cell + _not_available(part.published, row.setting))
+    header.append("lambda / sigma")
+    published = parts[0].published
+    for cells, row in zip(lines, parts[0].rows, strict=True):
         paper = published.get(row.setting.method)
-        cells = [METHOD_NAMES[row.setting.method]]
-        for name in ("avg", "min", "clean"):
-            theirs = getattr(paper, name) if paper else None
-            cells.append(document.with_published(getattr(row, name), theirs))
-        cells.append(document.strength(row.setting, paper.strength if paper else None))
-        lines.append(cells)
+        cell = document.strength(row.setting, paper.strength if paper else None)
+        cells.append(cell + _not_available(published, row.setting))
     return aligned(header, lines)
+
+
+def _not_available(published: Mapping[str, Published], setting: Setting) -> str:
+    """Says so where the paper has the other methods, but not this."""
+    is_missing = published and setting != NONE and setting.method not in published
+    return " (N/A)" if is_missing else ""
 
 
 def _claims(rows: Sequence[Row], groups: Mapping[Any, list[Outcome]]) -> list[Claim]:
@@ -88,22 +120,23 @@ def table1(options: SweepOptions, outcomes: Sequence[Outcome]) -> Document:
         for method in options.methods
         if method in chosen
     ]
-    published = options.published
-    selection = document.selection_note(options, "Avg.")
+    parts = _parts(options, rows)
+    criterion = f"{parts[0].title}Avg."
+    selection = document.selection_note(options, criterion)
     held = _claims(rows, groups)
     notes = [
         f"{document.single_fourier_note(options, outcomes[0])}"
         f"{document.with_spread(options)}."
-        f"{document.beside(options.dataset, published)}",
+        f"{document.beside(options.dataset, options.published)}",
         document.training_note(options, selection),
         *document.left_out_note(outcome.run.config for outcome in left_out),
     ]
-    records = _records(rows, published)
+    records = _records(parts)
     return Document(
         "table1",
         "Table 1",
         options,
-        document.body(_lines(rows, published), notes, claims.section(held)),
+        document.body(_lines(parts), notes, claims.section(held)),
         records,
         {
             "test_images": images,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from absum_jax._markdown import aligned
+from experiments.adversaries import check_attacked
 from experiments.evaluation import clean, gradient
 from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
@@ -26,6 +27,11 @@ class Table2Options(SweepOptions):
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        check_attacked(self.dataset)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,10 +100,10 @@ def table3(
     }
     held = _claims(methods, filtered, at)
     notes = [
-        f"Accuracy in percent on {images:,} test images without their frequencies "
-        "beyond a radius (the High-Frequency attack), without those within it, and as "
-        f"they are{document.with_spread(options)}. Half of the image width is read as "
-        "a diameter; filtered images are not clipped."
+        f"{document.accuracy(options)} in percent on {images:,} test images without "
+        "their frequencies beyond a radius (the High-Frequency attack), without those "
+        f"within it, and as they are{document.with_spread(options)}. Half of the image "
+        "width is read as a diameter; filtered images are not clipped."
         f"{document.beside(options.dataset, published)}",
         document.training_note(options, document.selection_note(options, "Avg.")),
         *document.left_out_note(chosen.left_out),

@@ -52,6 +52,7 @@ class Table4Options(SweepOptions):
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
+        adversaries.check_attacked(self.dataset)
         super().__post_init__()
         if not self.training or len(set(self.training)) != len(self.training):
             raise UsageError(

@@ -2,12 +2,13 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from experiments.errors import UsageError
 
@@ -63,9 +64,45 @@ def available() -> list[jax.Device]:
 def everywhere() -> NamedSharding:
     """Of what each process has a copy of, on one of its devices."""
     own = {device.process_index: device for device in available()[::-1]}
-    return NamedSharding(
-        Mesh(np.array(list(own.values())), ("process",)), PartitionSpec()
-    )
+    return NamedSharding(_mesh(list(own.values())), PartitionSpec())
+
+
+def sharing(images: int) -> int:
+    """How many devices so many images divide over, as many of each process."""
+    processes = jax.process_count()
+    if images % processes:
+        return 1
+    each = largest_divisor(images // processes, len(available()) // processes)
+    return processes * each
+
+
+def dividing(images: int) -> NamedSharding:
+    """Of images that are divided over as many devices as can share them alike.
+
+    Where so many do not divide over the processes, each has all of them.
+    """
+    each = sharing(images) // jax.process_count()
+    if each == 0:
+        return everywhere()
+    of_process: dict[int, list[jax.Device]] = {}
+    for device in available():
+        of_process.setdefault(device.process_index, []).append(device)
+    shared = [device for own in of_process.values() for device in own[:each]]
+    return NamedSharding(_mesh(shared), PartitionSpec("data"))
+
+
+def own_part(start: int, stop: int) -> tuple[int, int]:
+    """The part of a range of images that `dividing` gives to this process."""
+    processes = jax.process_count()
+    if (stop - start) % processes:
+        return start, stop
+    size = (stop - start) // processes
+    first = start + jax.process_index() * size
+    return first, first + size
+
+
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def _sharing(batch_size: int, most: int, asked: int | None) -> int:
@@ -85,7 +122,7 @@ def _sharing(batch_size: int, most: int, asked: int | None) -> int:
     return asked
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
+def put(tree: Any, sharding: Sharding) -> Any:
     """Lays arrays that all processes have out on the devices of a mesh.
 
     Args:
@@ -126,8 +163,9 @@ def fetched(tree: Any) -> Any:
     """NumPy copies of arrays, of several processes too: whole ones for each."""
 
     def fetch(leaf: jax.Array) -> np.ndarray:
-        if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-            leaf = _laid_out(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+        sharding = leaf.sharding
+        if isinstance(sharding, NamedSharding) and not sharding.is_fully_addressable:
+            leaf = _laid_out(NamedSharding(sharding.mesh, PartitionSpec()))(leaf)
         return np.asarray(leaf)
 
     return jax.tree.map(fetch, tree)

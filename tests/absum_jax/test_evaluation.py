@@ -84,6 +84,35 @@ def test_top_k_breaks_ties_as_lax_top_k(top_k):
     assert absum_jax.accuracy(logits_fn, x, y, top_k=top_k) == np.float32(expected)
 
 
+def test_several_top_k_of_random_logits():
+    rng = np.random.default_rng(4)
+    logits, y = rng.normal(size=(40, CLASSES)), rng.integers(0, CLASSES, 40)
+    rank = (logits > logits[np.arange(40), y][:, None]).sum(axis=1)
+    logits_fn, x = table_model(logits)
+    result = absum_jax.accuracy(logits_fn, x, y, top_k=(3, 1, 5), batch_size=7)
+    expected = [np.mean(rank < k) for k in (3, 1, 5)]
+    assert len(set(expected)) == 3
+    np.testing.assert_array_equal(result, np.float32(expected))
+
+
+@pytest.mark.parametrize("frequencies", [None, [(1, 2), (5, 7)]])
+def test_several_top_k_are_those_of_separate_calls(frequencies):
+    x, y = images()
+    options = {"frequencies": frequencies, "batch_size": 10}
+    both, *separate = (
+        absum_jax.single_fourier_accuracy(MODEL, x, y, 0.6, top_k=top_k, **options)
+        for top_k in ((2, 1), 2, 1)
+    )
+    shape = (6, 8) if frequencies is None else (2,)
+    assert both.accuracy.shape == (2, *shape)
+    assert both.worst.shape == (2, 2)
+    np.testing.assert_array_equal(both.nan_logits, separate[0].nan_logits)
+    assert (separate[0].accuracy > separate[1].accuracy).any()
+    for name in ("accuracy", "mean", "min", "max", "worst"):
+        expected = np.stack([getattr(result, name) for result in separate])
+        np.testing.assert_array_equal(getattr(both, name), expected)
+
+
 @pytest.mark.parametrize("top_k", [1, CLASSES])
 def test_nan_logits_are_wrong(top_k):
     logits = np.zeros((4, CLASSES), np.float32)

@@ -261,6 +261,11 @@ def test_options_reach_the_accuracy(name):
     top = ACCURACIES[name](MODEL, X, Y, jnp.array([1.0]), top_k=2).accuracy
     assert top.shape == (1,)
     assert top[0] == absum_jax.accuracy(MODEL, filtered, Y, top_k=2) > one.accuracy
+    for radius in (1.0, [1.0]):
+        both = ACCURACIES[name](MODEL, X, Y, radius, top_k=(1, 2))
+        assert both.nan_logits.shape == np.shape(radius)
+        expected = np.reshape([one.accuracy, top[0]], (2, *np.shape(radius)))
+        np.testing.assert_array_equal(both.accuracy, expected)
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.4, 0.45)], ids=str)

@@ -198,6 +198,10 @@ EVALUATION_INPUT = [
     ({"top_k": 0}, "`top_k` must be an integer of at least 1, got 0"),
     ({"top_k": 1.0}, "`top_k` must be an integer of at least 1, got 1.0"),
     ({"top_k": 4}, "`top_k` must be at most the number of classes, 3, got 4"),
+    ({"top_k": ()}, "`top_k` must hold at least one integer, got ()"),
+    ({"top_k": (1, 0)}, "`top_k` must be an integer of at least 1, got 0"),
+    ({"top_k": [1, 2]}, "`top_k` must be an integer of at least 1, got [1, 2]"),
+    ({"top_k": (4, 1)}, "`top_k` must be at most the number of classes, 3, got (4, 1)"),
     ({"logits_fn": np.ones(3)}, "`logits_fn` must be a callable.*got ndarray"),
     ({"logits_fn": None}, "`logits_fn` must be a callable.*got NoneType"),
     (

@@ -140,6 +140,10 @@ def test_top_k():
     best = np.argsort(-logits, axis=1)[:, :2]
     expected = share((best == Y[:, None]).any(axis=1))
     assert result.accuracy == expected > share(right(logits))
+    options["eps"] = [0.0, 0.3]
+    both = absum_jax.pgd_accuracy(MODEL, X, Y, **options, top_k=(2, 1))
+    assert both.accuracy.shape == (2, 2)
+    assert both.accuracy[:, 1].tolist() == [expected, share(right(logits))]
 
 
 def kinds_of_models():

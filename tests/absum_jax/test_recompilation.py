@@ -103,11 +103,12 @@ def test_threshold_of_a_prox(prox):
     ],
     ids=["eps", "frequencies", "parameters in a Partial"],
 )
-def test_values_of_an_attack(eps, frequencies, seed):
+@pytest.mark.parametrize("top_k", [1, (1, 2)], ids=str)
+def test_values_of_an_attack(eps, frequencies, seed, top_k):
     def mean(eps, frequencies, seed):
         model = Partial(apply, weights(seed))
         return absum_jax.single_fourier_accuracy(
-            model, X, Y, eps, frequencies=frequencies
+            model, X, Y, eps, frequencies=frequencies, top_k=top_k
         ).mean
 
     mean(0.1, [(0, 1), (2, 3)], 0)

@@ -153,6 +153,7 @@ def test_restarts_and_lists():
         ({"key": 0}, "`key` must be a key"),
         ({"substitutes": {"other": 3}}, "`substitute` must be a callable"),
         ({"single_fourier_eps": -1}, "`eps` must be non-negative"),
+        ({"top_k": (1, 2)}, "`top_k` must be an integer of at least 1"),
     ],
 )
 def test_wrong_input(changes, message):

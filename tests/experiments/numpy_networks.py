@@ -64,8 +64,7 @@ class ByBatch:
         return _normalized(layer, x, *batch)
 
 
-def resnet18(model, x, normalize):
-    x = _relu(normalize(model.stem_norm, _conv(model.stem, x)))
+def _residual(model, x, normalize):
     for i, block in enumerate(model.blocks):
         stride = 2 if i in (2, 4, 6) else 1
         out = _relu(normalize(block.norm1, _conv(block.conv1, x, stride)))
@@ -74,6 +73,16 @@ def resnet18(model, x, normalize):
             x = normalize(block.shortcut_norm, _conv(block.shortcut, x, stride))
         x = _relu(out + x)
     return _logits(model.dense, x)
+
+
+def resnet18(model, x, normalize):
+    x = _relu(normalize(model.stem_norm, _conv(model.stem, x)))
+    return _residual(model, x, normalize)
+
+
+def imagenet_resnet18(model, x, normalize):
+    x = _relu(normalize(model.stem_norm, _conv(model.stem, x, 2)))
+    return _residual(model, _max_pool(x, 2), normalize)
 
 
 def googlenet(model, x, normalize):

@@ -12,14 +12,15 @@ from experiments.models.architectures import ARCHITECTURES, without_values
 def test_the_command_lists_every_network(capsys):
     assert cli.main(["models"]) == 0
     # Of the small CNN, the paper's 21,840; of the others, those of pytorch-cifar's
-    # models, and 90 times 513, 1,025 and 1,025 more where there are 100 classes.
+    # models, and 90 times 513, 1,025 and 1,025 more where there are 100 classes; of the
+    # last, those of torchvision's model.
     assert capsys.readouterr().out.splitlines() == [
-        "| model       |      data set | classes | parameters | convolution kernels "
+        "| model        |      data set | classes | parameters | convolution kernels "
         "| parameters in them (%) |",
-        "| ----------- | ------------: | ------: | ---------: | ------------------: "
+        "| ------------ | ------------: | ------: | ---------: | ------------------: "
         "| ---------------------: |",
         *(
-            f"| {model:11} | {dataset:>13} | {classes:>7} | {count:>10,} "
+            f"| {model:12} | {dataset:>13} | {classes:>7} | {count:>10,} "
             f"| {kernels:>19} | {share:>22} |"
             for model, dataset, classes, count, kernels, share in (
                 ("small_cnn", "mnist5k", 10, 21_840, 2, "24.04"),
@@ -34,6 +35,7 @@ def test_the_command_lists_every_network(capsys):
                 ("densenet121", "cifar10", 10, 6_956_298, 120, "98.65"),
                 ("densenet121", "cifar100", 100, 7_048_548, 120, "97.36"),
                 ("densenet121", "svhn_cropped", 10, 6_956_298, 120, "98.65"),
+                ("resnet18_224", "imagenet2012", 1000, 11_689_512, 20, "95.53"),
             )
         ),
     ]

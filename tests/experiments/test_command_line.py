@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import cli, files
+from experiments.options import SweepOptions
+from experiments.training.config import NONE, Setting
 
 SMALL = (
     "--dataset=mnist5k", "--train-examples=256", "--test-examples=10",
@@ -72,6 +74,20 @@ def _mistake(capsys, *arguments):
         ("figure1 --images 11", "--images must lie in 1..10, got 11"),
         ("figure1 --eps 2", "--eps must lie in 0..1, got 2"),
         ("figure1 --frequencies 28 0", "--frequencies must lie below 28 and 28"),
+        ("table2 --dataset imagenet2012", "imagenet2012: the paper has no PGD on it"),
+        ("table4 --dataset imagenet2012", "imagenet2012: the paper has no PGD on it"),
+        ("figure7 --dataset imagenet2012", "imagenet2012: the paper has no PGD on it"),
+        ("train --dataset imagenet2012 --training pgd", "no PGD on it, in training"),
+        ("train --dataset imagenet2012 --training fast", "no PGD on it, in training"),
+        ("train --dataset imagenet2012 --methods snc", "on imagenet2012: give --max-n"),
+        ("train --dataset imagenet2012 --network resnet18", "be one of resnet18_224"),
+        ("snc-readings --dataset imagenet2012", "snc-readings is for small_cnn alone"),
+        ("fourier-heatmaps --dataset imagenet2012", "224 x 224 images have 50,176;"),
+        (
+            "table1 --dataset imagenet2012 --select-on paper",
+            "the paper has no snc of resnet18_224 on imagenet2012; --max-norms must be "
+            "the one to take, got (0.01, 0.1, 0.5, 1.0, 10.0), or leave snc out",
+        ),
         ("figure3 --results-dir", "results-dir"),
         ("figure3 --results-dir /dev/null/x", "--results-dir /dev/null/x cannot be"),
         ("figure1 --cache-dir /dev/null/x", "--cache-dir /dev/null/x cannot be"),
@@ -80,6 +96,24 @@ def _mistake(capsys, *arguments):
 )  # fmt: skip
 def test_a_mistake_is_said_shortly(capsys, arguments, message):
     assert message in _mistake(capsys, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings"),
+    [
+        (
+            {"methods": ("none", "absum", "l1")},
+            [NONE, Setting("absum", 1e-2), Setting("l1", 1e-4)],
+        ),
+        (
+            {"methods": ("weight_decay", "snc"), "max_norms": (0.5,)},
+            [Setting("weight_decay", 1e-4), Setting("snc", 0.5)],
+        ),
+    ],
+)
+def test_strengths_of_the_paper_on_imagenet(changes, settings):
+    options = SweepOptions(dataset="imagenet2012", select_on="paper", **changes)
+    assert list(options.settings) == settings
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from experiments.paper import (
     SINGLE_FOURIER_EPS,
     TRAINING,
 )
+from experiments.training import optimization
+from experiments.training.config import NONE
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +84,34 @@ def test_each_set_is_treated_as_in_the_paper():
     # conditions: ResNet-18 on CIFAR-10, CIFAR-100 and SVHN.
     assert typing.get_args(DatasetName) == DATASETS
     assert {name for name, is_so in STANDARDIZED.items() if is_so} == {
-        "mnist5k", "mnist", "cifar10", "cifar100",
+        "mnist5k", "mnist", "cifar10", "cifar100", "imagenet2012",
     }  # fmt: skip
     color = {"cifar10", "cifar100", "svhn_cropped"}
-    for recipes in (TRAINING, ADVERSARIAL_TRAINING):
-        assert {name for name, recipe in recipes.items() if recipe.augmented} == color
+    for recipes, others in (
+        (TRAINING, {"imagenet2012"}),
+        (ADVERSARIAL_TRAINING, set()),
+    ):
+        augmented = {name for name, recipe in recipes.items() if recipe.augmented}
+        assert augmented == color | others
     assert {n for n in DATASETS if networks_for(n)[0] == "resnet18"} == color
+    assert networks_for("imagenet2012") == ("resnet18_224",)
     assert {"mnist5k"} | set(SINGLE_FOURIER_EPS) == set(DATASETS)
-    assert set(SINGLE_FOURIER_EPS) == set(PGD)
+    # On ImageNet the paper has neither PGD nor adversarial training.
+    attacked = set(SINGLE_FOURIER_EPS) - {"imagenet2012"}
+    assert attacked == set(PGD) == set(ADVERSARIAL_TRAINING)
+
+
+def test_imagenet_is_trained_as_pytorchs_example():
+    recipe = TRAINING["imagenet2012"]
+    # The example's main.py of 2019: --lr 0.1, --momentum 0.9, -b 256, and
+    # lr * (0.1 ** (epoch // 30)); P, appendix: 240 epochs, no weight decay but its own.
+    assert (recipe.learning_rate, recipe.momentum, recipe.batch_size) == (0.1, 0.9, 256)
+    assert (recipe.epochs, recipe.decay) == (240, 0.0)
+    h = optimization.hyperparameters([NONE], recipe.learning_rate, recipe.momentum)
+    for epoch in (0, 29, 30, 89, 90, 209, 210, 239):
+        at = optimization.schedule(epoch, recipe.epochs, recipe.milestones)
+        rate = optimization.decayed(h, at).learning_rate
+        np.testing.assert_allclose(rate, 0.1 * 0.1 ** (epoch // 30), rtol=1e-5)
 
 
 def test_unknown_set_is_refused():

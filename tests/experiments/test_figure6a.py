@@ -52,10 +52,25 @@ def test_methods_and_strengths_of_the_paper():
 
 def test_noise_is_as_large_as_the_data_set():
     assert registry.TRAIN_SHAPES.keys() == set(registry.DATASETS)
-    noise = epochs.noise("mnist5k", "small_cnn")
+    noise = epochs.noise(_measurement(dataset="mnist5k"))
     assert noise.images.shape == (4000, 28, 28, 1)
     assert noise.images.dtype == np.uint8
     assert set(noise.labels) == set(range(10))
+
+
+def test_noise_for_imagenet_is_as_much_as_its_steps_take():
+    measurement = _measurement("snc", "imagenet2012", steps=1)
+    noise = epochs.noise(measurement)
+    assert noise.images.shape == (256, 224, 224, 3)
+    assert len(set(noise.labels)) > 200
+    assert (measurement.model, measurement.is_held) == ("resnet18_224", False)
+    # 1,281,167 images in batches of 256; a clip every 100 steps.
+    assert measurement.epoch_seconds(2.0, 5.0) == pytest.approx(5004 * 2 + 50.04 * 5)
+    for steps in (None, 1000):
+        most = _measurement("snc", "imagenet2012", steps=steps)
+        assert (most.steps, most.examples, most.clips_timed) == (100, 25_600, 1)
+        assert most.epoch_seconds(2.0, 5.0) == pytest.approx(50.04 * 2)
+    assert _measurement("none", "svhn_cropped").is_held
 
 
 @pytest.mark.parametrize(

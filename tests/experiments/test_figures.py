@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from streaming import InMemory
 
 import absum_jax
+from experiments.data import Split
 from experiments.evaluation.single_fourier import Robustness
 from experiments.figures import figure1, figure3, heatmaps, saving, strength
 from experiments.outcomes import Outcome
@@ -72,6 +74,20 @@ def test_figure1_shows_attacked_images(shape):
     np.testing.assert_array_equal(shown[1], images[1].squeeze())
     attacked = absum_jax.single_fourier_attack(jnp.asarray(images), 5, 2, 0.2)
     np.testing.assert_allclose(shown[5], attacked[1].squeeze())
+
+
+def test_figure1_takes_streamed_images_of_different_classes():
+    labels = np.array([3, 3, 1, 3, 2, 0], np.int32)
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3))
+    stream = InMemory(Split(images.astype(np.uint8), labels))
+    chosen = figure1._one_a_class(stream, 3)
+    assert chosen.shape == (3, 4, 4, 3)
+    assert chosen[:, 0, 0, 0].tolist() == [0, 2, 4]
+    # No more are read than it takes.
+    assert stream.read_so_far[-1] == (4, 5)
+    assert stream.closed == [True]
+    held = figure1._one_a_class(stream.split, 3)
+    assert held[:, 0, 0, 0].tolist() == [5, 2, 4]
 
 
 def test_figure3_minima_are_those_of_a_projected_gradient():

@@ -1,4 +1,4 @@
-"""ResNet-18, GoogLeNet and DenseNet-121 beside PyTorch's with the same weights."""
+"""ResNet-18s, GoogLeNet and DenseNet-121 beside PyTorch's with the same weights."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from networks import evaluated, filled, images
 from absum_jax.tracing import leaf_name
 from experiments.models.densenet import DenseNet121
 from experiments.models.googlenet import GoogLeNet
-from experiments.models.resnet import ResNet18
+from experiments.models.resnet import ImageNetResNet18, ResNet18
 
 torch = pytest.importorskip(
     "torch", reason="PyTorch is not installed (the extra bench)"
@@ -20,9 +20,15 @@ _NAMES = {"mean": "running_mean", "var": "running_var", "scale": "weight"}
 
 
 @pytest.mark.parametrize(
-    ("create", "gain"), [(ResNet18, 1.0), (GoogLeNet, 2.0), (DenseNet121, 2.0)]
+    ("create", "gain", "size"),
+    [
+        (ResNet18, 1.0, 32),
+        (GoogLeNet, 2.0, 32),
+        (DenseNet121, 2.0, 32),
+        (ImageNetResNet18, 1.0, 96),
+    ],
 )
-def test_logits(create, gain):
+def test_logits(create, gain, size):
     model = filled(create, gain=gain)
     weights = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model)):
@@ -37,7 +43,7 @@ def test_logits(create, gain):
     assert all(name.endswith("num_batches_tracked") for name in missing)
     assert not unexpected
 
-    x = images(4)
+    x = images(4, size)
     channels_first = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))
     with torch.inference_mode():
         expected = network.eval()(channels_first).numpy()

@@ -11,9 +11,10 @@ import absum_jax
 from absum_jax._markdown import aligned
 from experiments import files
 from experiments.evaluation.single_fourier import Robustness
+from experiments.figures import strength
 from experiments.options import SweepOptions
 from experiments.outcomes import Outcome
-from experiments.paper import TABLE1
+from experiments.paper import TABLE1, TABLE1_TOP5, Published
 from experiments.tables.selection import select
 from experiments.tables.statistics import Statistic
 from experiments.tables.table1 import table1
@@ -145,6 +146,57 @@ def test_published_numbers_stand_beside(outcome, tmp_path):
     assert md_path.read_text() == text + "\n"
 
 
+def test_top_1_and_top_5_of_imagenet_side_by_side(make_config, tmp_path):
+    def outcome(method, strength, avg):
+        def robustness(mean, minimum, clean, top5=None):
+            grid = np.full((32, 32), (1024 * mean - minimum) / 1023)
+            grid[3, 1] = minimum
+            return Robustness(50_000, clean, 990, grid, top5=top5)
+
+        run = Run(tmp_path, make_config(Setting(method, strength)))
+        run.begin(0)
+        run.log(1, 2.0, 0.1)
+        top5 = robustness(avg + 0.3, 0.2, 0.85)
+        test = robustness(avg, 0.1, 0.6, top5)
+        return Outcome(run, test, test)
+
+    outcomes = [
+        outcome("none", 0.0, 0.2), outcome("absum", 0.01, 0.25),
+        outcome("absum", 0.1, 0.15), outcome("snc", 1.0, 0.5),
+    ]  # fmt: skip
+    options = SweepOptions(dataset="imagenet2012", methods=("none", "absum", "snc"))
+    table = table1(options, outcomes)
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.markdown.splitlines()
+        if line.startswith("|")
+    ]
+    assert rows[0] == [
+        "method", "Top-1 Avg.", "Top-1 Min.", "Top-1 CLN",
+        "Top-5 Avg.", "Top-5 Min.", "Top-5 CLN", "lambda / sigma",
+    ]  # fmt: skip
+    # P, Table 1: N/A stands for SNC, and nothing for no regularization.
+    assert rows[2:] == [
+        ["no regularization", "20.00", "10.00", "60.00", "50.00", "20.00", "85.00", ""],
+        ["Absum", "25.00 (26.59)", "10.00 (15.06)", "60.00 (58.51)",
+         "55.00 (48.51)", "20.00 (31.29)", "85.00 (81.17)", "0.01 (0.01)"],
+        ["SNC", "50.00 (N/A)", "10.00 (N/A)", "60.00 (N/A)",
+         "80.00 (N/A)", "20.00 (N/A)", "85.00 (N/A)", "1 (N/A)"],
+    ]  # fmt: skip
+    assert "best Top-1 Avg. on the test images" in table.markdown
+    assert "over 1,024 frequencies, l and m below 32, and" in table.markdown
+    assert "largest logit (Top-1) and of the five largest (Top-5)" in table.markdown
+    absum = table.records[1]
+    assert absum["top5_avg_mean"] == pytest.approx(0.55)
+    assert (absum["paper_avg"], absum["paper_top5_avg"]) == (26.59, 48.51)
+    assert table.records[2]["paper_top5_clean"] is None
+    model = table.details["models"][1]
+    assert model["top5"]["min"] == pytest.approx(0.2)
+    assert model["top5"]["worst"] == [3, 1]
+    (ax, *_) = strength.figure4(outcomes).axes
+    assert ax.get_ylabel() == "Top-1 accuracy under attack (%)"
+
+
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
@@ -176,13 +228,20 @@ def test_published_numbers_are_the_papers():
     70.48 64.07 65.30 83.71 15.09 18.53 16.80 70.26 92.72 94.31 94.00 85.26 -3 -5 -7 -1
     48.69 42.97 38.99 60.42 16.32 5.23 9.84 45.05 68.72 67.05 71.68 62.76 -3 -6 -7 0
     93.34 91.74 91.14 93.20 73.69 60.36 57.52 62.90 95.93 96.37 96.20 95.42 -3 -3 -7 -1
+    26.59 9.92 5.18 nan 15.06 4.39 1.01 nan 58.51 70.70 64.63 nan -2 -4 -4 nan
+    48.51 20.15 12.29 nan 31.29 10.64 3.08 nan 81.17 89.71 85.79 nan -2 -4 -4 nan
 """.splitlines()
-    assert len(rows) == len(TABLE1)
-    for row, published in zip(rows, TABLE1.values(), strict=True):
+    tables = [*TABLE1.values(), *TABLE1_TOP5.values()]
+    assert list(TABLE1)[-1:] == list(TABLE1_TOP5) == [("imagenet2012", "resnet18_224")]
+    for row, published in zip(rows, tables, strict=True):
         *accuracies, absum, decay, l1, snc = map(float, row.split())
-        methods = [published[m] for m in ("absum", "weight_decay", "l1", "snc")]
+        methods = [
+            published.get(m, Published(*[np.nan] * 4))
+            for m in ("absum", "weight_decay", "l1", "snc")
+        ]
         columns = [(cell.avg, cell.min, cell.clean) for cell in methods]
-        assert np.transpose(columns).ravel().tolist() == accuracies
+        np.testing.assert_array_equal(np.transpose(columns).ravel(), accuracies)
         bound = snc if snc == 0.5 else 10**snc
         strengths = [cell.strength for cell in methods]
-        assert strengths == pytest.approx([10**absum, 10**decay, 10**l1, bound])
+        expected = [10**absum, 10**decay, 10**l1, bound]
+        np.testing.assert_allclose(strengths, expected)
