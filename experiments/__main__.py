@@ -2,11 +2,9 @@
 
 import sys
 
-# Not above: a process that decodes images imports this module, and none of the others.
+# Not above: a process that decodes images imports this module, and one that watches
+# another one, and none of the others.
 if __name__ == "__main__":
-    from experiments.cli import main
-    from experiments.hosts import supervision
-    from experiments.training.checkpoints import quiet_threads
+    from experiments import supervision
 
-    quiet_threads()
-    sys.exit(supervision.main(main))
+    sys.exit(supervision.main())

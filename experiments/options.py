@@ -101,6 +101,13 @@ class ModelOptions:
     """Epochs of training; None is the paper's number. The milestones of the learning
     rate keep their shares."""
 
+    batch_size: int | None = None
+    """Images a step of training, of all devices together; None is the paper's."""
+
+    learning_rate: float | None = None
+    """Learning rate before the first milestone; None is the paper's, whatever the
+    batch."""
+
     train_examples: int | None = None
     """Training images, a fixed choice of that many; None is all."""
 
@@ -120,6 +127,10 @@ class ModelOptions:
             raise UsageError(f"--dataset must be one of {known}, got {self.dataset!r}.")
         if self.epochs is not None and self.epochs < 1:
             raise UsageError(f"--epochs must be at least 1, got {self.epochs}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"--batch-size must be at least 1, got {self.batch_size}.")
+        if self.learning_rate is not None:
+            check_positive("--learning-rate", (self.learning_rate,))
         networks = networks_for(self.dataset)
         if self.network is not None and self.network not in networks:
             raise UsageError(
@@ -159,8 +170,12 @@ class ModelOptions:
     def recipe(self, adversary: Adversary | None = None) -> Recipe:
         """How to train, in as many epochs as asked for."""
         published = self.published_recipe(adversarial=adversary is not None)
-        recipe = published.scaled(self.epochs or published.epochs)
-        return dataclasses.replace(recipe, adversary=adversary)
+        return dataclasses.replace(
+            published.scaled(self.epochs or published.epochs),
+            batch_size=self.batch_size or published.batch_size,
+            learning_rate=self.learning_rate or published.learning_rate,
+            adversary=adversary,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

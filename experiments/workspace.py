@@ -79,8 +79,8 @@ class Workspace:
         options, recipe = self.options, self.options.recipe(adversary)
         if len(self.training) < recipe.batch_size:
             raise UsageError(
-                f"--train-examples must be at least a batch, {recipe.batch_size}, "
-                f"got {len(self.training)}."
+                f"--train-examples must be at least a batch, {recipe.batch_size} "
+                f"(--batch-size), got {len(self.training)}."
             )
         return train_missing(
             self.classifier,

@@ -32,11 +32,17 @@ from experiments.training.runs import provenance
 _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
 
 
-def _fewer_epochs(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
-    published = options.published_recipe(adversarial=adversarial).epochs
-    if options.epochs in (None, published):
-        return []
-    return [f"{options.epochs} of {published} epochs"]
+def _other_recipe(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
+    """How training differs from the published one, but for its images."""
+    published = options.published_recipe(adversarial=adversarial)
+    parts = []
+    if options.epochs not in (None, published.epochs):
+        parts.append(f"{options.epochs} of {published.epochs} epochs")
+    if options.batch_size not in (None, published.batch_size):
+        parts.append(f"batches of {options.batch_size}")
+    if options.learning_rate not in (None, published.learning_rate):
+        parts.append(f"learning rate {options.learning_rate:g}")
+    return parts
 
 
 def _fewer_images(options: ModelOptions, test_examples: int | None) -> list[str]:
@@ -57,12 +63,12 @@ def model_scale(options: ModelOptions, test_examples: int | None = None) -> list
       options: of the models.
       test_examples: how many images they are attacked on; None is all, or none.
     """
-    return [*_fewer_epochs(options), *_fewer_images(options, test_examples)]
+    return [*_other_recipe(options), *_fewer_images(options, test_examples)]
 
 
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     """How a run falls short of the published one."""
-    parts = _fewer_epochs(options, adversarial=adversarial)
+    parts = _other_recipe(options, adversarial=adversarial)
     missing = [method for method in METHODS if method not in options.methods]
     if missing:
         parts.append(f"without {', '.join(METHOD_NAMES[m] for m in missing)}")

@@ -9,8 +9,11 @@ from hosts_work import (
     ATTACKED,
     CONFIGS,
     evaluations,
+    evaluations_on_pictures,
+    stopped_among_pictures,
     stopped_in_the_last_model,
     train,
+    train_on_pictures,
 )
 
 from experiments import files, hosts
@@ -51,7 +54,14 @@ def _agreement(folder: pathlib.Path) -> dict:
     }
 
 
-def main(folder: pathlib.Path, options: tyro.conf.OmitArgPrefixes[HostOptions]) -> None:
+_Options = tyro.conf.OmitArgPrefixes[HostOptions]
+
+
+def main(
+    folder: pathlib.Path,
+    prepared: pathlib.Path,
+    options: tyro.conf.OmitArgPrefixes[HostOptions],
+) -> None:
     """Joins, and does everything."""
     options.join()
     told = _agreement(folder)
@@ -61,6 +71,10 @@ def main(folder: pathlib.Path, options: tyro.conf.OmitArgPrefixes[HostOptions]) 
     train(ATTACKED, folder / "attacked")
     with stopped_in_the_last_model():
         train(CONFIGS, folder / "two-then-one")
+    runs = train_on_pictures(prepared, folder / "one-then-two")
+    told["evaluations_on_pictures"] = evaluations_on_pictures(prepared, runs)
+    with stopped_among_pictures():
+        train_on_pictures(prepared, folder / "two-then-one")
     told["devices"] = jax.device_count()
     own = folder / f"told-{jax.process_index()}.json"
     own.write_text(json.dumps(told))

@@ -4,15 +4,13 @@ import contextlib
 import pathlib
 from unittest import mock
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from batch_norm_network import network
 
-import absum_jax
 from experiments.data import Split
+from experiments.data.streamed import whole
 from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.evaluation.kept import Images
-from experiments.models import Classifier, Variables
 from experiments.training import feeds, step, sweep
 from experiments.training.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.training.runs import Run
@@ -28,52 +26,7 @@ def noise() -> Split:
     return Split(images.astype(np.uint8), labels)
 
 
-def _convolve(params, x):
-    return jax.lax.conv_general_dilated(
-        x, params["conv"]["kernel"], (1, 1), "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
-
-
-def _init(key):
-    conv, dense = jax.random.split(key)
-    params = {
-        "conv": {"kernel": 0.3 * jax.random.normal(conv, (3, 3, 3, 8))},
-        "norm": {"scale": jnp.ones(8), "bias": jnp.zeros(8)},
-        "dense": {"kernel": 0.3 * jax.random.normal(dense, (8, 4))},
-    }
-    return Variables(params, {"norm": {"mean": jnp.zeros(8), "var": jnp.ones(8)}})
-
-
-def _forward(params, x, statistics=None):
-    """Logits, and the statistics of the batch where none are given."""
-    x = _convolve(params, x - 0.5)
-    if statistics is None:
-        statistics = {"mean": x.mean((0, 1, 2)), "var": x.var((0, 1, 2))}
-    x = (x - statistics["mean"]) * jax.lax.rsqrt(statistics["var"] + 1e-5)
-    x = jax.nn.relu(x * params["norm"]["scale"] + params["norm"]["bias"])
-    return x.mean((1, 2)) @ params["dense"]["kernel"], statistics
-
-
-def _train_logits(variables, x, key):
-    del key
-    logits, batch = _forward(variables.params, x)
-    old = variables.statistics["norm"]
-    return logits, {"norm": jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, old, batch)}
-
-
-def _logits(variables, x):
-    return _forward(variables.params, x, variables.statistics["norm"])[0]
-
-
-def _uses(image_shape):
-    shapes = jax.eval_shape(_init, jax.random.key(0))
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return absum_jax.conv_input_shapes(_convolve, shapes.params, x)
-
-
-# A network with batch normalization, as a large one: alone, its batches divided.
-LARGE = Classifier(_init, _train_logits, _logits, _uses, is_small=False)
+LARGE, OF_PICTURES = network(4), network(1_000)
 
 _PLAIN = Recipe(epochs=EPOCHS, batch_size=32, learning_rate=0.1, momentum=0.9)
 _ATTACKED = Recipe(
@@ -82,12 +35,15 @@ _ATTACKED = Recipe(
 )  # fmt: skip
 
 
-def _config(setting, recipe=_PLAIN):
-    split = noise()
+# 30 pictures make three steps an epoch.
+_STREAMED = Recipe(epochs=2, batch_size=8, learning_rate=0.1, momentum=0.9)
+
+
+def _config(setting, recipe=_PLAIN, dataset="noise"):
     return RunConfig(
-        dataset="noise", data_fingerprint=split.fingerprint, train_examples=len(split),
-        validation_examples=0, method=setting.method, strength=setting.strength, seed=0,
-        model="batch_norm", recipe=recipe,
+        dataset=dataset, data_fingerprint="", train_examples=0, validation_examples=0,
+        method=setting.method, strength=setting.strength, seed=0, model="batch_norm",
+        recipe=recipe,
     )  # fmt: skip
 
 
@@ -98,6 +54,7 @@ CONFIGS = [
     _config(Setting("snc-every-step", 0.5)),
 ]
 ATTACKED = [_config(NONE, _ATTACKED)]
+PICTURES = [_config(Setting("absum", 0.1), _STREAMED, "pictures")]
 
 
 def train(configs, folder: pathlib.Path) -> list[Run]:
@@ -108,26 +65,41 @@ def train(configs, folder: pathlib.Path) -> list[Run]:
         )
 
 
+def train_on_pictures(prepared: pathlib.Path, folder: pathlib.Path) -> list[Run]:
+    """The same on streamed images, saved after two and three steps of each epoch."""
+    with mock.patch.object(feeds, "_STREAMED_STEPS", 2):
+        return sweep.train_missing(
+            OF_PICTURES, whole(prepared, "train", 0), PICTURES, folder,
+            seconds_between_checkpoints=0,
+        )  # fmt: skip
+
+
 @contextlib.contextmanager
-def stopped_in_the_last_model():
-    """Stops training of the last of three models within its third epoch."""
-    train_part, calls = step.train_part, iter(range(2 * 2 * EPOCHS + 2 * 2 + 1))
+def stopped(function: str, calls: int):
+    """Stops training at a call of a function of `step`, after so many of it."""
+    real, left = getattr(step, function), iter(range(calls))
 
     def stopping(*args, **kwargs):
-        if next(calls, None) is None:
+        if next(left, None) is None:
             raise KeyboardInterrupt
-        return train_part(*args, **kwargs)
+        return real(*args, **kwargs)
 
     with (
-        mock.patch.object(step, "train_part", stopping),
+        mock.patch.object(step, function, stopping),
         contextlib.suppress(KeyboardInterrupt),
     ):
         yield
         raise AssertionError("training was not stopped")
 
 
-def variables(run: Run) -> Variables:
-    return run.variables(jax.eval_shape(_init, jax.random.key(0)))
+def stopped_in_the_last_model():
+    """Stops training of the last of three models within its third epoch."""
+    return stopped("train_part", 2 * 2 * EPOCHS + 2 * 2 + 1)
+
+
+def stopped_among_pictures():
+    """Stops training within the second epoch, at the step after a checkpoint."""
+    return stopped("train_batch", 3 + 2)
 
 
 def evaluations(runs: list[Run]) -> dict:
@@ -149,4 +121,15 @@ def evaluations(runs: list[Run]) -> dict:
         ).tolist(),
         "spectra": gradient.power_spectra(images, runs[:1], 0.1, steps).tolist(),
         "low-pass": frequency.evaluate(images, runs, "low-pass", [1, 2]).tolist(),
+    }
+
+
+def evaluations_on_pictures(prepared: pathlib.Path, runs: list[Run]) -> dict:
+    """The same on streamed images."""
+    images = Images(OF_PICTURES, whole(prepared, "validation", 0), "test")
+    [robustness] = single_fourier.evaluate(images, runs, 0.2, stride=16)
+    return {
+        "clean": [robustness.clean, robustness.top5.clean],
+        "grid": robustness.grid.tolist(),
+        "grid of the five largest": robustness.top5.grid.tolist(),
     }

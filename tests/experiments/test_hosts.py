@@ -4,56 +4,87 @@ They are two, with two devices each, connected by gloo. `hosts_program.py` is wh
 run, once for most of what is tested here.
 """
 
-import json
+import dataclasses
 
 import jax
 import numpy as np
 import pytest
+from fake_tfds import write_prepared
 from hosts_work import (
     ATTACKED,
     CONFIGS,
-    EPOCHS,
+    LARGE,
+    OF_PICTURES,
     evaluations,
+    evaluations_on_pictures,
+    stopped_among_pictures,
     stopped_in_the_last_model,
     train,
-    variables,
+    train_on_pictures,
 )
 from processes import ROOT, end_well, start
 
 from experiments import files
+from experiments.training.runs import Run
 
 # Sums over devices are added in another order.
 TOLERANCE = 2e-5
 
 
+@dataclasses.dataclass
+class Alone:
+    """What one process trains."""
+
+    models: list[Run]
+    attacked: list[Run]
+    on_pictures: list[Run]
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """What one process trains, and a folder in which it was stopped."""
+def prepared(tmp_path_factory):
+    return write_prepared(tmp_path_factory.mktemp("tfds"), "imagenet2012")
+
+
+@pytest.fixture(scope="module")
+def alone(prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    whole = train(CONFIGS, folder / "whole")
-    with stopped_in_the_last_model():
-        train(CONFIGS, folder / "shared" / "one-then-two")
-    return whole, train(ATTACKED, folder / "whole"), folder / "shared"
+    return Alone(
+        train(CONFIGS, folder),
+        train(ATTACKED, folder),
+        train_on_pictures(prepared, folder),
+    )
 
 
 @pytest.fixture(scope="module")
-def told(alone):
-    """What each of the two processes tells."""
-    folder = alone[-1]
+def shared(prepared, tmp_path_factory):
+    """The folder in which one process was stopped, and then two worked."""
+    folder = tmp_path_factory.mktemp("shared")
+    with stopped_in_the_last_model():
+        train(CONFIGS, folder / "one-then-two")
+    with stopped_among_pictures():
+        train_on_pictures(prepared, folder / "one-then-two")
     program = str(ROOT / "tests" / "experiments" / "hosts_program.py")
-    end_well(start([program, "--folder", str(folder)]))
-    return [json.loads((folder / f"told-{i}.json").read_text()) for i in range(2)]
+    end_well(start([program, "--folder", str(folder), "--prepared", str(prepared)]))
+    return folder
 
 
-def _assert_same(runs, others):
+@pytest.fixture(scope="module")
+def told(shared):
+    """What each of the two processes tells."""
+    return [files.read_json(shared / f"told-{i}.json") for i in range(2)]
+
+
+def _assert_same(runs, others, classifier=LARGE):
+    shapes = jax.eval_shape(classifier.init, jax.random.key(0))
     for run, other in zip(runs, others, strict=True):
-        assert [line["epoch"] for line in run.metrics()] == list(range(1, EPOCHS + 1))
+        epochs = run.config.recipe.epochs
+        assert [line["epoch"] for line in run.metrics()] == list(range(1, epochs + 1))
         for one, two in zip(run.metrics(), other.metrics(), strict=True):
             assert one == pytest.approx(two, abs=TOLERANCE)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE, rtol=0),
-            variables(run),
-            variables(other),
+            run.variables(shapes),
+            other.variables(shapes),
         )
 
 
@@ -70,11 +101,9 @@ def test_what_they_agree_on(told):
         assert one["read"] == 0
 
 
-def test_two_go_on_from_one(alone, told):
-    whole, _, folder = alone
-    runs = train(CONFIGS, folder / "one-then-two")
-    _assert_same(runs, whole)
-    assert {run.folder.joinpath("provenance.json").exists() for run in runs} == {True}
+def test_two_go_on_from_one(alone, shared):
+    runs = train(CONFIGS, shared / "one-then-two")
+    _assert_same(runs, alone.models)
     processes = [
         files.read_json(run.folder / "provenance.json")["processes"] for run in runs
     ]
@@ -82,23 +111,34 @@ def test_two_go_on_from_one(alone, told):
     assert processes == [1, 1, 2]
 
 
-def test_one_goes_on_from_two(alone, told):
-    whole, _, folder = alone
-    _assert_same(train(CONFIGS, folder / "two-then-one"), whole)
+def test_one_goes_on_from_two(alone, shared):
+    _assert_same(train(CONFIGS, shared / "two-then-one"), alone.models)
 
 
-def test_adversarial_training(alone, told):
-    _, attacked, folder = alone
-    _assert_same(train(ATTACKED, folder / "attacked"), attacked)
+def test_adversarial_training(alone, shared):
+    _assert_same(train(ATTACKED, shared / "attacked"), alone.attacked)
+
+
+@pytest.mark.parametrize("folder", ["one-then-two", "two-then-one"])
+def test_pictures_go_on_within_an_epoch(alone, shared, prepared, folder):
+    runs = train_on_pictures(prepared, shared / folder)
+    _assert_same(runs, alone.on_pictures, OF_PICTURES)
+
+
+def _assert_close(told, name, expected):
+    assert told[0][name] == told[1][name]
+    assert told[0][name].keys() == expected.keys()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+        told[0][name],
+        expected,
+    )
 
 
 def test_evaluations_are_those_of_one(alone, told):
-    whole, _, _ = alone
-    expected = evaluations(whole)
-    assert told[0]["evaluations"] == told[1]["evaluations"]
-    assert told[0]["evaluations"].keys() == expected.keys()
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
-        told[0]["evaluations"],
-        expected,
-    )
+    _assert_close(told, "evaluations", evaluations(alone.models))
+
+
+def test_evaluations_on_pictures_are_those_of_one(alone, told, prepared):
+    expected = evaluations_on_pictures(prepared, alone.on_pictures)
+    _assert_close(told, "evaluations_on_pictures", expected)

@@ -1,4 +1,4 @@
-"""A process that watches over one of several, which jax ends without asking.
+"""A process, and one that watches over it where it is one of several.
 
 jax aborts a process that has lost another one. What is then to be said and done is for
 one that is still there.
@@ -11,41 +11,42 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-
-import jax
+from collections.abc import Sequence
 
 _WATCHED = "ABSUM_JAX_WATCHED"
 # Exit code of a process that noticed itself.
 _LOST = 75
 _SECONDS_TO_SAY_GOODBYE = 1.0
 
-_MESSAGE = (
+MESSAGE = (
     "error: another process ended, could not be reached or never came; its own output "
     "tells why. What was computed is kept: started again, on any number of hosts, the "
     "same command goes on from there."
 )
 
 
-def main(command: Callable[[], int]) -> int:
-    """Runs a command; one of several processes under the eyes of another one.
+def main() -> int:
+    """Runs the command of this process's arguments.
 
-    Args:
-      command: runs what the process's arguments say, and returns the exit code.
+    As one of several processes, under the eyes of another one.
 
     Returns:
       The exit code; 1 if another process was lost.
     """
     if "--distributed" not in sys.argv:
-        return command()
+        return _command()
     if _WATCHED not in os.environ:
         return _watch(sys.argv[1:])
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    import jax
+
     try:
-        code = command()
+        code = _command()
     except Exception as error:
-        code = _LOST if _is_of_another(error) else 1
-        if code != _LOST:
+        code = 1
+        if jax.distributed.is_initialized() and _is_of_another(error):
+            code = _LOST
+        else:
             traceback.print_exc()
     if code != 0 and jax.distributed.is_initialized():
         # Without waiting for the others, which wait for this one.
@@ -58,10 +59,17 @@ def main(command: Callable[[], int]) -> int:
     return code
 
 
+def _command() -> int:
+    # Late, as one that only watches needs none of it.
+    from experiments import cli
+    from experiments.training.checkpoints import quiet_threads
+
+    quiet_threads()
+    return cli.main()
+
+
 def _is_of_another(error: Exception) -> bool:
     """Whether an error is that of a transfer between processes."""
-    if not jax.distributed.is_initialized():
-        return False
     text = str(error)
     return any(name in text for name in ("Gloo", "gloo", "NCCL", "coordination"))
 
@@ -84,6 +92,6 @@ def _watch(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = child.wait()
     if code in (_LOST, -signal.SIGABRT):
-        print(_MESSAGE, file=sys.stderr)
+        print(MESSAGE, file=sys.stderr)
         return 1
     return code if code >= 0 else 128 - code
