@@ -3,7 +3,7 @@
 import sys
 
 from experiments.cli import main
-from experiments.training.checkpoints import quiet_threads
+from experiments.quiet import quiet_threads
 
 if __name__ == "__main__":
     quiet_threads()
