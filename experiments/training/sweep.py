@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,10 +33,16 @@ _CHECKPOINTS = "checkpoints"
 Epochs = Generator[None, None, None]
 
 
-def _unfinished(folder: pathlib.Path) -> Iterator[plan.Unfinished]:
+def _unfinished(
+    folder: pathlib.Path, missing: Collection[RunConfig]
+) -> Iterator[plan.Unfinished]:
+    """The sweeps with a checkpoint that hold a missing model.
+
+    Others may be another part's, at work on them.
+    """
     for candidate in sorted(folder.glob("*")):
         sweep = plan.load_members(candidate)
-        if sweep is None:
+        if sweep is None or set(sweep.members).isdisjoint(missing):
             continue
         epochs = checkpoints.latest_step(candidate / _CHECKPOINTS)
         if epochs is not None:
@@ -235,12 +241,12 @@ def train_missing(
             f"{len(wanted) - len(missing)} of {len(wanted)} models are trained already"
         )
     sweeps_dir = runs_dir / configs[0].dataset / configs[0].model / "in-progress"
-    _remove_finished(sweeps_dir, runs_dir)
+    _remove_finished(sweeps_dir, runs_dir, configs)
     if not missing:
         return wanted
     recipe = configs[0].recipe
     tasks = plan.plan(
-        missing, list(_unfinished(sweeps_dir)), together=classifier.is_small
+        missing, list(_unfinished(sweeps_dir, missing)), together=classifier.is_small
     )
     how_many, batch_size = len(missing), recipe.batch_size
     if classifier.is_small:
@@ -263,7 +269,7 @@ def train_missing(
                     classifier, data, task, runs_dir, folder, placement,
                     seconds_between_checkpoints, spectral_norms, tensorboard, advance,
                 )  # fmt: skip
-                _remove_finished(sweeps_dir, runs_dir)
+                _remove_finished(sweeps_dir, runs_dir, configs)
 
             return begin
 
@@ -271,11 +277,16 @@ def train_missing(
     return wanted
 
 
-def _remove_finished(sweeps_dir: pathlib.Path, runs_dir: pathlib.Path) -> None:
+def _remove_finished(
+    sweeps_dir: pathlib.Path, runs_dir: pathlib.Path, configs: Collection[RunConfig]
+) -> None:
+    """Removes what is left of sweeps of some of these models that are complete."""
     for folder in sweeps_dir.glob("*"):
         sweep = plan.load_members(folder)
-        if sweep and all(runs.Run(runs_dir, c).is_complete for c in sweep.members):
-            # Last what tells that it is finished.
-            if (folder / _CHECKPOINTS).exists():
-                shutil.rmtree(folder / _CHECKPOINTS)
-            shutil.rmtree(folder)
+        if sweep is None or set(sweep.members).isdisjoint(configs):
+            continue
+        if all(runs.Run(runs_dir, c).is_complete for c in sweep.members):
+            # Last what tells that it is finished. Another part that had models in it
+            # may be removing it too.
+            shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
