@@ -10,11 +10,6 @@ from typing import IO, Any
 
 from experiments.errors import UsageError
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
-
 _SCRATCH_SUFFIX = ".partial"
 
 
@@ -65,27 +60,6 @@ def append_json_line(path: pathlib.Path, value: Any) -> None:
     """Appends one line of JSON."""
     with _errors_name(path), path.open("a") as stream:
         stream.write(json.dumps(value) + "\n")
-
-
-@contextlib.contextmanager
-def exclusive(folder: pathlib.Path, does_what: str) -> Iterator[None]:
-    """Keeps other processes out of a folder; the lock goes with the process.
-
-    Without effect where the operating system has no `flock`.
-
-    Raises:
-      UsageError: if another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as stream:
-        if fcntl is not None:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"another process {does_what}, in {folder}; wait for it."
-                ) from None
-        yield
 
 
 def writable_folder(folder: pathlib.Path, option: str) -> None:

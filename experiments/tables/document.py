@@ -18,6 +18,7 @@ from experiments.options import (
 )
 from experiments.outcomes import Outcome
 from experiments.paper import PARENTS, SINGLE_FOURIER_EPS, published_as
+from experiments.parts import Part
 from experiments.tables.statistics import Statistic
 from experiments.training.config import (
     METHODS,
@@ -192,15 +193,12 @@ def selection_note(options: SweepOptions, criterion: str) -> str:
 
 def names(configs: Iterable[RunConfig]) -> str:
     """Methods, strengths and seeds of some models."""
-    return ", ".join(
-        sorted(
-            {
-                f"{METHOD_NAMES[config.method]} {config.strength:g} "
-                f"(seed {config.seed})"
-                for config in configs
-            }
-        )
-    )
+
+    def name(config: RunConfig) -> str:
+        strength = "" if config.setting == NONE else f" {config.strength:g}"
+        return f"{METHOD_NAMES[config.method]}{strength} (seed {config.seed})"
+
+    return ", ".join(sorted({name(config) for config in configs}))
 
 
 def left_out_note(configs: Iterable[RunConfig]) -> list[str]:
@@ -208,6 +206,20 @@ def left_out_note(configs: Iterable[RunConfig]) -> list[str]:
     models = names(configs)
     return (
         [f"Left out, as they answer one class or diverged: {models}."] if models else []
+    )
+
+
+def part_note(part: Part, configs: Sequence[RunConfig], models: int) -> str:
+    """What a part of a command has done.
+
+    Args:
+      part: which.
+      configs: its models.
+      models: how many there are in all parts.
+    """
+    return (
+        f"Part {part}, {len(configs)} of {models} models, is trained and attacked: "
+        f"{names(configs)}. The same command without --part makes the table."
     )
 
 
@@ -293,14 +305,11 @@ class Document:
         writer = csv.DictWriter(text, fieldnames=fieldnames)
         writer.writeheader()
         writer.writerows(self.records)
-        options = dataclasses.asdict(self.options)
-        for machine in ("runs_dir", "results_dir", "data", "compute"):
-            options.pop(machine, None)
         document = {
             "title": self.title,
             "network": self.options.model,
             "dtype": self.options.dtype,
-            "options": options,
+            "options": self.options.asked_for,
             **self.details,
             "provenance": provenance(),
         }

@@ -17,6 +17,7 @@ from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
 from experiments.paper import PGD, TABLE4, published_as
+from experiments.parts import DivisionOptions
 from experiments.tables import claims, document
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
@@ -49,6 +50,8 @@ class Table4Options(SweepOptions):
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables and figures."""
+
+    division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
@@ -207,12 +210,19 @@ def run(options: Table4Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the tables and writes them with their figures."""
     eps = PGD[published_as(options.dataset)].test_eps
     written = []
-    with sweep_workspace(options) as workspace:
+    part = options.division.own
+    with sweep_workspace(options, part) as workspace:
         images = len(workspace.test.split)
         for training in options.training:
             adversary = options.adversary(training)
             runs = workspace.train(options.settings, options.seeds, adversary)
             models = attack(workspace, runs, eps, options.evaluation)
+            if part is not None:
+                configs = [run.config for run in runs]
+                everything = len(options.settings) * len(options.seeds)
+                note = document.part_note(part, configs, everything)
+                print(f"\n{_TRAINING[training].capitalize()}. {note}\n")
+                continue
             table, chosen = table4(options, training, models, images)
             print(f"\n{table.markdown}\n")
             curves = {
