@@ -1,10 +1,11 @@
 """Which processes may work in a folder at the same time.
 
 A lock goes with its process, however that ends. Without effect where the operating
-system has no `flock`.
+system or the file system has no `flock`.
 """
 
 import contextlib
+import errno
 import pathlib
 from collections.abc import Iterator
 
@@ -32,6 +33,9 @@ def _locked(path: pathlib.Path, taken: str, *, shared: bool = False) -> Iterator
                 fcntl.flock(stream, how | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UsageError(f"{taken}; wait for it.") from None
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
         yield
 
 

@@ -1,5 +1,9 @@
 """Which processes may work in a folder at the same time."""
 
+import errno
+import os
+import types
+
 import pytest
 
 from experiments import locks
@@ -49,3 +53,19 @@ def test_one_part_that_ends_leaves_the_other_its_lock(tmp_path):
         assert "another command" in _says(_part(tmp_path, "b", "1-of-2"))
         with _part(tmp_path, "a", "2-of-2"):
             pass
+
+
+def _raising(number):
+    def flock(stream, how):
+        raise OSError(number, os.strerror(number))
+
+    return types.SimpleNamespace(flock=flock, LOCK_EX=2, LOCK_NB=4, LOCK_SH=1)
+
+
+def test_a_file_system_without_locks_has_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", _raising(errno.ENOSYS))
+    with locks.exclusive(tmp_path, "trains"), _part(tmp_path, "a", "1-of-2"):
+        pass
+    monkeypatch.setattr(locks, "fcntl", _raising(errno.ENOLCK))
+    with pytest.raises(OSError, match="No locks available"):
+        locks.exclusive(tmp_path, "trains").__enter__()
