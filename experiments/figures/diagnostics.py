@@ -19,7 +19,7 @@ from experiments.figures.layers import layers_by_depth
 from experiments.figures.saving import save
 from experiments.figures.spectra import SpectraOptions, label
 from experiments.options import MethodName, check_choices
-from experiments.tables import document
+from experiments.tables import naming
 from experiments.training.config import METHODS, Setting
 from experiments.training.diagnostics import ZERO, epochs_with_spectral_norms
 from experiments.training.runs import Run, provenance
@@ -150,12 +150,12 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
                 _all_curves(run, list(layers))  # refuses before any is trained
         runs = workspace.train(options.settings, (options.seed,))
     found = [_all_curves(run, list(layers)) for run in runs]
-    scaled = document.model_scale(options)
-    stem = options.results_dir / document.model_path(
+    scaled = naming.model_scale(options)
+    stem = options.results_dir / naming.model_path(
         "diagnostics", options, scaled, options.variant
     )
     content = {
-        "title": document.title("Convolutions over training", options, scaled),
+        "title": naming.title("Convolutions over training", options, scaled),
         "epochs": options.recipe().epochs,
         "train_examples": options.train_examples,
         "seed": options.seed,

@@ -16,7 +16,7 @@ from experiments.figures.diagnostics import curves
 from experiments.figures.layers import layers_by_depth
 from experiments.figures.saving import save
 from experiments.options import ModelOptions, check_positive, check_seeds
-from experiments.tables import document
+from experiments.tables import naming
 from experiments.training.config import ABSUM_AUTODIFF, Setting
 from experiments.training.diagnostics import ZERO
 from experiments.training.runs import Run, provenance
@@ -177,7 +177,7 @@ def markdown(
 
 def _title(options: Figure8Options) -> str:
     label = "Figure 8, convergence of the proximal gradient method"
-    return document.title(label, options, document.model_scale(options))
+    return naming.title(label, options, naming.model_scale(options))
 
 
 def run(options: Figure8Options) -> list[pathlib.Path]:
@@ -199,11 +199,11 @@ def run(options: Figure8Options) -> list[pathlib.Path]:
         models.append(described | own.as_dict())
     table = markdown(options, found)
     print(f"\n{table}\n")
-    stem = options.results_dir / document.model_path(
+    stem = options.results_dir / naming.model_path(
         "figure8",
         options,
-        document.model_scale(options),
-        document.variant(options, "strength"),
+        naming.model_scale(options),
+        naming.variant(options, "strength"),
     )
     content = {
         "title": _title(options),

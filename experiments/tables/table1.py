@@ -13,7 +13,7 @@ from experiments.options import SweepOptions
 from experiments.outcomes import Outcome, run_sweep
 from experiments.paper import SINGLE_FOURIER_EPS, Published, published_as
 from experiments.parts import DivisionOptions
-from experiments.tables import claims, document
+from experiments.tables import claims, document, naming
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
 from experiments.tables.selection import Row, by_setting, select, summarize
@@ -144,5 +144,5 @@ def run(options: Table1Options) -> list[pathlib.Path]:
     for name, draw in FIGURES.items():
         figure = draw(outcomes)
         if figure is not None:
-            written += save(figure, options.results_dir / document.path(name, options))
+            written += save(figure, options.results_dir / naming.path(name, options))
     return written

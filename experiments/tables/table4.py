@@ -18,7 +18,7 @@ from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
 from experiments.paper import PGD, TABLE4, published_as
 from experiments.parts import DivisionOptions
-from experiments.tables import claims, document
+from experiments.tables import claims, document, naming
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
 from experiments.tables.statistics import Statistic
@@ -88,7 +88,7 @@ class Table4Options(SweepOptions):
         steps = [(self.test_steps, paper.test_steps, "evaluation")]
         if training == "pgd":
             steps.insert(0, (self.train_steps, paper.train_steps, "training"))
-        return document.scale(self, adversarial=training != "clean") + [
+        return naming.scale(self, adversarial=training != "clean") + [
             f"{asked} of {published} PGD steps in {where}"
             for asked, published, where in steps
             if asked is not None and asked != published
