@@ -70,7 +70,7 @@ def model_path(
     """Where a result goes below the results folder, without suffix.
 
     Runs that are scaled down lie apart, as do those of other networks than the paper's
-    first.
+    first, and those that compute in other than float32, whatever the device's default.
 
     Args:
       name: of the table or figure.
@@ -79,7 +79,8 @@ def model_path(
       variant: what else the file's name ends in.
     """
     network = "" if options.model == options.paper_model else f"-{options.model}"
-    stem = options.dataset + network + variant
+    dtype = "" if options.dtype == "float32" else f"-{options.dtype}"
+    stem = options.dataset + network + dtype + variant
     return pathlib.Path("scaled" if scaled else "") / name / stem
 
 
