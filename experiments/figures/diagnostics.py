@@ -54,6 +54,13 @@ class DiagnosticsOptions(SpectraOptions):
         """Every method as it is asked for."""
         return tuple(s for s in super().settings if s.method in self.methods)
 
+    @property
+    def variant(self) -> str:
+        """The methods too, where some are missing."""
+        methods = [setting.method.replace("_", "-") for setting in self.settings]
+        subset = methods if len(methods) < len(METHODS) else []
+        return "".join(f"-{name}" for name in subset) + super().variant
+
 
 class Curves(NamedTuple):
     """What one kind of diagnostics of one model has been over training."""

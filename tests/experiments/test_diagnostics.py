@@ -14,7 +14,7 @@ from experiments.figures.diagnostics import DiagnosticsOptions
 from experiments.figures.layers import layers_by_depth
 from experiments.models import build
 from experiments.training import diagnostics, step, sweep
-from experiments.training.config import NONE, Setting
+from experiments.training.config import METHODS, NONE, Setting
 from experiments.training.runs import Run
 
 ABSUM = Setting("absum", 0.05)
@@ -206,7 +206,7 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
     ]  # fmt: skip
     assert cli.main(arguments) == 0
     document = files.read_json(
-        tmp_path / "results/scaled/diagnostics/mnist5k-strength-0.05.json"
+        tmp_path / "results/scaled/diagnostics/mnist5k-none-absum-strength-0.05.json"
     )
     none, absum = document["models"]
     assert (none["method"], absum["strength"]) == ("none", 0.05)
@@ -240,3 +240,12 @@ def test_a_network_that_the_paper_has_not_needs_a_strength():
         DiagnosticsOptions(**options)
     options = DiagnosticsOptions(**options, strength=0.1, methods=("l1", "snc"))
     assert options.settings == (Setting("l1", 0.1), Setting("snc", 1.0))
+
+
+def test_a_subset_of_methods_lies_apart():
+    def variant(*methods):
+        return DiagnosticsOptions(methods=methods, max_norm=0.5).variant
+
+    assert variant(*METHODS) == "-max-norm-0.5"
+    assert variant("weight_decay", "none") == "-none-weight-decay-max-norm-0.5"
+    assert variant("none", "weight_decay") == variant("weight_decay", "none")
