@@ -33,6 +33,10 @@ _CHECKPOINTS = "checkpoints"
 Epochs = Generator[None, None, None]
 
 
+def _sweeps_dir(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> pathlib.Path:
+    return runs_dir / configs[0].dataset / configs[0].model / "in-progress"
+
+
 def _unfinished(
     folder: pathlib.Path, missing: Collection[RunConfig]
 ) -> Iterator[plan.Unfinished]:
@@ -47,6 +51,20 @@ def _unfinished(
         epochs = checkpoints.latest_step(candidate / _CHECKPOINTS)
         if epochs is not None:
             yield plan.Unfinished(candidate, sweep, epochs)
+
+
+def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[int]:
+    """After how many epochs the training of some models would go on.
+
+    Args:
+      runs_dir: the folder of all runs.
+      configs: models of one data set and network that are not complete.
+    """
+    begun = dict.fromkeys(configs, 0)
+    for source in _unfinished(_sweeps_dir(runs_dir, configs), configs):
+        for member in begun.keys() & set(source.sweep.members):
+            begun[member] = max(begun[member], source.epochs)
+    return list(begun.values())
 
 
 def _hyperparameters(
@@ -240,7 +258,7 @@ def train_missing(
         print(
             f"{len(wanted) - len(missing)} of {len(wanted)} models are trained already"
         )
-    sweeps_dir = runs_dir / configs[0].dataset / configs[0].model / "in-progress"
+    sweeps_dir = _sweeps_dir(runs_dir, configs)
     _remove_finished(sweeps_dir, runs_dir, configs)
     if not missing:
         return wanted
