@@ -16,11 +16,6 @@ from typing import IO, Any
 from experiments import hosts
 from experiments.errors import UsageError
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
-
 _SCRATCH_SUFFIX = ".partial"
 
 
@@ -69,6 +64,18 @@ def read_json(path: pathlib.Path) -> Any:
     return hosts.agreed(lambda: json.loads(path.read_text()))
 
 
+def read_json_if_there(path: pathlib.Path) -> Any:
+    """Reads a JSON file; None where there is none."""
+
+    def read() -> Any:
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+
+    return hosts.agreed(read)
+
+
 def exists(path: pathlib.Path) -> bool:
     """Whether there is such a file or folder."""
     return hosts.agreed(path.exists)
@@ -83,9 +90,9 @@ def folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Removes a folder with all that is in it."""
+    """Removes a folder with all that is in it, which others may be removing too."""
     if hosts.is_first():
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def append_json_line(path: pathlib.Path, value: Any) -> None:
@@ -94,32 +101,6 @@ def append_json_line(path: pathlib.Path, value: Any) -> None:
         return
     with _errors_name(path), path.open("a") as stream:
         stream.write(json.dumps(value) + "\n")
-
-
-@contextlib.contextmanager
-def exclusive(folder: pathlib.Path, does_what: str) -> Iterator[None]:
-    """Keeps other processes out of a folder; the lock goes with the process.
-
-    Without effect where the operating system has no `flock`.
-
-    Raises:
-      UsageError: if another process has it.
-    """
-    with contextlib.ExitStack() as stack:
-
-        def lock() -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context((folder / "lock").open("w"))
-            if fcntl is not None:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UsageError(
-                        f"another process {does_what}, in {folder}; wait for it."
-                    ) from None
-
-        hosts.agreed(lock)
-        yield
 
 
 def writable_folder(folder: pathlib.Path, option: str) -> None:

@@ -162,6 +162,14 @@ class ModelOptions:
             return self.compute.dtype or "float32"
         return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
+    @property
+    def asked_for(self) -> dict[str, Any]:
+        """The options that say what is made, not where, how fast or by whom."""
+        fields = dataclasses.asdict(self)
+        for name in ("runs_dir", "results_dir", "data", "compute", "division", "hosts"):
+            fields.pop(name, None)
+        return fields
+
     def published_recipe(self, *, adversarial: bool = False) -> Recipe:
         """How the paper trains."""
         recipes = ADVERSARIAL_TRAINING if adversarial else TRAINING

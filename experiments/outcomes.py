@@ -11,6 +11,7 @@ from experiments.evaluation.kept import Images
 from experiments.evaluation.single_fourier import Robustness
 from experiments.options import SweepOptions
 from experiments.paper import SINGLE_FOURIER_EPS, published_as
+from experiments.parts import Part
 from experiments.training.config import Setting
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, opened
@@ -66,12 +67,15 @@ class Outcome:
         return says_nothing(self.run, self.test.classes_predicted)
 
 
-def sweep_workspace(options: SweepOptions) -> AbstractContextManager[Workspace]:
-    """The workspace of a sweep's options."""
+def sweep_workspace(
+    options: SweepOptions, part: Part | None = None
+) -> AbstractContextManager[Workspace]:
+    """The workspace of a sweep's options, or of a part of its models."""
     return opened(
         options,
         test_examples=options.test_examples,
         hold_out=options.select_on == "validation",
+        part=part,
     )
 
 
@@ -103,17 +107,20 @@ def attacked(
 
 
 def run_sweep(
-    options: SweepOptions, settings: Sequence[Setting] | None = None
+    options: SweepOptions,
+    settings: Sequence[Setting] | None = None,
+    part: Part | None = None,
 ) -> list[Outcome]:
     """Trains what is missing, attacks what is not attacked yet, and returns it all.
 
     Args:
       options: what to train and attack, and where it lies.
       settings: other methods and strengths than the options'.
+      part: of the models; None is all.
 
     Raises:
       UsageError: if an option does not fit the data set, or the data is not there.
     """
-    with sweep_workspace(options) as workspace:
+    with sweep_workspace(options, part) as workspace:
         runs = workspace.train(settings or options.settings, options.seeds)
         return attacked(workspace, runs, options.frequency_stride)

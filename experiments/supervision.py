@@ -62,7 +62,7 @@ def main() -> int:
 def _command() -> int:
     # Late, as one that only watches needs none of it.
     from experiments import cli
-    from experiments.training.checkpoints import quiet_threads
+    from experiments.quiet import quiet_threads
 
     quiet_threads()
     return cli.main()

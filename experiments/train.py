@@ -10,6 +10,7 @@ from experiments.adversaries import TrainingName
 from experiments.evaluation import clean
 from experiments.labels import METHOD_NAMES
 from experiments.options import MethodOptions
+from experiments.parts import DivisionOptions
 from experiments.training.config import NONE
 from experiments.training.runs import Run
 from experiments.workspace import opened
@@ -27,6 +28,8 @@ class TrainOptions(MethodOptions):
     train_steps: int | None = None
     """Steps of PGD in training, which go as far in all, or 2.5 eps where that is less;
     None is the paper's."""
+
+    division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
@@ -76,9 +79,12 @@ def run(options: TrainOptions) -> list[pathlib.Path]:
     adversary = adversaries.adversary(
         options.dataset, options.training, options.train_steps
     )
-    settings = options.settings
-    with opened(options) as workspace:
+    settings, part = options.settings, options.division.own
+    with opened(options, part=part) as workspace:
         runs = workspace.train(settings, options.seeds, adversary)
         answers = clean.evaluate(workspace.test, runs)
     print("\n" + "\n".join(table(runs, answers)) + "\n")
+    if part is not None:
+        models = len(settings) * len(options.seeds)
+        print(f"part {part}: {len(runs)} of {models} models\n")
     return []

@@ -1,15 +1,18 @@
-"""One data set and its network, with its part of a runs folder to itself."""
+"""One data set and its network, with their folder of runs to themselves."""
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 
-from experiments import files, hosts
+from experiments import hosts, locks
 from experiments.data import Dataset, Split, StreamedSplit, load
 from experiments.errors import UsageError
 from experiments.evaluation.kept import Images
 from experiments.models import Classifier, build
 from experiments.options import ModelOptions
+from experiments.parts import Part
 from experiments.training.config import Adversary, RunConfig, Setting
 from experiments.training.runs import Run
 from experiments.training.sweep import train_missing
@@ -20,7 +23,7 @@ class Workspace:
     """What models are trained and evaluated on.
 
     While it is open, no other process trains or attacks models of this kind in the same
-    runs folder.
+    runs folder, but for other parts of the same command.
     """
 
     options: ModelOptions
@@ -29,6 +32,7 @@ class Workspace:
     training: Split | StreamedSplit
     test: Images
     selection: Images  # what chooses strengths: the test images, or held-out ones
+    part: Part | None = None  # of all models; None is all of them
 
     @property
     def validation_examples(self) -> int:
@@ -42,12 +46,15 @@ class Workspace:
         seeds: Sequence[int],
         adversary: Adversary | None = None,
     ) -> list[Run]:
-        """The models, seed by seed, trained or not.
+        """The models, seed by seed, trained or not; of a part its own alone.
 
         Args:
           settings: methods and strengths.
           seeds: each trains every setting once.
           adversary: what attacks the training images; None trains on clean ones.
+
+        Raises:
+          UsageError: if there are fewer models than parts.
         """
         options, recipe = self.options, self.options.recipe(adversary)
         fingerprint = self.training.fingerprint
@@ -67,6 +74,11 @@ class Workspace:
             for seed in seeds
             for setting in settings
         ]
+        if self.part is not None:
+            members = self.part.members(
+                len(seeds), len(settings), together=self.classifier.is_small
+            )
+            configs = [configs[i] for i in members]
         return [Run(options.runs_dir, config) for config in configs]
 
     def train(
@@ -111,12 +123,28 @@ def _loaded(options: ModelOptions) -> Dataset:
     return dataset
 
 
+def _lock(
+    options: ModelOptions, part: Part | None
+) -> contextlib.AbstractContextManager[None]:
+    folder = options.runs_dir / options.dataset / options.model
+    does_what = "trains or attacks such models"
+    if part is None:
+        return locks.exclusive(folder, does_what)
+    # Parts of another list of models might have models of this one.
+    command = [type(options).__name__, options.dtype, options.asked_for, part.parts]
+    digest = hashlib.sha256(json.dumps(command, sort_keys=True).encode()).hexdigest()
+    return locks.side_by_side(
+        folder, digest[:12], f"{part.number}-of-{part.parts}", does_what
+    )
+
+
 @contextlib.contextmanager
 def opened(
     options: ModelOptions,
     *,
     test_examples: int | None = None,
     hold_out: bool = False,
+    part: Part | None = None,
 ) -> Iterator[Workspace]:
     """Loads the data of some options, and keeps other processes out.
 
@@ -124,6 +152,7 @@ def opened(
       options: which models, and where they lie.
       test_examples: how many images to evaluate on, a fixed choice; None is all.
       hold_out: whether strengths are chosen on a part of the training set.
+      part: which models to train; None is all. Other parts may be at work meanwhile.
 
     Raises:
       UsageError: if an option does not fit the data set, the data is not there, or
@@ -144,6 +173,7 @@ def opened(
             held_out = held_out.subset(attacked, "--test-examples")
         selection = Images(classifier, held_out, "validation")
     training = training.subset(options.train_examples, "--train-examples")
-    folder = options.runs_dir / options.dataset / options.model
-    with files.exclusive(folder, "trains or attacks such models"):
-        yield Workspace(options, dataset, classifier, training, test, selection)
+    with contextlib.ExitStack() as stack:
+        # Of several processes the first one keeps others out.
+        hosts.agreed(lambda: stack.enter_context(_lock(options, part)))
+        yield Workspace(options, dataset, classifier, training, test, selection, part)

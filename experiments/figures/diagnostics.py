@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -19,10 +19,11 @@ from experiments.figures.layers import layers_by_depth
 from experiments.figures.saving import save
 from experiments.figures.spectra import SpectraOptions, label
 from experiments.options import MethodName, check_choices
-from experiments.tables import document
+from experiments.tables import naming
 from experiments.training.config import METHODS, Setting
 from experiments.training.diagnostics import ZERO, epochs_with_spectral_norms
 from experiments.training.runs import Run, provenance
+from experiments.training.sweep import epochs_begun
 from experiments.workspace import opened
 
 # As logged, and as the rows of the figure.
@@ -54,12 +55,55 @@ class DiagnosticsOptions(SpectraOptions):
         """Every method as it is asked for."""
         return tuple(s for s in super().settings if s.method in self.methods)
 
+    @property
+    def variant(self) -> str:
+        """The methods too, where some are missing."""
+        methods = [setting.method.replace("_", "-") for setting in self.settings]
+        subset = methods if len(methods) < len(METHODS) else []
+        return "".join(f"-{name}" for name in subset) + super().variant
+
 
 class Curves(NamedTuple):
     """What one kind of diagnostics of one model has been over training."""
 
     epochs: list[int]
     layers: dict[str, list[float | None]]  # values at those epochs
+
+
+def _check_logged(run: Run, kind: str, epochs: int) -> None:
+    """Refuses a model whose first so many epochs lack a kind of diagnostics."""
+    found = [line["epoch"] for line in run.diagnostics() if kind in line]
+    wanted = list(range(1, epochs + 1))
+    if kind == "spectral_norm":
+        at = epochs_with_spectral_norms(run.config.recipe.epochs)
+        wanted = [epoch for epoch in wanted if epoch in at]
+    if [epoch for epoch in found if epoch <= epochs] != wanted:
+        raise UsageError(
+            f"{run.folder} was trained, at least in part, without logging its "
+            f"{kind.replace('_', ' ')}; give another --runs-dir to train it anew."
+        )
+
+
+def check_logged(
+    runs_dir: pathlib.Path, runs: Sequence[Run], kinds: Iterable[str]
+) -> None:
+    """Refuses models before any is trained whose curves would lack epochs.
+
+    Args:
+      runs_dir: the folder of all runs.
+      runs: the models, of which some are trained, and some begun and interrupted.
+      kinds: of diagnostics.
+
+    Raises:
+      UsageError: if one was trained without them, be it in part.
+    """
+    complete = [run for run in runs if run.is_complete]
+    epochs = [len(run.metrics()) for run in complete]
+    if incomplete := [run for run in runs if not run.is_complete]:
+        epochs += epochs_begun(runs_dir, [run.config for run in incomplete])
+    for run, done in zip(complete + incomplete, epochs, strict=True):
+        for kind in kinds:
+            _check_logged(run, kind, done)
 
 
 def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
@@ -73,19 +117,11 @@ def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
     Raises:
       UsageError: if it was trained without them, be it in part.
     """
+    _check_logged(run, kind, len(run.metrics()))
     lines = [line for line in run.diagnostics() if kind in line]
-    found = [line["epoch"] for line in lines]
-    wanted = [line["epoch"] for line in run.metrics()]
-    if kind == "spectral_norm":
-        at = epochs_with_spectral_norms(run.config.recipe.epochs)
-        wanted = [epoch for epoch in wanted if epoch in at]
-    if found != wanted:
-        raise UsageError(
-            f"{run.folder} was trained, at least in part, without logging its "
-            f"{kind.replace('_', ' ')}; give another --runs-dir to train it anew."
-        )
     return Curves(
-        found, {name: [line[kind][name] for line in lines] for name in layers}
+        [line["epoch"] for line in lines],
+        {name: [line[kind][name] for line in lines] for name in layers},
     )
 
 
@@ -145,17 +181,16 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
     options = dataclasses.replace(options, compute=compute)
     with opened(options) as workspace:
         layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
-        for run in workspace.runs(options.settings, (options.seed,)):
-            if run.is_complete:
-                _all_curves(run, list(layers))  # refuses before any is trained
+        wanted = workspace.runs(options.settings, (options.seed,))
+        check_logged(options.runs_dir, wanted, _KINDS)
         runs = workspace.train(options.settings, (options.seed,))
     found = [_all_curves(run, list(layers)) for run in runs]
-    scaled = document.model_scale(options)
-    stem = options.results_dir / document.model_path(
+    scaled = naming.model_scale(options)
+    stem = options.results_dir / naming.model_path(
         "diagnostics", options, scaled, options.variant
     )
     content = {
-        "title": document.title("Convolutions over training", options, scaled),
+        "title": naming.title("Convolutions over training", options, scaled),
         "epochs": options.recipe().epochs,
         "train_examples": options.train_examples,
         "seed": options.seed,

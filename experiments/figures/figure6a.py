@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from absum_jax._markdown import aligned
-from experiments import files
+from experiments import locks
 from experiments.data import DATASETS, DatasetName
 from experiments.data.registry import TRAIN_SHAPES
 from experiments.errors import UsageError
@@ -228,7 +228,7 @@ def run(options: Figure6aOptions) -> list[pathlib.Path]:
     """Measures what is missing, prints the table and writes it with the figure."""
     folder = options.results_dir / "figure6a"
     measurements = options.measurements()
-    with files.exclusive(folder, "measures runtimes"):
+    with locks.exclusive(folder, "measures runtimes"):
         log = Log(folder / "measurements.jsonl")
         missing = [
             [m for m in group if not _is_enough(m, options.repeats, log)]

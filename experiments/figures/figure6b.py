@@ -10,7 +10,7 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 from absum_jax._markdown import aligned
-from experiments import files
+from experiments import locks
 from experiments.errors import UsageError
 from experiments.evaluation.runtime import CLASSES, Measurement, Network, measure
 from experiments.evaluation.timings import Log, is_enough
@@ -201,7 +201,7 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
     """Measures what is missing, prints the table and writes it with the figure."""
     folder = options.results_dir / "figure6b"
     measurements = options.measurements()
-    with files.exclusive(folder, "measures runtimes"):
+    with locks.exclusive(folder, "measures runtimes"):
         log = Log(folder / "measurements.jsonl")
         _measure_missing(options, measurements, log)
     rows, about = records(measurements, log), provenance()

@@ -17,7 +17,7 @@ from experiments.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
 from experiments.paper import SPECTRUM_EPS
-from experiments.tables import document
+from experiments.tables import document, naming
 from experiments.tables.selection import choose
 
 
@@ -86,7 +86,7 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
             len(chosen.runs), len(options.seeds), *workspace.dataset.image_shape[:2]
         )
         images = len(workspace.test.split)
-    stem = options.results_dir / document.path("figure7", options)
+    stem = options.results_dir / naming.path("figure7", options)
     content = {
         "eps": options.eps,
         "pgd": dataclasses.asdict(steps),

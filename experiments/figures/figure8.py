@@ -12,16 +12,17 @@ from matplotlib.figure import Figure
 from absum_jax._markdown import aligned
 from experiments import files
 from experiments.figures.axes import log_scale
-from experiments.figures.diagnostics import curves
+from experiments.figures.diagnostics import check_logged, curves
 from experiments.figures.layers import layers_by_depth
 from experiments.figures.saving import save
 from experiments.options import ModelOptions, check_positive, check_seeds
-from experiments.tables import document
+from experiments.tables import naming
 from experiments.training.config import ABSUM_AUTODIFF, Setting
 from experiments.training.diagnostics import ZERO
 from experiments.training.runs import Run, provenance
 from experiments.workspace import opened
 
+_LOGGED = ("penalty", "zero_share")
 # As the paper's legend has them.
 _NAMES = {"absum": "Prox.", ABSUM_AUTODIFF: "AutoGrad."}
 _COLORS = {"absum": "#1f77b4", ABSUM_AUTODIFF: "#ff7f0e"}
@@ -85,7 +86,7 @@ def convergence(
     """
     penalty, zero_share = (
         np.array(list(curves(run, kind, list(layers)).layers.values()), float)
-        for kind in ("penalty", "zero_share")
+        for kind in _LOGGED
     )
     filters = [shape[-2] * shape[-1] for shape in layers.values()]
     loss = np.array([line["train_loss"] for line in run.metrics()], float)
@@ -177,13 +178,15 @@ def markdown(
 
 def _title(options: Figure8Options) -> str:
     label = "Figure 8, convergence of the proximal gradient method"
-    return document.title(label, options, document.model_scale(options))
+    return naming.title(label, options, naming.model_scale(options))
 
 
 def run(options: Figure8Options) -> list[pathlib.Path]:
     """Trains what is missing, prints the table and writes it with the figure."""
     settings = [Setting(method, options.strength) for method in _NAMES]
     with opened(options) as workspace:
+        wanted = workspace.runs(settings, options.seeds)
+        check_logged(options.runs_dir, wanted, _LOGGED)
         runs = workspace.train(settings, options.seeds)
     layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
     found: dict[str, list[Convergence]] = {method: [] for method in _NAMES}
@@ -199,11 +202,11 @@ def run(options: Figure8Options) -> list[pathlib.Path]:
         models.append(described | own.as_dict())
     table = markdown(options, found)
     print(f"\n{table}\n")
-    stem = options.results_dir / document.model_path(
+    stem = options.results_dir / naming.model_path(
         "figure8",
         options,
-        document.model_scale(options),
-        document.variant(options, "strength"),
+        naming.model_scale(options),
+        naming.variant(options, "strength"),
     )
     content = {
         "title": _title(options),

@@ -14,7 +14,7 @@ from experiments.figures.saving import save
 from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
 from experiments.paper import SINGLE_FOURIER_FREQUENCIES
-from experiments.tables import document
+from experiments.tables import document, naming
 from experiments.tables.selection import choose
 
 
@@ -76,7 +76,7 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
         ],
         **document.conditions(options, images),
     }
-    stem = options.results_dir / document.path("fourier-heatmaps", options)
+    stem = options.results_dir / naming.path("fourier-heatmaps", options)
     figure = heatmaps.draw(
         dict(zip(chosen.runs, of_seeds.mean(axis=1), strict=True)),
         dict(zip(chosen.runs, accuracies.mean(axis=1).tolist(), strict=True)),

@@ -19,7 +19,7 @@ from experiments.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.models import Classifier, named_kernels
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.paper import TABLE1, published_as
-from experiments.tables import document
+from experiments.tables import naming
 from experiments.training import optimization, step
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
@@ -75,7 +75,7 @@ class SpectraOptions(ModelOptions):
     @property
     def variant(self) -> str:
         """The strengths that are not the default, for the names of files."""
-        return document.variant(self, "strength", "max_norm")
+        return naming.variant(self, "strength", "max_norm")
 
 
 def singular_values(
@@ -173,12 +173,12 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
     uses = {path: of_layers[path] for path in layers_by_depth(classifier, image_shape)}
     spectra = singular_values(params, uses)
     initial = singular_values([initial_params(classifier, options.seed)], uses)
-    scaled = document.model_scale(options)
-    stem = options.results_dir / document.model_path(
+    scaled = naming.model_scale(options)
+    stem = options.results_dir / naming.model_path(
         "spectra", options, scaled, options.variant
     )
     content = {
-        "title": document.title("Singular values of convolutions", options, scaled),
+        "title": naming.title("Singular values of convolutions", options, scaled),
         "epochs": options.recipe().epochs,
         "seed": options.seed,
         "models": [

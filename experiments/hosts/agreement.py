@@ -1,57 +1,25 @@
-"""What processes tell each other, as bytes over the network of their devices."""
+"""What processes agree on."""
 
-import functools
 import json
 from collections.abc import Callable
 from typing import Any
-
-import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.errors import UsageError
 
 
 def are_several() -> bool:
     """Whether this process works together with others."""
+    # Late, here and below, as a command line that asks for help needs no jax.
+    import jax
+
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
     """Whether this process is the one that writes, as one by itself is."""
+    import jax
+
     return not jax.distributed.is_initialized() or jax.process_index() == 0
-
-
-@functools.cache
-def _mesh() -> Mesh:
-    """One device of each process."""
-    of_process = {device.process_index: device for device in jax.devices()[::-1]}
-    devices = [of_process[i] for i in range(jax.process_count())]
-    return Mesh(np.array(devices), ("process",))
-
-
-@functools.cache
-def _replicate() -> Callable[[jax.Array], jax.Array]:
-    everywhere = NamedSharding(_mesh(), PartitionSpec())
-    return jax.jit(lambda rows: rows, out_shardings=everywhere)
-
-
-def _rows(row: np.ndarray) -> np.ndarray:
-    """The rows of all processes, of the same length."""
-    sharding = NamedSharding(_mesh(), PartitionSpec("process"))
-    rows = jax.make_array_from_process_local_data(sharding, row[None])
-    return np.asarray(_replicate()(rows))
-
-
-def _told(data: bytes) -> list[bytes]:
-    """What each process has to say."""
-    lengths = _rows(np.array([len(data)], np.int32))[:, 0]
-    # Lengths are rounded up, so that few are compiled for.
-    size = 1 << int(lengths.max()).bit_length()
-    row = np.zeros(size, np.uint8)
-    row[: len(data)] = np.frombuffer(data, np.uint8)
-    rows = _rows(row)
-    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
 
 
 _ERRORS: dict[str, type[Exception]] = {"UsageError": UsageError, "OSError": OSError}
@@ -81,11 +49,13 @@ def agreed(find: Callable[[], Any]) -> Any:
     """
     if not are_several():
         return find()
+    from experiments.hosts.telling import told_by_all
+
     data = b""
     if is_first():
         found, failure = _outcome(find)
         data = json.dumps({"found": found, "failure": failure}).encode()
-    told = json.loads(_told(data)[0])
+    told = json.loads(told_by_all(data)[0])
     if failure := told["failure"]:
         raise _ERRORS[failure["kind"]](failure["text"])
     return told["found"]
@@ -106,8 +76,10 @@ def everywhere(work: Callable[[], Any]) -> Any:
     """
     if not are_several():
         return work()
+    from experiments.hosts.telling import told_by_all
+
     result, failure = _outcome(work)
-    failures = map(json.loads, _told(json.dumps(failure).encode()))
+    failures = map(json.loads, told_by_all(json.dumps(failure).encode()))
     for process, told in enumerate(failures):
         if told is not None:
             raise _ERRORS[told["kind"]](f"process {process}: {told['text']}")

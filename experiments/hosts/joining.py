@@ -7,8 +7,6 @@ import socket
 import sys
 import time
 
-import jax
-
 from experiments.errors import UsageError
 from experiments.hosts.agreement import is_first
 
@@ -85,6 +83,9 @@ class HostOptions:
         """
         if not self.distributed:
             return
+        # Late, as a command line that asks for help needs no jax.
+        import jax
+
         if self.coordinator is not None:
             self._check_coordinator(self.coordinator)
         try:

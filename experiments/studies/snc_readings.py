@@ -14,7 +14,7 @@ from experiments.errors import UsageError
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.outcomes import Outcome, attacked
 from experiments.paper import TABLE1
-from experiments.tables import document
+from experiments.tables import naming
 from experiments.tables.selection import Row, by_setting, summarize
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import provenance
@@ -72,11 +72,11 @@ def _settings(options: SncReadingsOptions) -> list[Setting]:
 
 
 def _scale(options: SncReadingsOptions) -> list[str]:
-    return document.model_scale(options, options.test_examples)
+    return naming.model_scale(options, options.test_examples)
 
 
 def _title(options: SncReadingsOptions) -> str:
-    return document.title("Readings of SNC", options, _scale(options))
+    return naming.title("Readings of SNC", options, _scale(options))
 
 
 def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> str:
@@ -137,7 +137,7 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     rows = _rows(outcomes)
     text = _markdown(options, rows, outcomes[0].test.images)
     print(f"\n{text}\n")
-    stem = options.results_dir / document.model_path(
+    stem = options.results_dir / naming.model_path(
         "snc-readings", options, _scale(options)
     )
     content = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from experiments.labels import METHOD_NAMES
 
@@ -39,7 +39,7 @@ class Claim:
         seeds = len(self.differences)
         if seeds < _SEEDS:
             return None
-        quantile = float(stats.t.ppf(0.975, seeds - 1))
+        quantile = float(stdtrit(seeds - 1, 0.975))
         return quantile * float(self.differences.std(ddof=1)) / math.sqrt(seeds)
 
     @property

@@ -1,4 +1,4 @@
-"""What tables have in common: titles, conditions, and files."""
+"""What tables have in common: cells, notes, and files."""
 
 import csv
 import dataclasses
@@ -9,142 +9,15 @@ from typing import Any
 
 from experiments import files
 from experiments.data.registry import TRAIN_SHAPES
-from experiments.labels import DATASET_NAMES, METHOD_NAMES, MODEL_NAMES
-from experiments.models import networks_for
-from experiments.options import (
-    PUBLISHED_MAX_NORMS,
-    PUBLISHED_STRENGTHS,
-    ModelOptions,
-    SweepOptions,
-)
+from experiments.labels import DATASET_NAMES, METHOD_NAMES
+from experiments.options import ModelOptions, SweepOptions
 from experiments.outcomes import Outcome
 from experiments.paper import PARENTS, SINGLE_FOURIER_EPS, published_as
+from experiments.parts import Part
+from experiments.tables import naming
 from experiments.tables.statistics import Statistic
-from experiments.training.config import (
-    METHODS,
-    NONE,
-    Adversary,
-    RunConfig,
-    Setting,
-)
+from experiments.training.config import NONE, Adversary, RunConfig, Setting
 from experiments.training.runs import provenance
-
-_SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
-
-
-def _other_recipe(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
-    """How training differs from the published one, but for its images."""
-    published = options.published_recipe(adversarial=adversarial)
-    parts = []
-    if options.epochs not in (None, published.epochs):
-        parts.append(f"{options.epochs} of {published.epochs} epochs")
-    if options.batch_size not in (None, published.batch_size):
-        parts.append(f"batches of {options.batch_size}")
-    if options.learning_rate not in (None, published.learning_rate):
-        parts.append(f"learning rate {options.learning_rate:g}")
-    return parts
-
-
-def _fewer_images(options: ModelOptions, test_examples: int | None) -> list[str]:
-    parts = []
-    if options.dataset in PARENTS:
-        parts.append("a small data set")
-    if options.train_examples is not None:
-        parts.append(f"{options.train_examples} training images")
-    if test_examples is not None:
-        parts.append(f"{test_examples} test images")
-    return parts
-
-
-def model_scale(options: ModelOptions, test_examples: int | None = None) -> list[str]:
-    """How models fall short of the published ones, whatever their methods.
-
-    Args:
-      options: of the models.
-      test_examples: how many images they are attacked on; None is all, or none.
-    """
-    return [*_other_recipe(options), *_fewer_images(options, test_examples)]
-
-
-def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
-    """How a run falls short of the published one."""
-    parts = _other_recipe(options, adversarial=adversarial)
-    missing = [method for method in METHODS if method not in options.methods]
-    if missing:
-        parts.append(f"without {', '.join(METHOD_NAMES[m] for m in missing)}")
-    if options.select_on != "paper":
-        if not set(PUBLISHED_STRENGTHS) <= set(options.strengths):
-            parts.append(f"{len(options.strengths)} strengths")
-        if "snc" in options.methods and not set(PUBLISHED_MAX_NORMS) <= set(
-            options.max_norms
-        ):
-            parts.append(f"{len(options.max_norms)} bounds of SNC")
-    parts += _fewer_images(options, options.test_examples)
-    if options.frequency_stride != 1:
-        parts.append(f"one in {options.frequency_stride} of l and m")
-    return parts
-
-
-def model_path(
-    name: str, options: ModelOptions, scaled: Sequence[str], variant: str = ""
-) -> pathlib.Path:
-    """Where a result goes below the results folder, without suffix.
-
-    Runs that are scaled down lie apart, as do those of other networks than the paper's
-    first.
-
-    Args:
-      name: of the table or figure.
-      options: of the models.
-      scaled: how they fall short.
-      variant: what else the file's name ends in.
-    """
-    network = "" if options.model == options.paper_model else f"-{options.model}"
-    stem = options.dataset + network + variant
-    return pathlib.Path("scaled" if scaled else "") / name / stem
-
-
-def variant(options: ModelOptions, *names: str) -> str:
-    """Which of some strengths are not the default, for `model_path`."""
-    return "".join(
-        f"-{name.replace('_', '-')}-{getattr(options, name):g}"
-        for name in names
-        if getattr(options, name) != getattr(type(options), name)
-    )
-
-
-def path(
-    name: str, options: SweepOptions, scaled: Sequence[str] | None = None
-) -> pathlib.Path:
-    """As `model_path`, each way to select apart.
-
-    Args:
-      name: of the table or figure.
-      options: of the run.
-      scaled: how it falls short; None is `scale(options)`.
-    """
-    parts = scale(options) if scaled is None else scaled
-    return model_path(name, options, parts, _SUFFIXES[options.select_on])
-
-
-def subject(options: ModelOptions) -> str:
-    """The data set, and the network where the data set has several."""
-    name = DATASET_NAMES[options.dataset]
-    if len(networks_for(options.dataset)) == 1:
-        return name
-    return f"{name} ({MODEL_NAMES[options.model]})"
-
-
-def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
-    """A title, with the scale where it is not the published one.
-
-    Args:
-      label: such as "Table 1".
-      options: of the models.
-      scaled: how they fall short.
-    """
-    suffix = f" (scaled down: {', '.join(scaled)})" if scaled else ""
-    return f"{label}, {subject(options)}{suffix}"
 
 
 def accuracy(options: SweepOptions) -> str:
@@ -213,15 +86,12 @@ def selection_note(options: SweepOptions, criterion: str) -> str:
 
 def names(configs: Iterable[RunConfig]) -> str:
     """Methods, strengths and seeds of some models."""
-    return ", ".join(
-        sorted(
-            {
-                f"{METHOD_NAMES[config.method]} {config.strength:g} "
-                f"(seed {config.seed})"
-                for config in configs
-            }
-        )
-    )
+
+    def name(config: RunConfig) -> str:
+        strength = "" if config.setting == NONE else f" {config.strength:g}"
+        return f"{METHOD_NAMES[config.method]}{strength} (seed {config.seed})"
+
+    return ", ".join(sorted({name(config) for config in configs}))
 
 
 def left_out_note(configs: Iterable[RunConfig]) -> list[str]:
@@ -232,10 +102,24 @@ def left_out_note(configs: Iterable[RunConfig]) -> list[str]:
     )
 
 
+def part_note(part: Part, configs: Sequence[RunConfig], models: int) -> str:
+    """What a part of a command has done.
+
+    Args:
+      part: which.
+      configs: its models.
+      models: how many there are in all parts.
+    """
+    return (
+        f"Part {part}, {len(configs)} of {models} models, is trained and attacked: "
+        f"{names(configs)}. The same command without --part makes the table."
+    )
+
+
 def conditions(options: SweepOptions, images: int) -> dict[str, Any]:
     """What a figure's numbers hold under, for its json."""
     return {
-        "scale": scale(options),
+        "scale": naming.scale(options),
         "dataset": options.dataset,
         "network": options.model,
         "dtype": options.dtype,
@@ -288,18 +172,18 @@ class Document:
     body: str  # markdown below the title
     records: Sequence[Mapping[str, Any]]  # the lines of the csv
     details: Mapping[str, Any]  # what else the json holds
-    scaled: Sequence[str] | None = None  # how it falls short; None is `scale(options)`
+    scaled: Sequence[str] | None = None  # how it falls short; None is `naming.scale`
 
     @property
     def title(self) -> str:
         """The title, with the scale where it is not the published one."""
-        parts = scale(self.options) if self.scaled is None else self.scaled
-        return title(self.label, self.options, parts)
+        parts = naming.scale(self.options) if self.scaled is None else self.scaled
+        return naming.title(self.label, self.options, parts)
 
     @property
     def path(self) -> pathlib.Path:
         """Where it goes below the results folder, without suffix."""
-        return path(self.name, self.options, self.scaled)
+        return naming.path(self.name, self.options, self.scaled)
 
     @property
     def markdown(self) -> str:
@@ -314,14 +198,11 @@ class Document:
         writer = csv.DictWriter(text, fieldnames=fieldnames)
         writer.writeheader()
         writer.writerows(self.records)
-        options = dataclasses.asdict(self.options)
-        for machine in ("runs_dir", "results_dir", "data", "compute", "hosts"):
-            options.pop(machine, None)
         document = {
             "title": self.title,
             "network": self.options.model,
             "dtype": self.options.dtype,
-            "options": options,
+            "options": self.options.asked_for,
             **self.details,
             "provenance": provenance(),
         }

@@ -12,7 +12,8 @@ from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.outcomes import Outcome, run_sweep
 from experiments.paper import SINGLE_FOURIER_EPS, Published, published_as
-from experiments.tables import claims, document
+from experiments.parts import DivisionOptions
+from experiments.tables import claims, document, naming
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
 from experiments.tables.selection import Row, by_setting, select, summarize
@@ -158,15 +159,23 @@ class Table1Options(SweepOptions):
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables and figures."""
 
+    division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
+
 
 def run(options: Table1Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it with its figures."""
-    outcomes = run_sweep(options)
+    part = options.division.own
+    outcomes = run_sweep(options, part=part)
+    if part is not None:
+        models = len(options.settings) * len(options.seeds)
+        configs = [outcome.run.config for outcome in outcomes]
+        print(f"\n{document.part_note(part, configs, models)}\n")
+        return []
     table = table1(options, outcomes)
     print(f"\n{table.markdown}\n")
     written = table.write(options.results_dir)
     for name, draw in FIGURES.items():
         figure = draw(outcomes)
         if figure is not None:
-            written += save(figure, options.results_dir / document.path(name, options))
+            written += save(figure, options.results_dir / naming.path(name, options))
     return written

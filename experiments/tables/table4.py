@@ -17,7 +17,8 @@ from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.outcomes import sweep_workspace
 from experiments.paper import PGD, TABLE4, published_as
-from experiments.tables import claims, document
+from experiments.parts import DivisionOptions
+from experiments.tables import claims, document, naming
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
 from experiments.tables.statistics import Statistic
@@ -49,6 +50,8 @@ class Table4Options(SweepOptions):
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables and figures."""
+
+    division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
@@ -86,7 +89,7 @@ class Table4Options(SweepOptions):
         steps = [(self.test_steps, paper.test_steps, "evaluation")]
         if training == "pgd":
             steps.insert(0, (self.train_steps, paper.train_steps, "training"))
-        return document.scale(self, adversarial=training != "clean") + [
+        return naming.scale(self, adversarial=training != "clean") + [
             f"{asked} of {published} PGD steps in {where}"
             for asked, published, where in steps
             if asked is not None and asked != published
@@ -208,12 +211,19 @@ def run(options: Table4Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the tables and writes them with their figures."""
     eps = PGD[published_as(options.dataset)].test_eps
     written = []
-    with sweep_workspace(options) as workspace:
+    part = options.division.own
+    with sweep_workspace(options, part) as workspace:
         images = len(workspace.test.split)
         for training in options.training:
             adversary = options.adversary(training)
             runs = workspace.train(options.settings, options.seeds, adversary)
             models = attack(workspace, runs, eps, options.evaluation)
+            if part is not None:
+                configs = [run.config for run in runs]
+                everything = len(options.settings) * len(options.seeds)
+                note = document.part_note(part, configs, everything)
+                print(f"\n{_TRAINING[training].capitalize()}. {note}\n")
+                continue
             table, chosen = table4(options, training, models, images)
             print(f"\n{table.markdown}\n")
             curves = {

@@ -7,12 +7,10 @@ orbax's name for temporary ones, which it passes over, and removes in time.
 """
 
 import contextlib
-import logging
 import os
 import pathlib
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -58,24 +56,6 @@ def _disk_errors_name(folder: pathlib.Path) -> Iterator[None]:
             raise
         number = int(code[1])
         raise OSError(number, os.strerror(number), str(folder)) from error
-
-
-def quiet_threads() -> None:
-    """Lets threads of orbax say nothing of what is raised here too.
-
-    For a program, not a library: changes how the process logs and what it ignores.
-    """
-    logging.getLogger("absl").addFilter(
-        lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
-    )
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        # TensorStore answers to a loop that ended at the first of several errors.
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    sys.unraisablehook = hook
 
 
 def _remove_older(checkpointer: ocp.training.Checkpointer) -> None:

@@ -63,13 +63,12 @@ def save_members(folder: pathlib.Path, sweep: Sweep) -> None:
 def load_members(folder: pathlib.Path) -> Sweep | None:
     """The models of a sweep's folder.
 
-    None where it was cut off before naming them, or another version of this code named
-    them in other terms.
+    None where it was cut off before naming them, another process removes it, or another
+    version of this code named them in other terms.
     """
-    path = folder / _MEMBERS
-    if not files.exists(path):
+    rows = files.read_json_if_there(folder / _MEMBERS)
+    if rows is None:
         return None
-    rows = files.read_json(path)
     try:
         return Sweep(tuple(tuple(map(RunConfig.from_dict, row)) for row in rows))
     except (KeyError, TypeError):

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -41,14 +41,40 @@ class _Progress(NamedTuple):
     sums: step.Metrics  # over the steps of the epoch so far, (seeds, settings)
 
 
-def _unfinished(folder: pathlib.Path) -> Iterator[plan.Unfinished]:
+def _sweeps_dir(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> pathlib.Path:
+    return runs_dir / configs[0].dataset / configs[0].model / "in-progress"
+
+
+def _unfinished(
+    folder: pathlib.Path, missing: Collection[RunConfig]
+) -> Iterator[plan.Unfinished]:
+    """The sweeps with a checkpoint that hold a missing model.
+
+    Others may be another part's, at work on them.
+    """
     for candidate in files.folders(folder):
         sweep = plan.load_members(candidate)
-        if sweep is None:
+        if sweep is None or set(sweep.members).isdisjoint(missing):
             continue
         steps = checkpoints.latest_step(candidate / _CHECKPOINTS)
         if steps is not None:
             yield plan.Unfinished(candidate, sweep, steps)
+
+
+def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[int]:
+    """After how many epochs the training of some models would go on.
+
+    Args:
+      runs_dir: the folder of all runs.
+      configs: models of one data set and network that are not complete.
+    """
+    begun = dict.fromkeys(configs, 0)
+    for source in _unfinished(_sweeps_dir(runs_dir, configs), configs):
+        for member in begun.keys() & set(source.sweep.members):
+            examples, recipe = member.train_examples, member.recipe
+            epochs = source.steps // step.steps_of(examples, recipe.batch_size)
+            begun[member] = max(begun[member], epochs)
+    return list(begun.values())
 
 
 def _hyperparameters(
@@ -285,13 +311,13 @@ def train_missing(
         print(
             f"{len(wanted) - len(missing)} of {len(wanted)} models are trained already"
         )
-    sweeps_dir = runs_dir / configs[0].dataset / configs[0].model / "in-progress"
-    _remove_finished(sweeps_dir, runs_dir)
+    sweeps_dir = _sweeps_dir(runs_dir, configs)
+    _remove_finished(sweeps_dir, runs_dir, configs)
     if not missing:
         return wanted
     recipe = configs[0].recipe
     tasks = plan.plan(
-        missing, list(_unfinished(sweeps_dir)), together=classifier.is_small
+        missing, list(_unfinished(sweeps_dir, missing)), together=classifier.is_small
     )
     how_many, batch_size = len(missing), recipe.batch_size
     if classifier.is_small:
@@ -326,7 +352,7 @@ def train_missing(
                     classifier, data, task, runs_dir, folder, placement,
                     seconds_between_checkpoints, spectral_norms, tensorboard, advance,
                 )  # fmt: skip
-                _remove_finished(sweeps_dir, runs_dir)
+                _remove_finished(sweeps_dir, runs_dir, configs)
 
             return begin
 
@@ -334,11 +360,16 @@ def train_missing(
     return wanted
 
 
-def _remove_finished(sweeps_dir: pathlib.Path, runs_dir: pathlib.Path) -> None:
+def _remove_finished(
+    sweeps_dir: pathlib.Path, runs_dir: pathlib.Path, configs: Collection[RunConfig]
+) -> None:
+    """Removes what is left of sweeps of some of these models that are complete."""
     for folder in files.folders(sweeps_dir):
         sweep = plan.load_members(folder)
-        if sweep and all(runs.Run(runs_dir, c).is_complete for c in sweep.members):
-            # Last what tells that it is finished.
-            if files.exists(folder / _CHECKPOINTS):
-                files.remove(folder / _CHECKPOINTS)
+        if sweep is None or set(sweep.members).isdisjoint(configs):
+            continue
+        if all(runs.Run(runs_dir, c).is_complete for c in sweep.members):
+            # Last what tells that it is finished. Another part that had models in it
+            # may be removing it too.
+            files.remove(folder / _CHECKPOINTS)
             files.remove(folder)

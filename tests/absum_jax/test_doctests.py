@@ -20,6 +20,7 @@ MODULES = [
 WITHOUT_EXAMPLES = {
     "absum_jax",
     "absum_jax._jaxprs",
+    "absum_jax._layers",
     "absum_jax._logits",
     "absum_jax._markdown",
     "absum_jax._sharding",

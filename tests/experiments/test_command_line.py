@@ -2,6 +2,8 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from experiments import cli, files
 from experiments.options import SweepOptions
 from experiments.training.config import NONE, Setting
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
     "--dataset=mnist5k", "--train-examples=256", "--test-examples=10",
     "--strengths", "0.1", "0.01", "--max-norms=1", "--epochs=2",
@@ -33,8 +36,8 @@ def _mistake(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "one of {demo, train, table1, table2, table3, table4, figure1,"),
-        ("tabel1", "tabel1"),
+        ("", "the following arguments are required: COMMAND"),
+        ("tabel1", "invalid choice: 'tabel1' (choose from "),
         ("table1 --epohcs 3", "--epohcs"),
         ("table1 --epochs three", "three"),
         ("table1 --dataset minst", "minst"),
@@ -54,6 +57,13 @@ def _mistake(capsys, *arguments):
         ("train --methods none --strengths 0", "--methods none"),
         ("train --seeds 1 1", "--seeds names one twice"),
         ("train --train-steps 0", "--train-steps must be at least 1, got 0"),
+        ("train --part 0/2", "--part must be K/N with K in 1..N, such as 2/4, got"),
+        ("train --part 3/2", "--part must be K/N"),
+        ("train --part half", "--part must be K/N"),
+        ("table1 --part 1/2/3", "--part must be K/N"),
+        ("table4 --part -1/2", "--part must be K/N"),
+        ("train --part 1/2", "--part 1/2: 1 model is too few for 2 parts"),
+        ("figure8 --part 1/2", "Unrecognized options: --part"),
         ("table2 --select-on published", "published"),
         ("table4 --training sgd", "sgd"),
         ("table4 --training", "--training must name at least one"),
@@ -116,20 +126,35 @@ def test_strengths_of_the_paper_on_imagenet(changes, settings):
     assert list(options.settings) == settings
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "demo", "table1", "table2", "table3", "table4", "figure1", "figure3",
-        "figure6b", "figure7", "fourier-heatmaps", "snc-readings", "spectra",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("command", cli._COMMANDS)
 def test_help_explains_every_option(capsys, command):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert "--results-dir" in text
-    assert "(default: " in text
+    assert f"usage: python -m experiments {command} " in text
+    if command not in ("train", "models"):
+        assert "--results-dir" in text
+    if command != "models":
+        assert "(default: " in text
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for command in cli._COMMANDS:
+        assert f"    {command} " in text or f"    {command}\n" in text
+
+
+def test_the_commands_are_known_without_what_takes_seconds_to_import():
+    slow = "{'jax', 'flax', 'orbax', 'matplotlib', 'scipy'}"
+    program = f"import sys, experiments.cli; sys.exit(str({slow} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stderr.strip() == "set()"
 
 
 def test_table1_from_nothing_and_again(tmp_path, capsys):

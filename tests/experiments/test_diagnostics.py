@@ -14,7 +14,7 @@ from experiments.figures.diagnostics import DiagnosticsOptions
 from experiments.figures.layers import layers_by_depth
 from experiments.models import build
 from experiments.training import diagnostics, step, sweep
-from experiments.training.config import NONE, Setting
+from experiments.training.config import METHODS, NONE, Setting
 from experiments.training.runs import Run
 
 ABSUM = Setting("absum", 0.05)
@@ -206,7 +206,7 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
     ]  # fmt: skip
     assert cli.main(arguments) == 0
     document = files.read_json(
-        tmp_path / "results/scaled/diagnostics/mnist5k-strength-0.05.json"
+        tmp_path / "results/scaled/diagnostics/mnist5k-none-absum-strength-0.05.json"
     )
     none, absum = document["models"]
     assert (none["method"], absum["strength"]) == ("none", 0.05)
@@ -234,9 +234,61 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
     assert "without logging its spectral norm; give another --runs-dir" in said
 
 
+@pytest.fixture
+def stop(monkeypatch):
+    """Stops training before some epoch, as if by hand."""
+
+    def stop_before(epoch):
+        train_epoch = step.train_epoch
+
+        def stopping(*args, **kwargs):
+            if int(args[6].epoch) == epoch:
+                monkeypatch.setattr(step, "train_epoch", train_epoch)
+                raise KeyboardInterrupt
+            return train_epoch(*args, **kwargs)
+
+        monkeypatch.setattr(step, "train_epoch", stopping)
+
+    return stop_before
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_what_was_begun_without_them_is_refused_before_it_goes_on(
+    epoch, stop, tmp_path, capsys
+):
+    same = ["--epochs=3", "--train-examples=64", f"--runs-dir={tmp_path}/runs"]
+    stop(epoch)
+    command = ["train", "--methods=none", "--checkpoint-seconds=0", *same]
+    assert cli.main(command) == 130
+    capsys.readouterr()
+    code = cli.main(
+        ["diagnostics", "--methods=none", f"--results-dir={tmp_path}", *same]
+    )
+    said = capsys.readouterr().err
+    [folder] = (tmp_path / "runs/mnist5k/small_cnn/none/0").iterdir()
+    if epoch == 0:
+        # No epoch of it is kept.
+        assert code == 0
+        assert "training 1 model" in said
+    else:
+        assert code == 2
+        assert "training" not in said
+        assert f"{folder} was trained, at least in part, without logging" in said
+        assert not (folder / "provenance.json").exists()
+
+
 def test_a_network_that_the_paper_has_not_needs_a_strength():
     options = {"dataset": "svhn_cropped", "network": "googlenet"}
     with pytest.raises(UsageError, match="no googlenet on svhn_cropped; give a --str"):
         DiagnosticsOptions(**options)
     options = DiagnosticsOptions(**options, strength=0.1, methods=("l1", "snc"))
     assert options.settings == (Setting("l1", 0.1), Setting("snc", 1.0))
+
+
+def test_a_subset_of_methods_lies_apart():
+    def variant(*methods):
+        return DiagnosticsOptions(methods=methods, max_norm=0.5).variant
+
+    assert variant(*METHODS) == "-max-norm-0.5"
+    assert variant("weight_decay", "none") == "-none-weight-decay-max-norm-0.5"
+    assert variant("none", "weight_decay") == variant("weight_decay", "none")

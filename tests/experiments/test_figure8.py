@@ -135,6 +135,20 @@ def test_the_command_adds_the_penalty_to_the_loss(written):
     assert (results / "mnist5k-strength-0.05.png").exists()
 
 
+def test_models_without_logs_are_refused_before_others_are_trained(tmp_path, capsys):
+    same = ["--train-examples=64", "--epochs=1", f"--runs-dir={tmp_path}/runs"]
+    assert cli.main(["train", "--methods=absum", "--strengths=0.05", *same]) == 0
+    models = tmp_path / "runs/mnist5k/small_cnn"
+    [logged] = models.rglob("diagnostics.jsonl")
+    logged.unlink()  # as versions before Figure 8 left it
+    capsys.readouterr()
+    command = ["figure8", "--strength=0.05", f"--results-dir={tmp_path}", *same]
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert f"{logged.parent} was trained, at least in part, without logging" in said
+    assert not (models / "absum-autodiff").exists()
+
+
 def test_the_figure_shows_means_over_seeds():
     def curves(shift):
         loss = np.array([2.0, 1.0]) + shift

@@ -1,6 +1,5 @@
 """Files that are whole or absent."""
 
-import contextlib
 import errno
 import pathlib
 
@@ -59,17 +58,6 @@ def test_json_lines_survive_a_torn_last_line(tmp_path):
     files.write_json_lines(path, files.read_json_lines(path))
     files.append_json_line(path, {"epoch": 3})
     assert [line["epoch"] for line in files.read_json_lines(path)] == [1, 2, 3]
-
-
-def test_a_folder_has_one_process(tmp_path):
-    with contextlib.ExitStack() as first:
-        first.enter_context(files.exclusive(tmp_path, "trains"))
-        # The lock belongs to the open file, so that one process can try it twice.
-        second = files.exclusive(tmp_path, "trains")
-        with pytest.raises(UsageError, match="another process trains"):
-            second.__enter__()
-    with files.exclusive(tmp_path, "trains"):
-        pass
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):

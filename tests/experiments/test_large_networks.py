@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.models import Classifier, Variables
-from experiments.training import devices, optimization, step, sweep
+from experiments.training import devices, optimization, plan, step, sweep
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
@@ -103,7 +103,8 @@ def train(noise, make_config, tmp_path):
 def _unfinished(runs_dir):
     """The models of each sweep that has a checkpoint."""
     folders = runs_dir / "noise" / "small_cnn" / "in-progress"
-    return {found.sweep.settings for found in sweep._unfinished(folders)}
+    begun = [c for path in folders.iterdir() for c in plan.load_members(path).members]
+    return {found.sweep.settings for found in sweep._unfinished(folders, begun)}
 
 
 def _assert_same(one, two, tolerance=0.0):

@@ -6,7 +6,8 @@ import pytest
 
 from experiments import cli, files
 from experiments.figures import spectra
-from experiments.tables import document
+from experiments.options import ComputeOptions
+from experiments.tables import naming
 from experiments.training import step, sweep
 from experiments.training.config import NONE, Setting
 
@@ -93,16 +94,22 @@ def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
 def test_other_options_lie_apart():
     def path(**changes):
         options = spectra.SpectraOptions(**{"dataset": "cifar10"} | changes)
-        scaled = document.model_scale(options)
-        return str(document.model_path("spectra", options, scaled, options.variant))
+        scaled = naming.model_scale(options)
+        return str(naming.model_path("spectra", options, scaled, options.variant))
 
     assert path() == "spectra/cifar10"
     assert path(epochs=350, network="resnet18") == "spectra/cifar10"
     assert path(network="googlenet") == "spectra/cifar10-googlenet"
     assert path(max_norm=0.5) == "spectra/cifar10-max-norm-0.5"
+    compute = ComputeOptions(dtype="bfloat16")
+    assert path(compute=compute) == "spectra/cifar10-bfloat16"
+    assert path(compute=compute, network="googlenet", max_norm=0.5) == (
+        "spectra/cifar10-googlenet-bfloat16-max-norm-0.5"
+    )
+    assert path(compute=ComputeOptions(dtype="float32")) == "spectra/cifar10"
     assert path(epochs=3, strength=0.1) == "scaled/spectra/cifar10-strength-0.1"
     options = spectra.SpectraOptions(dataset="cifar10", network="googlenet")
-    assert document.title("Title", options, []) == "Title, CIFAR-10 (GoogLeNet)"
+    assert naming.title("Title", options, []) == "Title, CIFAR-10 (GoogLeNet)"
 
 
 @pytest.mark.parametrize("argument", ["--max-norm=0", "--epochs=0", "--seed=-1"])

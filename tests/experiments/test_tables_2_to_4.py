@@ -126,6 +126,17 @@ def test_table4(folder, capsys):
     assert np.shape(accuracies) == (3, 2, 6)
     assert len({np.mean(values) for values in accuracies}) > 1
 
+    said = _run(
+        folder, capsys, "table4", "--training", "pgd", "clean", "--train-steps=2",
+        "--test-steps=3", "--part=2/2",
+    )  # fmt: skip
+    assert "wrote" not in said.out
+    assert said.err == ""
+    assert said.out.count("1 of 1 models are trained already") == 2
+    part = "Part 2/2, 1 of 2 models, is trained and attacked: Absum "
+    assert f"Adversarial training. {part}" in said.out
+    assert f"Training on clean images. {part}" in said.out
+
 
 def test_the_share_of_high_frequencies():
     # Of a flat spectrum it is the share of frequencies beyond 7 cycles, counted here.

@@ -1,6 +1,7 @@
 """Training: a sweep is what its models would be alone, and survives interruption."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,14 @@ import pytest
 import absum_jax
 from experiments import files
 from experiments.models import Variables
-from experiments.training import constraints, optimization, plan, step, sweep
+from experiments.training import (
+    checkpoints,
+    constraints,
+    optimization,
+    plan,
+    step,
+    sweep,
+)
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
@@ -355,3 +363,39 @@ def test_checkpoints_left_by_a_late_kill_are_removed(
     plan.save_members(folder, plan.Sweep(((config,),)))
     _train(classifier, noise, [config], tmp_path)
     assert not folder.exists()
+
+
+def test_what_other_parts_work_on_is_left_alone(make_config, tmp_path, monkeypatch):
+    own, theirs = (
+        plan.Sweep(((make_config(NONE, seed), make_config(ABSUM, seed)),))
+        for seed in (0, 1)
+    )
+    for sweep_ in (own, theirs):
+        plan.save_members(tmp_path / "in-progress" / sweep_.digest, sweep_)
+    monkeypatch.setattr(checkpoints, "latest_step", lambda folder: 2)
+    folder = tmp_path / "in-progress"
+    [found] = sweep._unfinished(folder, own.members[1:])
+    assert found == plan.Unfinished(folder / own.digest, own, 2)
+
+    monkeypatch.setattr(Run, "is_complete", True)
+    sweep._remove_finished(folder, tmp_path, own.members[1:])
+    assert [path.name for path in folder.iterdir()] == [theirs.digest]
+
+
+def test_a_sweep_that_another_part_removes_is_no_error(
+    make_config, tmp_path, monkeypatch
+):
+    config = make_config(NONE)
+    folder = tmp_path / "in-progress" / "left"
+    plan.save_members(folder, plan.Sweep(((config,),)))
+    monkeypatch.setattr(Run, "is_complete", True)
+    load_members = plan.load_members
+
+    def removed_meanwhile(path):
+        members = load_members(path)
+        shutil.rmtree(path)
+        return members
+
+    monkeypatch.setattr(plan, "load_members", removed_meanwhile)
+    sweep._remove_finished(folder.parent, tmp_path, [config])
+    assert load_members(folder) is None
