@@ -12,7 +12,7 @@ from experiments.options import (
     SweepOptions,
 )
 from experiments.paper import PARENTS
-from experiments.training.config import METHODS
+from experiments.training.config import METHODS, NONE
 
 _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
 
@@ -54,7 +54,9 @@ def model_scale(options: ModelOptions, test_examples: int | None = None) -> list
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     """How a run falls short of the published one."""
     parts = _other_recipe(options, adversarial=adversarial)
-    missing = [method for method in METHODS if method not in options.methods]
+    # Of a network that the paper has, the methods that it has: on ImageNet no SNC.
+    published = {NONE.method, *(options.published or METHODS)}
+    missing = [m for m in METHODS if m in published and m not in options.methods]
     if missing:
         parts.append(f"without {', '.join(METHOD_NAMES[m] for m in missing)}")
     if options.select_on != "paper":

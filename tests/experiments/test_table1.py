@@ -15,6 +15,7 @@ from experiments.figures import strength
 from experiments.options import SweepOptions
 from experiments.outcomes import Outcome
 from experiments.paper import TABLE1, TABLE1_TOP5, Published
+from experiments.tables import document
 from experiments.tables.selection import select
 from experiments.tables.statistics import Statistic
 from experiments.tables.table1 import table1
@@ -215,6 +216,17 @@ def test_a_smaller_run_says_so_and_lies_apart(outcome, changes, part):
     table = table1(options, [outcome("none", 0.0, 0, 0.95, 0.8)])
     assert f"scaled down: {part}" in table.title
     assert table.path.parts[0] == "scaled"
+
+
+def test_imagenet_without_snc_is_the_papers():
+    options = SweepOptions(
+        dataset="imagenet2012", methods=("none", "absum", "weight_decay", "l1")
+    )
+    assert document.scale(options) == []
+    fewer = dataclasses.replace(options, methods=("absum", "l1"))
+    assert document.scale(fewer) == ["without no regularization, weight decay"]
+    cifar10 = dataclasses.replace(options, dataset="cifar10")
+    assert document.scale(cifar10) == ["without SNC"]
 
 
 def test_published_numbers_are_the_papers():
