@@ -4,13 +4,16 @@ import logging
 import sys
 from typing import Any
 
+# Before its logger is asked for: one that absl did not make names absl as the caller.
+from absl import logging as absl_logging
+
 
 def quiet_threads() -> None:
     """Lets threads of orbax say nothing of what is raised here too.
 
     For a program, not a library: changes how the process logs and what it ignores.
     """
-    logging.getLogger("absl").addFilter(
+    absl_logging.get_absl_logger().addFilter(
         lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
     )
     before = sys.unraisablehook
