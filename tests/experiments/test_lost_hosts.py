@@ -1,5 +1,6 @@
 """What becomes of a command when one of its processes is lost, or never comes."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -74,7 +75,8 @@ def _lose_second(folder, how):
         for process in processes:
             process.kill()
         # One that is stopped does not notice.
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
         second.communicate()
     return errors, first.returncode
 
@@ -130,19 +132,35 @@ def test_a_mistake_of_all_is_told_by_each(tmp_path):
     assert second in (1, 2)
 
 
-def test_a_coordinator_that_is_not_there(tmp_path):
-    address = f"127.0.0.1:{free_port()}"
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (
+            [
+                "--coordinator",
+                "127.0.0.1:{port}",
+                "--num-processes=2",
+                "--process-id=1",
+            ],
+            "--coordinator 127.0.0.1:{port} cannot be reached within 1 s",
+        ),
+        ([], "--distributed found no cluster that it knows; give --coordinator"),
+    ],
+    ids=["nobody there", "no cluster"],
+)
+def test_a_process_that_finds_no_other(where, message, tmp_path):
+    port = free_port()
+    options = [option.format(port=port) for option in where]
     ended = subprocess.run(
         [
             sys.executable, "-m", "experiments", *_command(tmp_path), "--distributed",
-            "--coordinator", address, "--num-processes=2", "--process-id=1",
-            "--join-seconds=1",
+            "--join-seconds=1", *options,
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended.returncode == 2, ended.stderr
     last = ended.stderr.splitlines()[-1]
-    assert last.startswith(f"error: --coordinator {address} cannot be reached within 1")
+    assert last.startswith(f"error: {message.format(port=port)}")
 
 
 def test_a_port_that_is_taken(tmp_path):
@@ -173,8 +191,3 @@ def test_a_port_that_is_taken(tmp_path):
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(UsageError, match=message):
         HostOptions(*options)
-
-
-def test_no_cluster_is_found():
-    with pytest.raises(UsageError, match="--distributed found no cluster"):
-        HostOptions(distributed=True).join()
