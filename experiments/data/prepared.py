@@ -92,15 +92,16 @@ def classes(folder: pathlib.Path) -> int:
         raise UsageError(f"{path} has no classes of a label.") from error
 
 
-class Shard(NamedTuple):
-    """A file of a split."""
+class Files(NamedTuple):
+    """The files of a split."""
 
-    path: pathlib.Path
-    examples: int
+    paths: list[pathlib.Path]
+    examples: list[int]  # of each file
+    size: int  # of all examples, in bytes
 
 
-def shards(folder: pathlib.Path, split: str) -> list[Shard]:
-    """The files of a split of a prepared data set, in order.
+def files(folder: pathlib.Path, split: str) -> Files:
+    """The files of a split of a prepared data set, as its metadata has them.
 
     Raises:
       UsageError: if the split or a file of it is missing.
@@ -114,10 +115,8 @@ def shards(folder: pathlib.Path, split: str) -> list[Shard]:
     for file in info.filepaths:
         if not file.exists():
             raise UsageError(f"{file} is missing; copy or prepare the set anew.")
-    return [
-        Shard(pathlib.Path(path), examples)
-        for path, examples in zip(info.filepaths, info.shard_lengths, strict=True)
-    ]
+    paths = [pathlib.Path(path) for path in info.filepaths]
+    return Files(paths, list(info.shard_lengths), int(info.num_bytes))
 
 
 def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
@@ -142,7 +141,7 @@ def read(folder: pathlib.Path) -> tuple[Split, Split]:
     shape = builder.info.features["image"].shape
 
     def split(name: str) -> Split:
-        shards(folder, name)
+        files(folder, name)
         source = builder.as_data_source(name)
         images = np.empty((len(source), *shape), np.uint8)
         labels = np.empty(len(source), np.int32)
