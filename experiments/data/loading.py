@@ -48,7 +48,7 @@ def _folder(name: str, options: DataOptions) -> pathlib.Path:
         folder = prepared.find(name, data_dir)
     if folder is None:
         raise UsageError(
-            f"data set {name} is not prepared in {data_dir}; "
+            f"data set {name} is not prepared in {data_dir}. "
             f"{prepared.ways_to_get(name)} A set that is prepared elsewhere is read "
             f"with --data-dir; {EMBEDDED} is always there."
         )

@@ -167,11 +167,11 @@ def ways_to_get(name: str) -> str:
     if name in _REGISTERED:
         address, files = _REGISTERED[name]
         return (
-            f"register at {address}, put {' and '.join(files)} into a folder and add "
+            f"Register at {address}, put {' and '.join(files)} into a folder and add "
             "--manual-dir FOLDER, which needs TensorFlow once."
         )
     return (
-        "two ways to get it: add --download (needs a network), or put its upstream "
+        "Two ways to get it: add --download (needs a network), or put its upstream "
         "files into a folder and add --manual-dir FOLDER; both need TensorFlow once."
     )
 
@@ -190,7 +190,7 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
         not the upstream one, the download fails, or the set cannot be downloaded.
     """
     if manual_dir is None and name in _REGISTERED:
-        raise UsageError(f"{name} cannot be downloaded: {ways_to_get(name)}")
+        raise UsageError(f"{name} cannot be downloaded. {ways_to_get(name)}")
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
             "preparing a data set needs TensorFlow, which is not installed: "
