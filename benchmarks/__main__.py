@@ -6,7 +6,15 @@ import platform
 import jax
 
 from absum_jax._markdown import aligned
-from benchmarks import attack, gradient, resnet, spectral, torch_peer, training
+from benchmarks import (
+    attack,
+    gradient,
+    inputs,
+    resnet,
+    spectral,
+    torch_peer,
+    training,
+)
 
 BENCHMARKS = (
     training.regularizer_cost,
@@ -18,6 +26,7 @@ BENCHMARKS = (
     spectral.clip_speed,
     resnet.training_speed,
     resnet.attack_speed,
+    inputs.decoding_speed,
 )
 
 

@@ -38,11 +38,6 @@ class DataOptions:
     """Processes that decode the pictures of ImageNet; None is one for each core that
     this process may use, 0 is threads of this process."""
 
-    def __post_init__(self) -> None:
-        """Refuses options out of range."""
-        if self.workers is not None and self.workers < 0:
-            raise UsageError(f"--workers must not be negative, got {self.workers}.")
-
 
 def _folder(name: str, options: DataOptions) -> pathlib.Path:
     """The folder of a prepared data set, which is prepared first if so asked."""
@@ -53,7 +48,7 @@ def _folder(name: str, options: DataOptions) -> pathlib.Path:
         folder = prepared.find(name, data_dir)
     if folder is None:
         raise UsageError(
-            f"data set {name} is not prepared in {data_dir}; "
+            f"data set {name} is not prepared in {data_dir}. "
             f"{prepared.ways_to_get(name)} A set that is prepared elsewhere is read "
             f"with --data-dir; {EMBEDDED} is always there."
         )
@@ -106,10 +101,13 @@ def load(name: str, options: DataOptions | None = None) -> Dataset:
       The data set: ImageNet streamed, each other one decoded.
 
     Raises:
-      UsageError: if the name is unknown or the data is not there, before TFDS is
-        imported or a network is touched; if what is there is another data set or a part
-        of one.
+      UsageError: if the name is unknown, an option out of range or the data not there,
+        before TFDS is imported or a network is touched; if what is there is another
+        data set or a part of one.
     """
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}.")
-    return (_streamed if name == STREAMED else _held)(name, options or DataOptions())
+    options = options or DataOptions()
+    if options.workers is not None and options.workers < 0:
+        raise UsageError(f"--workers must not be negative, got {options.workers}.")
+    return (_streamed if name == STREAMED else _held)(name, options)

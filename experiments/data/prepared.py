@@ -92,15 +92,16 @@ def classes(folder: pathlib.Path) -> int:
         raise UsageError(f"{path} has no classes of a label.") from error
 
 
-class Shard(NamedTuple):
-    """A file of a split."""
+class Files(NamedTuple):
+    """The files of a split."""
 
-    path: pathlib.Path
-    examples: int
+    paths: list[pathlib.Path]
+    examples: list[int]  # of each file
+    size: int  # of all examples, in bytes
 
 
-def shards(folder: pathlib.Path, split: str) -> list[Shard]:
-    """The files of a split of a prepared data set, in order.
+def files(folder: pathlib.Path, split: str) -> Files:
+    """The files of a split of a prepared data set, as its metadata has them.
 
     Raises:
       UsageError: if the split or a file of it is missing.
@@ -114,10 +115,8 @@ def shards(folder: pathlib.Path, split: str) -> list[Shard]:
     for file in info.filepaths:
         if not file.exists():
             raise UsageError(f"{file} is missing; copy or prepare the set anew.")
-    return [
-        Shard(pathlib.Path(path), examples)
-        for path, examples in zip(info.filepaths, info.shard_lengths, strict=True)
-    ]
+    paths = [pathlib.Path(path) for path in info.filepaths]
+    return Files(paths, list(info.shard_lengths), int(info.num_bytes))
 
 
 def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
@@ -142,7 +141,7 @@ def read(folder: pathlib.Path) -> tuple[Split, Split]:
     shape = builder.info.features["image"].shape
 
     def split(name: str) -> Split:
-        shards(folder, name)
+        files(folder, name)
         source = builder.as_data_source(name)
         images = np.empty((len(source), *shape), np.uint8)
         labels = np.empty(len(source), np.int32)
@@ -168,11 +167,11 @@ def ways_to_get(name: str) -> str:
     if name in _REGISTERED:
         address, files = _REGISTERED[name]
         return (
-            f"register at {address}, put {' and '.join(files)} into a folder and add "
+            f"Register at {address}, put {' and '.join(files)} into a folder and add "
             "--manual-dir FOLDER, which needs TensorFlow once."
         )
     return (
-        "two ways to get it: add --download (needs a network), or put its upstream "
+        "Two ways to get it: add --download (needs a network), or put its upstream "
         "files into a folder and add --manual-dir FOLDER; both need TensorFlow once."
     )
 
@@ -191,7 +190,7 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
         not the upstream one, the download fails, or the set cannot be downloaded.
     """
     if manual_dir is None and name in _REGISTERED:
-        raise UsageError(f"{name} cannot be downloaded: {ways_to_get(name)}")
+        raise UsageError(f"{name} cannot be downloaded. {ways_to_get(name)}")
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
             "preparing a data set needs TensorFlow, which is not installed: "

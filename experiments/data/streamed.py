@@ -58,15 +58,14 @@ class StreamedSplit:
     def fingerprint(self) -> str:
         """A digest that tells two splits apart, without a look at their pictures.
 
-        Of the files' names, numbers of examples and sizes in bytes, and of which
-        examples are used: sets that differ in pixels or labels alone, and in no file's
-        size, would have the same.
+        Of the version, the names and lengths of the files, the bytes of all examples
+        and which of them are used: sets that agree in all of these, and differ in
+        pixels or labels, would have the same.
         """
-        lines = [
-            f"{shard.path.name} {shard.examples} {shard.path.stat().st_size}"
-            for shard in prepared.shards(self.folder, self.name)
-        ]
-        digest = hashlib.sha256("\n".join(lines).encode())
+        files = prepared.files(self.folder, self.name)
+        names = [path.name for path in files.paths]
+        content = f"{self.folder.name} {names} {files.examples} {files.size}"
+        digest = hashlib.sha256(content.encode())
         digest.update(self.examples.astype("<i8").tobytes())
         return digest.hexdigest()[:12]
 
@@ -170,7 +169,7 @@ def whole(folder: pathlib.Path, name: str, processes: int) -> StreamedSplit:
     Raises:
       UsageError: if the split or a file of it is missing.
     """
-    examples = sum(shard.examples for shard in prepared.shards(folder, name))
+    examples = sum(prepared.files(folder, name).examples)
     return StreamedSplit(folder, name, np.arange(examples), processes)
 
 
@@ -189,9 +188,9 @@ class _Reader:
 
     def __init__(self, folder: pathlib.Path, split: str) -> None:
         self._split = split
-        self._shards = prepared.shards(folder, split)
+        self._files = prepared.files(folder, split)
         self._source = prepared.encoded(folder, split)
-        workers.allow_open_files(len(self._shards))
+        workers.allow_open_files(len(self._files.paths))
 
     def images(
         self, examples: np.ndarray, image_of: Callable[[Image.Image, int], np.ndarray]
@@ -222,17 +221,17 @@ class _Reader:
         except Exception as error:
             file, record = self._place(example)
             raise UsageError(
-                f"{file} is damaged: record {record} of it (example {example} of the "
-                f"{self._split} split, {name}) cannot be read; copy or prepare the set "
-                f"anew ({error})."
+                f"record {record} of {file} (example {example} of the {self._split} "
+                f"split, {name}) cannot be read: {error}. If the file is damaged, copy "
+                "or prepare the set anew."
             ) from error
 
     def _place(self, example: int) -> tuple[pathlib.Path, int]:
         """The file of an example, and its number there."""
-        ends = np.cumsum([shard.examples for shard in self._shards])
+        ends = np.cumsum(self._files.examples)
         number = int(np.searchsorted(ends, example, side="right"))
-        shard = self._shards[number]
-        return shard.path, example - (int(ends[number]) - shard.examples)
+        start = int(ends[number]) - self._files.examples[number]
+        return self._files.paths[number], example - start
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,6 +84,16 @@ def prepared_fake(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def prepared_imagenet(tmp_path_factory) -> pathlib.Path:
+    """A TFDS data_dir with a small `imagenet2012` of three files for each split."""
+    from fake_tfds import write_prepared
+
+    data_dir = tmp_path_factory.mktemp("imagenet")
+    write_prepared(data_dir, "imagenet2012", shards=3)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
 def prepared_cifar10(cifar10_sheets, tmp_path_factory) -> pathlib.Path:
     """A TFDS data_dir with 512 training and 256 test images of real CIFAR-10."""
     from fake_tfds import write_prepared

@@ -34,21 +34,20 @@ def fake_images(examples: int, seed: int, name: str = "mnist") -> Images:
 def fake_picture(rng: np.random.Generator, mode: str = "RGB") -> bytes:
     """A JPEG of a random size and of smooth content."""
     width, height = rng.integers(60, 300), rng.integers(45, 260)
-    channels = {"L": 1, "RGB": 3, "CMYK": 4}[mode]
-    coarse = rng.integers(0, 256, (5, 6, channels), dtype=np.uint8)
-    image = Image.fromarray(coarse.squeeze(), mode).resize((width, height))
+    coarse = rng.bytes(6 * 5 * len(mode))
+    image = Image.frombytes(mode, (6, 5), coarse).resize((width, height))
     jpeg = io.BytesIO()
     image.save(jpeg, "jpeg", quality=90)
     return jpeg.getvalue()
 
 
 def fake_pictures(examples: int, seed: int) -> Pictures:
-    """JPEGs as they are in ImageNet: a few of them are grey or CMYK."""
+    """JPEGs as they are in ImageNet, a few grey or CMYK, each of another class."""
     rng = np.random.default_rng(seed)
     modes = ["CMYK" if i % 11 == 10 else "L" if i % 7 == 6 else "RGB"
              for i in range(examples)]  # fmt: skip
     pictures = [fake_picture(rng, mode) for mode in modes]
-    return pictures, rng.integers(0, 1000, examples).astype(np.int32)
+    return pictures, rng.permutation(1000)[:examples].astype(np.int32)
 
 
 def fake_splits(name: str) -> dict[str, Images] | dict[str, Pictures]:
@@ -129,9 +128,10 @@ def write_prepared(
             writer = ArrayRecordWriter(str(path), "group_size:1")
             for i in members.tolist():
                 features, label = builder.info.features, int(labels[i])
-                writer.write(_example(features, split, i, images[i], label))
+                record = _example(features, split, i, images[i], label)
+                writer.write(record)
+                size += len(record)
             writer.close()
-            size += path.stat().st_size
             shard_lengths.append(str(len(members)))
         infos.append(
             {

@@ -144,13 +144,13 @@ def test_a_mistake_of_all_is_told_by_each(tmp_path):
             ],
             "--coordinator 127.0.0.1:{port} cannot be reached within 1 s",
         ),
-        ([], "--distributed found no cluster that it knows; give --coordinator"),
+        ("", "--distributed found no cluster that it knows; give --coordinator"),
     ],
     ids=["nobody there", "no cluster"],
 )
 def test_a_process_that_finds_no_other(where, message, tmp_path):
     port = free_port()
-    options = [option.format(port=port) for option in where]
+    options = [option.format(port=port) for option in where.split()]
     ended = subprocess.run(
         [
             sys.executable, "-m", "experiments", *_command(tmp_path), "--distributed",

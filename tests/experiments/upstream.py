@@ -7,7 +7,8 @@ import struct
 import tarfile
 
 import numpy as np
-from fake_tfds import Images, fake_images, fake_splits
+from fake_tfds import Images, fake_images, fake_picture, fake_splits
+from PIL import Image
 
 
 def _write_mnist(folder: pathlib.Path, splits: dict[str, Images]) -> None:
@@ -27,8 +28,8 @@ def _cifar_records(labels: list[np.ndarray], images: np.ndarray) -> bytes:
     return np.column_stack([*labels, planes]).astype(np.uint8).tobytes()
 
 
-def _write_tar(path: pathlib.Path, files: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w:gz") as tar:
+def _write_tar(path: pathlib.Path, files: dict[str, bytes], mode="w:gz") -> None:
+    with tarfile.open(path, mode) as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -96,3 +97,35 @@ def write_upstream(name: str, folder: pathlib.Path) -> dict[str, Images]:
         splits = fake_splits(name)
     _WRITE[name](folder, splits)
     return splits
+
+
+# Names that TFDS knows: a PNG, and a JPEG in CMYK. Each is made an RGB JPEG.
+PNG, CMYK = "n02105855_2933.JPEG", "n01739381_1309.JPEG"
+
+
+def write_imagenet(folder: pathlib.Path) -> dict[str, dict[str, bytes]]:
+    """Writes ImageNet's archives, and returns the pictures of each split by name."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    train = {
+        f"{synset}_{i}.JPEG": fake_picture(rng, mode)
+        for synset in ("n02105855", "n01739381", "n15075141")
+        for i, mode in enumerate(("RGB", "L", "CMYK", "RGB"))
+    }
+    png = io.BytesIO()
+    Image.open(io.BytesIO(fake_picture(rng))).save(png, "png")
+    train |= {PNG: png.getvalue(), CMYK: fake_picture(rng, "CMYK")}
+    archives = {}
+    for synset in sorted({name.split("_")[0] for name in train}):
+        path = folder / f"{synset}.tar"
+        members = {name: data for name, data in train.items() if synset in name}
+        _write_tar(path, members, "w:")
+        archives[path.name] = path.read_bytes()
+        path.unlink()
+    _write_tar(folder / "ILSVRC2012_img_train.tar", archives, "w:")
+    validation = {
+        f"ILSVRC2012_val_{i:08d}.JPEG": fake_picture(rng, mode)
+        for i, mode in enumerate(("RGB", "L", "RGB", "CMYK", "RGB", "RGB"), start=1)
+    }
+    _write_tar(folder / "ILSVRC2012_img_val.tar", validation, "w:")
+    return {"train": train, "validation": validation}
