@@ -108,8 +108,11 @@ def evaluations(runs: list[Run]) -> dict:
     images = Images(LARGE, split.take(np.arange(40)), "test")
     steps = gradient.Steps(0.05, 2, 0.1)
     grids = single_fourier.evaluate(images, runs, 0.2, stride=4)
+    # Of a number that does not divide over two processes, each takes all.
+    odd = Images(LARGE, split.take(np.arange(41)), "test")
     return {
         "clean": [answer.accuracy for answer in clean.evaluate(images, runs)],
+        "odd": [answer.accuracy for answer in clean.evaluate(odd, runs)],
         "single_fourier": [grid.grid.tolist() for grid in grids],
         "noise": single_fourier.noise_grids(images, runs[:1], 0.5).tolist(),
         "pgd": [
