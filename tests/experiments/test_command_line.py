@@ -78,7 +78,7 @@ def _mistake(capsys, *arguments):
         ("table1 --train-examples 0", "--train-examples must lie in 1..4000"),
         ("table1 --train-examples 63", "--train-examples must be at least a batch, 64"),
         ("table1 --test-examples 1001", "--test-examples must lie in 1..1000"),
-        ("table1 --dataset mnist --data-dir no", "mnist is not prepared in no;"),
+        ("table1 --dataset mnist --data-dir no", "mnist is not prepared in no"),
         ("demo --epochs 0", "--epochs must be at least 1"),
         ("demo --seeds", "--seeds must name at least one"),
         ("figure1 --images 11", "--images must lie in 1..10, got 11"),

@@ -239,15 +239,15 @@ def stop(monkeypatch):
     """Stops training before some epoch, as if by hand."""
 
     def stop_before(epoch):
-        train_epoch = step.train_epoch
+        train_part = step.train_part
 
         def stopping(*args, **kwargs):
             if int(args[6].epoch) == epoch:
-                monkeypatch.setattr(step, "train_epoch", train_epoch)
+                monkeypatch.setattr(step, "train_part", train_part)
                 raise KeyboardInterrupt
-            return train_epoch(*args, **kwargs)
+            return train_part(*args, **kwargs)
 
-        monkeypatch.setattr(step, "train_epoch", stopping)
+        monkeypatch.setattr(step, "train_part", stopping)
 
     return stop_before
 

@@ -32,7 +32,7 @@ def _command(folder, *more):
 
 
 def _start(folder):
-    more = ("--heartbeat-seconds", "10")
+    more = ("--heartbeat-seconds", "6")
     return start(["-m", "experiments", *_command(folder, *more)], devices=1)
 
 
@@ -136,12 +136,7 @@ def test_a_mistake_of_all_is_told_by_each(tmp_path):
     ("where", "message"),
     [
         (
-            [
-                "--coordinator",
-                "127.0.0.1:{port}",
-                "--num-processes=2",
-                "--process-id=1",
-            ],
+            "--coordinator 127.0.0.1:{port} --num-processes=2 --process-id=1",
             "--coordinator 127.0.0.1:{port} cannot be reached within 1 s",
         ),
         ("", "--distributed found no cluster that it knows; give --coordinator"),

@@ -15,7 +15,7 @@ from experiments.figures import strength
 from experiments.options import SweepOptions
 from experiments.outcomes import Outcome
 from experiments.paper import TABLE1, TABLE1_TOP5, Published
-from experiments.tables import document
+from experiments.tables import naming
 from experiments.tables.selection import select
 from experiments.tables.statistics import Statistic
 from experiments.tables.table1 import table1
@@ -222,11 +222,11 @@ def test_imagenet_without_snc_is_the_papers():
     options = SweepOptions(
         dataset="imagenet2012", methods=("none", "absum", "weight_decay", "l1")
     )
-    assert document.scale(options) == []
+    assert naming.scale(options) == []
     fewer = dataclasses.replace(options, methods=("absum", "l1"))
-    assert document.scale(fewer) == ["without no regularization, weight decay"]
+    assert naming.scale(fewer) == ["without no regularization, weight decay"]
     cifar10 = dataclasses.replace(options, dataset="cifar10")
-    assert document.scale(cifar10) == ["without SNC"]
+    assert naming.scale(cifar10) == ["without SNC"]
 
 
 def test_published_numbers_are_the_papers():
