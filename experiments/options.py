@@ -105,9 +105,9 @@ class ModelOptions:
     """Images a step of training, of all devices together; None is the paper's."""
 
     batch_norm_groups: int = 1
-    """Equal parts of a batch, each of which batch normalization normalizes by its own
-    statistics; 1 is the whole batch. On as many devices, or fewer that divide it, they
-    need not talk to each other for it; the model is the same on any number."""
+    """Equal parts of a batch, each with its own statistics in batch normalization; 1 is
+    the whole batch, as in the paper. Devices that divide their number need not wait for
+    each other in it; the model is the same on any number of devices."""
 
     learning_rate: float | None = None
     """Learning rate before the first milestone; None is the paper's, whatever the
