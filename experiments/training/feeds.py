@@ -89,7 +89,7 @@ class _How:
         return devices.put(np.array(self.seeds), self.placement.everywhere)
 
 
-class Held:
+class HeldFeed:
     """Images that are all on the devices, for programs of many steps.
 
     Args:
@@ -118,7 +118,7 @@ class Held:
         )  # fmt: skip
 
 
-class Streamed:
+class StreamedFeed:
     """Images that come batch by batch, each process reading its part.
 
     Args:
@@ -184,7 +184,7 @@ def opened(
     """
     how = _How(classifier, recipe, seeds, constrained, placement)
     if isinstance(split, Split):
-        yield Held(split, how)
+        yield HeldFeed(split, how)
         return
-    with contextlib.closing(Streamed(split, how, first)) as feed:
+    with contextlib.closing(StreamedFeed(split, how, first)) as feed:
         yield feed

@@ -131,12 +131,13 @@ def train(
     steps = feeds.steps_of(data, classifier, recipe.batch_size)
     first = source.steps if source else 0
     members = [runs.Run(runs_dir, member) for member in sweep.members]
-    progress = (
+    start = (
         _restored(classifier, sweep, source) if source else beginning(classifier, sweep)
     )
     settings = len(sweep.settings)
     padded = placement.padded(settings)
-    state, sums = devices.put(pad_settings(progress, 1, padded), placement.state)
+    state, sums = devices.put(pad_settings(start, 1, padded), placement.state)
+    del start  # a copy of what the device has now
     h = devices.put(
         pad_settings(_hyperparameters(classifier, sweep), 0, padded), placement.settings
     )

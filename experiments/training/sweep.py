@@ -95,9 +95,10 @@ def train_missing(
     """Trains the models that are not in the runs folder yet.
 
     Small networks train in one vmapped program, divided over all devices; large ones
-    one by one, as many at a time as there are groups of devices. Models that an
-    interrupted sweep has begun go on from its last checkpoint. One process at a time
-    may work on a data set and model in a runs folder.
+    one by one, as many at a time as there are groups of devices, or one if its images
+    are streamed or there are several processes. Models that an interrupted sweep has
+    begun go on from its last checkpoint. Nobody else may be training these models in
+    this runs folder.
 
     Args:
       classifier: the network.
@@ -137,7 +138,7 @@ def train_missing(
         if not isinstance(data, Split):
             # One model on all devices: several would each decode the images.
             how_many = 1
-        placements = devices.apart(how_many, batch_size, data_parallel)
+        placements = devices.apart(how_many, batch_size, data_parallel)[:how_many]
     how = "" if recipe.adversary is None else " adversarially"
     plural = "model" if len(missing) == 1 else "models"
     title = f"training {len(missing)} {plural}{how} on {configs[0].dataset}"
@@ -153,7 +154,9 @@ def train_missing(
     ) as advance_units:  # fmt: skip
 
         def advance(done: int, images: int) -> None:
-            advance_units(done // size, done * images)
+            nonlocal begun
+            before, begun = begun // size, begun + done
+            advance_units(begun // size - before, done * images)
 
         def training(task: plan.Task) -> Callable[[Placement], Pauses]:
             def begin(placement: Placement) -> Pauses:
