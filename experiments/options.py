@@ -104,6 +104,11 @@ class ModelOptions:
     batch_size: int | None = None
     """Images a step of training, of all devices together; None is the paper's."""
 
+    batch_norm_groups: int = 1
+    """Equal parts of a batch, each with its own statistics in batch normalization; 1 is
+    the whole batch, as in the paper. Devices that divide their number need not wait for
+    each other in it; the model is the same on any number of devices."""
+
     learning_rate: float | None = None
     """Learning rate before the first milestone; None is the paper's, whatever the
     batch."""
@@ -142,8 +147,23 @@ class ModelOptions:
                 "--distributed does not go with --download and --manual-dir: prepare "
                 "the data set first, by one process."
             )
+        self._check_batch_norm_groups()
         if self.compute.dtype == "bfloat16" and self.model == "small_cnn":
             raise UsageError("--dtype bfloat16 is for large networks, not small_cnn.")
+
+    def _check_batch_norm_groups(self) -> None:
+        """Refuses groups that a batch cannot have, or no network needs."""
+        groups, batch_size = self.batch_norm_groups, self.recipe().batch_size
+        if groups < 1 or batch_size % groups:
+            raise UsageError(
+                f"--batch-norm-groups must divide the {batch_size} images of a batch "
+                f"(--batch-size), got {groups}."
+            )
+        if groups > 1 and self.model == "small_cnn":
+            raise UsageError(
+                f"--batch-norm-groups {groups} is for large networks: small_cnn has no "
+                "batch normalization."
+            )
 
     @property
     def model(self) -> str:
@@ -183,6 +203,7 @@ class ModelOptions:
             batch_size=self.batch_size or published.batch_size,
             learning_rate=self.learning_rate or published.learning_rate,
             adversary=adversary,
+            batch_norm_groups=self.batch_norm_groups,
         )
 
 

@@ -38,7 +38,10 @@ def progress(
     done, said, counted = initial, started, 0
 
     def rate(now: float) -> str:
-        return f"{counted / max(now - started, 1e-9):,.0f} {rate_of}s/s"
+        per_second = counted / max(now - started, 1e-9)
+        # Of the slowest, two digits.
+        told = f"{per_second:.2g}" if per_second < 10 else f"{per_second:,.0f}"
+        return f"{told} {rate_of}s/s"
 
     if sys.stderr.isatty():
         with tqdm(total=total, desc=title, unit=f" {unit}s", initial=initial) as bar:

@@ -66,8 +66,10 @@ def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
 
 def table(runs: Sequence[Run], answers: Sequence[clean.Clean]) -> list[str]:
     """The lines of a table of trained models."""
+    # Where there is another, it is told which.
+    kind = "Top-1 " if any(answer.top5 is not None for answer in answers) else ""
     header = (
-        *("method", "lambda / sigma", "seed", "clean accuracy (%)"),
+        *("method", "lambda / sigma", "seed", f"clean {kind}accuracy (%)"),
         *("training loss", "epochs", "folder"),
     )
     rows = [_row(*model) for model in zip(runs, answers, strict=True)]

@@ -160,8 +160,9 @@ def opened(
     """
     dataset = _loaded(options)
     classifier = build(
-        options.model, dataset.mean, dataset.std, dataset.classes, options.dtype
-    )
+        options.model, dataset.mean, dataset.std, dataset.classes, options.dtype,
+        options.batch_norm_groups,
+    )  # fmt: skip
     training = dataset.train
     shown = dataset.test.subset(test_examples, "--test-examples")
     test = Images(classifier, shown, "test")

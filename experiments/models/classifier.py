@@ -54,6 +54,7 @@ def build(
     std: tuple[float, ...],
     classes: int = 10,
     dtype: str = "float32",
+    batch_norm_groups: int = 1,
 ) -> Classifier:
     """The classifier of a name; equal arguments give the same functions.
 
@@ -66,6 +67,8 @@ def build(
       classes: how many classes there are.
       dtype: what convolutions of a network that is not small compute in; parameters
         and statistics are float32.
+      batch_norm_groups: how many groups of a batch of training, which must divide it,
+        have their own statistics in batch normalization, if the network has any.
     """
     architecture = ARCHITECTURES[model]
     options: dict[str, Any] = {"mean": mean, "std": std, "classes": classes}
@@ -74,7 +77,7 @@ def build(
 
     def abstract(create: Callable[..., nnx.Module], *, training: bool) -> nnx.Module:
         module = without_values(create, **options)
-        module.train() if training else module.eval()
+        module.train(batch_groups=batch_norm_groups) if training else module.eval()
         return module
 
     training = abstract(architecture.create, training=True)

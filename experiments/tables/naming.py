@@ -25,6 +25,8 @@ def _other_recipe(options: ModelOptions, *, adversarial: bool = False) -> list[s
         parts.append(f"{options.epochs} of {published.epochs} epochs")
     if options.batch_size not in (None, published.batch_size):
         parts.append(f"batches of {options.batch_size}")
+    if options.batch_norm_groups > 1:
+        parts.append(f"batch normalization in {options.batch_norm_groups} groups")
     if options.learning_rate not in (None, published.learning_rate):
         parts.append(f"learning rate {options.learning_rate:g}")
     return parts

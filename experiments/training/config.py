@@ -59,6 +59,7 @@ class Recipe:
     decay: float = 0.0  # weight decay of all parameters, whatever the method
     augmented: bool = False  # by crops and flips
     adversary: Adversary | None = None  # None is training on clean images
+    batch_norm_groups: int = 1  # of a batch, each with its own statistics
 
     def scaled(self, epochs: int) -> "Recipe":
         """The same in another number of epochs, milestones at the same shares."""
@@ -117,4 +118,8 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, as JSON holds them."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        fields = json.loads(json.dumps(dataclasses.asdict(self)))
+        # Runs from before there were groups keep their names.
+        if self.recipe.batch_norm_groups == 1:
+            del fields["recipe"]["batch_norm_groups"]
+        return fields

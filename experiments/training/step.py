@@ -272,8 +272,8 @@ def train_steps(
       augmented: whether images are cropped and flipped at random.
       constrained: the settings that have a constraint.
       budget: of adversarial training; None trains on clean images.
-      batch_sharding: how a batch lies on several devices. The statistics of batch
-        normalization are of the whole batch all the same.
+      batch_sharding: how a batch lies on several devices. Batch normalization takes
+        the statistics of the whole batch, or of the classifier's groups, all the same.
 
     Returns:
       The state after the steps, and the sums of their metrics (seeds, settings).
@@ -337,7 +337,7 @@ def train_batch(
       seeds: integers (1,).
       h: hyperparameters, each field (settings,).
       x: images (batch, height, width, channels), uint8. Where they are divided over
-        devices, the statistics of batch normalization are of all of them all the same.
+        devices, batch normalization normalizes them as it does on one.
       y: labels (batch,).
       at: which epoch it is.
       i: the number of the step in the epoch, from 0.

@@ -50,18 +50,31 @@ def by_statistics(layer, x):
 
 
 class ByBatch:
-    """Batch normalization in training; `moved` are the statistics by layer's id."""
+    """Batch normalization in training; `moved` are the statistics by layer's id.
 
-    def __init__(self):
+    In groups of a batch, each by itself, the statistics move to the mean of theirs.
+    """
+
+    def __init__(self, groups=1):
+        self.groups = groups
         self.moved = {}
 
     def __call__(self, layer, x):
-        batch = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+        parts = np.split(x, self.groups)
+        found = [
+            (part.mean(axis=(0, 1, 2)), part.var(axis=(0, 1, 2))) for part in parts
+        ]
         old = _arrays(layer.mean, layer.var)
         # PyTorch's momentum of 0.1.
-        moved = [0.9 * a + 0.1 * b for a, b in zip(old, batch, strict=True)]
-        self.moved[id(layer)] = moved
-        return _normalized(layer, x, *batch)
+        self.moved[id(layer)] = [
+            0.9 * a + 0.1 * b for a, b in zip(old, np.mean(found, axis=0), strict=True)
+        ]
+        return np.concatenate(
+            [
+                _normalized(layer, part, *statistics)
+                for part, statistics in zip(parts, found, strict=True)
+            ]
+        )
 
 
 def _residual(model, x, normalize):

@@ -9,8 +9,9 @@ import pytest
 
 from experiments import adversaries, cli, files
 from experiments.errors import UsageError
+from experiments.evaluation.clean import Clean
 from experiments.options import ComputeOptions
-from experiments.train import TrainOptions
+from experiments.train import TrainOptions, table
 from experiments.training import step, sweep
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
@@ -50,6 +51,18 @@ def test_train_tells_what_came_out_and_where_it_is(tmp_path, capsys):
     again = capsys.readouterr()
     assert "2 of 2 models are trained already" in again.out
     assert _rows(again.out) == [good, diverged]
+
+
+def test_the_table_tells_top_1_from_top_5(runs):
+    for run in runs:
+        run.log(1, 2.5, 0.1)
+    for top5, column in (
+        (None, "clean accuracy (%)"),
+        (0.5, "clean Top-1 accuracy (%)"),
+    ):
+        answers = [Clean(0.25, 10, 0.0, top5)] * len(runs)
+        for row in _rows("\n".join(table(runs, answers))):
+            assert row[column] == "25.00"
 
 
 def test_one_model_is_the_default_and_strengths_are_the_papers():

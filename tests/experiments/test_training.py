@@ -311,6 +311,7 @@ def test_a_run_describes_itself(classifier, noise, make_config, tmp_path):
         {"train_examples": 95},
         {"validation_examples": 1},
         {"batch_size": 16},
+        {"batch_norm_groups": 4},
         {"learning_rate": 0.02},
         {"momentum": 0.6},
         {"data_fingerprint": "other"},
