@@ -10,7 +10,7 @@ import tyro
 
 from absum_jax._markdown import aligned
 from benchmarks.scaling import exchanges, measured, program, projection
-from benchmarks.scaling.exchanges import Exchanged
+from benchmarks.scaling.exchanges import Exchanged, Step
 from benchmarks.scaling.measured import Machines
 from benchmarks.scaling.projection import RECIPE, Assumptions, Projected
 from experiments.errors import UsageError
@@ -47,25 +47,25 @@ def _measured(title: str, work: str, steps: int) -> None:
 
 def _counted(exchanged: Exchanged) -> None:
     """A table of what is exchanged."""
-    e = exchanged
-    total = e.layers + e.gradients, e.layers_bytes + e.gradients_bytes
-    attack = e.single_fourier, e.single_fourier_bytes
+    whole, grouped, single_fourier, pgd = exchanged
     rows = [
-        ("training step: statistics, layer by layer", e.layers, e.layers_bytes),
-        ("training step: gradients, at its end", e.gradients, e.gradients_bytes),
-        ("training step", *total),
-        ("Single Fourier Attack, a frequency", *attack),
-        ("PGD, all of its steps", e.pgd, e.pgd_bytes),
+        ("a step, statistics of the whole batch: layer by layer", whole.layers),
+        ("a step, statistics of the whole batch: at its end", whole.end),
+        ("a step, in groups: layer by layer", grouped.layers),
+        ("a step, in groups: at its end", grouped.end),
+        ("Single Fourier Attack, each frequency", single_fourier),
+        ("PGD, all of its steps", pgd),
     ]
     _print(
-        ("exchanged of a batch, ResNet-18 on ImageNet", "exchanges", "bytes a device"),
-        [(name, str(count), f"{size:,}") for name, count, size in rows],
+        ("ResNet-18 on ImageNet, a batch", "exchanges", "bytes of each device"),
+        [(name, str(amount.exchanges), f"{amount.bytes:,}") for name, amount in rows],
     )
-    expected = exchanges.formula_bytes(exchanges.PARAMETERS, exchanges.CHANNELS)
-    print(
-        f"\nFormula: 4 x {exchanges.PARAMETERS:,} + 4 x 3 x {exchanges.CHANNELS:,} + 8 "
-        f"= {expected:,} bytes"
-    )
+    print()
+    for step, name, in_groups in ((whole, "whole", False), (grouped, "groups", True)):
+        formula = exchanges.formula_bytes(
+            exchanges.PARAMETERS, exchanges.CHANNELS, in_groups=in_groups
+        )
+        print(f"{name}: {step.bytes:,} bytes, by the formula {formula:,}")
 
 
 def _milliseconds(seconds: float) -> str:
@@ -101,20 +101,13 @@ def _feeding(projections: Sequence[Projected], assumed: Assumptions) -> None:
     epochs, rows = f"{RECIPE.epochs} epochs, h", []
     for p in projections:
         each_host = p.batch / p.step / p.hosts
-        rows.append(
-            [
-                str(p.accelerators),
-                f"{p.batch:,}",
-                f"{p.batch / p.step:,.0f}",
-                f"{p.steps * p.step:.1f}",
-                _hours(p, p.step),
-                f"{each_host:,.0f}",
-                f"{each_host / assumed.images_per_core:,.0f}",
-                f"{p.batch / p.fed:,.0f}",
-                f"{p.steps * p.fed:.1f}",
-                _hours(p, p.fed),
-            ]  # fmt: skip
-        )
+        row = [
+            str(p.accelerators), f"{p.batch:,}", f"{p.batch / p.step:,.0f}",
+            f"{p.steps * p.step:.1f}", _hours(p, p.step), f"{each_host:,.0f}",
+            f"{each_host / assumed.images_per_core:,.0f}", f"{p.batch / p.fed:,.0f}",
+            f"{p.steps * p.fed:.1f}", _hours(p, p.fed),
+        ]  # fmt: skip
+        rows.append(row)
     _print(
         (
             "accelerators", "batch", "images/s", "epoch, s", epochs, "images/s a host",
@@ -148,7 +141,7 @@ def _clipping(projections: Sequence[Projected]) -> None:
 
 
 def _divided(
-    batches: Sequence[int], exchanged: Exchanged, assumed: Assumptions
+    batches: Sequence[int], exchanged: Step, assumed: Assumptions
 ) -> Iterator[Projected]:
     """The projections of those batches that divide over their accelerators."""
     for n, batch in zip(_ACCELERATORS, batches, strict=True):
@@ -168,18 +161,21 @@ def main(assumed: tyro.conf.OmitArgPrefixes[Assumptions], measure: bool = True) 
         f"Python {platform.python_version()}"
     )
     if measure:
-        _measured(f"ResNet-18, 32 x 32, batch {program.BATCH}", "resnet", 1)
+        size = f"{program.SIZE} x {program.SIZE}"
+        _measured(f"ResNet-18, {size}, batch {program.BATCH}", "resnet", 1)
         title = f"{program.MODELS} small CNNs, batch {program.BATCH}"
         _measured(title, "sweep", program.SWEEP_STEPS)
     exchanged = measured.exchanged()
     _counted(exchanged)
     weak = [_IMAGES_EACH * n for n in _ACCELERATORS]
     strong = [RECIPE.batch_size for _ in _ACCELERATORS]
-    growing = list(_divided(weak, exchanged, assumed))
-    fixed = list(_divided(strong, exchanged, assumed))
-    print(f"\nProjected, {_IMAGES_EACH} images an accelerator")
-    _steps(growing, [])
-    _feeding(growing, assumed)
+    whole, grouped = exchanged.step, exchanged.step_in_groups
+    fixed = list(_divided(strong, whole, assumed))
+    for title, step in (("statistics of the whole batch", whole), ("groups", grouped)):
+        growing = list(_divided(weak, step, assumed))
+        print(f"\nProjected, {_IMAGES_EACH} images an accelerator, {title}")
+        _steps(growing, [])
+        _feeding(growing, assumed)
     print(f"\nProjected, {RECIPE.batch_size} images in all")
     _steps(fixed, [n for n in _ACCELERATORS if RECIPE.batch_size % n])
     _feeding(fixed, assumed)

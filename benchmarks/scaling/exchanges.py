@@ -3,10 +3,10 @@
 As a program it tells what is exchanged in training and in evaluation on ImageNet.
 """
 
-import dataclasses
 import json
 import math
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,32 +47,48 @@ class Exchange(NamedTuple):
         return any(len(shape) > 1 for shape in self.shapes)
 
 
-@dataclasses.dataclass(frozen=True)
-class Exchanged:
-    """What a training step exchanges, and what is exchanged in evaluation."""
+class Amount(NamedTuple):
+    """How much is exchanged."""
 
-    layers: int  # exchanges of statistics, each of which the next layer waits for
-    layers_bytes: int
-    gradients: int  # exchanges of gradients
-    gradients_bytes: int
-    single_fourier: int  # exchanges of a batch under one frequency
-    single_fourier_bytes: int
-    pgd: int  # exchanges of a batch, whatever the steps of PGD
-    pgd_bytes: int
+    exchanges: int
+    bytes: int  # of each device
 
 
-def formula_bytes(parameters: int, channels: int) -> int:
-    """The bytes that a training step exchanges, each device its own.
+class Step(NamedTuple):
+    """What a training step exchanges."""
 
-    Gradients; two sums of each normalized channel in the forward pass, of its values
-    and of their squares, and one in the backward pass beside the gradients of scale and
-    shift; and the loss and the accuracy. All in float32.
+    layers: Amount  # of statistics, each of which the next layer waits for
+    end: Amount  # of gradients, and what else nothing waits for
+
+    @property
+    def bytes(self) -> int:
+        """All of it, of each device."""
+        return self.layers.bytes + self.end.bytes
+
+
+class Exchanged(NamedTuple):
+    """What is exchanged of a batch of ImageNet."""
+
+    step: Step
+    step_in_groups: Step  # each device normalizes its part of the batch by itself
+    single_fourier: Amount  # under one frequency
+    pgd: Amount  # of all steps of the attack
+
+
+def formula_bytes(parameters: int, channels: int, *, in_groups: bool) -> int:
+    """The bytes of each device that a training step exchanges, all in float32.
+
+    The gradients; two sums of each normalized channel, of its values and of their
+    squares, or in groups its running mean and variance; where they are of the whole
+    batch, one more sum in the backward pass beside the gradients of scale and shift;
+    the loss and the accuracy.
 
     Args:
       parameters: how many the network has.
       channels: the channels of all its normalized layers.
+      in_groups: whether each device normalizes its part of the batch by itself.
     """
-    return 4 * parameters + 4 * 3 * channels + 4 * 2
+    return 4 * parameters + 4 * (2 if in_groups else 3) * channels + 4 * 2
 
 
 def _arrays(type_text: str) -> list[tuple[tuple[int, ...], int]]:
@@ -121,19 +137,22 @@ def _laid_out(tree: Any, sharding: Sharding) -> Any:
     )
 
 
-def _classifier() -> Classifier:
+def _classifier(groups: int = 1) -> Classifier:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return build("resnet18_224", mean, std, 1000)
+    return build("resnet18_224", mean, std, 1000, batch_norm_groups=groups)
 
 
-def of_training(size: int = _SIZE, batch: int = _BATCH) -> list[Exchange]:
+def of_training(
+    size: int = _SIZE, batch: int = _BATCH, groups: int = 1
+) -> list[Exchange]:
     """The exchanges of a step of training on ImageNet, the batch on all devices.
 
     Args:
       size: height and width of the images.
       batch: how many there are.
+      groups: in how many the batch is normalized.
     """
-    classifier = _classifier()
+    classifier = _classifier(groups)
     [placement] = devices.apart(1, batch, None)
     h = optimization.hyperparameters((NONE,), 0.1, 0.9)
     h = optimization.without_unused(h, (NONE,))
@@ -182,16 +201,34 @@ def of_attacks(size: int = _SIZE, batch: int = _BATCH) -> list[list[Exchange]]:
     return [_compiled(attacked), _compiled(pgd)]
 
 
+def _amount(exchanges: Iterable[Exchange]) -> Amount:
+    sizes = [exchange.bytes for exchange in exchanges]
+    return Amount(len(sizes), sum(sizes))
+
+
+def step_of(exchanges: Sequence[Exchange]) -> Step:
+    """What a training step exchanges, divided into what is waited for and the end."""
+    return Step(
+        _amount(exchange for exchange in exchanges if not exchange.has_kernels),
+        _amount(exchange for exchange in exchanges if exchange.has_kernels),
+    )
+
+
 def exchanged() -> Exchanged:
     """What is exchanged on ImageNet, by all devices that there are."""
-    training = of_training()
-    gradients = [exchange for exchange in training if exchange.has_kernels]
-    layers = [exchange for exchange in training if not exchange.has_kernels]
-    counts: list[int] = []
-    for exchanges in (layers, gradients, *of_attacks()):
-        counts += len(exchanges), sum(exchange.bytes for exchange in exchanges)
-    return Exchanged(*counts)
+    groups = len(devices.available())
+    steps = step_of(of_training()), step_of(of_training(groups=groups))
+    return Exchanged(*steps, *map(_amount, of_attacks()))
+
+
+def from_json(text: str) -> Exchanged:
+    """The inverse of `json.dumps`."""
+    whole, grouped, single_fourier, pgd = json.loads(text)
+    whole, grouped = (
+        Step(*(Amount(*amount) for amount in step)) for step in (whole, grouped)
+    )
+    return Exchanged(whole, grouped, Amount(*single_fourier), Amount(*pgd))
 
 
 if __name__ == "__main__":
-    print(json.dumps(dataclasses.asdict(exchanged())))
+    print(json.dumps(exchanged()))

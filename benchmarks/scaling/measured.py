@@ -1,7 +1,6 @@
 """Steps of training on virtual devices and real processes of this machine, timed."""
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -9,12 +8,11 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from benchmarks.scaling import program
-from benchmarks.scaling.exchanges import Exchanged
+from benchmarks.scaling import exchanges, program
 from benchmarks.timing import median_seconds
 
 DEVICES = 1, 2, 4, 8
-_ROUNDS = 7
+_ROUNDS = 5
 # Of which what is exchanged is counted.
 _COUNTED = 8
 
@@ -122,10 +120,10 @@ def seconds_of(work: str) -> dict[Machines, float]:
     return dict(zip(machines, seconds.values(), strict=True))
 
 
-def exchanged() -> Exchanged:
+def exchanged() -> exchanges.Exchanged:
     """What is exchanged on ImageNet, counted for eight virtual devices."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.scaling.exchanges"],
+        [sys.executable, "-m", exchanges.__name__],
         env=_environment(_COUNTED), text=True, stdout=subprocess.PIPE, check=True,
     )  # fmt: skip
-    return Exchanged(**json.loads(done.stdout))
+    return exchanges.from_json(done.stdout)

@@ -18,6 +18,7 @@ from experiments.training import devices, optimization, step
 from experiments.training.config import NONE
 
 BATCH = 64
+SIZE = 16  # of the images of ResNet-18, half of what CIFAR has, to be quick
 MODELS = 28  # of a table of the small CNN
 SWEEP_STEPS = 10
 _LEARNING_RATE, _MOMENTUM = 0.01, 0.5
@@ -30,7 +31,7 @@ def _noise(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resnet_step() -> Callable[[], Any]:
-    """A step of ResNet-18 at CIFAR's size, its batch divided over all devices."""
+    """A step of CIFAR's ResNet-18, its batch divided over all devices."""
     classifier = build("resnet18", (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
     [placement] = devices.apart(1, BATCH, None)
     h = optimization.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
@@ -39,7 +40,7 @@ def resnet_step() -> Callable[[], Any]:
     state = devices.put(state, placement.state)
     h = devices.put(h, placement.settings)
     seeds = devices.put(np.array([0]), placement.everywhere)
-    x, y = devices.put(_noise((BATCH, 32, 32, 3)), placement.batch)
+    x, y = devices.put(_noise((BATCH, SIZE, SIZE, 3)), placement.batch)
 
     def run() -> Variables:
         nonlocal state

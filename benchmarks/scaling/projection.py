@@ -8,7 +8,7 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-from benchmarks.scaling.exchanges import Exchanged
+from benchmarks.scaling.exchanges import Step
 from experiments.errors import UsageError
 from experiments.paper import TRAINING
 from experiments.training.constraints import CLIP_EVERY
@@ -120,7 +120,7 @@ def tree_seconds(accelerators: int, assumed: Assumptions) -> float:
 
 
 def project(
-    accelerators: int, batch: int, exchanged: Exchanged, assumed: Assumptions
+    accelerators: int, batch: int, exchanged: Step, assumed: Assumptions
 ) -> Projected:
     """A step of training on ImageNet.
 
@@ -144,8 +144,8 @@ def project(
         hosts=hosts,
         batch=batch,
         compute=batch / accelerators * TRAINING_FLOPS / (1e12 * assumed.tflops),
-        layers=exchanged.layers * tree_seconds(accelerators, assumed),
-        gradients=ring_seconds(accelerators, exchanged.gradients_bytes, assumed),
+        layers=exchanged.layers.exchanges * tree_seconds(accelerators, assumed),
+        gradients=ring_seconds(accelerators, exchanged.end.bytes, assumed),
         reading=batch / decoded,
     )
 
