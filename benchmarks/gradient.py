@@ -14,7 +14,7 @@ from benchmarks.timing import median_seconds
 from experiments.data import Split, load
 from experiments.models import build
 from experiments.paper import PGD, TABLE4
-from experiments.training import optimization, step
+from experiments.training import optimization, programs, step
 from experiments.training.config import NONE, Adversary, Setting
 
 _PAPER = PGD["mnist"]
@@ -38,7 +38,7 @@ def _trained() -> tuple[Any, Any, np.ndarray, np.ndarray]:
     h = optimization.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
     state = step.init_sweep(classifier, seeds, h)
     for epoch in range(_EPOCHS):
-        state, _ = step.train_epoch(
+        state, _ = programs.train_epoch(
             classifier, state, seeds, h, jnp.asarray(train.images),
             jnp.asarray(train.labels), optimization.schedule(epoch, _EPOCHS),
             batch_size=_BATCH,
@@ -143,7 +143,7 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
         def run() -> Any:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
-            return step.train_epoch(
+            return programs.train_epoch(
                 classifier, state, seeds, h, images, labels,
                 optimization.schedule(0, 1), batch_size=_BATCH, budget=budget,
             )  # fmt: skip

@@ -16,7 +16,7 @@ from experiments.evaluation.kept import Images
 from experiments.evaluation.single_fourier import attacked_accuracies
 from experiments.models import Classifier, build
 from experiments.paper import SINGLE_FOURIER_EPS, TRAINING
-from experiments.training import optimization, step
+from experiments.training import optimization, programs, step
 from experiments.training.config import NONE, Setting
 from experiments.training.constraints import constrained
 
@@ -100,7 +100,7 @@ def training_speed() -> list[dict[str, Any]]:
         def run() -> Any:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
-            return step.train_epoch(
+            return programs.train_epoch(
                 classifier, state, seeds, h, images, labels,
                 optimization.schedule(0, 1), batch_size=_RECIPE.batch_size,
                 augmented=True, constrained=constrained((setting,)),

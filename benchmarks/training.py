@@ -13,7 +13,7 @@ import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.models import Variables, build
-from experiments.training import optimization, step
+from experiments.training import optimization, programs, step
 from experiments.training.config import NONE
 
 BATCH = 64
@@ -90,7 +90,7 @@ def models_in_one_program() -> list[dict[str, Any]]:
         def run() -> Any:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
-            return step.train_epoch(
+            return programs.train_epoch(
                 classifier, state, seeds, h, images, labels,
                 optimization.schedule(0, 1), batch_size=BATCH,
             )  # fmt: skip

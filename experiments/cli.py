@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if hasattr(options, "hosts"):
             options.hosts.join()
+            hosts.check_alike({"command": name, **options.of_all_processes})
         hosts.everywhere(lambda: _check_folders(options))
         written: list[pathlib.Path] = run(options)
     except UsageError as error:

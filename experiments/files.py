@@ -59,9 +59,16 @@ def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def _parsed(text: str, path: pathlib.Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}; remove it.") from error
+
+
 def read_json(path: pathlib.Path) -> Any:
     """Reads a JSON file."""
-    return hosts.agreed(lambda: json.loads(path.read_text()))
+    return hosts.agreed(lambda: _parsed(path.read_text(), path))
 
 
 def read_json_if_there(path: pathlib.Path) -> Any:
@@ -69,7 +76,7 @@ def read_json_if_there(path: pathlib.Path) -> Any:
 
     def read() -> Any:
         try:
-            return json.loads(path.read_text())
+            return _parsed(path.read_text(), path)
         except FileNotFoundError:
             return None
 
@@ -125,7 +132,7 @@ def read_json_lines(path: pathlib.Path) -> list[Any]:
             return []
         text = path.read_text()
         whole = text[: text.rfind("\n") + 1]
-        return [json.loads(line) for line in whole.splitlines()]
+        return [_parsed(line, path) for line in whole.splitlines()]
 
     return hosts.agreed(read)
 

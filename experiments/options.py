@@ -185,8 +185,16 @@ class ModelOptions:
     @property
     def asked_for(self) -> dict[str, Any]:
         """The options that say what is made, not where, how fast or by whom."""
+        fields = self.of_all_processes
+        for name in ("compute", "division"):
+            fields.pop(name, None)
+        return fields
+
+    @property
+    def of_all_processes(self) -> dict[str, Any]:
+        """The options that are the same for all processes of a command."""
         fields = dataclasses.asdict(self)
-        for name in ("runs_dir", "results_dir", "data", "compute", "division", "hosts"):
+        for name in ("runs_dir", "results_dir", "data", "hosts"):
             fields.pop(name, None)
         return fields
 

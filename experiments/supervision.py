@@ -17,6 +17,15 @@ _WATCHED = "ABSUM_JAX_WATCHED"
 # Exit code of a process that noticed itself.
 _LOST = 75
 _SECONDS_TO_SAY_GOODBYE = 1.0
+# What is in errors of transfers, and of the service through which processes meet.
+_OF_ANOTHER = (
+    "Gloo",
+    "gloo",
+    "NCCL",
+    "coordination",
+    "DEADLINE_EXCEEDED:",
+    "UNAVAILABLE:",
+)
 
 MESSAGE = (
     "error: another process ended, could not be reached or never came; its own output "
@@ -71,7 +80,7 @@ def _command() -> int:
 def _is_of_another(error: Exception) -> bool:
     """Whether an error is that of a transfer between processes."""
     text = str(error)
-    return any(name in text for name in ("Gloo", "gloo", "NCCL", "coordination"))
+    return any(name in text for name in _OF_ANOTHER)
 
 
 def _end_with_parent() -> None:

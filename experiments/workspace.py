@@ -109,14 +109,14 @@ class Workspace:
 def _loaded(options: ModelOptions) -> Dataset:
     """The data set, the same one for all processes."""
     dataset = hosts.everywhere(lambda: load(options.dataset, options.data))
-    fingerprint = dataset.train.fingerprint
-    of_first = hosts.agreed(lambda: fingerprint)
+    fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
+    of_first = hosts.agreed(lambda: fingerprints)
 
     def check() -> None:
-        if fingerprint != of_first:
+        if fingerprints != of_first:
             raise UsageError(
-                f"its training images of {options.dataset} (fingerprint {fingerprint}) "
-                f"are not those of process 0 ({of_first}); give another --data-dir."
+                f"its images of {options.dataset} (fingerprints {fingerprints}) are "
+                f"not those of process 0 ({of_first}); give another --data-dir."
             )
 
     hosts.everywhere(check)

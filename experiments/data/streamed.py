@@ -116,8 +116,10 @@ class StreamedSplit:
             _Reader(self.folder, self.name), self.examples,
             seed, batch_size, _ranges(host * size, (host + 1) * size),
         )  # fmt: skip
-        count = len(make.ranges)
-        return self._joined(make, first * count, _ENDLESS, itertools.repeat(count))
+        first_piece = first * len(make.ranges)
+        return self._joined(
+            make, first_piece, _ENDLESS, itertools.repeat(make.ranges)
+        )  # fmt: skip
 
     def read(self, ranges: Sequence[tuple[int, int]]) -> Batches:
         """Yields images as they are evaluated, decoded ahead.
@@ -142,20 +144,32 @@ class StreamedSplit:
             self.examples,
             list(itertools.chain(*parts)),
         )
-        return self._joined(make, 0, len(make.ranges), map(len, parts))
+        return self._joined(make, 0, len(make.ranges), parts)
 
     def _joined(
-        self, make: Callable[[int], Batch], first: int, stop: int, counts: Iterable[int]
+        self,
+        make: Callable[[int], Batch],
+        first: int,
+        stop: int,
+        joined: Iterable[list[tuple[int, int]]],
     ) -> Batches:
-        """Joins so many pieces each time, which are made ahead."""
+        """Joins the pieces of some ranges each time, which are made ahead."""
         with contextlib.closing(
             workers.ahead(make, first, stop, self.workers)
         ) as pieces:
-            for count in counts:
-                images, labels = zip(*itertools.islice(pieces, count), strict=True)
-                # Copied in any case: what comes from a process lies in shared memory,
-                # of which there is little.
-                yield _concatenated(images), _concatenated(labels)
+            for ranges in joined:
+                sizes = [end - start for start, end in ranges]
+                size = sum(sizes)
+                images = np.empty((size, *self.image_shape), np.uint8)
+                labels = np.empty(size, np.int32)
+                at = 0
+                # Copied one by one: what comes from a process lies in shared memory, of
+                # which there is little.
+                for length in sizes:
+                    piece = slice(at, at + length)
+                    images[piece], labels[piece] = next(pieces)
+                    at += length
+                yield images, labels
 
 
 def whole(folder: pathlib.Path, name: str, processes: int) -> StreamedSplit:
@@ -171,11 +185,6 @@ def whole(folder: pathlib.Path, name: str, processes: int) -> StreamedSplit:
     """
     examples = sum(prepared.files(folder, name).examples)
     return StreamedSplit(folder, name, np.arange(examples), processes)
-
-
-def _concatenated(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    """One plain array of arrays that may be of a class of grain's."""
-    return np.concatenate([np.asarray(array) for array in arrays])
 
 
 def _ranges(start: int, stop: int) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 import absum_jax
+from experiments.evaluation.batches import mapped
 from experiments.evaluation.kept import Images
 from experiments.evaluation.shares import kept_shares
 from experiments.models import Classifier
@@ -41,9 +42,7 @@ def _clean(
     def one(variables: Any) -> dict[str, jax.Array]:
         logits_fn = jax.tree_util.Partial(classifier.logits, variables)
         accuracy = absum_jax.accuracy(logits_fn, x, y, batch_size=batch, top_k=top_k)
-        logits = jax.lax.map(
-            lambda image: logits_fn(image[None])[0], x, batch_size=batch
-        )
+        logits = mapped(logits_fn, x, batch)
         predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
         is_nan = jax.numpy.isnan(logits).any(axis=-1)
         return {

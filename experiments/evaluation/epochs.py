@@ -16,7 +16,7 @@ from experiments.evaluation.timings import Conditions, Log, is_enough, is_long
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.paper import TRAINING, numpy_snc, published_as
 from experiments.timing import in_turns, seconds_of
-from experiments.training import constraints, optimization, step
+from experiments.training import constraints, optimization, programs, step
 from experiments.training.config import NONE, Recipe, Setting
 
 # Of the images of a data set that lies on the device.
@@ -43,7 +43,7 @@ class Measurement(Conditions):
     @property
     def epoch_steps(self) -> int:
         """The steps of a whole epoch."""
-        return step.steps_of(TRAIN_SHAPES[self.dataset][0], self.recipe.batch_size)
+        return programs.steps_of(TRAIN_SHAPES[self.dataset][0], self.recipe.batch_size)
 
     @property
     def is_held(self) -> bool:
@@ -147,7 +147,7 @@ class _Model:
     def train(self, steps: int) -> step.TrainState:
         """Takes the first so many steps of an epoch."""
         recipe = self._measurement.recipe
-        self._state, _ = step.train_epoch(
+        self._state, _ = programs.train_epoch(
             self._classifier, self._state, jnp.array([0]), self._h, *self._data,
             optimization.schedule(0, recipe.epochs, recipe.milestones),
             batch_size=recipe.batch_size, steps=steps,
@@ -158,7 +158,7 @@ class _Model:
 
     def warm_up(self) -> None:
         """Compiles what `train` needs, and runs it once."""
-        steps = step.steps_together(self._classifier, self._measurement.steps)
+        steps = programs.steps_together(self._classifier, self._measurement.steps)
         jax.block_until_ready(self.train(steps))
 
     def clip(self) -> Callable[[], Any]:

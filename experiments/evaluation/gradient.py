@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
+from experiments.evaluation.batches import mapped
 from experiments.evaluation.kept import Images, kept
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
@@ -93,23 +94,15 @@ def _attacked(
 ) -> jax.Array:  # fmt: skip
     """All images, attacked through one model batch by batch."""
     logits_fn = jax.tree_util.Partial(classifier.logits, variables)
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-        jax.random.key(_SEED), jnp.arange(y.shape[0])
-    )
 
     def attack(part: tuple[Any, Any, Any]) -> jax.Array:
-        x, y, keys = part
+        x, y, index = part
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+            jax.random.key(_SEED), index
+        )
         return absum_jax.pgd(logits_fn, x, y, key=keys, **budget)
 
-    def split(array: jax.Array) -> jax.Array:
-        return array[:whole].reshape(-1, batch, *array.shape[1:])
-
-    whole = y.shape[0] // batch * batch
-    attacked = jax.lax.map(attack, (split(x), split(y), split(keys)))
-    attacked = attacked.reshape(whole, *x.shape[1:])
-    if whole == y.shape[0]:
-        return attacked
-    return jnp.concatenate([attacked, attack((x[whole:], y[whole:], keys[whole:]))])
+    return mapped(attack, (x, y, jnp.arange(y.shape[0])), batch)
 
 
 def _through(

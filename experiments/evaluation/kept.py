@@ -208,7 +208,9 @@ def kept(
     for path in paths:
         done = _read(path)
         missing.append(tuple(point for point in points if point not in done))
-    for group in sorted(set(missing) - {()}, key=len, reverse=True):
+    # In an order that is the same for all processes, as that of a set is not.
+    groups = [group for group in dict.fromkeys(missing) if group]
+    for group in sorted(groups, key=len, reverse=True):
         alike = [i for i, points in enumerate(missing) if points == group]
         for members in images.groups(alike):
             for i in members:

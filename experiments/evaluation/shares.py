@@ -14,6 +14,7 @@ import jax
 from experiments import files
 from experiments.evaluation.kept import Evaluation, Images, Point, Range, begin, kept
 from experiments.progress import progress
+from experiments.training import devices
 from experiments.training.runs import Run
 
 # Fractions of some images, or lists and dicts of them, as JSON holds them.
@@ -25,18 +26,28 @@ def _counts(shares: Shares, images: int) -> Any:
     return jax.tree.map(lambda share: round(share * images), shares)
 
 
-def gaps(done: Iterable[Range], images: int, size: int) -> list[Range]:
+def gaps(
+    done: Iterable[Range], images: int, size: int, shared_by: int = 1
+) -> list[Range]:
     """What is left of some images, in ranges of at most a size.
 
     Args:
       done: disjoint ranges.
       images: how many there are.
       size: at least 1.
+      shared_by: devices; what all ranges but those of fewer images divide by.
     """
     left: list[Range] = []
     at = 0
     for start, stop in [*sorted(done), (images, images)]:
-        left += [(i, min(i + size, start)) for i in range(at, start, size)]
+        # What does not divide is less than an image a device, in a range of its own.
+        whole = start - (start - at) % shared_by
+        for end, step in (
+            (whole, max(shared_by, size - size % shared_by)),
+            (start, size),
+        ):
+            left += [(i, min(i + step, end)) for i in range(at, end, step)]
+            at = max(at, end)
         at = stop
     return left
 
@@ -95,7 +106,7 @@ def _streamed(
 
     missing: dict[Range, list[Point]] = {}
     for point, done in counts().items():
-        for part in gaps(done, total, images.chunk_size):
+        for part in gaps(done, total, images.chunk_size, len(devices.available())):
             missing.setdefault(part, []).append(point)
     if missing:
         begin(path, evaluation)

@@ -84,3 +84,24 @@ def everywhere(work: Callable[[], Any]) -> Any:
         if told is not None:
             raise _ERRORS[told["kind"]](f"process {process}: {told['text']}")
     return result
+
+
+def check_alike(own: dict[str, Any]) -> None:
+    """Refuses values that are not those of the first process, without which all wait.
+
+    Args:
+      own: of this process, which JSON holds.
+
+    Raises:
+      UsageError: everywhere, if they differ anywhere.
+    """
+    own = json.loads(json.dumps(own))
+    of_first = agreed(lambda: own)
+
+    def check() -> None:
+        for name in own | of_first:
+            ours, theirs = own.get(name), of_first.get(name)
+            if ours != theirs:
+                raise UsageError(f"its {name} is {ours}, that of process 0 {theirs}.")
+
+    everywhere(check)

@@ -18,10 +18,11 @@ class HostOptions:
     """Which processes work together."""
 
     distributed: bool = False
-    """Work together with processes that run the same command, one for each host: on the
-    devices of all of them, with files written by the first. The folders of data, runs
-    and results must be the same ones for all. On Slurm, Open MPI, Kubernetes and TPU
-    pods the processes find each other; elsewhere the next three options say how."""
+    """Work together with processes that run the same command, one for each host or
+    device: on the devices of all of them, with files written by the first. The folders
+    of runs and results must be the same ones for all. On Slurm, Open MPI, Kubernetes
+    and TPU pods the processes find each other; elsewhere the next three options say
+    how."""
 
     coordinator: str | None = None
     """HOST:PORT at which the first process is reached, the same for all."""
@@ -86,14 +87,15 @@ class HostOptions:
         # Late, as a command line that asks for help needs no jax.
         import jax
 
+        deadline = time.monotonic() + self.join_seconds
         if self.coordinator is not None:
-            self._check_coordinator(self.coordinator)
+            self._check_coordinator(self.coordinator, deadline)
         try:
             jax.distributed.initialize(
                 self.coordinator,
                 self.num_processes,
                 self.process_id,
-                initialization_timeout=self.join_seconds,
+                initialization_timeout=max(1, round(deadline - time.monotonic())),
                 heartbeat_timeout_seconds=self.heartbeat_seconds,
             )
         except ValueError as error:
@@ -104,7 +106,7 @@ class HostOptions:
         if not is_first():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
-    def _check_coordinator(self, address: str) -> None:
+    def _check_coordinator(self, address: str, deadline: float) -> None:
         """Tries the address, whose failure ends a process within jax."""
         host, port = _address(address)
         if self.process_id == 0:
@@ -115,7 +117,6 @@ class HostOptions:
                 raise UsageError(
                     f"--coordinator {address}: cannot listen on port {port}: {error}."
                 ) from error
-        deadline = time.monotonic() + self.join_seconds
         while True:
             try:
                 with contextlib.closing(socket.create_connection((host, port), 5)):

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.data import Split, StreamedSplit
 from experiments.models import Classifier
-from experiments.training import devices, step
+from experiments.training import devices, programs, step
 from experiments.training.config import Recipe
 from experiments.training.constraints import Constrained
 from experiments.training.devices import Placement
@@ -39,10 +39,10 @@ def steps_of(
       classifier: the network.
       batch_size: images a step.
     """
-    epoch = step.steps_of(len(split), batch_size)
+    epoch = programs.steps_of(len(split), batch_size)
     if not isinstance(split, Split):
         return Steps(epoch, min(_STREAMED_STEPS, epoch))
-    together = step.steps_together(classifier, epoch)
+    together = programs.steps_together(classifier, epoch)
     return Steps(epoch, max(together, min(_CPU_STEPS, epoch)))
 
 
@@ -89,7 +89,7 @@ class _How:
         return devices.put(np.array(self.seeds), self.placement.everywhere)
 
 
-class Held:
+class HeldFeed:
     """Images that are all on the devices, for programs of many steps.
 
     Args:
@@ -110,7 +110,7 @@ class Held:
     ) -> tuple[step.TrainState, step.Metrics]:  # fmt: skip
         """Takes some steps of an epoch, as `Feed` says."""
         how = self._how
-        return step.train_part(
+        return programs.train_part(
             how.classifier, state, self._seeds, h, self._images, self._labels, at,
             first, steps, batch_size=how.recipe.batch_size,
             augmented=how.recipe.augmented, constrained=how.constrained,
@@ -118,7 +118,7 @@ class Held:
         )  # fmt: skip
 
 
-class Streamed:
+class StreamedFeed:
     """Images that come batch by batch, each process reading its part.
 
     Args:
@@ -132,7 +132,7 @@ class Streamed:
         batch_size = how.recipe.batch_size
         self._how = how
         self._seeds, self._budget = how.seed_array, how.budget
-        self._epoch_steps = step.steps_of(len(split), batch_size)
+        self._epoch_steps = programs.steps_of(len(split), batch_size)
         part = jax.process_index(), jax.process_count()
         self._batches = split.training_batches(seed, batch_size, first, part=part)
 
@@ -152,7 +152,7 @@ class Streamed:
                 jax.make_array_from_process_local_data(how.placement.batch, part)
                 for part in next(self._batches)
             )
-            state, metrics = step.train_batch(
+            state, metrics = programs.train_batch(
                 how.classifier, state, self._seeds, h, x, y, at, jnp.asarray(i),
                 epoch_steps=self._epoch_steps, constrained=how.constrained,
                 budget=self._budget,
@@ -184,7 +184,7 @@ def opened(
     """
     how = _How(classifier, recipe, seeds, constrained, placement)
     if isinstance(split, Split):
-        yield Held(split, how)
+        yield HeldFeed(split, how)
         return
-    with contextlib.closing(Streamed(split, how, first)) as feed:
+    with contextlib.closing(StreamedFeed(split, how, first)) as feed:
         yield feed

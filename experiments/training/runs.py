@@ -83,9 +83,10 @@ class Run:
           tensorboard: whether to log for TensorBoard too, until `close`.
         """
         files.write_json(self.folder / "config.json", self.config.as_dict())
-        files.write_json_lines(self._metrics, self.metrics()[:epoch])
-        told = [line for line in self.diagnostics() if line["epoch"] <= epoch]
-        files.write_json_lines(self._diagnostics, told)
+        for path in (self._metrics, self._diagnostics):
+            lines = files.read_json_lines(path)
+            told = [line for line in lines if line["epoch"] <= epoch]
+            files.write_json_lines(path, told)
         if tensorboard and hosts.is_first():
             self._curves = Curves(self.folder / "tensorboard", epoch)
 

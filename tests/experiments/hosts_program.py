@@ -50,6 +50,8 @@ def _agreement(folder: pathlib.Path) -> dict:
             lambda: hosts.everywhere(lambda: only_second(UsageError))
         ),
         "system_error": _error(lambda: hosts.everywhere(lambda: only_second(OSError))),
+        "alike": _error(lambda: hosts.check_alike({"epochs": 4, "seeds": (0, 1)})),
+        "unlike": _error(lambda: hosts.check_alike({"epochs": 4 + own})),
         "read": files.read_json(folder / "written"),
     }
 

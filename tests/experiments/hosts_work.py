@@ -11,7 +11,7 @@ from experiments.data import Split
 from experiments.data.streamed import whole
 from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.evaluation.kept import Images
-from experiments.training import feeds, step, sweep
+from experiments.training import feeds, programs, sweep
 from experiments.training.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.training.runs import Run
 
@@ -77,7 +77,7 @@ def train_on_pictures(prepared: pathlib.Path, folder: pathlib.Path) -> list[Run]
 @contextlib.contextmanager
 def stopped(function: str, calls: int):
     """Stops training at a call of a function of `step`, after so many of it."""
-    real, left = getattr(step, function), iter(range(calls))
+    real, left = getattr(programs, function), iter(range(calls))
 
     def stopping(*args, **kwargs):
         if next(left, None) is None:
@@ -85,7 +85,7 @@ def stopped(function: str, calls: int):
         return real(*args, **kwargs)
 
     with (
-        mock.patch.object(step, function, stopping),
+        mock.patch.object(programs, function, stopping),
         contextlib.suppress(KeyboardInterrupt),
     ):
         yield

@@ -8,7 +8,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 import absum_jax
-from experiments.training import optimization, plan, step, sweep
+from experiments.training import optimization, plan, programs, step, sweep
 from experiments.training.config import NONE, Adversary, RunConfig, Setting
 
 ADVERSARY = Adversary(eps=0.3, step_size=0.1, steps=3, init_radius=0.05)
@@ -51,7 +51,7 @@ def test_a_step_trains_on_the_attacked_images_alone(classifier, noise):
 def _epoch(classifier, noise, settings, seeds, adversary):
     seeds, h = jnp.array(seeds), optimization.hyperparameters(settings, 0.05, 0.5)
     state = step.init_sweep(classifier, seeds, h)
-    return step.train_epoch(
+    return programs.train_epoch(
         classifier, state, seeds, h, jnp.asarray(noise.images),
         jnp.asarray(noise.labels), optimization.schedule(0, 1), batch_size=32,
         budget=adversary and adversary.as_arrays(),
@@ -76,10 +76,10 @@ def test_a_budget_of_nothing_is_plain_training(classifier, noise):
 
 def test_new_budgets_compile_nothing(classifier, noise):
     _epoch(classifier, noise, SETTINGS[:1], (0,), ADVERSARY)
-    compiled = step.train_steps._cache_size()
+    compiled = programs.train_steps._cache_size()
     other = Adversary(eps=0.2, step_size=0.05, steps=2, init_radius=0.1)
     _epoch(classifier, noise, SETTINGS[:1], (0,), other)
-    assert step.train_steps._cache_size() == compiled
+    assert programs.train_steps._cache_size() == compiled
 
 
 def test_a_configuration_survives_its_file(make_config, tmp_path):

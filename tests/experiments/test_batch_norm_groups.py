@@ -18,7 +18,7 @@ from experiments.models.layers import norm
 from experiments.options import ModelOptions, SweepOptions
 from experiments.paper import ADVERSARIAL_TRAINING, TRAINING
 from experiments.tables import naming
-from experiments.training import checkpoints, devices, optimization, step
+from experiments.training import checkpoints, devices, optimization, programs, step
 from experiments.training.config import NONE, RunConfig
 
 EXAMPLES, GROUPS = 8, 4
@@ -170,7 +170,7 @@ def test_what_devices_tell_each_other(shallow, use_devices, groups):
         jax.jit(logits, out_shardings=placement.batch).lower(shapes(variables), x)
     )
     whole_step = _collectives(
-        step.train_batch.lower(
+        programs.train_batch.lower(
             classifier, *shapes((state, seeds, h)), x, y,
             *shapes((optimization.schedule(0, 2), jnp.asarray(0))), epoch_steps=2,
         )

@@ -13,7 +13,7 @@ from experiments.figures import saving
 from experiments.figures.diagnostics import DiagnosticsOptions
 from experiments.figures.layers import layers_by_depth
 from experiments.models import build
-from experiments.training import diagnostics, step, sweep
+from experiments.training import diagnostics, programs, sweep
 from experiments.training.config import METHODS, NONE, Setting
 from experiments.training.runs import Run
 
@@ -126,17 +126,17 @@ def test_they_survive_a_kill_and_change_no_model(
         kernel = trained[layer.split("/")[0]]["kernel"]
         assert value == pytest.approx(float(absum_jax.absum_penalty(kernel)), rel=1e-5)
 
-    train_part = step.train_part
+    train_part = programs.train_part
 
     def killed(*args, **kwargs):
         if int(args[6].epoch) == 2:
             raise KeyboardInterrupt
         return train_part(*args, **kwargs)
 
-    monkeypatch.setattr(step, "train_part", killed)
+    monkeypatch.setattr(programs, "train_part", killed)
     with pytest.raises(KeyboardInterrupt):
         _lines(classifier, noise, configs, tmp_path / "cut", **options)
-    monkeypatch.setattr(step, "train_part", train_part)
+    monkeypatch.setattr(programs, "train_part", train_part)
     # What is ahead of the checkpoint, as a kill between the two would leave.
     run = Run(tmp_path / "cut", configs[0])
     run.log_diagnostics({"epoch": 3, "penalty": {}, "zero_share": {}})
@@ -239,15 +239,15 @@ def stop(monkeypatch):
     """Stops training before some epoch, as if by hand."""
 
     def stop_before(epoch):
-        train_part = step.train_part
+        train_part = programs.train_part
 
         def stopping(*args, **kwargs):
             if int(args[6].epoch) == epoch:
-                monkeypatch.setattr(step, "train_part", train_part)
+                monkeypatch.setattr(programs, "train_part", train_part)
                 raise KeyboardInterrupt
             return train_part(*args, **kwargs)
 
-        monkeypatch.setattr(step, "train_part", stopping)
+        monkeypatch.setattr(programs, "train_part", stopping)
 
     return stop_before
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from experiments import files
-from experiments.training import checkpoints, plan, sweep
+from experiments.training import checkpoints, loop, plan
 from experiments.training.config import RunConfig
 from experiments.training.runs import Run
 
@@ -96,12 +96,12 @@ def _assert_whole(folder, classifier):
     steps = 0
     for place in (folder / "mnist5k" / "small_cnn" / "in-progress").iterdir():
         abstract = jax.eval_shape(
-            lambda place=place: sweep._beginning(classifier, plan.load_members(place))
+            lambda place=place: loop.beginning(classifier, plan.load_members(place))
         )
-        with checkpoints._reader(place / sweep._CHECKPOINTS) as reader:
+        with checkpoints._reader(place / loop.CHECKPOINTS) as reader:
             known = [checkpoint.step for checkpoint in reader.checkpoints]
         for step in known:
-            checkpoints.load_step(place / sweep._CHECKPOINTS, step, abstract)
+            checkpoints.load_step(place / loop.CHECKPOINTS, step, abstract)
         steps += len(known)
     return steps
 

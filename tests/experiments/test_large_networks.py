@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.models import Classifier, Variables
-from experiments.training import devices, optimization, plan, step, sweep
+from experiments.training import devices, optimization, plan, programs, step, sweep
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
@@ -71,15 +71,15 @@ def stop(monkeypatch):
     """Stops training before the so many-th epoch of all models, once."""
 
     def stop_before(call):
-        train_part, calls = step.train_part, iter(range(call))
+        train_part, calls = programs.train_part, iter(range(call))
 
         def stopping(*args, **kwargs):
             if next(calls, None) is None:
-                monkeypatch.setattr(step, "train_part", train_part)
+                monkeypatch.setattr(programs, "train_part", train_part)
                 raise KeyboardInterrupt
             return train_part(*args, **kwargs)
 
-        monkeypatch.setattr(step, "train_part", stopping)
+        monkeypatch.setattr(programs, "train_part", stopping)
 
     return stop_before
 
@@ -205,7 +205,7 @@ def test_what_diverges_is_kept_as_it_was_before(train, noise, classifier):
     seeds = jnp.zeros(1, int)
     state = step.init_sweep(LARGE, seeds, h)
     for i in range(at - 1):
-        state, _ = step.train_steps(
+        state, _ = programs.train_steps(
             LARGE, state, seeds, h, jnp.asarray(noise.images),
             jnp.asarray(noise.labels), optimization.schedule(0, 2), jnp.asarray(i),
             batch_size=32, steps=1,

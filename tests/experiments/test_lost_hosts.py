@@ -123,7 +123,7 @@ def test_a_lost_process_ends_the_run_which_goes_on_as_if_nothing_had_been(
 
 
 def test_a_mistake_of_all_is_told_by_each(tmp_path):
-    """In the second process that of the first may come to be told as its loss."""
+    """In one process that of the other may come to be told as its loss."""
     command = _command(tmp_path, "--train-examples=20")
     (code, _, errors), (second, _, _) = outputs(
         start(["-m", "experiments", *command], devices=1)

@@ -8,7 +8,7 @@ from experiments import cli, files
 from experiments.figures import spectra
 from experiments.options import ComputeOptions
 from experiments.tables import naming
-from experiments.training import step, sweep
+from experiments.training import programs, step, sweep
 from experiments.training.config import NONE, Setting
 
 
@@ -63,7 +63,7 @@ def test_initial_is_what_training_starts_from(
         nothing = np.zeros((1, 1))
         return state, step.Metrics(nothing, nothing)
 
-    monkeypatch.setattr(step, "train_part", untrained)
+    monkeypatch.setattr(programs, "train_part", untrained)
     config = make_config(Setting("absum", 0.1), 3)
     [run] = sweep.train_missing(classifier, noise, [config], tmp_path)
     initial = spectra.initial_params(classifier, 3)

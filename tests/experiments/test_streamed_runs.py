@@ -12,6 +12,7 @@ import absum_jax
 from experiments import files
 from experiments.data import Split
 from experiments.evaluation import clean, frequency, shares, single_fourier
+from experiments.evaluation.batches import mapped
 from experiments.evaluation.kept import Images
 from experiments.models import Classifier, Variables
 from experiments.outcomes import attacked
@@ -229,6 +230,37 @@ def test_an_interruption_closes_what_is_read(images, runs, monkeypatch):
 )
 def test_what_is_left(done, left):
     assert shares.gaps(done, 10, 4) == left
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "shared_by", "left"),
+    [
+        (
+            50,
+            12,
+            8,
+            [(0, 8), (8, 16), (16, 24), (24, 32), (32, 40), (40, 48), (48, 50)],
+        ),
+        (48, 16, 8, [(0, 16), (16, 32), (32, 48)]),
+        (50, 64, 8, [(0, 48), (48, 50)]),
+        (5, 4, 8, [(0, 4), (4, 5)]),
+        # Fewer than devices at a time are still as many as devices.
+        (16, 4, 8, [(0, 8), (8, 16)]),
+    ],
+)
+def test_devices_share_all_but_a_remainder(images, size, shared_by, left):
+    assert shares.gaps([], images, size, shared_by) == left
+
+
+def test_batches_stay_on_their_devices():
+    x = jnp.arange(22.0).reshape(11, 2)
+    np.testing.assert_array_equal(mapped(lambda x: 2 * x, x, 4), 2 * x)
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x = jax.device_put(jnp.arange(64.0).reshape(32, 2), sharding)
+    program = jax.jit(lambda x: mapped(lambda x: 2 * x, x, 8)).lower(x).compile()
+    np.testing.assert_array_equal(program(x), 2 * x)
+    assert "all-gather" not in program.as_text()
 
 
 def test_chunks_lie_over_the_devices(images, monkeypatch):

@@ -11,7 +11,7 @@ from experiments import cli, files
 from experiments.models import Variables
 from experiments.options import SweepOptions
 from experiments.studies import snc_readings
-from experiments.training import optimization, step
+from experiments.training import optimization, programs, step
 from experiments.training.config import NONE, Setting
 from experiments.training.constraints import (
     CONSTRAINTS,
@@ -82,7 +82,7 @@ def _sweep(classifier, noise, settings, epochs):
     h = optimization.hyperparameters(settings, LEARNING_RATE, MOMENTUM)
     state = step.init_sweep(classifier, seeds, h)
     for epoch in range(epochs):
-        state, _ = step.train_epoch(
+        state, _ = programs.train_epoch(
             classifier, state, seeds, h, *_data(noise),
             optimization.schedule(epoch, epochs), batch_size=BATCH,
             constrained=constrained(settings),
@@ -139,7 +139,7 @@ def test_the_condition_is_one_for_all_models(classifier, noise):
 
     def conditionals(settings):
         jaxpr = jax.make_jaxpr(
-            lambda state: step.train_epoch(
+            lambda state: programs.train_epoch(
                 classifier,
                 state,
                 seeds,

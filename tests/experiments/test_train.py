@@ -12,7 +12,7 @@ from experiments.errors import UsageError
 from experiments.evaluation.clean import Clean
 from experiments.options import ComputeOptions
 from experiments.train import TrainOptions, table
-from experiments.training import step, sweep
+from experiments.training import programs, sweep
 from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
@@ -131,7 +131,7 @@ def test_tensorboard_shows_the_metrics(
     tensorboard, classifier, noise, make_config, tmp_path, monkeypatch
 ):
     configs = [make_config(NONE), make_config(Setting("absum", 0.1))]
-    train_part = step.train_part
+    train_part = programs.train_part
 
     def stopping(*arguments, **how):
         if int(arguments[6].epoch) == 2:
@@ -145,7 +145,7 @@ def test_tensorboard_shows_the_metrics(
         )  # fmt: skip
 
     with monkeypatch.context() as patch:
-        patch.setattr(step, "train_part", stopping)
+        patch.setattr(programs, "train_part", stopping)
         with pytest.raises(KeyboardInterrupt):
             train()
     assert tensorboard.opened == 0

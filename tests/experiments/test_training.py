@@ -17,6 +17,7 @@ from experiments.training import (
     constraints,
     optimization,
     plan,
+    programs,
     step,
     sweep,
 )
@@ -37,7 +38,7 @@ def _epochs(classifier, data, settings, seeds=(0,), epochs=1, batch_size=32):
     state = step.init_sweep(classifier, seeds, h)
     history = []
     for epoch in range(epochs):
-        state, metrics = step.train_epoch(
+        state, metrics = programs.train_epoch(
             classifier, state, seeds, h, jnp.asarray(data.images),
             jnp.asarray(data.labels), optimization.schedule(epoch, epochs),
             batch_size=batch_size, constrained=constraints.constrained(settings),
@@ -173,10 +174,10 @@ def test_each_epoch_visits_every_image_once_in_a_new_order(noise):
 
 def test_a_new_strength_compiles_nothing(classifier, noise):
     _epochs(classifier, noise, ALL, seeds=(3, 4))
-    before = step.train_steps._cache_size(), step.init_sweep._cache_size()
+    before = programs.train_steps._cache_size(), step.init_sweep._cache_size()
     new = Setting("absum", 7.0), Setting("l1", 0.7), Setting("snc-every-step", 2.0)
     _epochs(classifier, noise, (NONE, NONE, *new), seeds=(3, 4))
-    assert (step.train_steps._cache_size(), step.init_sweep._cache_size()) == before
+    assert (programs.train_steps._cache_size(), step.init_sweep._cache_size()) == before
 
 
 def _train(classifier, noise, configs, runs_dir):
@@ -204,15 +205,15 @@ def interrupted(monkeypatch):
     """Makes training stop before an epoch, once."""
 
     def stop_before(epoch):
-        train_part = step.train_part
+        train_part = programs.train_part
 
         def stopping(*args, **kwargs):
             if int(args[6].epoch) == epoch:
-                monkeypatch.setattr(step, "train_part", train_part)
+                monkeypatch.setattr(programs, "train_part", train_part)
                 raise KeyboardInterrupt
             return train_part(*args, **kwargs)
 
-        monkeypatch.setattr(step, "train_part", stopping)
+        monkeypatch.setattr(programs, "train_part", stopping)
 
     return stop_before
 
