@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 import absum_jax
 from experiments.evaluation.single_fourier import attacked_accuracies
 from experiments.models import Classifier, build
-from experiments.training import devices, optimization, step
+from experiments.training import devices, optimization, programs, step
 from experiments.training.config import NONE
 
 # ResNet-18 of ImageNet: its parameters, and the channels of its normalized layers.
@@ -160,7 +160,7 @@ def of_training(
     state = jax.eval_shape(lambda: step.init_sweep(classifier, seeds, h))
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    lowered = step.train_batch.lower(
+    lowered = programs.train_batch.lower(
         classifier, _laid_out(state, placement.state),
         _laid_out(seeds, placement.everywhere), _laid_out(h, placement.settings),
         *_laid_out((images, labels), placement.batch), optimization.schedule(0, 1),

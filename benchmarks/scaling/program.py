@@ -14,7 +14,7 @@ import tyro
 
 from experiments.hosts import HostOptions
 from experiments.models import Variables, build
-from experiments.training import devices, optimization, step
+from experiments.training import devices, optimization, programs, step
 from experiments.training.config import NONE
 
 BATCH = 64
@@ -22,6 +22,8 @@ SIZE = 16  # of the images of ResNet-18, half of what CIFAR has, to be quick
 MODELS = 28  # of a table of the small CNN
 SWEEP_STEPS = 10
 _LEARNING_RATE, _MOMENTUM = 0.01, 0.5
+# When it is compiled, and each time it has been told to go.
+READY, DONE = ANSWERS = "ready", "done"
 
 
 def _noise(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +46,7 @@ def resnet_step() -> Callable[[], Any]:
 
     def run() -> Variables:
         nonlocal state
-        state, _ = step.train_batch(
+        state, _ = programs.train_batch(
             classifier, state, seeds, h, x, y, optimization.schedule(0, 1),
             jnp.asarray(0), epoch_steps=1,
         )  # fmt: skip
@@ -69,7 +71,7 @@ def sweep_steps() -> Callable[[], Any]:
 
     def run() -> Variables:
         nonlocal state
-        state, _ = step.train_part(
+        state, _ = programs.train_part(
             classifier, state, seeds, h, images, labels, optimization.schedule(0, 1),
             0, SWEEP_STEPS, batch_size=BATCH, batch_sharding=placement.batch,
         )  # fmt: skip
@@ -90,10 +92,10 @@ def main(
     options.join()
     run = resnet_step() if work == "resnet" else sweep_steps()
     jax.block_until_ready(run())
-    print("ready", flush=True)
+    print(READY, flush=True)
     for _ in sys.stdin:
         jax.block_until_ready(run())
-        print("done", flush=True)
+        print(DONE, flush=True)
 
 
 if __name__ == "__main__":

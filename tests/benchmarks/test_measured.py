@@ -1,7 +1,6 @@
 """Processes that are timed start, take their turns and end."""
 
 import pathlib
-import types
 
 import pytest
 
@@ -12,7 +11,7 @@ _FOLDER = pathlib.Path(__file__).parent
 
 
 def test_processes_take_turns(monkeypatch, tmp_path):
-    monkeypatch.setattr(measured, "program", types.ModuleType("told_program"))
+    monkeypatch.setattr(measured.program, "__name__", "told_program")
     monkeypatch.setenv("PYTHONPATH", str(_FOLDER))
     monkeypatch.setenv("TOLD", str(tmp_path))
     monkeypatch.setattr(measured, "DEVICES", (1, 4))

@@ -15,7 +15,7 @@ count, own = joining[4::2] or ("1", "0")
 name = f"{work}, {devices} devices, process {{}} of {count}"
 folder = pathlib.Path(os.environ["TOLD"])
 turns, others = (folder / name.format(i) for i in (own, int(count) - 1))
-print("ready", flush=True)
+print("something that a library says\nready", flush=True)
 for _ in sys.stdin:
     with turns.open("a") as stream:
         stream.write("x")
