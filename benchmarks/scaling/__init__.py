@@ -1,0 +1,1 @@
+"""How training scales: measured where it can be, counted, and projected."""
