@@ -4,13 +4,11 @@ import importlib.metadata
 import os
 import pathlib
 
-# XLA compiles slowly on CPU: keep what it compiled for the next run, each worker for
-# itself, as an entry that another process is still writing reads as a broken one.
+# XLA compiles slowly on CPU: keep what it compiled, for the next run and for the other
+# worker. An entry that the other is still writing is compiled anew, with a warning that
+# the settings of pytest ignore.
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax" / _WORKER)
-)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
