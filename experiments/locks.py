@@ -34,7 +34,7 @@ def _locked(path: pathlib.Path, taken: str, *, shared: bool = False) -> Iterator
             except BlockingIOError:
                 raise UsageError(f"{taken}; wait for it.") from None
             except OSError as error:
-                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
                     raise
         yield
 
