@@ -13,6 +13,7 @@ from experiments import files
 from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.evaluation.kept import Images, kept
 from experiments.tables import under_pgd
+from experiments.training.runs import Run
 
 STEPS = gradient.Steps(step_size=0.05, steps=3, init_radius=0.02)
 EPS = (0.03, 0.1)
@@ -184,3 +185,23 @@ def test_other_conditions_are_another_file(images):
         .name,
     }
     assert len(names) == 4
+
+
+def test_models_are_evaluated_in_the_same_order_by_all_processes(
+    images, make_config, tmp_path, monkeypatch
+):
+    """In that of the models; that of a set of names differs between processes."""
+    evaluation, names = images.evaluation("order"), list("abcdefg")
+    runs = [Run(tmp_path, make_config(seed=seed)) for seed in range(len(names))]
+    for run, own in zip(runs, names, strict=True):
+        done = [{"point": name, "value": 0} for name in names if name != own]
+        files.write_json_lines(run.folder / evaluation.name, done)
+    monkeypatch.setattr(Images, "variables", lambda self, runs: {})
+    asked = []
+
+    def compute(variables, x, y, point):
+        asked.append(point)
+        return [1]
+
+    kept(images, runs, evaluation, names, compute, "name")
+    assert asked == names
