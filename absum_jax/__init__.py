@@ -22,6 +22,7 @@ from absum_jax.constraints import (
     spectral_norm_constraint,
     spectral_normalization,
 )
+from absum_jax.convolutions import canonical_convolutions
 from absum_jax.evaluation._counting import AttackAccuracy
 from absum_jax.evaluation.clean import accuracy
 from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
@@ -80,6 +81,7 @@ __all__ = [
     "apply_proximal_updates",
     "apply_spectral_norm_constraint",
     "apply_spectral_normalization",
+    "canonical_convolutions",
     "clip_conv_spectral_norm",
     "conv_frequency_response",
     "conv_induced_inf_norm",

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from absum_jax._sharding import with_automatic_axes
+from absum_jax.convolutions import canonical_convolutions
 
 LogitsFn = Callable[[Any], Any]
 
@@ -44,7 +45,8 @@ def compiled_with(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         def laid_out(whole: Callable[..., Any], arrays: list[Any], *args: Any) -> Any:
             layout = None if like is None else args[like]
-            return with_automatic_axes(whole, arrays, *args, like=layout)
+            fast = canonical_convolutions(whole)
+            return with_automatic_axes(fast, arrays, *args, like=layout)
 
         def rebuilt(
             arrays: list[Any], *args: Any, structure: Any, rest: Hashable, **static: Any

@@ -109,8 +109,8 @@ def _transformation(
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _clipping(method: str, projections: int, rescale: bool) -> Constrain:
-    validation.check_choice("method", method, clip.METHODS)
+def _clipping(method: str | None, projections: int, rescale: bool) -> Constrain:
+    clip.check_method(method)
     validation.check_positive_int("projections", projections)
 
     def constrain(
@@ -128,7 +128,7 @@ def spectral_norm_constraint(
     input_shapes: InputShapes,
     *,
     every: int = 100,
-    method: str = "polar",
+    method: str | None = None,
     projections: int = 1,
     rescale: bool = False,
     mask: Mask | None = None,
@@ -160,7 +160,7 @@ def spectral_norm_constraint(
         HWIO kernels with stride 1, the spatial sizes of the input, by the leaf's name:
         `{"conv1/kernel": (28, 28)}`.
       every: updates from one clip to the next; the first is at update `every`.
-      method: as in :func:`clip_conv_spectral_norm`: `"eigh"` is faster on a CPU.
+      method: as in :func:`clip_conv_spectral_norm`.
       projections: likewise; how often to clip and cut.
       rescale: likewise; whether to meet the bound by scaling what is left.
       mask: a tree of bool or a function from a tree to one; None is every leaf of
@@ -203,7 +203,7 @@ def apply_spectral_norm_constraint(
     max_norm: chex.Numeric,
     input_shapes: InputShapes,
     *,
-    method: str = "polar",
+    method: str | None = None,
     projections: int = 1,
     rescale: bool = False,
     mask: Mask | None = None,

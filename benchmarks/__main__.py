@@ -3,10 +3,14 @@
 import os
 import platform
 
-import jax
+from experiments import xla_flags
 
-from absum_jax._markdown import aligned
-from benchmarks import (
+xla_flags.turn_off_ynnpack_fusions()
+
+import jax  # noqa: E402
+
+from absum_jax._markdown import aligned  # noqa: E402
+from benchmarks import (  # noqa: E402
     attack,
     gradient,
     inputs,

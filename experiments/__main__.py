@@ -5,6 +5,7 @@ import sys
 # Not above: a process that decodes images imports this module, and one that watches
 # another one, and none of the others.
 if __name__ == "__main__":
-    from experiments import supervision
+    from experiments import supervision, xla_flags
 
+    xla_flags.turn_off_ynnpack_fusions()
     sys.exit(supervision.main())

@@ -5,8 +5,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
-
 from experiments.data import DATASETS, DataOptions, DatasetName
 from experiments.errors import UsageError
 from experiments.hosts import HostOptions
@@ -19,7 +17,7 @@ from experiments.paper import (
     Published,
     published_as,
 )
-from experiments.training import tensorboard
+from experiments.training import devices, tensorboard
 from experiments.training.config import METHODS, NONE, Adversary, Recipe, Setting
 
 NetworkName = Literal[
@@ -180,7 +178,7 @@ class ModelOptions:
         """What convolutions compute in."""
         if self.compute.dtype is not None or self.model == "small_cnn":
             return self.compute.dtype or "float32"
-        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        return "float32" if devices.on_cpu() else "bfloat16"
 
     @property
     def asked_for(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import pathlib
 
+from experiments import xla_flags
+
 # XLA compiles slowly on CPU: keep what it compiled, for the next run and for the other
 # worker. An entry that the other is still writing is compiled anew, with a warning that
 # the settings of pytest ignore.
@@ -24,6 +26,7 @@ _JAXLIB = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
 if _JAXLIB <= (0, 10):
     _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(_XLA_FLAGS))
+xla_flags.turn_off_ynnpack_fusions()
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

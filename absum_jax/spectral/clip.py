@@ -104,8 +104,21 @@ def _excess_decomposed_jvp(
     return _product(out, adjoint), _product(moved, adjoint)
 
 
-def excess(matrix: chex.Array, max_norm: chex.Array, method: str) -> chex.Array:
+def check_method(method: str | None) -> None:
+    """Refuses a method that is neither None nor one of `METHODS`."""
+    if method is not None:
+        validation.check_choice("method", method, METHODS)
+
+
+def excess(matrix: chex.Array, max_norm: chex.Array, method: str | None) -> chex.Array:
     """What complex matrices lose when singular values are clipped: U (S - c)_+ V^H."""
+    if method is None:
+        return jax.lax.platform_dependent(
+            matrix,
+            max_norm,
+            cpu=functools.partial(excess, method="eigh"),
+            default=functools.partial(excess, method="polar"),
+        )
     wide = matrix.shape[-2] < matrix.shape[-1]
     matrix = tall(matrix)
     if method == "polar" and matrix.shape[-1] > 1:
@@ -133,7 +146,7 @@ def _exceeds(
 
 
 def _project(
-    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str
+    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str | None
 ) -> chex.Array:
     """Clips a stack of normalized kernels, those above their bound, and cuts."""
 
@@ -164,7 +177,7 @@ def clip_kernels(
     kernels: chex.Array,
     max_norm: chex.Array,
     conv: CircularConv,
-    method: str,
+    method: str | None,
     projections: int,
     *,
     rescale: bool,
@@ -191,7 +204,7 @@ def clip_conv_spectral_norm(
     strides: int | Sequence[int] = 1,
     kernel_dilation: int | Sequence[int] = 1,
     groups: int = 1,
-    method: str = "polar",
+    method: str | None = None,
     projections: int = 1,
     rescale: bool = False,
 ) -> chex.Array:
@@ -215,12 +228,13 @@ def clip_conv_spectral_norm(
       strides: one for all spatial axes, or one each; they divide `input_shape`.
       kernel_dilation: likewise.
       groups: groups of channels.
-      method: `"polar"` takes matrix products alone, by iterations for the polar factor
-        and the matrix sign: for any accelerator, accurate to about 2e-6 of the largest
-        singular value; its gradient loses accuracy, up to a tenth, where singular
-        values are zero. `"eigh"` decomposes the smaller Gram matrix: the fastest on a
-        CPU; in float32 the error is about 1e-6 of the largest singular value times its
-        ratio to `max_norm`. `"svd"` is the reference, and slow.
+      method: None is `"eigh"` on CPUs and `"polar"` elsewhere, chosen when the program
+        is lowered. `"polar"` takes matrix products alone, by iterations for the polar
+        factor and the matrix sign: for any accelerator, accurate to about 2e-6 of the
+        largest singular value; its gradient loses accuracy, up to a tenth, where
+        singular values are zero. `"eigh"` decomposes the smaller Gram matrix; in
+        float32 the error is about 1e-6 of the largest singular value times its ratio to
+        `max_norm`. `"svd"` is the reference, and slow.
       projections: how often to clip and cut; alternating projections approach the
         kernels of this support that satisfy the bound.
       rescale: whether to scale the result down to the bound, up to rounding.
@@ -250,7 +264,7 @@ def clip_conv_spectral_norm(
       <https://arxiv.org/abs/1805.10408>`_, 2019, algorithm 1; Kanai et al., `Absum
       <https://arxiv.org/abs/1909.08830>`_, 2020, "Spectral Norm Constraint"
     """
-    validation.check_choice("method", method, METHODS)
+    check_method(method)
     validation.check_positive("max_norm", max_norm)
     validation.check_positive_int("projections", projections)
     dtype = jnp.asarray(kernel).dtype

@@ -5,16 +5,24 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 
-import jax
-import tyro
+from experiments import xla_flags
 
-from absum_jax._markdown import aligned
-from benchmarks.scaling import exchanges, measured, program, projection
-from benchmarks.scaling.exchanges import Exchanged, Step
-from benchmarks.scaling.measured import Machines
-from benchmarks.scaling.projection import RECIPE, Assumptions, Projected
-from experiments.errors import UsageError
-from experiments.paper import PGD, SINGLE_FOURIER_FREQUENCIES
+xla_flags.turn_off_ynnpack_fusions()
+
+import jax  # noqa: E402
+import tyro  # noqa: E402
+
+from absum_jax._markdown import aligned  # noqa: E402
+from benchmarks.scaling import exchanges, measured, program, projection  # noqa: E402
+from benchmarks.scaling.exchanges import Exchanged, Step  # noqa: E402
+from benchmarks.scaling.measured import Machines  # noqa: E402
+from benchmarks.scaling.projection import (  # noqa: E402
+    RECIPE,
+    Assumptions,
+    Projected,
+)
+from experiments.errors import UsageError  # noqa: E402
+from experiments.paper import PGD, SINGLE_FOURIER_FREQUENCIES  # noqa: E402
 
 _ACCELERATORS = 8, 64, 512
 _IMAGES_EACH = 32  # of an accelerator, so that the published batch is that of eight

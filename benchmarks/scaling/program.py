@@ -71,7 +71,7 @@ def sweep_steps() -> Callable[[], Any]:
 
     def run() -> Variables:
         nonlocal state
-        state, _ = programs.train_part(
+        state, _ = programs.train_steps(
             classifier, state, seeds, h, images, labels, optimization.schedule(0, 1),
             0, SWEEP_STEPS, batch_size=BATCH, batch_sharding=placement.batch,
         )  # fmt: skip

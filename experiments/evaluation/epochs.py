@@ -157,9 +157,8 @@ class _Model:
         return self._state
 
     def warm_up(self) -> None:
-        """Compiles what `train` needs, and runs it once."""
-        steps = programs.steps_together(self._classifier, self._measurement.steps)
-        jax.block_until_ready(self.train(steps))
+        """Compiles what `train` needs, and runs it for one step."""
+        jax.block_until_ready(self.train(1))
 
     def clip(self) -> Callable[[], Any]:
         """A function that clips the parameters once, as training does."""

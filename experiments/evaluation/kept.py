@@ -131,7 +131,7 @@ class Images:
 
     def batch_size(self, models: int) -> int:
         """Images a pass through stacked models."""
-        if jax.default_backend() == "cpu":
+        if devices.on_cpu():
             return _CPU_BATCH
         if self.classifier.is_small:
             return max(16, 16384 // models)

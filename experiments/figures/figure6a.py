@@ -21,6 +21,7 @@ from experiments.figures.runtimes import (
     NAMES,
     MethodName,
     check_methods,
+    clip_method,
     conditions,
     strength,
     write,
@@ -30,7 +31,7 @@ from experiments.models import networks_for
 from experiments.options import ComputeOptions, ModelOptions, check_choices
 from experiments.progress import progress
 from experiments.training.config import NONE
-from experiments.training.constraints import CLIP_EVERY, clip_method
+from experiments.training.constraints import CLIP_EVERY
 from experiments.training.runs import provenance
 
 _TITLE = "Figure 6(a), runtime of an epoch"

@@ -20,6 +20,7 @@ from experiments.figures.runtimes import (
     NAMES,
     MethodName,
     check_methods,
+    clip_method,
     conditions,
     strength,
     write,
@@ -27,7 +28,7 @@ from experiments.figures.runtimes import (
 from experiments.models.resnet import ResNet18
 from experiments.options import check_choices
 from experiments.progress import progress
-from experiments.training.constraints import CLIP_EVERY, clip_method
+from experiments.training.constraints import CLIP_EVERY
 from experiments.training.runs import provenance
 
 _TITLE = "Figure 6(b), runtime of ResNet-18 against the input size"

@@ -13,6 +13,7 @@ from experiments.errors import UsageError
 from experiments.figures.saving import save
 from experiments.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.options import check_choices
+from experiments.training import devices
 
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
@@ -31,6 +32,11 @@ def check_methods(methods: Sequence[str]) -> None:
         raise UsageError(
             f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
         )
+
+
+def clip_method() -> str:
+    """Returns how the library clips on the devices in use, if nothing else is asked."""
+    return "eigh" if devices.on_cpu() else "polar"
 
 
 def strength(method: str) -> float | None:

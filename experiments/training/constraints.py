@@ -34,17 +34,12 @@ class Constrained(NamedTuple):
     columns: tuple[int, ...]  # among the sweep's settings
 
 
-def clip_method() -> str:
-    """How singular values are clipped: the fastest way on the default device."""
-    return "eigh" if jax.default_backend() == "cpu" else "polar"
-
-
 def _clip(
     params: Params, max_norm: jax.Array, uses: Uses, *, projections: int = 1
 ) -> Params:
     """The plain reading: singular values of each multi-channel convolution."""
     return absum_jax.apply_spectral_norm_constraint(
-        params, max_norm, uses, method=clip_method(), projections=projections
+        params, max_norm, uses, projections=projections
     )
 
 
@@ -59,7 +54,7 @@ def _clip_dense_too(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
         name: layer
         | {
             "kernel": absum_jax.clip_conv_spectral_norm(
-                layer["kernel"][None], (1,), max_norm, method=clip_method()
+                layer["kernel"][None], (1,), max_norm
             )[0]
         }
         for name, layer in dense.items()
@@ -107,7 +102,7 @@ def _clip_oihw(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
 
     def clip(kernel: jax.Array, _: absum_jax.ConvUse) -> jax.Array:
         clipped = absum_jax.clip_conv_spectral_norm(
-            kernel.transpose(3, 2, 0, 1), size, max_norm, method=clip_method()
+            kernel.transpose(3, 2, 0, 1), size, max_norm
         )
         return clipped.transpose(2, 3, 1, 0)
 

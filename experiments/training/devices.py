@@ -61,6 +61,15 @@ def available() -> list[jax.Device]:
     return sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
 
 
+def on_cpu() -> bool:
+    """Returns whether the devices in use are CPUs.
+
+    Defaults outside of compiled programs depend on this; what is inside is chosen when
+    the program is lowered.
+    """
+    return available()[0].platform == "cpu"
+
+
 def everywhere() -> NamedSharding:
     """Of what each process has a copy of, on one of its devices."""
     own = {device.process_index: device for device in available()[::-1]}

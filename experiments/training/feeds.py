@@ -17,9 +17,9 @@ from experiments.training.constraints import Constrained
 from experiments.training.devices import Placement
 from experiments.training.optimization import Hyperparameters, Schedule
 
-# What is told between two of these takes seconds where a step does not.
+# Steps from one report of progress to the next, which may also be a checkpoint.
 _STREAMED_STEPS = 20
-_CPU_STEPS = 10
+_CPU_STEPS = 10  # of a large network, which takes seconds a step there
 
 
 class Steps(NamedTuple):
@@ -42,8 +42,9 @@ def steps_of(
     epoch = programs.steps_of(len(split), batch_size)
     if not isinstance(split, Split):
         return Steps(epoch, min(_STREAMED_STEPS, epoch))
-    together = programs.steps_together(classifier, epoch)
-    return Steps(epoch, max(together, min(_CPU_STEPS, epoch)))
+    if devices.on_cpu() and not classifier.is_small:
+        return Steps(epoch, min(_CPU_STEPS, epoch))
+    return Steps(epoch, epoch)
 
 
 class Feed(Protocol):
@@ -110,7 +111,7 @@ class HeldFeed:
     ) -> tuple[step.TrainState, step.Metrics]:  # fmt: skip
         """Takes some steps of an epoch, as `Feed` says."""
         how = self._how
-        return programs.train_part(
+        return programs.train_steps(
             how.classifier, state, self._seeds, h, self._images, self._labels, at,
             first, steps, batch_size=how.recipe.batch_size,
             augmented=how.recipe.augmented, constrained=how.constrained,

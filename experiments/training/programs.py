@@ -3,9 +3,11 @@
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
+from absum_jax import canonical_convolutions
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
 from experiments.training.constraints import Constrained
@@ -25,18 +27,10 @@ def steps_of(examples: int, batch_size: int) -> int:
     return examples // batch_size
 
 
-def steps_together(classifier: Classifier, steps: int) -> int:
-    """How many of some steps are taken in one program, the fastest way."""
-    # On a CPU, XLA convolves inside loops several times more slowly than outside.
-    loops = classifier.is_small or jax.default_backend() != "cpu"
-    return steps if loops else 1
-
-
 @functools.partial(
     jax.jit,
     static_argnames=(
-        "classifier", "batch_size", "steps", "augmented", "constrained",
-        "batch_sharding",
+        "classifier", "batch_size", "augmented", "constrained", "batch_sharding",
     ),
     donate_argnames="state",
 )  # fmt: skip
@@ -48,19 +42,20 @@ def train_steps(
     images: jax.Array,
     labels: jax.Array,
     at: Schedule,
-    first: jax.Array,
+    first: chex.Numeric,
+    steps: chex.Numeric,
     *,
     batch_size: int,
-    steps: int,
     augmented: bool = False,
     constrained: tuple[Constrained, ...] = (),
     budget: Budget | None = None,
     batch_sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Some steps of an epoch of a sweep: a scan, with the data on the device.
+    """Takes some steps of an epoch of a sweep: a loop, with the data on the device.
 
-    Order and augmentation of the images are functions of (seed, step) alone; the images
-    that do not fill a last batch sit out, others each epoch.
+    Order and augmentation of the images are functions of (seed, step) alone. The
+    incomplete last batch is dropped; reshuffling means that different images are
+    dropped each epoch. One program takes any number of steps.
 
     Args:
       classifier: the network.
@@ -72,8 +67,8 @@ def train_steps(
       labels: all labels (N,).
       at: which epoch it is.
       first: the first step, from 0.
-      batch_size: images a step.
       steps: how many steps to take.
+      batch_size: images a step.
       augmented: whether images are cropped and flipped at random.
       constrained: the settings that have a constraint.
       budget: of adversarial training; None trains on clean images.
@@ -92,27 +87,24 @@ def train_steps(
         streams = streams_of(seed, at.epoch)
 
         def body(
-            state: TrainState, batch: tuple[jax.Array, jax.Array]
+            i: jax.Array, carry: tuple[TrainState, Metrics]
         ) -> tuple[TrainState, Metrics]:
-            indices, i = batch
+            state, sums = carry
+            indices = jax.lax.dynamic_slice_in_dim(order, i * batch_size, batch_size)
             if batch_sharding is not None:
                 indices = jax.lax.with_sharding_constraint(indices, batch_sharding)
-            return train_settings(
-                classifier, state, h, images[indices], labels[indices], streams, at,
-                first + i, epoch_steps, augmented=augmented, constrained=constrained,
+            state, metrics = train_settings(
+                classifier, state, h, images[indices], labels[indices], streams, at, i,
+                epoch_steps, augmented=augmented, constrained=constrained,
                 budget=budget,
             )  # fmt: skip
+            return state, jax.tree.map(jnp.add, sums, metrics)
 
-        chosen = jax.lax.dynamic_slice_in_dim(
-            order, first * batch_size, steps * batch_size
-        )
-        batches = chosen.reshape(steps, batch_size)
-        if steps == 1:
-            return body(state, (batches[0], jnp.asarray(0)))
-        state, metrics = jax.lax.scan(body, state, (batches, jnp.arange(steps)))
-        return state, jax.tree.map(lambda values: values.sum(axis=0), metrics)
+        nothing = jnp.zeros(state.diverged_at.shape, jnp.float32)
+        sums = Metrics(nothing, nothing)
+        return jax.lax.fori_loop(first, first + steps, body, (state, sums))
 
-    return over_models(one_seed, (0, 0))(state, seeds)
+    return canonical_convolutions(over_models(one_seed, (0, 0)))(state, seeds)
 
 
 @functools.partial(
@@ -161,47 +153,7 @@ def train_batch(
             augmented=False, constrained=constrained, budget=budget,
         )  # fmt: skip
 
-    return over_models(one_seed, (0, 0))(state, seeds)
-
-
-def train_part(
-    classifier: Classifier,
-    state: TrainState,
-    seeds: jax.Array,
-    h: Hyperparameters,
-    images: jax.Array,
-    labels: jax.Array,
-    at: Schedule,
-    first: int,
-    steps: int,
-    **how: Any,
-) -> tuple[TrainState, Metrics]:
-    """Some steps of an epoch, by `train_steps`; where they are fastest, one by one.
-
-    Args:
-      classifier: the network.
-      state: the sweep's state.
-      seeds: integers (seeds,).
-      h: hyperparameters, each field (settings,).
-      images: all training images, uint8.
-      labels: all labels.
-      at: which epoch it is.
-      first: the first step, from 0.
-      steps: how many steps to take.
-      **how: other arguments of `train_steps`.
-
-    Returns:
-      The state after the steps, and the sums of their metrics (seeds, settings).
-    """
-    together = steps_together(classifier, steps)
-    parts = []
-    for at_step in range(first, first + steps, together):
-        state, metrics = train_steps(
-            classifier, state, seeds, h, images, labels, at, jnp.asarray(at_step),
-            steps=together, **how,
-        )  # fmt: skip
-        parts.append(metrics)
-    return state, jax.tree.map(lambda *values: sum(values), *parts)
+    return canonical_convolutions(over_models(one_seed, (0, 0)))(state, seeds)
 
 
 def train_epoch(
@@ -235,7 +187,7 @@ def train_epoch(
       The state after the steps, and the means of their metrics (seeds, settings).
     """
     steps = steps or steps_of(labels.shape[0], batch_size)
-    state, sums = train_part(
+    state, sums = train_steps(
         classifier, state, seeds, h, images, labels, at, 0, steps,
         batch_size=batch_size, **how,
     )  # fmt: skip

@@ -44,7 +44,10 @@ def provenance() -> dict[str, Any]:
         "absum_jax": absum_jax.__version__,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "backend": jax.default_backend(),
-        "matmul_precision": os.environ.get("JAX_DEFAULT_MATMUL_PRECISION"),
+        # None is the default of the device.
+        "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
+        "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),

@@ -94,7 +94,7 @@ def stopped(function: str, calls: int):
 
 def stopped_in_the_last_model():
     """Stops training of the last of three models within its third epoch."""
-    return stopped("train_part", 2 * 2 * EPOCHS + 2 * 2 + 1)
+    return stopped("train_steps", 2 * 2 * EPOCHS + 2 * 2 + 1)
 
 
 def stopped_among_pictures():

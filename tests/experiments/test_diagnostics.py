@@ -126,17 +126,17 @@ def test_they_survive_a_kill_and_change_no_model(
         kernel = trained[layer.split("/")[0]]["kernel"]
         assert value == pytest.approx(float(absum_jax.absum_penalty(kernel)), rel=1e-5)
 
-    train_part = programs.train_part
+    train_steps = programs.train_steps
 
     def killed(*args, **kwargs):
         if int(args[6].epoch) == 2:
             raise KeyboardInterrupt
-        return train_part(*args, **kwargs)
+        return train_steps(*args, **kwargs)
 
-    monkeypatch.setattr(programs, "train_part", killed)
+    monkeypatch.setattr(programs, "train_steps", killed)
     with pytest.raises(KeyboardInterrupt):
         _lines(classifier, noise, configs, tmp_path / "cut", **options)
-    monkeypatch.setattr(programs, "train_part", train_part)
+    monkeypatch.setattr(programs, "train_steps", train_steps)
     # What is ahead of the checkpoint, as a kill between the two would leave.
     run = Run(tmp_path / "cut", configs[0])
     run.log_diagnostics({"epoch": 3, "penalty": {}, "zero_share": {}})
@@ -239,15 +239,15 @@ def stop(monkeypatch):
     """Stops training before some epoch, as if by hand."""
 
     def stop_before(epoch):
-        train_part = programs.train_part
+        train_steps = programs.train_steps
 
         def stopping(*args, **kwargs):
             if int(args[6].epoch) == epoch:
-                monkeypatch.setattr(programs, "train_part", train_part)
+                monkeypatch.setattr(programs, "train_steps", train_steps)
                 raise KeyboardInterrupt
-            return train_part(*args, **kwargs)
+            return train_steps(*args, **kwargs)
 
-        monkeypatch.setattr(programs, "train_part", stopping)
+        monkeypatch.setattr(programs, "train_steps", stopping)
 
     return stop_before
 

@@ -20,6 +20,7 @@ from experiments import files
 from experiments.training import checkpoints, loop, plan
 from experiments.training.config import RunConfig
 from experiments.training.runs import Run
+from experiments.xla_flags import without_ynnpack_fusions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("KILLS", "3"))
@@ -36,7 +37,7 @@ def _train(folder, errors=subprocess.STDOUT):
     environment = {
         # A kill may tear an entry of the compilation cache, hence one of its own.
         "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "jax"),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": without_ynnpack_fusions("--xla_backend_optimization_level=0"),
     }
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True,

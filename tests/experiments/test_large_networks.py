@@ -71,15 +71,15 @@ def stop(monkeypatch):
     """Stops training before the so many-th epoch of all models, once."""
 
     def stop_before(call):
-        train_part, calls = programs.train_part, iter(range(call))
+        train_steps, calls = programs.train_steps, iter(range(call))
 
         def stopping(*args, **kwargs):
             if next(calls, None) is None:
-                monkeypatch.setattr(programs, "train_part", train_part)
+                monkeypatch.setattr(programs, "train_steps", train_steps)
                 raise KeyboardInterrupt
-            return train_part(*args, **kwargs)
+            return train_steps(*args, **kwargs)
 
-        monkeypatch.setattr(programs, "train_part", stopping)
+        monkeypatch.setattr(programs, "train_steps", stopping)
 
     return stop_before
 
@@ -207,8 +207,8 @@ def test_what_diverges_is_kept_as_it_was_before(train, noise, classifier):
     for i in range(at - 1):
         state, _ = programs.train_steps(
             LARGE, state, seeds, h, jnp.asarray(noise.images),
-            jnp.asarray(noise.labels), optimization.schedule(0, 2), jnp.asarray(i),
-            batch_size=32, steps=1,
+            jnp.asarray(noise.labels), optimization.schedule(0, 2), i, 1,
+            batch_size=32,
         )  # fmt: skip
     before = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(before), strict=True):

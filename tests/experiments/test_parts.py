@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from experiments import cli, files, workspace
 from experiments.errors import UsageError
 from experiments.parts import Part
+from experiments.xla_flags import without_ynnpack_fusions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
@@ -123,7 +124,9 @@ def begin(tmp_path):
     processes = []
 
     def start(command, part, method):
-        environment = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+        environment = {
+            "XLA_FLAGS": without_ynnpack_fusions("--xla_backend_optimization_level=0")
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "experiments", *command, f"--part={part}"],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

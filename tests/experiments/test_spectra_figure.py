@@ -63,7 +63,7 @@ def test_initial_is_what_training_starts_from(
         nothing = np.zeros((1, 1))
         return state, step.Metrics(nothing, nothing)
 
-    monkeypatch.setattr(programs, "train_part", untrained)
+    monkeypatch.setattr(programs, "train_steps", untrained)
     config = make_config(Setting("absum", 0.1), 3)
     [run] = sweep.train_missing(classifier, noise, [config], tmp_path)
     initial = spectra.initial_params(classifier, 3)

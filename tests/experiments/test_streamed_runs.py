@@ -277,7 +277,7 @@ def test_chunks_are_as_large_as_a_device_holds(split, monkeypatch):
     images = Images(CLASSIFIER, InMemory(split), "test")
     assert (images.batch_size(1), images.chunk_size) == (50, 200)
     monkeypatch.setattr(devices, "available", jax.devices)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(devices, "on_cpu", lambda: False)
     # Batches of 256 a device, and 0.6 GB of images of 224 x 224 in float32.
     assert (images.batch_size(1), images.chunk_size) == (4 * 256, 4 * 1024)
 

@@ -131,12 +131,12 @@ def test_tensorboard_shows_the_metrics(
     tensorboard, classifier, noise, make_config, tmp_path, monkeypatch
 ):
     configs = [make_config(NONE), make_config(Setting("absum", 0.1))]
-    train_part = programs.train_part
+    train_steps = programs.train_steps
 
     def stopping(*arguments, **how):
         if int(arguments[6].epoch) == 2:
             raise KeyboardInterrupt
-        return train_part(*arguments, **how)
+        return train_steps(*arguments, **how)
 
     def train():
         return sweep.train_missing(
@@ -145,7 +145,7 @@ def test_tensorboard_shows_the_metrics(
         )  # fmt: skip
 
     with monkeypatch.context() as patch:
-        patch.setattr(programs, "train_part", stopping)
+        patch.setattr(programs, "train_steps", stopping)
         with pytest.raises(KeyboardInterrupt):
             train()
     assert tensorboard.opened == 0

@@ -205,15 +205,15 @@ def interrupted(monkeypatch):
     """Makes training stop before an epoch, once."""
 
     def stop_before(epoch):
-        train_part = programs.train_part
+        train_steps = programs.train_steps
 
         def stopping(*args, **kwargs):
             if int(args[6].epoch) == epoch:
-                monkeypatch.setattr(programs, "train_part", train_part)
+                monkeypatch.setattr(programs, "train_steps", train_steps)
                 raise KeyboardInterrupt
-            return train_part(*args, **kwargs)
+            return train_steps(*args, **kwargs)
 
-        monkeypatch.setattr(programs, "train_part", stopping)
+        monkeypatch.setattr(programs, "train_steps", stopping)
 
     return stop_before
 

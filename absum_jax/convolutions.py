@@ -1,0 +1,176 @@
+"""Convolutions in the layout that XLA's CPU backend runs fast inside loops."""
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+from jax.sharding import NamedSharding, PartitionSpec
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+# Where the fast kernels exist; measured, see `benchmarks/convolutions.py`.
+_DTYPES = (jnp.float32, jnp.float16, jnp.bfloat16)
+
+
+def canonical_convolutions(fn: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Rewrites a function so that its convolutions are fast inside loops on a CPU.
+
+    XLA's CPU backend has fast kernels for images NHWC, kernels HWIO and results NHWC
+    alone. It brings other convolutions into that layout in the main body of a program,
+    but not in the body of a `scan`, `map` or `while`: there the gradients of every
+    convolution, and all convolutions of an NCHW network, fall back to a naive loop, ten
+    to two hundred times slower. The rewritten function transposes them itself::
+
+        step = absum_jax.canonical_convolutions(step)  # with its gradients inside
+        state, losses = jax.jit(lambda s, xs: jax.lax.scan(step, s, xs))(state, batches)
+
+    The attacks and evaluations of this library do this for any `logits_fn`. Use it for
+    loops of your own: training steps in a `scan`, attacks in a `fori_loop`. Results are
+    the same up to the last digit (on jax 0.10, to the bit); so is everything that is
+    compiled for a GPU or TPU. Outside of loops it changes nothing but tracing time.
+
+    Wrap the whole function, gradients included. Differentiating the rewritten function
+    is correct, but the reverse pass consists of new convolutions in other layouts:
+    `canonical_convolutions(jax.grad(loss))`, not `jax.grad(canonical_convolutions(
+    loss))`.
+
+    Args:
+      fn: a function of pytrees of arrays, which jax can trace. It may contain jit,
+        loops, conditions, custom derivatives, `jax.checkpoint` and `jax.shard_map`.
+
+    Returns:
+      A function of the same arguments with the same results. It is traced at each
+      call: call it inside `jax.jit`. Under `jax.disable_jit` it is `fn`.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp
+      >>> def loss(kernel, x):  # NCHW, OIHW
+      ...     return jnp.sum(jax.lax.conv(x, kernel, (1, 1), "SAME") ** 2)
+      >>> gradient = absum_jax.canonical_convolutions(jax.grad(loss))
+      >>> jax.jit(gradient)(jnp.full((1, 1, 1, 1), 2.0), jnp.ones((1, 1, 2, 2)))
+      Array([[[[16.]]]], dtype=float32)
+    """
+
+    @functools.wraps(fn)
+    def canonical(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+            return fn(*args, **kwargs)
+        traced, shapes = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
+        rewritten = _rewritten(traced, {})
+        outputs = core.jaxpr_as_fun(rewritten)(*jax.tree.leaves((args, kwargs)))
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return canonical
+
+
+def _rewritten(value: Any, known: dict[int, Any]) -> Any:
+    """Rewrites a jaxpr, or all of those in a parameter of an equation.
+
+    Args:
+      value: the jaxpr, a tuple of several, or another parameter.
+      known: the jaxprs rewritten so far, by the identity of the original.
+
+    Returns:
+      The value itself if there is nothing to rewrite, as programs are cached by it.
+    """
+    if isinstance(value, core.Jaxpr):
+        if id(value) not in known:
+            eqns = [_rewritten_equation(eqn, known) for eqn in value.eqns]
+            is_same = all(map(operator.is_, eqns, value.eqns))
+            known[id(value)] = value if is_same else value.replace(eqns=eqns)
+        return known[id(value)]
+    if isinstance(value, core.ClosedJaxpr):  # since jax 0.12 a Jaxpr
+        body = _rewritten(value.jaxpr, known)
+        return value if body is value.jaxpr else value.replace(jaxpr=body)
+    if isinstance(value, tuple | list):
+        parts = [_rewritten(part, known) for part in value]
+        if all(map(operator.is_, parts, value)):
+            return value
+        # A named tuple takes its parts one by one.
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+def _rewritten_equation(eqn: core.JaxprEqn, known: dict[int, Any]) -> core.JaxprEqn:
+    if eqn.primitive.name == "conv_general_dilated":
+        return _canonical(eqn)
+    params = {name: _rewritten(value, known) for name, value in eqn.params.items()}
+    if all(params[name] is value for name, value in eqn.params.items()):
+        return eqn
+    return eqn.replace(params=params)
+
+
+def _canonical(eqn: core.JaxprEqn) -> core.JaxprEqn:
+    """Returns an equation that convolves in the canonical layout on a CPU."""
+    images, kernel = (atom.aval for atom in eqn.invars)
+    if images.dtype not in _DTYPES:  # type: ignore[attr-defined]
+        return eqn
+    params = frozenset(eqn.params.items())
+    call = _call(eqn.primitive, params, eqn.ctx, images, kernel)
+    if call is None or call.outvars[0].aval != eqn.outvars[0].aval:
+        return eqn
+    return eqn.replace(primitive=call.primitive, params=call.params)
+
+
+# Layers of one shape share a program.
+@functools.lru_cache(maxsize=1024)
+def _call(
+    primitive: core.Primitive,
+    params: frozenset[tuple[str, Any]],
+    context: Any,
+    images: Any,
+    kernel: Any,
+) -> core.JaxprEqn | None:
+    """Traces a convolution in the canonical layout, as one call of a jitted function.
+
+    Args:
+      primitive: the convolution.
+      params: its parameters.
+      context: of the equation.
+      images: the abstract value of its first operand.
+      kernel: that of the second.
+
+    Returns:
+      The equation; None if the convolution has the canonical layout.
+    """
+    asked = dict(params)
+    layout = asked["dimension_numbers"]
+    last = images.ndim - 1
+    image_axes = (0, last, *range(1, last))  # NHWC
+    kernel_axes = (last, last - 1, *range(last - 1))  # HWIO
+    canonical = jax.lax.ConvDimensionNumbers(image_axes, kernel_axes, image_axes)
+    if layout == canonical:
+        return None
+    out_axes = _permutation(layout.out_spec, canonical.out_spec)
+    sharding = asked["out_sharding"]
+    if sharding is not None:
+        spec = PartitionSpec(*(sharding.spec[axis] for axis in out_axes))
+        sharding = NamedSharding(sharding.mesh, spec)
+    changed = asked | {"dimension_numbers": canonical, "out_sharding": sharding}
+
+    def transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = x.transpose(_permutation(layout.lhs_spec, canonical.lhs_spec))
+        kernel = kernel.transpose(_permutation(layout.rhs_spec, canonical.rhs_spec))
+        out = primitive.bind(x, kernel, **changed)
+        return out.transpose(_permutation(canonical.out_spec, layout.out_spec))
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return primitive.bind(x, kernel, **asked)
+
+    @jax.jit
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.platform_dependent(x, kernel, cpu=transposed, default=plain)
+
+    with context.manager:
+        [call] = jax.make_jaxpr(convolution)(images, kernel).eqns
+    return call
+
+
+def _permutation(layout: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """Returns the axes to transpose by, from one layout to another."""
+    return [layout[wanted.index(axis)] for axis in range(len(layout))]

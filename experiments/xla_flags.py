@@ -1,0 +1,34 @@
+"""Turns off fusions by which XLA's CPU backend computes wrong numbers.
+
+Programs call this before they import jax; importing this module changes nothing.
+"""
+
+import os
+from importlib import metadata
+
+NO_YNNPACK_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type="
+# A flag that jaxlib does not know aborts the process.
+_OLDEST, _NEWEST = (0, 10), (0, 12)
+
+
+def without_ynnpack_fusions(flags: str, jaxlib: str | None = None) -> str:
+    """Returns `XLA_FLAGS` with the flag that turns the fusions off.
+
+    Args:
+      flags: the flags so far. If they mention the fusions, they are returned as is.
+      jaxlib: its version; None is the installed one. The flag is added only for
+        versions that are known to have it.
+    """
+    version = jaxlib or metadata.version("jaxlib")
+    major, minor = map(int, version.split(".")[:2])
+    is_known = _OLDEST <= (major, minor) <= _NEWEST
+    if NO_YNNPACK_FUSIONS in flags or not is_known:
+        return flags
+    return f"{flags} {NO_YNNPACK_FUSIONS}".strip()
+
+
+def turn_off_ynnpack_fusions() -> None:
+    """Adds the flag to this process's `XLA_FLAGS`, for jax and for child processes."""
+    flags = without_ynnpack_fusions(os.environ.get("XLA_FLAGS", ""))
+    if flags:
+        os.environ["XLA_FLAGS"] = flags
