@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Callable
+from typing import Any
 
 from experiments import xla_flags
 
@@ -14,13 +16,14 @@ from benchmarks import (  # noqa: E402
     attack,
     gradient,
     inputs,
+    loops,
     resnet,
     spectral,
     torch_peer,
     training,
 )
 
-BENCHMARKS = (
+BENCHMARKS: tuple[Callable[[], list[dict[str, Any]]], ...] = (
     training.regularizer_cost,
     training.models_in_one_program,
     attack.grid_speed,
@@ -30,6 +33,7 @@ BENCHMARKS = (
     spectral.clip_speed,
     resnet.training_speed,
     resnet.attack_speed,
+    *loops.BENCHMARKS,
     inputs.decoding_speed,
 )
 

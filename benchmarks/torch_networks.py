@@ -6,9 +6,32 @@ ResNet-18 for images of 224 x 224 as torchvision defines it.
 import itertools
 from typing import Any
 
+import jax
+import numpy as np
 import torch
+from flax import nnx
 from torch import nn
 from torch.nn import functional
+
+from absum_jax.tracing import leaf_name
+
+_NAMES = {"mean": "running_mean", "var": "running_var", "scale": "weight"}
+
+
+def with_weights(network: nn.Module, model: nnx.Module) -> nn.Module:
+    """Returns one of these networks with the weights of the flax network it mirrors."""
+    weights = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model)):
+        *modules, name = leaf_name(path).split("/")
+        values = np.asarray(leaf)
+        if name == "kernel":
+            name = "weight"
+            values = values.transpose((3, 2, 0, 1) if values.ndim == 4 else (1, 0))
+        weights[".".join([*modules, _NAMES.get(name, name)])] = torch.tensor(values)
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    if unexpected or not all(name.endswith("num_batches_tracked") for name in missing):
+        raise ValueError(f"`network` lacks {unexpected}, `model` lacks {missing}.")
+    return network
 
 
 class _ResidualBlock(nn.Module):

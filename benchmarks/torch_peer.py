@@ -179,16 +179,38 @@ def _with_params(params: Any) -> Any:
     return model
 
 
+def resnet_pgd(
+    model: Any, x: np.ndarray, y: np.ndarray, eps: float, step_size: float, steps: int,
+    batch: int,
+) -> Callable[[], float]:  # fmt: skip
+    """Accuracy under foolbox's PGD of a flax ResNet-18's weights, channels last."""
+    import torch
+
+    from benchmarks.torch_networks import ResNet18, with_weights
+
+    network = with_weights(ResNet18(), model).eval().to(_device())
+    network = network.to(memory_format=torch.channels_last)
+    return _under_pgd(network, None, x, y, eps, step_size, steps, batch)
+
+
 def pgd(
     params: Any, mean: tuple[float, ...], std: tuple[float, ...], x: np.ndarray,
     y: np.ndarray, eps: float, step_size: float, steps: int, batch: int,
+) -> Callable[[], float]:  # fmt: skip
+    """Accuracy of the small CNN under foolbox's PGD."""
+    normalised = {"mean": list(mean), "std": list(std), "axis": -3}
+    model = _with_params(params)
+    return _under_pgd(model, normalised, x, y, eps, step_size, steps, batch)
+
+
+def _under_pgd(
+    model: Any, normalised: dict[str, Any] | None, x: np.ndarray, y: np.ndarray,
+    eps: float, step_size: float, steps: int, batch: int,
 ) -> Callable[[], float]:  # fmt: skip
     """Accuracy under foolbox's PGD, in a loop over batches."""
     import foolbox
     import torch
 
-    model = _with_params(params)
-    normalised = {"mean": list(mean), "std": list(std), "axis": -3}
     fmodel = foolbox.PyTorchModel(
         model, bounds=(0, 1), device=_device(), preprocessing=normalised
     )

@@ -6,7 +6,6 @@ import pytest
 from flax import nnx
 from networks import evaluated, filled, images
 
-from absum_jax.tracing import leaf_name
 from experiments.models.densenet import DenseNet121
 from experiments.models.googlenet import GoogLeNet
 from experiments.models.resnet import ImageNetResNet18, ResNet18
@@ -15,8 +14,6 @@ torch = pytest.importorskip(
     "torch", reason="PyTorch is not installed (the extra bench)"
 )
 from benchmarks import torch_networks  # noqa: E402
-
-_NAMES = {"mean": "running_mean", "var": "running_var", "scale": "weight"}
 
 
 @pytest.mark.parametrize(
@@ -30,19 +27,9 @@ _NAMES = {"mean": "running_mean", "var": "running_var", "scale": "weight"}
 )
 def test_logits(create, gain, size):
     model = filled(create, gain=gain)
-    weights = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model)):
-        *modules, name = leaf_name(path).split("/")
-        values = np.asarray(leaf)
-        if name == "kernel":
-            name = "weight"
-            values = values.transpose((3, 2, 0, 1) if values.ndim == 4 else (1, 0))
-        weights[".".join([*modules, _NAMES.get(name, name)])] = torch.tensor(values)
-    network = getattr(torch_networks, create.__name__)()
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    assert all(name.endswith("num_batches_tracked") for name in missing)
-    assert not unexpected
-
+    network = torch_networks.with_weights(
+        getattr(torch_networks, create.__name__)(), model
+    )
     x = images(4, size)
     channels_first = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))
     with torch.inference_mode():
