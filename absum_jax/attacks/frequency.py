@@ -10,18 +10,26 @@ from absum_jax import fourier
 from absum_jax._sharding import with_automatic_axes
 
 
-def filtered(x: chex.Array, radius: chex.Numeric, *, low: bool) -> chex.Array:
-    """Images without the frequencies beyond a radius, or without those within it."""
+def filtered(x: chex.Array, radius: chex.Numeric, low: bool | chex.Array) -> chex.Array:
+    """Removes the frequencies beyond a radius, or else those within it.
+
+    Args:
+      x: images (..., height, width, channels).
+      radius: in cycles per image, possibly traced.
+      low: whether low frequencies pass, possibly traced. With an infinite radius, the
+        images are returned to the bit.
+    """
     height, width = x.shape[-3:-1]
     # Rounded alike, so that a radius on a ring of frequencies includes it.
     distance = jnp.asarray(fourier.frequency_radius((height, width)), jnp.float32)
     within = distance <= jnp.asarray(radius, jnp.float32)
-    kept = within if low else ~within
+    kept = within == low
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     spectrum = jnp.fft.rfft2(x.astype(dtype), axes=(-3, -2))
     spectrum = jnp.where(kept[:, : width // 2 + 1, None], spectrum, 0)
     result = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
-    return result.astype(x.dtype)
+    everything = jnp.isinf(radius) & low
+    return jnp.where(everything, x, result.astype(x.dtype))
 
 
 def _pass(x: chex.Array, radius: chex.Numeric, *, low: bool) -> chex.Array:

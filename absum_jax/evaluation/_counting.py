@@ -80,13 +80,33 @@ def _is_correct(logits: chex.Array, y: chex.Array, top_k: TopK) -> chex.Array:
     return ahead.sum(axis=-1) < most
 
 
+def counted(
+    logits: chex.Array,
+    y: chex.Array,
+    top_k: TopK,
+    valid: chex.Array | bool = True,
+) -> Counts:
+    """Counts correct answers, and images with a NaN logit, which are never correct.
+
+    Args:
+      logits: (batch, classes).
+      y: labels (batch,).
+      top_k: how many of the largest logits may hold the label, or several numbers.
+      valid: (batch,), False at images that do not count.
+    """
+    is_nan = jnp.isnan(logits).any(axis=-1)
+    correct = _is_correct(logits, y, top_k) & ~is_nan
+    flags = correct, is_nan
+    return Counts(*((flag & valid).sum(axis=-1, dtype=jnp.int32) for flag in flags))
+
+
 def count(
     logits_fn: LogitsFn,
     attack: Callable[[Batches], chex.Array],
     batches: Batches,
     top_k: TopK,
 ) -> Counts:
-    """Counts correct answers, and images with a NaN logit, which are never correct.
+    """Counts correct answers under an attack, batch by batch.
 
     Args:
       logits_fn: the model, which sees the attacked images afresh.
@@ -96,15 +116,7 @@ def count(
     """
 
     def add(counts: Counts, batch: Batches) -> tuple[Counts, None]:
-        logits = logits_fn(attack(batch))
-        is_nan = jnp.isnan(logits).any(axis=-1)
-        correct = _is_correct(logits, batch.y, top_k) & ~is_nan
-        new = Counts(
-            *(
-                (flag & batch.valid).sum(axis=-1, dtype=jnp.int32)
-                for flag in (correct, is_nan)
-            )
-        )
+        new = counted(logits_fn(attack(batch)), batch.y, top_k, batch.valid)
         return jax.tree.map(jnp.add, counts, new), None
 
     several = (len(top_k),) if isinstance(top_k, tuple) else ()

@@ -14,41 +14,56 @@ from absum_jax.evaluation._counting import AttackAccuracy
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 
 
-@_logits.compiled_with(static_argnames=("batch_size", "top_k", "low"))
+@_logits.compiled_with(static_argnames=("batch_size", "top_k"))
 def _filtered_accuracy(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
     y: chex.Array,
     radii: chex.Array,
+    low: chex.Array,
     bounds: tuple[chex.Numeric, chex.Numeric] | None,
     *,
     batch_size: int,
     top_k: counting.TopK,
-    low: bool,
 ) -> counting.Counts:
     batches = counting.in_batches(x, y, batch_size)
 
-    def at(radius: chex.Array) -> counting.Counts:
+    def at(point: tuple[chex.Array, chex.Array]) -> counting.Counts:
         def filtered(batch: counting.Batches) -> chex.Array:
-            images = frequency.filtered(batch.x, radius, low=low)
+            images = frequency.filtered(batch.x, *point)
             return images if bounds is None else jnp.clip(images, *bounds)
 
         return counting.count(logits_fn, filtered, batches, top_k)
 
-    counts = jax.lax.map(at, radii) if radii.ndim else at(radii)
+    points = radii, low
+    counts = jax.lax.map(at, points) if radii.ndim else at(points)
     return counting.shares(counts, x.shape[0])
 
 
-def _evaluated(
-    logits_fn: Any, x: Any, y: Any, radius: Any, batch_size: Any, top_k: Any,
-    bounds: Any, *, low: bool,
+def filtered_accuracy(
+    logits_fn: Any, x: Any, y: Any, radius: Any, low: Any, batch_size: Any,
+    top_k: Any, bounds: Any = None,
 ) -> AttackAccuracy:  # fmt: skip
+    """Computes accuracy on filtered images; one program serves both filters.
+
+    Args:
+      logits_fn: as in `low_pass_accuracy`, as are all but `low`.
+      x: see there.
+      y: see there.
+      radius: see there. Where it is infinite and low frequencies pass, the images are
+        left as they are.
+      low: whether low frequencies pass; one bool, possibly traced, or one per radius.
+      batch_size: see there.
+      top_k: see there.
+      bounds: see there.
+    """
     radii = validation.check_nonnegative_list("radius", radius)
     bounds = None if bounds is None else validation.check_bounds(bounds)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k)
     shares = _filtered_accuracy(
-        logits_fn, x, y, radii, bounds, batch_size=batch_size, top_k=top_k, low=low
-    )
+        logits_fn, x, y, radii, jnp.broadcast_to(low, radii.shape), bounds,
+        batch_size=batch_size, top_k=top_k,
+    )  # fmt: skip
     return AttackAccuracy(radii, *shares)
 
 
@@ -97,7 +112,7 @@ def low_pass_accuracy(
       Wang et al., `High Frequency Component Helps Explain the Generalization of
       Convolutional Neural Networks <https://arxiv.org/abs/1905.13545>`_, 2019
     """
-    return _evaluated(logits_fn, x, y, radius, batch_size, top_k, bounds, low=True)
+    return filtered_accuracy(logits_fn, x, y, radius, True, batch_size, top_k, bounds)
 
 
 def high_pass_accuracy(
@@ -143,4 +158,4 @@ def high_pass_accuracy(
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, "Sensitivity in
       Frequency Domain"
     """
-    return _evaluated(logits_fn, x, y, radius, batch_size, top_k, bounds, low=False)
+    return filtered_accuracy(logits_fn, x, y, radius, False, batch_size, top_k, bounds)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,8 +14,8 @@ from absum_jax import _logits, plotting
 from absum_jax import _validation as validation
 from absum_jax._markdown import aligned
 from absum_jax.evaluation._counting import AttackAccuracy
-from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation, clean_accuracy
-from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
+from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
+from absum_jax.evaluation.frequency import filtered_accuracy
 from absum_jax.evaluation.gradient import pgd_accuracy
 from absum_jax.evaluation.single_fourier import single_fourier_accuracy
 from absum_jax.intervals import wilson_interval
@@ -200,8 +201,23 @@ def robustness_report(
     radii = [width / 4] if radii is None else list(radii)
     evaluation: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
 
-    clean = clean_accuracy(logits_fn, x, y, **evaluation)
-    rows = [_row("clean", None, clean.correct, clean.nan_logits, images)]
+    # One program: a filter that lets everything pass leaves images as they are.
+    filtered = filtered_accuracy(
+        logits_fn, x, y, [np.inf, *radii, *radii],
+        np.arange(1 + 2 * len(radii)) <= len(radii), **evaluation,
+    )  # fmt: skip
+    filter_rows = [
+        row
+        for name, part in (
+            ("clean", slice(1)),
+            ("low-pass", slice(1, 1 + len(radii))),
+            ("high-pass", slice(1 + len(radii), None)),
+        )
+        for row in _rows(
+            name, jax.tree.map(operator.itemgetter(part), filtered), images
+        )
+    ]
+    rows = [filter_rows[0]._replace(strength=None)]
 
     fourier = single_fourier_accuracy(
         logits_fn, x, y, single_fourier_eps,
@@ -226,11 +242,7 @@ def robustness_report(
         )  # fmt: skip
         rows += _rows(attack, result, images)
 
-    for attack, passed in (
-        ("low-pass", low_pass_accuracy),
-        ("high-pass", high_pass_accuracy),
-    ):
-        rows += _rows(attack, passed(logits_fn, x, y, radii, **evaluation), images)
+    rows += filter_rows[1:]
     conditions = {
         "single_fourier_eps": float(single_fourier_eps),
         "frequencies": fourier.accuracy.size,

@@ -161,6 +161,11 @@ def summarize_frequencies(
             "`frequencies` must be one (l, m) pair for each of the entries of "
             f"`accuracy` of shape {accuracy.shape}, got shape {frequencies.shape}."
         )
+    return _summary(accuracy, frequencies)
+
+
+@jax.jit
+def _summary(accuracy: chex.Array, frequencies: chex.Array) -> SingleFourierAccuracy:
     flat = jnp.ravel(accuracy)
     worst = frequencies[jnp.argmin(flat)]
     low, high = flat.min(), flat.max()

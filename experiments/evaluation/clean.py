@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-import absum_jax
+from absum_jax.evaluation import _counting as counting
 from experiments.evaluation.batches import mapped
 from experiments.evaluation.kept import Images
 from experiments.evaluation.shares import kept_shares
@@ -40,15 +40,13 @@ def _clean(
     """Shares of the images, and of those that each class is answered for."""
 
     def one(variables: Any) -> dict[str, jax.Array]:
-        logits_fn = jax.tree_util.Partial(classifier.logits, variables)
-        accuracy = absum_jax.accuracy(logits_fn, x, y, batch_size=batch, top_k=top_k)
-        logits = mapped(logits_fn, x, batch)
+        logits = mapped(functools.partial(classifier.logits, variables), x, batch)
         predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
-        is_nan = jax.numpy.isnan(logits).any(axis=-1)
+        shares = counting.shares(counting.counted(logits, y, top_k), y.shape[0])
         return {
-            "accuracy": accuracy,
+            "accuracy": shares.correct,
             "predicted": predicted.mean(axis=0),
-            "nan_logits": is_nan.mean(),
+            "nan_logits": shares.nan_logits,
         }
 
     return over_models(one, (0,))(variables)

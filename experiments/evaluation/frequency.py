@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import absum_jax
+from absum_jax.evaluation.frequency import filtered_accuracy
 from experiments.evaluation.kept import Images
 from experiments.evaluation.shares import kept_shares
 from experiments.models import Classifier
@@ -17,23 +17,18 @@ from experiments.training import devices
 from experiments.training.runs import Run
 
 Kind = Literal["low-pass", "high-pass"]
-_ACCURACY = {
-    "low-pass": absum_jax.low_pass_accuracy,
-    "high-pass": absum_jax.high_pass_accuracy,
-}
 
 
-@functools.partial(jax.jit, static_argnames=("classifier", "kind", "batch"))
+@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
 def _filtered(
     classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
-    radius: jax.Array, *, kind: Kind, batch: int,
+    radius: jax.Array, low: bool, *, batch: int,
 ) -> jax.Array:  # fmt: skip
     """Accuracies (models,) of stacked models; images are filtered once."""
 
     def one(variables: Any) -> jax.Array:
         logits_fn = jax.tree_util.Partial(classifier.logits, variables)
-        result = _ACCURACY[kind](logits_fn, x, y, radius, batch_size=batch)
-        return result.accuracy
+        return filtered_accuracy(logits_fn, x, y, radius, low, batch, 1).accuracy
 
     return over_models(one, (0,))(variables)
 
@@ -60,7 +55,7 @@ def evaluate(
             x,
             y,
             jnp.asarray(radius),
-            kind=kind,
+            kind == "low-pass",
             batch=batch,
         )
         return devices.fetched(accuracies).tolist()
