@@ -102,6 +102,14 @@ def test_pooling_passes_nan_on(place):
     assert gradient.sum() == 4
 
 
+def test_pooling_is_flaxs():
+    x, g = _ties()
+    values, transpose = jax.vjp(_max_pool, x)
+    expected, transposed = jax.vjp(lambda x: nnx.max_pool(x, (2, 2), (2, 2)), x)
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(transpose(g), transposed(g))
+
+
 def test_pooling_is_pytorchs():
     torch = pytest.importorskip(
         "torch", reason="PyTorch is not installed (the extra bench)"
