@@ -10,7 +10,7 @@ from experiments import hosts, locks
 from experiments.data import Dataset, Split, StreamedSplit, load
 from experiments.errors import UsageError
 from experiments.evaluation.kept import Images
-from experiments.models import Classifier, build
+from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.options import ModelOptions
 from experiments.parts import Part
 from experiments.training.config import Adversary, RunConfig, Setting
@@ -70,6 +70,7 @@ class Workspace:
                 model=options.model,
                 recipe=recipe,
                 dtype=options.dtype,
+                max_pool_ties=ARCHITECTURES[options.model].max_pool_ties,
             )
             for seed in seeds
             for setting in settings

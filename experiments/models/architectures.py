@@ -25,6 +25,9 @@ class Architecture(NamedTuple):
     datasets: Mapping[str, int]  # those it is for, and their classes
     has_dropout: bool = False  # then it is called with `dropout_key`
     is_small: bool = False  # whether many models share a program, by `vmap`
+    # Which of equal entries takes the gradient of the network's own max-pooling; None
+    # if it has none (flax's always gives it to the first).
+    max_pool_ties: str | None = None
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -34,6 +37,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         _GREY,
         has_dropout=True,
         is_small=True,
+        max_pool_ties="first",
     ),
     "resnet18": Architecture(ResNet18, ResNet18, _COLOURED),
     "googlenet": Architecture(GoogLeNet, GoogLeNet, _COLOURED),

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from experiments.models.layers import conv, dense
@@ -17,10 +18,22 @@ def _patch_conv(layer: nnx.Conv, x: jax.Array) -> jax.Array:
     return patch_conv(layer.kernel[...], layer.bias[...], x)
 
 
+def _larger(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Takes the larger of two, the first if they are equal, NaN if either is."""
+    return jnp.where((second > first) | jnp.isnan(second), second, first)
+
+
 def _max_pool(x: jax.Array) -> jax.Array:
-    """Maximum over 2 x 2 squares of axes 1 and 2."""
+    """Takes the maximum over 2 x 2 squares of axes 1 and 2.
+
+    The gradient goes to the first of equal entries, row by row, as in PyTorch.
+    `jnp.max` would divide it among them, and on a constant background all are equal.
+    """
     a, height, width, b = x.shape
-    return x.reshape(a, height // 2, 2, width // 2, 2, b).max(axis=(2, 4))
+    x = x.reshape(a, height // 2, 2, width // 2, 2, b)
+    # Columns before rows: otherwise (1, 0) would come before (0, 1).
+    x = _larger(x[:, :, :, :, 0], x[:, :, :, :, 1])
+    return _larger(x[:, :, 0], x[:, :, 1])
 
 
 class SmallCNN(nnx.Module):

@@ -95,6 +95,10 @@ class RunConfig:
     model: str
     recipe: Recipe
     dtype: str = "float32"  # of convolutions and activations
+    # "first" if the small CNN's max-pooling gives the gradient to the first of equal
+    # entries. None for other networks, and for small CNNs trained before this field
+    # existed, whose pooling divided the gradient among equal entries.
+    max_pool_ties: str | None = None
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "RunConfig":
@@ -122,4 +126,7 @@ class RunConfig:
         # Runs from before there were groups keep their names.
         if self.recipe.batch_norm_groups == 1:
             del fields["recipe"]["batch_norm_groups"]
+        # Other networks, and earlier small CNNs, keep theirs too.
+        if self.max_pool_ties is None:
+            del fields["max_pool_ties"]
         return fields

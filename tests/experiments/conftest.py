@@ -10,7 +10,7 @@ import pytest
 
 from experiments.data import Split
 from experiments.evaluation.kept import Images
-from experiments.models import Classifier, build
+from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.training import devices
 from experiments.training.config import NONE, Recipe, RunConfig, Setting
 from experiments.training.runs import Run
@@ -47,6 +47,7 @@ def make_config(noise):
 
     def make(setting=NONE, seed=0, **changes):
         recipe = {name: changes.pop(name) for name in RECIPE & changes.keys()}
+        model = changes.pop("model", "small_cnn")
         return RunConfig(
             **{
                 "dataset": "noise",
@@ -56,7 +57,9 @@ def make_config(noise):
                 "method": setting.method,
                 "strength": setting.strength,
                 "seed": seed,
-                "model": "small_cnn",
+                "model": model,
+                # As commands have it.
+                "max_pool_ties": ARCHITECTURES[model].max_pool_ties,
                 "recipe": Recipe(
                     **{
                         "epochs": 3,

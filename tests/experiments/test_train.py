@@ -42,6 +42,7 @@ def test_train_tells_what_came_out_and_where_it_is(tmp_path, capsys):
     folder = tmp_path / "mnist5k" / "small_cnn" / "none" / "0"
     [run] = folder.iterdir()
     assert good["folder"] == str(run)
+    assert files.read_json(run / "config.json")["max_pool_ties"] == "first"
     last = files.read_json_lines(run / "metrics.jsonl")[-1]
     assert float(good["training loss"]) == pytest.approx(last["train_loss"], rel=1e-3)
     assert diverged["lambda / sigma"] == "1e+12"

@@ -316,6 +316,7 @@ def test_a_run_describes_itself(classifier, noise, make_config, tmp_path):
         {"learning_rate": 0.02},
         {"momentum": 0.6},
         {"data_fingerprint": "other"},
+        {"max_pool_ties": None},
     ],
     ids=str,
 )
