@@ -71,9 +71,11 @@ def main() -> int:
 def _command() -> int:
     # Late, as one that only watches needs none of it.
     from experiments import cli
+    from experiments.compiled import keep_compiled
     from experiments.quiet import quiet_threads
 
     quiet_threads()
+    keep_compiled()
     return cli.main()
 
 

@@ -1,0 +1,83 @@
+"""Keeps compiled programs from one command to the next."""
+
+import importlib.util
+import pathlib
+import sys
+import warnings
+import zlib
+from typing import Any
+
+import jax
+
+from experiments.data.cache import default_cache_dir
+
+_LARGEST_TOTAL = 256 * 2**20  # bytes
+
+
+def keep_compiled() -> None:
+    """Lets jax keep what it compiles below the user's cache folder.
+
+    Does nothing where the user configured jax's compilation cache, or where the folder
+    cannot be made. For a program, not a library: changes jax's configuration and what
+    the process warns of. Call it before anything is compiled.
+    """
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is not None:
+        return
+    if not (settings.jax_enable_compilation_cache and _damage_is_noticed()):
+        return
+    try:
+        folder = default_cache_dir() / "compiled"
+        # Whoever can write to it can have this user run any code.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _tidy(folder)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return
+    # jax compiles what it cannot read; the next command removes it.
+    warnings.filterwarnings(
+        "ignore", "Error (reading|writing) persistent compilation cache entry"
+    )
+    # Files of XLA's own, on GPUs, have no checksum, and their path is part of each key.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _damage_is_noticed() -> bool:
+    """Returns whether jax compresses by zlib, whose checksum it then verifies.
+
+    It prefers Zstandard, without a checksum: a damaged program may crash, or compute
+    wrong numbers.
+    """
+    return sys.version_info < (3, 14) and importlib.util.find_spec("zstandard") is None
+
+
+def _tidy(folder: pathlib.Path) -> None:
+    """Removes damaged programs, which jax never replaces, and the oldest of too many.
+
+    A program that another process is still writing may go too; it is compiled again.
+    """
+    total = 0
+    for path in sorted(folder.glob("*-cache"), key=_time, reverse=True):
+        try:
+            data = path.read_bytes()
+            total += len(data)
+            if total > _LARGEST_TOTAL or not _is_whole(data):
+                path.unlink()
+        except OSError:
+            # Another process removed it, or it is not ours to mend.
+            continue
+
+
+def _time(path: pathlib.Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        zlib.decompress(data)
+    except zlib.error:
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""Compiled programs are kept from command to command, whatever happens to them."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import zlib
+
+import pytest
+from processes import outputs
+
+from experiments import compiled
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _start(arguments, home, **environment):
+    """Starts Python with a cache folder of its own, which jax knows nothing of."""
+    others = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    ours = others | {"XDG_CACHE_HOME": str(home), **environment}
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=ours, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _end_quietly(*processes):
+    """Waits for processes, and returns what each printed."""
+    ended = outputs(list(processes))
+    for code, _, errors in ended:
+        assert code == 0, errors
+        assert "persistent compilation cache" not in errors
+    return [output for _, output, _ in ended]
+
+
+def _train(tmp_path, runs):
+    return _start(
+        ["-m", "experiments", "train", "--train-examples=128", "--epochs=1",
+         f"--runs-dir={tmp_path / runs}"],
+        tmp_path / "home",
+    )  # fmt: skip
+
+
+def _trained(tmp_path, runs):
+    """Loss and accuracy in training, and sums of the trained kernels."""
+    names = ("metrics.jsonl", "diagnostics.jsonl")
+    ((metrics,), (diagnostics,)) = ((tmp_path / runs).rglob(name) for name in names)
+    return metrics.read_text(), diagnostics.read_text()
+
+
+def _entries(tmp_path):
+    return sorted((tmp_path / "home" / "absum-jax" / "compiled").glob("*-cache"))
+
+
+def test_two_commands_at_once_and_one_after_damage_train_the_same(tmp_path):
+    _end_quietly(_train(tmp_path, "first"), _train(tmp_path, "second"))
+    entries = _entries(tmp_path)
+    assert entries
+    for i, path in enumerate(entries):
+        data = bytearray(path.read_bytes())
+        zlib.decompress(data)
+        data[len(data) // 2] ^= 1
+        path.write_bytes([bytes(data), data[: len(data) // 2], b"", b"no zlib"][i % 4])
+    _end_quietly(_train(tmp_path, "third"))
+    assert _entries(tmp_path) == entries
+    for path in entries:
+        zlib.decompress(path.read_bytes())
+    first, *others = (_trained(tmp_path, runs) for runs in ("first", "second", "third"))
+    assert others == [first, first]
+
+
+CONFIGURED = """
+import jax
+from experiments.compiled import keep_compiled
+keep_compiled()
+jax.jit(lambda x: x + 1)(1.0)
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"JAX_COMPILATION_CACHE_DIR": os.devnull}, os.devnull),
+        ({"JAX_ENABLE_COMPILATION_CACHE": "false"}, "None"),
+        # It cannot be made.
+        ({"XDG_CACHE_HOME": os.devnull}, "None"),
+    ],
+    ids=["folder", "disabled", "unwritable"],
+)
+def test_what_the_user_configured_is_left_alone(environment, folder, tmp_path):
+    arguments = ["-W", "ignore", "-c", CONFIGURED]
+    (output,) = _end_quietly(_start(arguments, tmp_path / "home", **environment))
+    assert output.strip() == folder
+    assert not _entries(tmp_path)
+
+
+def test_the_oldest_of_too_many_are_removed(tmp_path, monkeypatch):
+    for i in range(4):
+        path = tmp_path / f"{i}-cache"
+        path.write_bytes(zlib.compress(b"program", level=0))
+        os.utime(path, (i, i))
+    size = path.stat().st_size
+    (tmp_path / "folder-cache").mkdir()
+    monkeypatch.setattr(compiled, "_LARGEST_TOTAL", 2 * size)
+    compiled._tidy(tmp_path)
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["2-cache", "3-cache", "folder-cache"]
