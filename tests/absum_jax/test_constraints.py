@@ -233,7 +233,9 @@ def test_bfloat16_parameters_keep_their_dtype():
 
 
 def _conditionals(function, *args):
-    return str(jax.make_jaxpr(function)(*args)).count("cond[")
+    text = str(jax.make_jaxpr(function)(*args))
+    # Those on the platform are decided when the program is lowered.
+    return text.count("cond[") - text.count("branches_platforms=")
 
 
 def test_between_clips_a_condition_skips_the_work_under_vmap_too():
