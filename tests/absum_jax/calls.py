@@ -580,8 +580,8 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
              _values, **kernel, case="gram"),
         Call("conv_frequency_response", a.conv_frequency_response, used, _response,
              **kernel),
-        Call("conv_frequency_response", a.conv_frequency_response, used | {"strides": 2},
-             _response, **kernel, case="strided"),
+        Call("conv_frequency_response", a.conv_frequency_response,
+             used | {"strides": 2}, _response, **kernel, case="strided"),
         Call("conv_spectral_norm", a.conv_spectral_norm, used, _norm, **kernel),
         Call("conv_zero_padded_norm_bound", a.conv_zero_padded_norm_bound, used,
              _padded_norm, **kernel),
@@ -596,7 +596,7 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
              each | {"method": "eigh"},
              _constraining_step(_clipped), **update),
         Call("apply_spectral_norm_constraint", a.apply_spectral_norm_constraint,
-             layers, _constrained_by(_clipped), **params),
+             layers | {"method": "eigh"}, _constrained_by(_clipped), **params),
         Call("spectral_normalization", step(a.spectral_normalization), each,
              _constraining_step(_rescaled), **update),
         Call("apply_spectral_normalization", a.apply_spectral_normalization, layers,
@@ -606,8 +606,9 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
              lambda x, radius: _filtered(x, radius, True), **pixels),
         Call("high_pass", a.high_pass, {"x": images, "radius": 1.7},
              lambda x, radius: _filtered(x, radius, False), **pixels),
-        Call("power_spectrum", a.power_spectrum, {"perturbation": _normal(rng(), *images.shape)},
-             _power, traced=("perturbation",), differentiable=("perturbation",)),
+        Call("power_spectrum", a.power_spectrum,
+             {"perturbation": _normal(rng(), *images.shape)}, _power,
+             traced=("perturbation",), differentiable=("perturbation",)),
         Call("radial_mean", a.radial_mean, {"grid": _normal(rng(), *sizes.grid)},
              _radial_mean, traced=("grid",), differentiable=("grid",)),
         Call("single_fourier_perturbation", a.single_fourier_perturbation,
@@ -622,7 +623,7 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
               "y": rng().integers(0, 10, sizes.rows, np.int32)},
              _margin, traced=("logits", "y"), differentiable=("logits",)),
         Call("summarize_frequencies", a.summarize_frequencies,
-             {"accuracy": rng().permutation(np.linspace(0, 1, sizes.rows, dtype=np.float32)),
+             {"accuracy": np.float32(rng().permutation(sizes.rows) / sizes.rows),
               "frequencies": rng().integers(0, 99, (sizes.rows, 2), np.int32)},
              _summary, traced=("accuracy",), differentiable=("accuracy",)),
 
@@ -660,6 +661,7 @@ def _other_calls(sizes: _Sizes, seed: int) -> list[Call]:
         "conditions": {"frequencies": grid.size},
     }
     pgd = {"key": jax.random.key(1), "eps": [0.05, 0.1], "step_size": 0.04, "steps": 3}
+    (use,) = _conv_uses(None, params, model["x"])["conv1/kernel"]
     a = absum_jax
     return [
         Call("robustness_report", report_accuracies,
@@ -691,8 +693,9 @@ def _other_calls(sizes: _Sizes, seed: int) -> list[Call]:
         *(
             Call(kind.__name__, kind, fields, kind="class")
             for kind, fields in (
-                (a.AttackAccuracy, {"strength": 0.1, "accuracy": 0.5, "nan_logits": 0.0}),
-                (a.ConvUse, vars(_conv_uses(None, params, model["x"])["conv1/kernel"][0])),
+                (a.AttackAccuracy,
+                 {"strength": 0.1, "accuracy": 0.5, "nan_logits": 0.0}),
+                (a.ConvUse, vars(use)),
                 (a.ProximalState, {"count": np.int32(3)}),
                 (a.ReportRow, row._asdict()),
                 (a.RobustnessReport, report),

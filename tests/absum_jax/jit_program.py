@@ -1,4 +1,4 @@
-"""Runs the array functions of `calls.py` in a process of its own, and saves the results.
+"""Runs the array functions of `calls.py` in their own process and saves the results.
 
     python jit_program.py reference FILE     NumPy, eager execution, and jit on values
     python jit_program.py jit FILE           jit on values, gradients and vmap
@@ -43,6 +43,9 @@ SLOW = {
     "clip_conv_spectral_norm",
     "conv_frequency_response (strided)",
     "conv_zero_padded_norm_bound",
+    "fourier_noise_accuracy",
+    "high_pass_accuracy",
+    "low_pass_accuracy",
     "pgd_accuracy",
     "spectral_norm_constraint",
     "spectral_normalization",

@@ -17,20 +17,27 @@ def test_every_public_name_is_called():
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-def test_arguments_keep_their_shapes(size):
+def test_other_seeds_give_other_arrays_of_the_same_shapes(size):
     for call, other in zip(calls(size), calls(size, seed=1), strict=True):
         assert call.label == other.label
         assert set(call.differentiable) <= set(call.traced) <= set(call.arguments)
         for name in call.traced:
-            first, second = (
-                jax.tree.map(np.shape, each.arguments[name]) for each in (call, other)
+            ours, theirs = (
+                jax.tree.leaves(each.arguments[name]) for each in (call, other)
             )
-            assert first == second
+            assert [a.shape for a in ours] == [a.shape for a in theirs]
+            assert not all(map(np.array_equal, ours, theirs))
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.label)
-def test_result_is_that_of_the_reference(call):
-    result = call.function(**call.arguments)
+def test_arguments_are_valid_and_the_reference_fits(call):
+    """Array functions are traced only: test_jit.py compares their values."""
+    traced = {name: call.arguments[name] for name in call.traced}
+    rest = {n: value for n, value in call.arguments.items() if n not in traced}
+    if call.kind == "array":
+        result = jax.eval_shape(lambda traced: call.function(**traced, **rest), traced)
+    else:
+        result = call.function(**call.arguments)
     if call.reference is None:
         assert call.kind in ("class", "picture")
         return
@@ -40,5 +47,6 @@ def test_result_is_that_of_the_reference(call):
         return
     leaves = jax.tree.leaves(expected)
     for ours, theirs in zip(jax.tree.leaves(result), leaves, strict=True):
-        limit = call.tolerance * np.abs(theirs).max(initial=0.1)
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=limit)
+        assert np.shape(ours) == np.shape(theirs)
+        if call.kind == "host":
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
