@@ -199,6 +199,7 @@ def robustness_report(
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     images, width = x.shape[0], x.shape[2]
     radii = [width / 4] if radii is None else list(radii)
+    validation.check_nonnegative_list("radii", radii)
     evaluation: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
 
     # One program: a filter that lets everything pass leaves images as they are.

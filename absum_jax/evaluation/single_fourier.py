@@ -169,8 +169,12 @@ def _summary(accuracy: chex.Array, frequencies: chex.Array) -> SingleFourierAccu
     flat = jnp.ravel(accuracy)
     worst = frequencies[jnp.argmin(flat)]
     low, high = flat.min(), flat.max()
+    # Row by row, as a long sum in float32 loses digits.
+    mean = accuracy
+    while mean.ndim:
+        mean = mean.mean(axis=-1)
     # Rounding may put the mean of equal values beside them.
-    mean = jnp.clip(flat.mean(), low, high)
+    mean = jnp.clip(mean, low, high)
     return SingleFourierAccuracy(accuracy, mean, low, high, worst)
 
 

@@ -440,6 +440,28 @@ def _constraining_step(constrain: Callable[..., np.ndarray]) -> Callable[..., An
     return stepped
 
 
+# Convolutions.
+
+
+def _channels_first(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves images NCHW, mapped over the batch in a loop."""
+    return jax.lax.map(
+        lambda image: jax.lax.conv(image[None], kernel, (1, 1), "VALID")[0], x
+    )
+
+
+def canonical(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Calls what `canonical_convolutions` makes of a convolution in a loop."""
+    return absum_jax.canonical_convolutions(_channels_first)(x, kernel)
+
+
+def _convolved(x, kernel):
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.asarray(x, np.float64), kernel.shape[2:], (2, 3)
+    )
+    return np.einsum("ncpqij,ocij->nopq", windows, np.asarray(kernel, np.float64))
+
+
 # Functions of concrete values.
 
 
@@ -588,7 +610,7 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
         Call("conv_induced_inf_norm", a.conv_induced_inf_norm, {"kernel": filters},
              _inf_norm, **kernel),
         Call("clip_conv_spectral_norm", a.clip_conv_spectral_norm,
-             wide | {"max_norm": above}, _clipped, **kernel),
+             wide | {"max_norm": above, "method": "polar"}, _clipped, **kernel),
         Call("clip_conv_spectral_norm", a.clip_conv_spectral_norm,
              used | {"max_norm": 5.0, "method": "eigh"},
              _clipped, **kernel, case="eigh"),
@@ -602,6 +624,10 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
         Call("apply_spectral_normalization", a.apply_spectral_normalization, layers,
              _constrained_by(_rescaled), **params),
 
+        Call("canonical_convolutions", canonical,
+             {"x": images.transpose(0, 3, 1, 2),
+              "kernel": _normal(rng(), 8, images.shape[-1], 3, 3)},
+             _convolved, traced=("x", "kernel"), differentiable=("x", "kernel")),
         Call("low_pass", a.low_pass, {"x": images, "radius": 1.7},
              lambda x, radius: _filtered(x, radius, True), **pixels),
         Call("high_pass", a.high_pass, {"x": images, "radius": 1.7},

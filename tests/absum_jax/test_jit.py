@@ -17,10 +17,9 @@ import pytest
 from calls import calls
 from jit_program import PATTERNS
 
-NO_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type="
 # Flags by mode. Eager execution compiles a thousand tiny programs, as quickly as the
 # other tests do; jit is XLA's as users have it.
-PROCESSES = {"reference": f"{os.environ['XLA_FLAGS']} {NO_FUSIONS}", "jit": ""}
+PROCESSES = {"reference": os.environ["XLA_FLAGS"], "jit": ""}
 PROGRAM = pathlib.Path(__file__).with_name("jit_program.py")
 ROOT = PROGRAM.parents[2]
 TIMEOUT = 280

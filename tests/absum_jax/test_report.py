@@ -149,7 +149,7 @@ def test_restarts_and_lists():
         ({"eps": [0.1, -0.1]}, "`eps` must be non-negative"),
         ({"steps": 0}, "`steps` must be an integer of at least 1, got 0"),
         ({"restarts": 0}, "`restarts` must be an integer of at least 1, got 0"),
-        ({"radii": []}, "`radius` must be a scalar or a list of at least one"),
+        ({"radii": []}, "`radii` must be a scalar or a list of at least one"),
         ({"key": 0}, "`key` must be a key"),
         ({"substitutes": {"other": 3}}, "`substitute` must be a callable"),
         ({"single_fourier_eps": -1}, "`eps` must be non-negative"),

@@ -28,7 +28,8 @@ from experiments import files
 from experiments.training.runs import Run
 
 # Sums over devices are added in another order.
-TOLERANCE = 2e-5
+# Sums over a batch are rounded otherwise on other devices, and training amplifies that.
+TOLERANCE = 2e-4
 
 
 @dataclasses.dataclass
