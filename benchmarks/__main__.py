@@ -1,5 +1,7 @@
-"""Runs all benchmarks and prints a table of each: `python -m benchmarks`."""
+"""Runs benchmarks and prints a table of each: `python -m benchmarks [MODULE ...]`."""
 
+import argparse
+import itertools
 import os
 import platform
 from collections.abc import Callable
@@ -23,23 +25,31 @@ from benchmarks import (  # noqa: E402
     training,
 )
 
-BENCHMARKS: tuple[Callable[[], list[dict[str, Any]]], ...] = (
-    training.regularizer_cost,
-    training.models_in_one_program,
-    attack.grid_speed,
-    gradient.pgd_speed,
-    gradient.pgd_agreement,
-    gradient.adversarial_step_cost,
-    spectral.clip_speed,
-    resnet.training_speed,
-    resnet.attack_speed,
-    *loops.BENCHMARKS,
-    inputs.decoding_speed,
-)
+BENCHMARKS: dict[str, tuple[Callable[[], list[dict[str, Any]]], ...]] = {
+    "training": (training.regularizer_cost, training.models_in_one_program),
+    "attack": (attack.grid_speed,),
+    "gradient": (
+        gradient.pgd_speed,
+        gradient.pgd_agreement,
+        gradient.adversarial_step_cost,
+    ),
+    "loops": loops.BENCHMARKS,
+    "spectral": (spectral.clip_speed,),
+    "resnet": (resnet.training_speed, resnet.attack_speed),
+    "inputs": (inputs.decoding_speed,),
+}
 
 
 def main() -> None:
-    """Prints device and versions, and each benchmark's table."""
+    """Prints device, versions and flags, and each benchmark's table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "modules", nargs="*", metavar="MODULE", default=list(BENCHMARKS),
+        help=f"{', '.join(BENCHMARKS)}; all by default",
+    )  # fmt: skip
+    modules = parser.parse_args().modules
+    if unknown := sorted(set(modules) - set(BENCHMARKS)):
+        parser.error(f"no benchmarks are called {', '.join(unknown)}")
     device = jax.devices()[0].device_kind
     print(f"{device}, {os.cpu_count()} CPU cores, jax {jax.__version__},", end=" ")
     print(f"Python {platform.python_version()}", end="")
@@ -49,7 +59,8 @@ def main() -> None:
         print(f", PyTorch {torch.__version__}")
     else:
         print("; PyTorch is not installed, its rows are left out")
-    for benchmark in BENCHMARKS:
+    print(f"XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}")
+    for benchmark in itertools.chain(*(BENCHMARKS[name] for name in modules)):
         rows = benchmark()
         title, ratio_to = rows[0]["benchmark"], rows[0]["ratio_to"]
         unit = next(key for key in rows[0] if key in _UNITS)
