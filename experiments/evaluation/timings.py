@@ -29,6 +29,9 @@ class Conditions:
     openblas_num_threads: str | None = dataclasses.field(
         default_factory=lambda: os.environ.get("OPENBLAS_NUM_THREADS")
     )
+    xla_flags: str = dataclasses.field(
+        default_factory=lambda: os.environ.get("XLA_FLAGS", "")
+    )
     jax_version: str = jax.__version__
     absum_jax_version: str = absum_jax.__version__
 

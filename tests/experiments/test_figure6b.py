@@ -199,10 +199,10 @@ def test_what_identifies_a_measurement(tmp_path):
         {"method": "none"}, {"strength": 0.5}, {"clip": "eigh"}, {"size": 64},
         {"model": "resnet34"}, {"backend": "gpu"}, {"device": "NVIDIA H100"},
         {"cpu_cores": 1000}, {"jax_version": "0"}, {"absum_jax_version": "0"},
-        {"openblas_num_threads": "3"},
+        {"openblas_num_threads": "3"}, {"xla_flags": "--xla_x"},
     ):  # fmt: skip
         assert log[dataclasses.replace(measurement, **changed)].step_s == []
-    assert len(dataclasses.fields(measurement)) == 11
+    assert len(dataclasses.fields(measurement)) == 12
 
 
 def test_a_long_step_is_done_once(tiny, tmp_path, monkeypatch):
