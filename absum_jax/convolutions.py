@@ -30,9 +30,9 @@ def canonical_convolutions(fn: Callable[_P, _T]) -> Callable[_P, _T]:
         state, losses = jax.jit(lambda s, xs: jax.lax.scan(step, s, xs))(state, batches)
 
     The attacks and evaluations of this library do this for any `logits_fn`. Use it for
-    loops of your own: training steps in a `scan`, attacks in a `fori_loop`. Results are
-    the same up to the last digit (on jax 0.10, to the bit); so is everything that is
-    compiled for a GPU or TPU. Outside of loops it changes nothing but tracing time.
+    loops of your own: training steps in a `scan`, attacks in a `fori_loop`. A loop then
+    computes what the function gives outside of one, up to rounding (on jax 0.10, to the
+    bit). What is compiled for a GPU or TPU stays as it is.
 
     Wrap the whole function, gradients included. Differentiating the rewritten function
     is correct, but the reverse pass consists of new convolutions in other layouts:
@@ -40,12 +40,19 @@ def canonical_convolutions(fn: Callable[_P, _T]) -> Callable[_P, _T]:
     loss))`.
 
     Args:
-      fn: a function of pytrees of arrays, which jax can trace. It may contain jit,
+      fn: a pure function of pytrees of arrays, which jax can trace. It may contain jit,
         loops, conditions, custom derivatives, `jax.checkpoint` and `jax.shard_map`.
+        Bind static arguments with `functools.partial`. Pass the state of a flax nnx
+        module, merge it inside, and return its new state.
 
     Returns:
-      A function of the same arguments with the same results. It is traced at each
-      call: call it inside `jax.jit`. Under `jax.disable_jit` it is `fn`.
+      A function of the same arguments with the same results. Call it inside `jax.jit`:
+      outside, its loops are compiled anew at each call. Under `jax.disable_jit` it is
+      `fn`.
+
+    Raises:
+      ValueError: when called, if `fn` changes an argument in place, such as an nnx
+        module, and does not return what changed.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp
@@ -60,12 +67,34 @@ def canonical_convolutions(fn: Callable[_P, _T]) -> Callable[_P, _T]:
     def canonical(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return fn(*args, **kwargs)
-        traced, shapes = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
+        traced, shapes = jax.make_jaxpr(_pure(fn), return_shape=True)(*args, **kwargs)
         rewritten = _rewritten(traced, {})
         outputs = core.jaxpr_as_fun(rewritten)(*jax.tree.leaves((args, kwargs)))
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return canonical
+
+
+def _pure(fn: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Makes a function refuse changes of its arguments that it does not return.
+
+    It is traced on copies of its arguments, so such changes would be lost.
+    """
+
+    def pure(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        before = jax.tree.leaves((args, kwargs))
+        result = fn(*args, **kwargs)
+        after = jax.tree.leaves((args, kwargs))
+        kept = {id(leaf) for leaf in (*before, *jax.tree.leaves(result))}
+        if len(after) < len(before) or not all(id(leaf) in kept for leaf in after):
+            raise ValueError(
+                f"`fn` must return what it changes, but {getattr(fn, '__name__', fn)} "
+                "changes its arguments in place; split a flax nnx module before the "
+                "call, merge it inside, and return its new state."
+            )
+        return result
+
+    return pure
 
 
 def _rewritten(value: Any, known: dict[int, Any]) -> Any:
@@ -163,7 +192,8 @@ def _call(
       kernel: that of the second.
 
     Returns:
-      The equation; None if the convolution has the canonical layout.
+      The equation; None if the convolution has the canonical layout, or a sharding
+      that cannot be permuted.
     """
     asked = dict(params)
     layout = asked["dimension_numbers"]
@@ -176,7 +206,11 @@ def _call(
     out_axes = _permutation(layout.out_spec, canonical.out_spec)
     sharding = asked["out_sharding"]
     if sharding is not None:
-        spec = PartitionSpec(*(sharding.spec[axis] for axis in out_axes))
+        spec = sharding.spec
+        if spec.unreduced or spec.reduced:
+            return None
+        every = (*spec, *[None] * (images.ndim - len(spec)))
+        spec = PartitionSpec(*(every[axis] for axis in out_axes))
         sharding = NamedSharding(sharding.mesh, spec)
     changed = asked | {"dimension_numbers": canonical, "out_sharding": sharding}
 

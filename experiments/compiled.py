@@ -17,12 +17,13 @@ _LARGEST_TOTAL = 256 * 2**20  # bytes
 def keep_compiled() -> None:
     """Lets jax keep what it compiles below the user's cache folder.
 
-    Does nothing where the user configured jax's compilation cache, or where the folder
-    cannot be made. For a program, not a library: changes jax's configuration and what
-    the process warns of. Call it before anything is compiled.
+    Does nothing where the user configured jax's compilation cache, where the folder
+    cannot be made, or in one of several processes, of which only the first would keep
+    programs, for itself. For a program, not a library: changes jax's configuration and
+    what the process warns of. Call it before anything is compiled.
     """
     settings: Any = jax.config
-    if settings.jax_compilation_cache_dir is not None:
+    if settings.jax_compilation_cache_dir is not None or jax.process_count() > 1:
         return
     if not (settings.jax_enable_compilation_cache and _damage_is_noticed()):
         return

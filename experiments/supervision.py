@@ -71,13 +71,9 @@ def main() -> int:
 def _command() -> int:
     # Late, as one that only watches needs none of it.
     from experiments import cli
-    from experiments.compiled import keep_compiled
     from experiments.quiet import quiet_threads
 
     quiet_threads()
-    # Figure 6(b) reports how long its programs take to compile.
-    if sys.argv[1:2] != ["figure6b"]:
-        keep_compiled()
     return cli.main()
 
 

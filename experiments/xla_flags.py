@@ -15,14 +15,16 @@ def without_ynnpack_fusions(flags: str, jaxlib: str | None = None) -> str:
     """Returns `XLA_FLAGS` with the flag that turns the fusions off.
 
     Args:
-      flags: the flags so far. If they mention the fusions, they are returned as is.
+      flags: the flags so far. If they mention the fusions, or name a file of flags,
+        they are returned as they are.
       jaxlib: its version; None is the installed one. The flag is added only for
         versions that are known to have it.
     """
     version = jaxlib or metadata.version("jaxlib")
     major, minor = map(int, version.split(".")[:2])
     is_known = _OLDEST <= (major, minor) <= _NEWEST
-    if NO_YNNPACK_FUSIONS in flags or not is_known:
+    is_file = bool(flags.strip()) and not flags.lstrip().startswith("-")
+    if NO_YNNPACK_FUSIONS in flags or is_file or not is_known:
         return flags
     return f"{flags} {NO_YNNPACK_FUSIONS}".strip()
 

@@ -42,7 +42,7 @@ class Figure6aOptions:
     """Runtime of an epoch of training with each method on each data set (Figure 6(a)),
     on images of noise, as many and as large as the data set's: no data set is read. Of
     ImageNet's there are as many as the timed steps take, as if others had decoded them.
-    An epoch of ResNet-18 takes half an hour on a CPU: see --steps. What
+    An epoch of ResNet-18 takes a quarter of an hour on a CPU: see --steps. What
     figure6a/measurements.jsonl in the results folder has of this device is not measured
     again."""  # noqa: D205, D209
 

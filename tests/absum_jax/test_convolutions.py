@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import absum_jax
@@ -231,7 +232,10 @@ def test_convolutions_are_found_wherever_they_are(name):
     assert all(map(_is_canonical, layouts))
 
 
-@pytest.mark.parametrize("out_sharding", [None, PartitionSpec("data", None, None, "m")])
+@pytest.mark.parametrize(
+    "out_sharding",
+    [None, PartitionSpec("data"), PartitionSpec("data", None, None, "m")],
+)
 def test_explicit_shardings_are_kept(out_sharding):
     mesh = jax.make_mesh((2, 2), ("data", "m"), axis_types=(AxisType.Explicit,) * 2)
     with jax.set_mesh(mesh):
@@ -260,6 +264,7 @@ def test_half_precision_is_converted(dtype):
         return jax.lax.map(lambda x: jax.lax.conv(x, kernel, (1, 1), "SAME"), x[None])
 
     layouts, _ = _layouts(canonical_convolutions(convolve), x, kernel)
+    assert layouts
     assert all(map(_is_canonical, layouts))
     _assert_same(
         jax.jit(convolve)(x, kernel),
@@ -295,6 +300,41 @@ def test_arguments_and_results_are_trees():
     assert jax.tree.structure(ours) == jax.tree.structure(expected)
     _assert_same(jax.tree.map(jnp.asarray, expected), jax.tree.map(jnp.asarray, ours))
     assert canonical_convolutions(function).__name__ == "function"
+
+
+def test_changes_in_place_are_refused():
+    """They would be lost: a training step would silently train nothing."""
+
+    def step(model, x):
+        grads = nnx.grad(lambda model, x: model(x).sum())(model, x)
+        nnx.update(
+            model, jax.tree.map(jnp.subtract, nnx.state(model, nnx.Param), grads)
+        )
+
+    model = nnx.Conv(4, 2, (3, 3), rngs=nnx.Rngs(0))
+    x = jnp.ones((1, 5, 5, 4))
+    for call in (
+        lambda: nnx.jit(canonical_convolutions(step))(model, x),
+        lambda: canonical_convolutions(lambda tree: tree.update(new=2 * tree["x"]))(
+            {"x": x}
+        ),
+        lambda: canonical_convolutions(lambda tree: tree.pop("x"))({"x": x}),
+    ):
+        with pytest.raises(ValueError, match="`fn` must return what it changes"):
+            call()
+
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    @canonical_convolutions
+    def pure(state, x):
+        model = nnx.merge(graphdef, state)
+        step(model, x)
+        return nnx.state(model)
+
+    # Merging shares the variables of the state.
+    before, after = model.kernel[...], pure(state, x)["kernel"][...]
+    assert jnp.abs(before - after).max() > 0.1
 
 
 def test_values_of_outer_transformations_may_be_closed_over():

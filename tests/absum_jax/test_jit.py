@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import pytest
 from calls import calls
-from jit_program import PATTERNS
+from jit_program import PATTERNS, SLOW
 
 # Flags by mode. Eager execution compiles a thousand tiny programs, as quickly as the
 # other tests do; jit is XLA's as users have it.
@@ -81,15 +81,19 @@ def test_known_patterns_are_right_without_fusions(results, pattern):
     ("mode", "computed"), [("reference", "eager"), ("reference", "jit"), ("jit", "jit")]
 )
 def test_values_are_those_of_numpy(results, mode, computed, label):
-    # Calls that take long to compile have no eager value.
-    if found := results[mode].get((label, computed)):
-        difference = error(found, results["reference"][label, "NumPy"])
-        assert difference < CALLS[label].tolerance
+    if computed == "eager" and label in SLOW:
+        return
+    found = results[mode][label, computed]
+    assert found
+    difference = error(found, results["reference"][label, "NumPy"])
+    assert difference < CALLS[label].tolerance
 
 
 @pytest.mark.parametrize("label", CALLS)
 @pytest.mark.parametrize("computed", ["vmap", "gradients"])
 def test_jit_with_fusions_agrees_with_eager_execution(results, computed, label):
-    if expected := results["reference"].get((label, computed)):
-        found = results["jit"][label, computed]
-        assert error(found, expected) < CALLS[label].tolerance
+    if label in SLOW or (computed == "gradients" and not CALLS[label].differentiable):
+        return
+    found, expected = (results[mode][label, computed] for mode in ("jit", "reference"))
+    assert expected
+    assert error(found, expected) < CALLS[label].tolerance

@@ -27,8 +27,8 @@ from processes import ROOT, end_well, start
 from experiments import files
 from experiments.training.runs import Run
 
-# Sums over devices are added in another order.
-# Sums over a batch are rounded otherwise on other devices, and training amplifies that.
+# On other devices sums over a batch are added in another order, and training amplifies
+# the difference: 9e-5 without YNNPACK's fusions, 9e-7 with them, which add pairwise.
 TOLERANCE = 2e-4
 
 

@@ -45,6 +45,7 @@ def test_versions_that_may_lack_it_are_left_alone(version):
 def test_what_the_user_says_of_the_fusions_stays():
     own = f"{NO_YNNPACK_FUSIONS}LIBRARY_FUSION_TYPE_DOT"
     assert without_ynnpack_fusions(own) == own
+    assert without_ynnpack_fusions("flags.txt") == "flags.txt"
 
 
 def test_the_installed_jaxlib_knows_the_flag():
@@ -58,7 +59,7 @@ def test_the_installed_jaxlib_knows_the_flag():
     assert "xla_no_such_flag" in unknown.stderr
 
 
-@pytest.mark.parametrize("module", ["experiments", "benchmarks.scaling"])
+@pytest.mark.parametrize("module", ["experiments", "benchmarks", "benchmarks.scaling"])
 def test_programs_turn_the_fusions_off(module):
     told = _python(PROGRAM, module, "--help")
     assert told.stdout.splitlines()[-1] == f"flags: {NO_YNNPACK_FUSIONS}", told.stderr
