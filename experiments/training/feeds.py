@@ -111,9 +111,10 @@ class HeldFeed:
     ) -> tuple[step.TrainState, step.Metrics]:  # fmt: skip
         """Takes some steps of an epoch, as `Feed` says."""
         how = self._how
+        epoch = programs.steps_of(len(self._labels), how.recipe.batch_size)
         return programs.train_steps(
             how.classifier, state, self._seeds, h, self._images, self._labels, at,
-            first, steps, batch_size=how.recipe.batch_size,
+            first, None if steps == epoch else steps, batch_size=how.recipe.batch_size,
             augmented=how.recipe.augmented, constrained=how.constrained,
             budget=self._budget, batch_sharding=how.placement.batch,
         )  # fmt: skip

@@ -42,8 +42,8 @@ def train_steps(
     images: jax.Array,
     labels: jax.Array,
     at: Schedule,
-    first: chex.Numeric,
-    steps: chex.Numeric,
+    first: chex.Numeric = 0,
+    steps: chex.Numeric | None = None,
     *,
     batch_size: int,
     augmented: bool = False,
@@ -55,7 +55,8 @@ def train_steps(
 
     Order and augmentation of the images are functions of (seed, step) alone. The
     incomplete last batch is dropped; reshuffling means that different images are
-    dropped each epoch. One program takes any number of steps.
+    dropped each epoch. One program takes any number of steps, another one whole epochs:
+    on GPUs a loop of a constant number of steps need not ask the host after each.
 
     Args:
       classifier: the network.
@@ -67,7 +68,7 @@ def train_steps(
       labels: all labels (N,).
       at: which epoch it is.
       first: the first step, from 0.
-      steps: how many steps to take.
+      steps: how many steps to take; None is the whole epoch.
       batch_size: images a step.
       augmented: whether images are cropped and flipped at random.
       constrained: the settings that have a constraint.
@@ -102,7 +103,8 @@ def train_steps(
 
         nothing = jnp.zeros(state.diverged_at.shape, jnp.float32)
         sums = Metrics(nothing, nothing)
-        return jax.lax.fori_loop(first, first + steps, body, (state, sums))
+        begin, end = (0, epoch_steps) if steps is None else (first, first + steps)
+        return jax.lax.fori_loop(begin, end, body, (state, sums))
 
     return canonical_convolutions(over_models(one_seed, (0, 0)))(state, seeds)
 
@@ -186,9 +188,9 @@ def train_epoch(
     Returns:
       The state after the steps, and the means of their metrics (seeds, settings).
     """
-    steps = steps or steps_of(labels.shape[0], batch_size)
     state, sums = train_steps(
         classifier, state, seeds, h, images, labels, at, 0, steps,
         batch_size=batch_size, **how,
     )  # fmt: skip
-    return state, jax.tree.map(lambda values: values / steps, sums)
+    taken = steps or steps_of(labels.shape[0], batch_size)
+    return state, jax.tree.map(lambda values: values / taken, sums)
