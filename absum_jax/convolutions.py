@@ -20,8 +20,8 @@ _DTYPES = (jnp.float32, jnp.float16, jnp.bfloat16)
 def canonical_convolutions(fn: Callable[_P, _T]) -> Callable[_P, _T]:
     """Rewrites a function so that its convolutions are fast inside loops on a CPU.
 
-    XLA's CPU backend has fast kernels for images NHWC, kernels HWIO and results NHWC
-    alone. It brings other convolutions into that layout in the main body of a program,
+    XLA's CPU backend has fast kernels only for images NHWC, kernels HWIO and results
+    NHWC. It brings other convolutions into that layout in the main body of a program,
     but not in the body of a `scan`, `map` or `while`: there the gradients of every
     convolution, and all convolutions of an NCHW network, fall back to a naive loop, ten
     to two hundred times slower. The rewritten function transposes them itself::

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -203,22 +202,16 @@ def robustness_report(
     evaluation: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
 
     # One program: a filter that lets everything pass leaves images as they are.
+    names = ["clean", *["low-pass"] * len(radii), *["high-pass"] * len(radii)]
+    low = np.array([name != "high-pass" for name in names])
     filtered = filtered_accuracy(
-        logits_fn, x, y, [np.inf, *radii, *radii],
-        np.arange(1 + 2 * len(radii)) <= len(radii), **evaluation,
-    )  # fmt: skip
-    filter_rows = [
-        row
-        for name, part in (
-            ("clean", slice(1)),
-            ("low-pass", slice(1, 1 + len(radii))),
-            ("high-pass", slice(1 + len(radii), None)),
-        )
-        for row in _rows(
-            name, jax.tree.map(operator.itemgetter(part), filtered), images
-        )
-    ]
-    rows = [filter_rows[0]._replace(strength=None)]
+        logits_fn, x, y, [np.inf, *radii, *radii], low, **evaluation
+    )
+    clean, *filter_rows = (
+        row._replace(attack=name)
+        for name, row in zip(names, _rows("", filtered, images), strict=True)
+    )
+    rows = [clean._replace(strength=None)]
 
     fourier = single_fourier_accuracy(
         logits_fn, x, y, single_fourier_eps,
@@ -243,7 +236,7 @@ def robustness_report(
         )  # fmt: skip
         rows += _rows(attack, result, images)
 
-    rows += filter_rows[1:]
+    rows += filter_rows
     conditions = {
         "single_fourier_eps": float(single_fourier_eps),
         "frequencies": fourier.accuracy.size,

@@ -359,3 +359,10 @@ def test_plain_functions_are_never_stale():
     expected = absum_jax.accuracy(Partial(apply, state["params"]), X, Y)
     result = absum_jax.low_pass_accuracy(logits_fn, X, Y, 100)
     assert result.accuracy == expected < 1
+
+
+def test_an_infinite_radius_passes_everything_to_the_bit():
+    """Reports evaluate clean images by this filter."""
+    x = jnp.asarray(np.random.default_rng(0).random((2, 7, 6, 3), np.float32))
+    np.testing.assert_array_equal(absum_jax.low_pass(x, np.inf), x)
+    assert not np.asarray(absum_jax.high_pass(x, np.inf)).any()

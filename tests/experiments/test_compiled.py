@@ -1,5 +1,6 @@
 """Compiled programs are kept from command to command, whatever happens to them."""
 
+import importlib
 import os
 import pathlib
 import subprocess
@@ -9,7 +10,7 @@ import zlib
 import pytest
 from processes import outputs
 
-from experiments import compiled
+from experiments import cli, compiled
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -70,7 +71,10 @@ def test_two_commands_at_once_and_one_after_damage_train_the_same(tmp_path):
 
 
 CONFIGURED = """
+import os
 import jax
+if processes := os.environ.get("PROCESSES"):
+    jax.process_count = lambda: int(processes)
 from experiments.compiled import keep_compiled
 keep_compiled()
 jax.jit(lambda x: x + 1)(1.0)
@@ -85,8 +89,9 @@ print(jax.config.jax_compilation_cache_dir)
         ({"JAX_ENABLE_COMPILATION_CACHE": "false"}, "None"),
         # It cannot be made.
         ({"XDG_CACHE_HOME": os.devnull}, "None"),
+        ({"PROCESSES": "2"}, "None"),
     ],
-    ids=["folder", "disabled", "unwritable"],
+    ids=["folder", "disabled", "unwritable", "distributed"],
 )
 def test_what_the_user_configured_is_left_alone(environment, folder, tmp_path):
     arguments = ["-c", CONFIGURED]
@@ -111,3 +116,18 @@ def test_the_oldest_of_too_many_are_removed(tmp_path, monkeypatch):
     compiled._tidy(tmp_path)
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == ["2-cache", "3-cache", "folder-cache"]
+
+
+@pytest.mark.parametrize(("command", "times"), [("figure1", 1), ("figure6b", 0)])
+def test_what_reports_compilation_compiles(command, times, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(compiled, "keep_compiled", lambda: called.append(command))
+    module = importlib.import_module(f"experiments.figures.{command}")
+
+    def run(options):
+        return []
+
+    run.__annotations__ = module.run.__annotations__
+    monkeypatch.setattr(module, "run", run)
+    assert cli.main([command, f"--results-dir={tmp_path}"]) == 0
+    assert len(called) == times

@@ -28,7 +28,7 @@ from experiments import files
 from experiments.training.runs import Run
 
 # On other devices sums over a batch are added in another order, and training amplifies
-# the difference: 9e-5 without YNNPACK's fusions, 9e-7 with them, which add pairwise.
+# the difference: up to 9e-5 without YNNPACK's fusions, and 9e-7 with them.
 TOLERANCE = 2e-4
 
 
