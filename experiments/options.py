@@ -8,7 +8,7 @@ from typing import Any, Literal
 from experiments.data import DATASETS, DataOptions, DatasetName
 from experiments.errors import UsageError
 from experiments.hosts import HostOptions
-from experiments.models import networks_for
+from experiments.models import ARCHITECTURES, networks_for
 from experiments.paper import (
     ADVERSARIAL_TRAINING,
     TABLE1,
@@ -294,6 +294,18 @@ class MethodOptions(ModelOptions):
             for method in self.methods
             for strength in self.strengths_of(method)
         )
+
+    @property
+    def trains_on_each_core(self) -> bool:
+        """Whether each core is to be a CPU device, which trains models of its own.
+
+        Decompositions that run on several CPU devices at once can wait for each other
+        forever, so SNC and diagnostics keep to one device. Several processes do too:
+        batches and padding depend on the number of devices.
+        """
+        decomposes = "snc" in self.methods or self.compute.diagnostics
+        is_small = ARCHITECTURES[self.model].is_small
+        return is_small and not decomposes and not self.hosts.distributed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,7 @@ def sweep_steps() -> Callable[[], Any]:
         nonlocal state
         state, _ = programs.train_steps(
             classifier, state, seeds, h, images, labels, optimization.schedule(0, 1),
-            0, SWEEP_STEPS, batch_size=BATCH, batch_sharding=placement.batch,
+            0, SWEEP_STEPS, batch_size=BATCH, placement=placement,
         )  # fmt: skip
         return state.variables
 

@@ -1,7 +1,9 @@
 """How models and batches lie on several devices, of one process or several."""
 
+import contextlib
 import functools
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -41,10 +43,14 @@ class Placement(NamedTuple):
         """Of what each device has a copy of."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    @property
+    def shards(self) -> int:
+        """How many devices the models are divided over."""
+        return self.mesh.shape["sweep"]
+
     def padded(self, settings: int) -> int:
         """The next number of settings that divides over the devices."""
-        shards = self.mesh.shape["sweep"]
-        return math.ceil(settings / shards) * shards
+        return math.ceil(settings / self.shards) * self.shards
 
 
 def _placement(devices: np.ndarray) -> Placement:
@@ -54,6 +60,21 @@ def _placement(devices: np.ndarray) -> Placement:
 def largest_divisor(number: int, at_most: int) -> int:
     """The largest divisor of a number up to a bound."""
     return max(d for d in range(1, number + 1) if number % d == 0 and d <= at_most)
+
+
+def one_for_each_core() -> None:
+    """Makes each core a CPU device, unless the environment sets their number.
+
+    Call it before anything asks jax for devices; afterwards it does nothing.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    # RuntimeError: the devices are there.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", len(cores))
 
 
 def available() -> list[jax.Device]:

@@ -116,7 +116,7 @@ class HeldFeed:
             how.classifier, state, self._seeds, h, self._images, self._labels, at,
             first, None if steps == epoch else steps, batch_size=how.recipe.batch_size,
             augmented=how.recipe.augmented, constrained=how.constrained,
-            budget=self._budget, batch_sharding=how.placement.batch,
+            budget=self._budget, placement=how.placement,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from absum_jax import canonical_convolutions
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
 from experiments.training.constraints import Constrained
+from experiments.training.devices import Placement
 from experiments.training.optimization import Hyperparameters, Schedule, decayed
 from experiments.training.step import (
     Budget,
@@ -30,7 +31,7 @@ def steps_of(examples: int, batch_size: int) -> int:
 @functools.partial(
     jax.jit,
     static_argnames=(
-        "classifier", "batch_size", "augmented", "constrained", "batch_sharding",
+        "classifier", "batch_size", "augmented", "constrained", "placement",
     ),
     donate_argnames="state",
 )  # fmt: skip
@@ -49,7 +50,7 @@ def train_steps(
     augmented: bool = False,
     constrained: tuple[Constrained, ...] = (),
     budget: Budget | None = None,
-    batch_sharding: jax.sharding.Sharding | None = None,
+    placement: Placement | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Takes some steps of an epoch of a sweep: a loop, with the data on the device.
 
@@ -73,8 +74,9 @@ def train_steps(
       augmented: whether images are cropped and flipped at random.
       constrained: the settings that have a constraint.
       budget: of adversarial training; None trains on clean images.
-      batch_sharding: how a batch lies on several devices. Batch normalization takes
-        the statistics of the whole batch, or of the classifier's groups, all the same.
+      placement: how models and batches lie on several devices. Batch normalization
+        takes the statistics of the whole batch, or of the classifier's groups, all the
+        same.
 
     Returns:
       The state after the steps, and the sums of their metrics (seeds, settings).
@@ -92,12 +94,12 @@ def train_steps(
         ) -> tuple[TrainState, Metrics]:
             state, sums = carry
             indices = jax.lax.dynamic_slice_in_dim(order, i * batch_size, batch_size)
-            if batch_sharding is not None:
-                indices = jax.lax.with_sharding_constraint(indices, batch_sharding)
+            if placement is not None:
+                indices = jax.lax.with_sharding_constraint(indices, placement.batch)
             state, metrics = train_settings(
                 classifier, state, h, images[indices], labels[indices], streams, at, i,
                 epoch_steps, augmented=augmented, constrained=constrained,
-                budget=budget,
+                budget=budget, shards=1 if placement is None else placement.shards,
             )  # fmt: skip
             return state, jax.tree.map(jnp.add, sums, metrics)
 

@@ -182,6 +182,7 @@ def train_settings(
     augmented: bool,
     constrained: tuple[Constrained, ...],
     budget: Budget | None,
+    shards: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One step of all settings of a seed, on one batch.
 
@@ -198,6 +199,7 @@ def train_settings(
       augmented: whether images are cropped and flipped at random.
       constrained: the settings that have a constraint.
       budget: of an adversary, or None.
+      shards: how many devices the settings are divided over.
     """
     dropout, attack, augmentation = (jax.random.fold_in(key, i) for key in streams)
     shape = x.shape[1:]
@@ -209,6 +211,7 @@ def train_settings(
     over_settings = over_models(
         functools.partial(train_step, classifier),
         (0, 0, None, None, None, None, None, None),
+        shards=shards,
     )
     state, metrics = over_settings(state, h, x, y, now, dropout, attack, budget)
     if constrained:
