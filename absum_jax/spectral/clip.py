@@ -9,12 +9,16 @@ import jax.numpy as jnp
 
 from absum_jax import _validation as validation
 from absum_jax._sharding import with_automatic_axes
-from absum_jax.spectral import circulant, hermitian
+from absum_jax.spectral import circulant, decomposition, hermitian
 from absum_jax.spectral.circulant import CircularConv
 from absum_jax.spectral.hermitian import GramPower, Split
 from absum_jax.spectral.norms import max_squarings, rescale_kernels, tall
 
 METHODS = ("polar", "eigh", "svd")
+# How `"eigh"` is computed on CPUs: the matrices that need it alone, one by one.
+_EACH = "eigh each"
+# How far a computed norm may be above a bound by rounding alone, in units of eps.
+_ROUNDING = 16
 
 
 def _excess_polar(matrix: chex.Array, max_norm: chex.Array) -> chex.Array:
@@ -33,12 +37,25 @@ def _excess_polar(matrix: chex.Array, max_norm: chex.Array) -> chex.Array:
     return jnp.where(bound > max_norm, jax.lax.complex(*excess), 0)
 
 
-def _right_singular(matrix: chex.Array, method: str) -> tuple[chex.Array, chex.Array]:
-    """Right singular vectors (..., columns, r) and singular values (..., r)."""
+def _right_singular(
+    matrix: chex.Array, max_norm: chex.Array, method: str
+) -> tuple[chex.Array, chex.Array]:
+    """Right singular vectors (..., columns, r) and singular values (..., r).
+
+    If each matrix is decomposed by itself, the values of one within the bound are 0.
+    """
     if matrix.shape[-1] == 1:
         squares = jnp.square(matrix.real) + jnp.square(matrix.imag)
         values = jnp.sqrt(squares.sum(-2))
-        return jnp.ones((*values.shape, 1), matrix.dtype), values
+        vectors = jnp.ones((*values.shape, 1), matrix.dtype)
+    elif method == _EACH:
+        vectors, values = decomposition.eigh_above(matrix, max_norm)
+    if method == _EACH:
+        margin = 1 + _ROUNDING * jnp.finfo(values.dtype).eps
+        exceeds = values.max(-1, keepdims=True) > max_norm * margin
+        return vectors, jnp.where(exceeds, values, 0)
+    if matrix.shape[-1] == 1:
+        return vectors, values
     if method == "svd":
         _, values, adjoint = jnp.linalg.svd(matrix, full_matrices=False)
         return jnp.conj(jnp.swapaxes(adjoint, -1, -2)), values
@@ -56,12 +73,32 @@ def _shares(values: chex.Array, max_norm: chex.Array) -> chex.Array:
     return jnp.where(above, 1 - max_norm / jnp.where(above, values, 1), 0)
 
 
+def _excess_of_each(
+    matrix: chex.Array, vectors: chex.Array, shares: chex.Array
+) -> chex.Array:
+    """A V g V^H in real products, and zeros to the bit for matrices without any g."""
+    exceeds = jnp.any(shares > 0, axis=-1)[..., None, None]
+
+    def products(_: None) -> chex.Array:
+        half = vectors * jnp.sqrt(shares)[..., None, :]
+        adjoint = jnp.conj(jnp.swapaxes(half, -1, -2))
+        projector = hermitian.gram(Split.of(adjoint))
+        excess = hermitian.product(Split.of(matrix), projector)
+        return jnp.where(exceeds, jax.lax.complex(*excess), 0)
+
+    return jax.lax.cond(
+        jnp.any(exceeds), products, lambda _: jnp.zeros_like(matrix), None
+    )
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _excess_decomposed(
     matrix: chex.Array, max_norm: chex.Array, method: str
 ) -> chex.Array:
     """A V g V^H with A = U S V^H and the share g of each singular value."""
-    vectors, values = _right_singular(matrix, method)
+    vectors, values = _right_singular(matrix, max_norm, method)
+    if method == _EACH:
+        return _excess_of_each(matrix, vectors, _shares(values, max_norm))
     kept = vectors * _shares(values, max_norm)[..., None, :]
     adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
     return _product(matrix, _product(kept, adjoint))
@@ -75,7 +112,7 @@ def _excess_decomposed_jvp(
 ) -> tuple[chex.Array, chex.Array]:
     """The derivative of A g(A^H A), by divided differences that are never 0 / 0."""
     (matrix, max_norm), (tangent, max_norm_tangent) = primals, tangents
-    vectors, values = _right_singular(matrix, method)
+    vectors, values = _right_singular(matrix, max_norm, method)
     shares = _shares(values, max_norm)
     above = values > max_norm
     safe = jnp.where(above, values, 1)
@@ -110,15 +147,8 @@ def check_method(method: str | None) -> None:
         validation.check_choice("method", method, METHODS)
 
 
-def excess(matrix: chex.Array, max_norm: chex.Array, method: str | None) -> chex.Array:
+def excess(matrix: chex.Array, max_norm: chex.Array, method: str) -> chex.Array:
     """What complex matrices lose when singular values are clipped: U (S - c)_+ V^H."""
-    if method is None:
-        return jax.lax.platform_dependent(
-            matrix,
-            max_norm,
-            cpu=functools.partial(excess, method="eigh"),
-            default=functools.partial(excess, method="polar"),
-        )
     wide = matrix.shape[-2] < matrix.shape[-1]
     matrix = tall(matrix)
     if method == "polar" and matrix.shape[-1] > 1:
@@ -145,13 +175,10 @@ def _exceeds(
     return jnp.any(circulant.map_chunks(decide, conv, kernel))
 
 
-def _project(
-    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str | None
+def _nearest(
+    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str
 ) -> chex.Array:
-    """Clips a stack of normalized kernels, those above their bound, and cuts."""
-
-    def exceeds(layer: tuple[chex.Array, chex.Array]) -> chex.Array:
-        return _exceeds(conv, *layer)
+    """Clips a stack of normalized kernels, and cuts."""
 
     def nearest(layer: tuple[chex.Array, chex.Array]) -> chex.Array:
         kernel, max_norm = layer
@@ -159,15 +186,41 @@ def _project(
             lambda blocks: excess(blocks, max_norm, method), conv, kernel
         )
 
+    return circulant.map_layers(nearest, conv, (kernels, max_norms))
+
+
+def _nearest_if_above(
+    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str
+) -> chex.Array:
+    """Does so with those of a stack that are above their bound."""
+
+    def exceeds(layer: tuple[chex.Array, chex.Array]) -> chex.Array:
+        return _exceeds(conv, *layer)
+
     above = circulant.map_layers(
         exceeds, conv, (jax.lax.stop_gradient(kernels), max_norms)
     )
 
     def project(kernels: chex.Array) -> chex.Array:
-        projected = circulant.map_layers(nearest, conv, (kernels, max_norms))
+        projected = _nearest(conv, kernels, max_norms, method)
         return jax.vmap(jnp.where)(above, projected, kernels)
 
     return jax.lax.cond(jnp.any(above), project, lambda kernels: kernels, kernels)
+
+
+def _project(
+    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str | None
+) -> chex.Array:
+    """Clips and cuts by what suits the platform that the program is lowered for."""
+    general = functools.partial(_nearest_if_above, conv, method=method or "polar")
+    if method not in (None, "eigh"):
+        return general(kernels, max_norms)
+    return jax.lax.platform_dependent(
+        kernels,
+        max_norms,
+        cpu=functools.partial(_nearest, conv, method=_EACH),
+        default=general,
+    )
 
 
 @functools.partial(
