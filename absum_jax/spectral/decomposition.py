@@ -1,5 +1,6 @@
-"""Decompositions of Gram matrices on CPUs, of those alone that need one."""
+"""Decompositions for the clip: what is above the bound in matrices."""
 
+import functools
 from typing import Any
 
 import chex
@@ -10,6 +11,10 @@ from jax.custom_batching import custom_vmap
 from absum_jax.spectral import hermitian
 from absum_jax.spectral.hermitian import GramPower, Split
 
+# How `"eigh"` is computed on CPUs: the matrices that need it alone, one by one.
+EACH = "eigh each"
+# How far a computed norm may be above a bound by rounding alone, in units of eps.
+_ROUNDING = 16
 # Squarings that may show that a matrix is within the bound: each costs a tenth of a
 # decomposition, and two bound the norm of a random matrix to 2 % at rank 64.
 _SQUARINGS = 2
@@ -86,6 +91,116 @@ def eigh_above(
     branches = jnp.where(above, jnp.where(largest[1] <= eps * largest[0], 1, 2), 0)
     size = gram.re.shape[-1]
     flat = Split(*(part.reshape(-1, size, size) for part in gram))
-    squares, vectors = _eigh_each(flat, branches.ravel())
+
+    def none(flat: Split, _: chex.Array) -> tuple[chex.Array, chex.Array]:
+        return jnp.zeros(flat.re.shape[:2], eps.dtype), jnp.zeros_like(
+            matrix, shape=flat.re.shape
+        )
+
+    squares, vectors = jax.lax.cond(
+        jnp.any(above), _eigh_each, none, flat, branches.ravel()
+    )
     values = jnp.sqrt(jnp.maximum(squares, 0)).reshape(*branches.shape, size)
     return vectors.reshape(gram.re.shape), values
+
+
+def _right_singular(
+    matrix: chex.Array, max_norm: chex.Array, method: str
+) -> tuple[chex.Array, chex.Array]:
+    """Returns right singular vectors (..., columns, r) and values (..., r).
+
+    If each matrix is decomposed by itself, the values of one within the bound are 0.
+    """
+    if matrix.shape[-1] == 1:
+        squares = jnp.square(matrix.real) + jnp.square(matrix.imag)
+        values = jnp.sqrt(squares.sum(-2))
+        vectors = jnp.ones((*values.shape, 1), matrix.dtype)
+    elif method == EACH:
+        vectors, values = eigh_above(matrix, max_norm)
+    elif method == "svd":
+        _, values, adjoint = jnp.linalg.svd(matrix, full_matrices=False)
+        vectors = jnp.conj(jnp.swapaxes(adjoint, -1, -2))
+    else:
+        gram = jax.lax.complex(*hermitian.gram(Split.of(matrix)))
+        squares, vectors = jnp.linalg.eigh(gram)
+        values = jnp.sqrt(jnp.maximum(squares, 0))
+    if method == EACH:
+        margin = 1 + _ROUNDING * jnp.finfo(values.dtype).eps
+        exceeds = values.max(-1, keepdims=True) > max_norm * margin
+        values = jnp.where(exceeds, values, 0)
+    return vectors, values
+
+
+_product = functools.partial(jnp.matmul, precision="highest")
+
+
+def _shares(values: chex.Array, max_norm: chex.Array) -> chex.Array:
+    """Returns g(s) = max(1 - c / s, 0), the part of a singular value to take off."""
+    above = values > max_norm
+    return jnp.where(above, 1 - max_norm / jnp.where(above, values, 1), 0)
+
+
+def _excess_of_each(
+    matrix: chex.Array, vectors: chex.Array, shares: chex.Array
+) -> chex.Array:
+    """Computes A V g V^H in real products, and exact zeros for matrices without g."""
+    exceeds = jnp.any(shares > 0, axis=-1)[..., None, None]
+
+    def products(_: None) -> chex.Array:
+        half = vectors * jnp.sqrt(shares)[..., None, :]
+        adjoint = jnp.conj(jnp.swapaxes(half, -1, -2))
+        projector = hermitian.gram(Split.of(adjoint))
+        excess = hermitian.product(Split.of(matrix), projector)
+        return jnp.where(exceeds, jax.lax.complex(*excess), 0)
+
+    return jax.lax.cond(
+        jnp.any(exceeds), products, lambda _: jnp.zeros_like(matrix), None
+    )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def excess(matrix: chex.Array, max_norm: chex.Array, method: str) -> chex.Array:
+    """Computes A V g V^H with A = U S V^H and the share g of each singular value."""
+    vectors, values = _right_singular(matrix, max_norm, method)
+    if method == EACH:
+        return _excess_of_each(matrix, vectors, _shares(values, max_norm))
+    kept = vectors * _shares(values, max_norm)[..., None, :]
+    adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
+    return _product(matrix, _product(kept, adjoint))
+
+
+@excess.defjvp
+def _excess_jvp(
+    method: str,
+    primals: tuple[chex.Array, chex.Array],
+    tangents: tuple[chex.Array, chex.Array],
+) -> tuple[chex.Array, chex.Array]:
+    """Differentiates A g(A^H A), by divided differences that are never 0 / 0."""
+    (matrix, max_norm), (tangent, max_norm_tangent) = primals, tangents
+    vectors, values = _right_singular(matrix, max_norm, method)
+    shares = _shares(values, max_norm)
+    above = values > max_norm
+    safe = jnp.where(above, values, 1)
+    i, j = values[..., :, None], values[..., None, :]
+    safe_i, safe_j = safe[..., :, None], safe[..., None, :]
+    above_i, above_j = above[..., :, None], above[..., None, :]
+    # (g(i) - g(j)) / (i^2 - j^2): in closed form where both are above c, and with a
+    # denominator that c^2 - c^2 alone would make 0 where one is.
+    both = max_norm / (safe_i * safe_j * (safe_i + safe_j))
+    difference = shares[..., :, None] - shares[..., None, :]
+    apart = above_i ^ above_j
+    one = difference / jnp.where(apart, (i - j) * (i + j), 1)
+    divided = jnp.where(above_i & above_j, both, jnp.where(apart, one, 0))
+
+    adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
+    av, dav = _product(matrix, vectors), _product(tangent, vectors)
+    cross = _product(jnp.conj(jnp.swapaxes(av, -1, -2)), dav)
+    gram_tangent = cross + jnp.conj(jnp.swapaxes(cross, -1, -2))
+    per_norm = jnp.where(above, -1 / safe, 0) * max_norm_tangent
+    out = av * shares[..., None, :]
+    moved = (
+        dav * shares[..., None, :]
+        + _product(av, divided * gram_tangent)
+        + av * per_norm[..., None, :]
+    )
+    return _product(out, adjoint), _product(moved, adjoint)

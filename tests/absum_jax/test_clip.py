@@ -22,7 +22,7 @@ from absum_jax.spectral.hermitian import Split
 METHODS = ["polar", "eigh", "svd"]
 methods = pytest.mark.parametrize("method", METHODS)
 # On CPUs `"eigh"` decomposes each matrix by itself, elsewhere all at once.
-EACH = "eigh each"
+EACH = decomposition.EACH
 block_methods = pytest.mark.parametrize("method", [*METHODS, EACH])
 
 
