@@ -34,7 +34,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[dict[str, Any]]], ...]] = {
         gradient.adversarial_step_cost,
     ),
     "loops": loops.BENCHMARKS,
-    "spectral": (spectral.clip_speed,),
+    "spectral": (spectral.clip_speed, spectral.norm_speed),
     "resnet": (resnet.training_speed, resnet.attack_speed),
     "inputs": (inputs.decoding_speed,),
 }

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from absum_jax import _validation as validation
 from absum_jax._sharding import with_automatic_axes
-from absum_jax.spectral import circulant, hermitian
+from absum_jax.spectral import circulant, decomposition, hermitian
 from absum_jax.spectral.circulant import CircularConv
 from absum_jax.spectral.hermitian import GramPower, Split
 from absum_jax.spectral.norms import max_squarings, rescale_kernels, tall
@@ -33,98 +33,20 @@ def _excess_polar(matrix: chex.Array, max_norm: chex.Array) -> chex.Array:
     return jnp.where(bound > max_norm, jax.lax.complex(*excess), 0)
 
 
-def _right_singular(matrix: chex.Array, method: str) -> tuple[chex.Array, chex.Array]:
-    """Right singular vectors (..., columns, r) and singular values (..., r)."""
-    if matrix.shape[-1] == 1:
-        squares = jnp.square(matrix.real) + jnp.square(matrix.imag)
-        values = jnp.sqrt(squares.sum(-2))
-        return jnp.ones((*values.shape, 1), matrix.dtype), values
-    if method == "svd":
-        _, values, adjoint = jnp.linalg.svd(matrix, full_matrices=False)
-        return jnp.conj(jnp.swapaxes(adjoint, -1, -2)), values
-    gram = jax.lax.complex(*hermitian.gram(Split.of(matrix)))
-    squares, vectors = jnp.linalg.eigh(gram)
-    return vectors, jnp.sqrt(jnp.maximum(squares, 0))
-
-
-_product = functools.partial(jnp.matmul, precision="highest")
-
-
-def _shares(values: chex.Array, max_norm: chex.Array) -> chex.Array:
-    """g(s) = max(1 - c / s, 0), the share of a singular value that is excess."""
-    above = values > max_norm
-    return jnp.where(above, 1 - max_norm / jnp.where(above, values, 1), 0)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _excess_decomposed(
-    matrix: chex.Array, max_norm: chex.Array, method: str
-) -> chex.Array:
-    """A V g V^H with A = U S V^H and the share g of each singular value."""
-    vectors, values = _right_singular(matrix, method)
-    kept = vectors * _shares(values, max_norm)[..., None, :]
-    adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
-    return _product(matrix, _product(kept, adjoint))
-
-
-@_excess_decomposed.defjvp
-def _excess_decomposed_jvp(
-    method: str,
-    primals: tuple[chex.Array, chex.Array],
-    tangents: tuple[chex.Array, chex.Array],
-) -> tuple[chex.Array, chex.Array]:
-    """The derivative of A g(A^H A), by divided differences that are never 0 / 0."""
-    (matrix, max_norm), (tangent, max_norm_tangent) = primals, tangents
-    vectors, values = _right_singular(matrix, method)
-    shares = _shares(values, max_norm)
-    above = values > max_norm
-    safe = jnp.where(above, values, 1)
-    i, j = values[..., :, None], values[..., None, :]
-    safe_i, safe_j = safe[..., :, None], safe[..., None, :]
-    above_i, above_j = above[..., :, None], above[..., None, :]
-    # (g(i) - g(j)) / (i^2 - j^2): in closed form where both are above c, and with a
-    # denominator that c^2 - c^2 alone would make 0 where one is.
-    both = max_norm / (safe_i * safe_j * (safe_i + safe_j))
-    difference = shares[..., :, None] - shares[..., None, :]
-    apart = above_i ^ above_j
-    one = difference / jnp.where(apart, (i - j) * (i + j), 1)
-    divided = jnp.where(above_i & above_j, both, jnp.where(apart, one, 0))
-
-    adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
-    av, dav = _product(matrix, vectors), _product(tangent, vectors)
-    cross = _product(jnp.conj(jnp.swapaxes(av, -1, -2)), dav)
-    gram_tangent = cross + jnp.conj(jnp.swapaxes(cross, -1, -2))
-    per_norm = jnp.where(above, -1 / safe, 0) * max_norm_tangent
-    out = av * shares[..., None, :]
-    moved = (
-        dav * shares[..., None, :]
-        + _product(av, divided * gram_tangent)
-        + av * per_norm[..., None, :]
-    )
-    return _product(out, adjoint), _product(moved, adjoint)
-
-
 def check_method(method: str | None) -> None:
     """Refuses a method that is neither None nor one of `METHODS`."""
     if method is not None:
         validation.check_choice("method", method, METHODS)
 
 
-def excess(matrix: chex.Array, max_norm: chex.Array, method: str | None) -> chex.Array:
+def excess(matrix: chex.Array, max_norm: chex.Array, method: str) -> chex.Array:
     """What complex matrices lose when singular values are clipped: U (S - c)_+ V^H."""
-    if method is None:
-        return jax.lax.platform_dependent(
-            matrix,
-            max_norm,
-            cpu=functools.partial(excess, method="eigh"),
-            default=functools.partial(excess, method="polar"),
-        )
     wide = matrix.shape[-2] < matrix.shape[-1]
     matrix = tall(matrix)
     if method == "polar" and matrix.shape[-1] > 1:
         lost = _excess_polar(matrix, max_norm)
     else:
-        lost = _excess_decomposed(matrix, max_norm, method)
+        lost = decomposition.excess(matrix, max_norm, method)
     return jnp.swapaxes(lost, -1, -2) if wide else lost
 
 
@@ -145,13 +67,10 @@ def _exceeds(
     return jnp.any(circulant.map_chunks(decide, conv, kernel))
 
 
-def _project(
-    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str | None
+def _nearest(
+    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str
 ) -> chex.Array:
-    """Clips a stack of normalized kernels, those above their bound, and cuts."""
-
-    def exceeds(layer: tuple[chex.Array, chex.Array]) -> chex.Array:
-        return _exceeds(conv, *layer)
+    """Clips a stack of normalized kernels, and cuts."""
 
     def nearest(layer: tuple[chex.Array, chex.Array]) -> chex.Array:
         kernel, max_norm = layer
@@ -159,15 +78,44 @@ def _project(
             lambda blocks: excess(blocks, max_norm, method), conv, kernel
         )
 
+    if method == decomposition.EACH:
+        # As one batch, its conditions would become selections.
+        return jax.lax.map(nearest, (kernels, max_norms))
+    return circulant.map_layers(nearest, conv, (kernels, max_norms))
+
+
+def _nearest_if_above(
+    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str
+) -> chex.Array:
+    """Does so with those of a stack that are above their bound."""
+
+    def exceeds(layer: tuple[chex.Array, chex.Array]) -> chex.Array:
+        return _exceeds(conv, *layer)
+
     above = circulant.map_layers(
         exceeds, conv, (jax.lax.stop_gradient(kernels), max_norms)
     )
 
     def project(kernels: chex.Array) -> chex.Array:
-        projected = circulant.map_layers(nearest, conv, (kernels, max_norms))
+        projected = _nearest(conv, kernels, max_norms, method)
         return jax.vmap(jnp.where)(above, projected, kernels)
 
     return jax.lax.cond(jnp.any(above), project, lambda kernels: kernels, kernels)
+
+
+def _project(
+    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str | None
+) -> chex.Array:
+    """Clips and cuts by what suits the platform that the program is lowered for."""
+    general = functools.partial(_nearest_if_above, conv, method=method or "polar")
+    if method not in (None, "eigh"):
+        return general(kernels, max_norms)
+    return jax.lax.platform_dependent(
+        kernels,
+        max_norms,
+        cpu=functools.partial(_nearest, conv, method=decomposition.EACH),
+        default=general,
+    )
 
 
 @functools.partial(
@@ -232,9 +180,10 @@ def clip_conv_spectral_norm(
         is lowered. `"polar"` takes matrix products alone, by iterations for the polar
         factor and the matrix sign: for any accelerator, accurate to about 2e-6 of the
         largest singular value; its gradient loses accuracy, up to a tenth, where
-        singular values are zero. `"eigh"` decomposes the smaller Gram matrix; in
-        float32 the error is about 1e-6 of the largest singular value times its ratio to
-        `max_norm`. `"svd"` is the reference, and slow.
+        singular values are zero. `"eigh"` decomposes the smaller Gram matrix, on CPUs
+        at those frequencies alone that are not surely within the bound; in float32 the
+        error is about 1e-6 of the largest singular value times its ratio to `max_norm`.
+        `"svd"` is the reference, and slow.
       projections: how often to clip and cut; alternating projections approach the
         kernels of this support that satisfy the bound.
       rescale: whether to scale the result down to the bound, up to rounding.

@@ -113,6 +113,24 @@ def gram_power(
       Gram Iteration, 2023
     """
     tiny = jnp.finfo(a.re.dtype).tiny
+    # By the largest entry first: squares of what is small beside it would vanish.
+    parts = (jnp.abs(part).max((-2, -1), keepdims=True) for part in a)
+    peak = jnp.maximum(*parts)
+    peak = jnp.where(peak >= tiny, peak, 0)
+    unit = a.scaled(jnp.where(peak > 0, 1 / jnp.where(peak > 0, peak, 1), 0))
+    norm = unit.frobenius
+    unit = unit.scaled(1 / jnp.maximum(norm, tiny))
+    return power_of_gram(gram(unit), peak * norm, undecided, squarings)
+
+
+def power_of_gram(
+    gram: Split,
+    scale: chex.Array,
+    undecided: Callable[[GramPower], chex.Array],
+    squarings: int,
+) -> GramPower:
+    """Squares Gram matrices of matrices that were divided by scales (..., 1, 1)."""
+    tiny = jnp.finfo(gram.re.dtype).tiny
 
     def bounded(power: Split, scale: chex.Array, t: chex.Array) -> GramPower:
         norm = power.frobenius
@@ -131,14 +149,7 @@ def gram_power(
     def unfinished(state: GramPower) -> chex.Array:
         return (state.squarings < squarings) & undecided(state)
 
-    # By the largest entry first: squares of what is small beside it would vanish.
-    parts = (jnp.abs(part).max((-2, -1), keepdims=True) for part in a)
-    peak = jnp.maximum(*parts)
-    peak = jnp.where(peak >= tiny, peak, 0)
-    unit = a.scaled(jnp.where(peak > 0, 1 / jnp.where(peak > 0, peak, 1), 0))
-    norm = unit.frobenius
-    unit = unit.scaled(1 / jnp.maximum(norm, tiny))
-    first = bounded(gram(unit), peak * norm, jnp.zeros((), jnp.int32))
+    first = bounded(gram, scale, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, once_more, first)
 
 

@@ -1,6 +1,8 @@
 """spectral/clip.py: clipped singular values against dense SVD in float64."""
 
+import collections
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +16,14 @@ from jax.sharding import PartitionSpec as P
 from test_recompilation import counting
 
 import absum_jax
-from absum_jax.spectral import circulant, clip, hermitian
+from absum_jax.spectral import circulant, clip, decomposition, hermitian
 from absum_jax.spectral.hermitian import Split
 
 METHODS = ["polar", "eigh", "svd"]
 methods = pytest.mark.parametrize("method", METHODS)
+# On CPUs `"eigh"` decomposes each matrix by itself, elsewhere all at once.
+EACH = decomposition.EACH
+block_methods = pytest.mark.parametrize("method", [*METHODS, EACH])
 
 
 # Blocks, before the cut
@@ -90,7 +95,7 @@ def clip_blocks(matrix, max_norm, method):
     return matrix.astype(complex) - np.asarray(lost)
 
 
-@methods
+@block_methods
 @shapes
 def test_blocks_are_clipped_as_by_a_dense_svd(shape, method):
     by_name = matrices(*shape)
@@ -101,7 +106,7 @@ def test_blocks_are_clipped_as_by_a_dense_svd(shape, method):
         reference = clipped(stack.astype(complex), float(np.float32(bound)))
         error = frobenius(ours - reference)
         assert np.isfinite(error).all()
-        if method == "eigh":
+        if method in ("eigh", EACH):
             # Its docstring: 1e-6 of the largest value, times its ratio to the bound.
             ratio = np.maximum(largest / bound, 1)
             assert (spectral(ours - reference) <= 2e-6 * largest * ratio).all()
@@ -126,7 +131,7 @@ def test_blocks_with_many_equal_values_by_products(bound):
     assert (frobenius(error) <= 1e-5 * frobenius(stack)).all()
 
 
-@methods
+@block_methods
 def test_blocks_within_the_bound_lose_nothing(method):
     stack = np.stack(list(matrices(9, 5).values())).astype(np.complex64)
     # 1.1: more than rounding above norms of 1.
@@ -134,7 +139,7 @@ def test_blocks_within_the_bound_lose_nothing(method):
     np.testing.assert_array_equal(lost, 0)
 
 
-@methods
+@block_methods
 def test_clipping_blocks_again_changes_nothing(method):
     stack = np.stack(list(matrices(9, 5).values())).astype(np.complex64)
     for bound in (0.1, 0.5, 1.0):
@@ -145,12 +150,29 @@ def test_clipping_blocks_again_changes_nothing(method):
 
 def test_blocks_in_float64():
     stack = np.stack(list(matrices(9, 5).values()))
-    for method, rtol in [("polar", 1e-13), ("svd", 1e-14)]:
+    for method, rtol in [("polar", 1e-13), ("svd", 1e-14), (EACH, 1e-14)]:
         with jax.enable_x64(True):
             lost = compiled_excess(method)(stack, np.float64(0.5))
         error = frobenius(stack - np.asarray(lost) - clipped(stack, 0.5))
         # Values as small as 1e-24 are below the polar factor's resolution.
         assert (error <= rtol * np.maximum(frobenius(stack), 1e-10)).all()
+
+
+@pytest.mark.parametrize("bound", [0.3, 1.0])
+def test_only_blocks_above_the_bound_are_decomposed(bound):
+    rng = np.random.default_rng(0)
+    values = np.outer([1.1, 0.9, 0.1, 2.0, 0.5], 0.8 ** np.arange(4))
+    stack = (unitary(rng, 4) * values[:, None, :]) @ unitary(rng, 4)
+    decompose = jax.jit(decomposition.eigh_above)
+    vectors, ours = decompose(stack.astype(np.complex64), np.float32(bound))
+    above = values[:, 0] > bound
+    np.testing.assert_allclose(ours[above], values[above, ::-1], rtol=1e-5)
+    np.testing.assert_array_equal(ours[~above], 0)
+    np.testing.assert_array_equal(vectors[~above], 0)
+    products = np.abs(stack @ np.asarray(vectors))
+    np.testing.assert_allclose(
+        np.linalg.norm(products, axis=-2)[above], values[above, ::-1], rtol=1e-5
+    )
 
 
 # Kernels
@@ -265,6 +287,69 @@ def test_vmap_over_kernels_and_bounds():
     np.testing.assert_array_equal(stacked[1], kernels[1])
     for kernel, bound, result in zip(kernels, bounds, stacked, strict=True):
         np.testing.assert_allclose(result, one(kernel, bound), atol=1e-6)
+
+
+def test_vmap_over_the_default_keeps_one_condition_for_each_block():
+    kernels = np.stack([PLAIN.kernel(seed) for seed in range(3)])
+    bounds = np.array([1.0, 1e3, 3.0], np.float32)
+    many = jax.jit(jax.vmap(jax.vmap(program(PLAIN, None).__wrapped__, (None, 0))))
+    lowered = many.lower(kernels, np.tile(bounds, (3, 1)))
+    batches = re.findall(r'evd_ffi.*num_batch_dims = "(\d)"', lowered.as_text())
+    assert set(batches) == {"0"}
+    stacked = lowered.compile(compiler_options=QUICK)(kernels, np.tile(bounds, (3, 1)))
+    for kernel, row in zip(kernels, stacked, strict=True):
+        np.testing.assert_array_equal(row[1], kernel)
+        for bound, result in zip(bounds, row, strict=True):
+            np.testing.assert_allclose(
+                result, PLAIN.clipped(kernel, float(bound)), atol=1e-5
+            )
+
+
+def test_the_default_in_a_loop_under_a_condition():
+    kernel = PLAIN.kernel()
+    clip_once = program(PLAIN, None).__wrapped__
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def loop(kernel, bounds):
+        def step(kernel, bound):
+            due = bound > 0
+            kernel = jax.lax.cond(due, clip_once, lambda k, _: k, kernel, bound)
+            return kernel, None
+
+        return jax.lax.scan(step, kernel, bounds)[0]
+
+    result = loop(kernel, np.array([3, -1, 2], np.float32))
+    expected = PLAIN.clipped(PLAIN.clipped(kernel, 3.0), 2.0)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [None, *METHODS])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_kernels_that_are_not_finite_come_back_as_they_are(value, method):
+    kernel = PLAIN.kernel()
+    kernel[0, 0, 0, 0] = value
+    result = program(PLAIN, method)(kernel, np.float32(1.0))
+    np.testing.assert_array_equal(result, kernel)
+
+
+def operations(method, platform):
+    """How often a program, not lowered for the CPU, has each operation."""
+    clip_of = program(PLAIN, method).__wrapped__
+    exported = jax.export.export(jax.jit(clip_of), platforms=[platform])(
+        jax.ShapeDtypeStruct(PLAIN.kernel_shape, jnp.float32), np.float32(1.0)
+    )
+    names = re.findall(r"stablehlo\.\w+|@\w*evd\w*", exported.mlir_module())
+    # The choice itself: of one branch, which XLA puts in its place.
+    chosen = {"stablehlo.case", "stablehlo.return"}
+    return collections.Counter(name for name in names if name not in chosen)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_platforms_are_spared_what_suits_cpus(platform):
+    default = operations(None, platform)
+    assert default == operations("polar", platform)
+    assert not any("evd" in name for name in default)
+    assert any("evd" in name for name in operations(None, "cpu"))
 
 
 def norm_of(kernel):

@@ -31,6 +31,7 @@ WITHOUT_EXAMPLES = {
     "absum_jax.evaluation._counting",
     "absum_jax.spectral",
     "absum_jax.spectral.circulant",
+    "absum_jax.spectral.decomposition",
     "absum_jax.spectral.hermitian",
 }
 
