@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.sharding import NamedSharding, PartitionSpec
 
+from absum_jax import _convolution_forms as forms
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -31,8 +33,12 @@ def canonical_convolutions(fn: Callable[_P, _T]) -> Callable[_P, _T]:
 
     The attacks and evaluations of this library do this for any `logits_fn`. Use it for
     loops of your own: training steps in a `scan`, attacks in a `fori_loop`. A loop then
-    computes what the function gives outside of one, up to rounding (on jax 0.10, to the
-    bit). What is compiled for a GPU or TPU stays as it is.
+    computes what the function gives outside of one, up to rounding. What is compiled
+    for a GPU or TPU stays as it is.
+
+    Gradients of strided convolutions take other forms, too, which multiply by fewer
+    zeros, and XLA cannot fuse a transposition with the computation of its operand,
+    which would repeat that in an order that caches do not like.
 
     Wrap the whole function, gradients included. Differentiating the rewritten function
     is correct, but the reverse pass consists of new convolutions in other layouts:
@@ -212,12 +218,17 @@ def _call(
         every = (*spec, *[None] * (images.ndim - len(spec)))
         spec = PartitionSpec(*(every[axis] for axis in out_axes))
         sharding = NamedSharding(sharding.mesh, spec)
-    changed = asked | {"dimension_numbers": canonical, "out_sharding": sharding}
 
     def transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        x = x.transpose(_permutation(layout.lhs_spec, canonical.lhs_spec))
-        kernel = kernel.transpose(_permutation(layout.rhs_spec, canonical.rhs_spec))
-        out = primitive.bind(x, kernel, **changed)
+        x, now = forms.sliced(x, kernel, asked)
+        now |= {"dimension_numbers": canonical, "out_sharding": sharding}
+        image_axes = _permutation(layout.lhs_spec, canonical.lhs_spec)
+        kernel_axes = _permutation(layout.rhs_spec, canonical.rhs_spec)
+        if layout.lhs_spec == canonical.lhs_spec:
+            kernel = forms.transposed(kernel, kernel_axes)
+        else:
+            x, kernel = forms.transposed(x, image_axes), kernel.transpose(kernel_axes)
+        out = forms.convolved(primitive, x, kernel, now)
         return out.transpose(_permutation(canonical.out_spec, layout.out_spec))
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -35,7 +35,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[dict[str, Any]]], ...]] = {
     ),
     "loops": loops.BENCHMARKS,
     "spectral": (spectral.clip_speed, spectral.norm_speed),
-    "resnet": (resnet.training_speed, resnet.attack_speed),
+    "resnet": (resnet.passes_speed, resnet.training_speed, resnet.attack_speed),
     "inputs": (inputs.decoding_speed,),
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import absum_jax
 from benchmarks import torch_peer
@@ -122,6 +123,59 @@ def training_speed() -> list[dict[str, Any]]:
     rates = {name: len(split) / value for name, value in seconds.items()}
     title = f"training ResNet-18, batch {_RECIPE.batch_size}, {steps} steps"
     return _rows(title, rates, "no regularization", passes=3)
+
+
+def passes_speed() -> list[dict[str, Any]]:
+    """Images a second forward, for the input's gradient, and in training, batch 64."""
+    batch, steps = 64, 4
+    classifier, split = _classifier(), _split(batch * steps)
+    variables = jax.jit(classifier.init)(jax.random.key(0))
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    x, y = images[:batch].astype(jnp.float32) / 255, labels[:batch]
+    seeds = jnp.array([0])
+    h = optimization.hyperparameters((NONE,), _RECIPE.learning_rate, _RECIPE.momentum)
+    h = optimization.without_unused(h, (NONE,))
+    kept = [step.init_sweep(classifier, seeds, h)]
+
+    def loss(x: jax.Array, variables: Any) -> jax.Array:
+        logits = classifier.logits(variables, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).sum()
+
+    forward = jax.jit(classifier.logits)
+    gradient = jax.jit(absum_jax.canonical_convolutions(jax.grad(loss)))
+
+    def training() -> Any:
+        # The epoch consumes its state.
+        kept[0], metrics = programs.train_epoch(
+            classifier, kept[0], seeds, h, images, labels,
+            optimization.schedule(0, 1), batch_size=batch,
+        )  # fmt: skip
+        return metrics
+
+    cases: dict[str, Callable[[], Any]] = {
+        "forward": lambda: forward(variables, x),
+        "input gradient": lambda: gradient(x, variables),
+        "training": training,
+    }
+    shown = {"forward": batch, "input gradient": batch, "training": len(split)}
+    if torch_peer.is_installed():
+        peers = torch_peer.resnet_passes(np.asarray(x), np.asarray(y))
+        peers["training"] = torch_peer.resnet_epoch(
+            split.images, split.labels, batch, _RECIPE.learning_rate, _RECIPE.momentum
+        )
+        cases |= {f"{name}, PyTorch": peer for name, peer in peers.items()}
+    seconds = median_seconds(cases, rounds=7)
+    rates = {n: shown[n.split(",")[0]] / value for n, value in seconds.items()}
+    return [
+        {
+            "benchmark": f"ResNet-18, batch {batch}",
+            "case": name,
+            "images_per_s": rate,
+            "ratio": rate / rates.get(f"{name}, PyTorch", rate),
+            "ratio_to": "PyTorch",
+        }
+        for name, rate in rates.items()
+    ]
 
 
 def attack_speed() -> list[dict[str, Any]]:

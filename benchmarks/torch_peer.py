@@ -109,6 +109,28 @@ def resnet_epoch(
     return _epoch(model, optimizer, x, _labels(labels), batch, mixed)
 
 
+def resnet_passes(
+    images: np.ndarray, labels: np.ndarray
+) -> dict[str, Callable[[], Any]]:
+    """Forward pass and gradient of the input of ResNet-18, in evaluation mode."""
+    import torch
+
+    model = _resnet(training=False).requires_grad_(False)
+    x, y = _channels_first(images), _labels(labels)
+    x = x.contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def forward() -> Any:
+        return model(x)
+
+    def gradient() -> Any:
+        attacked = x.clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(attacked), y, reduction="sum")
+        return torch.autograd.grad(loss, attacked)
+
+    return {"forward": forward, "input gradient": gradient}
+
+
 def _under_attack(
     model: Callable[[Any], Any], x: np.ndarray, y: np.ndarray, patterns: np.ndarray,
     batch: int, mixed: bool = False,

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if hasattr(options, "hosts"):
             options.hosts.join()
-            if getattr(options, "trains_on_each_core", False):
+            if getattr(options, "has_device_for_each_core", False):
                 devices = importlib.import_module("experiments.training.devices")
                 devices.one_for_each_core()
             hosts.check_alike({"command": name, **options.of_all_processes})

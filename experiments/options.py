@@ -181,6 +181,15 @@ class ModelOptions:
         return "float32" if devices.on_cpu() else "bfloat16"
 
     @property
+    def has_device_for_each_core(self) -> bool:
+        """Whether each core of a CPU is to be a device, which trains its own models.
+
+        Not in one of several processes, where batches and padding depend on how many
+        devices there are.
+        """
+        return ARCHITECTURES[self.model].is_small and not self.hosts.distributed
+
+    @property
     def asked_for(self) -> dict[str, Any]:
         """The options that say what is made, not where, how fast or by whom."""
         fields = self.of_all_processes
@@ -294,18 +303,6 @@ class MethodOptions(ModelOptions):
             for method in self.methods
             for strength in self.strengths_of(method)
         )
-
-    @property
-    def trains_on_each_core(self) -> bool:
-        """Whether each core is to be a CPU device, which trains models of its own.
-
-        Decompositions that run on several CPU devices at once can wait for each other
-        forever, so SNC and diagnostics keep to one device. Several processes do too:
-        batches and padding depend on the number of devices.
-        """
-        decomposes = "snc" in self.methods or self.compute.diagnostics
-        is_small = ARCHITECTURES[self.model].is_small
-        return is_small and not decomposes and not self.hosts.distributed
 
 
 @dataclasses.dataclass(frozen=True)

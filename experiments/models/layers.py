@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
+from experiments.models.batch_norm import normalized
 from experiments.models.initializers import torch_bias, torch_kernel
 
 
@@ -79,19 +80,15 @@ class _BatchNorm(nnx.BatchNorm):
     bias: nnx.Param[jax.Array]
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        if self.batch_groups == 1 or self.use_running_average:
+        if self.use_running_average:
             return super().__call__(x)
-        grouped = x.astype(jnp.float32).reshape(self.batch_groups, -1, *x.shape[1:])
-        axes = tuple(range(1, x.ndim))
-        mean = grouped.mean(axes, keepdims=True)
-        # As flax has it: one pass over the batch, and no variance below zero.
-        square = jnp.square(grouped).mean(axes, keepdims=True)
-        var = jnp.maximum(square - jnp.square(mean), 0)
-        for running, of_groups in ((self.mean, mean), (self.var, var)):
-            now = of_groups.reshape(self.batch_groups, -1).mean(axis=0)
+        out, *statistics = normalized(
+            x, self.scale[...], self.bias[...],
+            epsilon=self.epsilon, groups=self.batch_groups,
+        )  # fmt: skip
+        for running, now in zip((self.mean, self.var), statistics, strict=True):
             running[...] = self.momentum * running[...] + (1 - self.momentum) * now
-        scale = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
-        return ((grouped - mean) * scale + self.bias[...]).reshape(x.shape)
+        return out
 
 
 def norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:

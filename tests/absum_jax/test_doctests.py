@@ -19,6 +19,7 @@ MODULES = [
 # Modules without a public function of their own.
 WITHOUT_EXAMPLES = {
     "absum_jax",
+    "absum_jax._convolution_forms",
     "absum_jax._jaxprs",
     "absum_jax._layers",
     "absum_jax._logits",

@@ -183,7 +183,8 @@ def test_what_devices_tell_each_other(shallow, use_devices, groups):
         # For each normalization, forwards and backwards.
         assert len(forward) >= 5
         assert len(whole_step) >= 10
-        assert told > least
+        # The sums that gradients of scales and biases consist of serve both purposes.
+        assert told >= least
     else:
         assert forward == []
         assert told == least
