@@ -60,8 +60,6 @@ def over_models(
         if models == 1:
             first = jax.tree.map(lambda leaf: leaf[0], stacked)
             return jax.tree.map(lambda leaf: leaf[None], one(first))
-        return jax.lax.platform_dependent(
-            *stacked, cpu=one_by_one, default=all_at_once
-        )
+        return jax.lax.platform_dependent(*stacked, cpu=one_by_one, default=all_at_once)
 
     return mapped

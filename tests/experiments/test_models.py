@@ -108,17 +108,55 @@ def test_the_same_classifier_is_built_once():
     assert build("small_cnn", (0.1,), (0.2,)) is build("small_cnn", (0.1,), (0.2,))
 
 
-@pytest.mark.parametrize("fold", [patches._fold_by_padding, patches._fold_in_place])
 @pytest.mark.parametrize(("size", "axis"), [(5, 1), (3, 2), (1, 1)])
-def test_folding_is_the_transpose_of_unfolding(fold, size, axis):
+def test_folding_is_the_transpose_of_unfolding(size, axis):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 7, 8, 3)).astype(np.float32)
     unfold = functools.partial(patches._unfold, size=size, axis=axis)
     windows = rng.normal(size=unfold(x).shape).astype(np.float32)
     # <unfold x, w> = <x, fold w>, the definition.
     np.testing.assert_allclose(
-        np.vdot(unfold(x), windows), np.vdot(x, fold(windows, size, axis)), rtol=1e-5
+        np.vdot(unfold(x), windows), np.vdot(x, patches._fold(windows, size, axis)), rtol=1e-5
     )
+
+
+# Heights of the output that bands of 4, 3, 2 and 1 rows divide, and less than a band.
+@pytest.mark.parametrize("height", [8, 9, 10, 7, 2])
+@pytest.mark.parametrize("form", [patches._in_bands, patches._in_patches])
+def test_products_are_convolutions_with_their_gradients(form, height):
+    size, inputs, outputs = 3, 2, 5
+    rng = np.random.default_rng(height)
+    kernel = rng.normal(size=(size, size, inputs, outputs))
+    x = rng.normal(size=(inputs, height + size - 1, 7, 4))
+    g = rng.normal(size=(outputs, height, 5, 4))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
+    out, pull = jax.vjp(form, *(jnp.asarray(a, jnp.float32) for a in (kernel, x)))
+    of_kernel, of_x = pull(jnp.asarray(g, jnp.float32))
+    expected = np.einsum("ihwbyx,yxio->ohwb", windows, kernel)
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+    np.testing.assert_allclose(
+        of_kernel, np.einsum("ihwbyx,ohwb->yxio", windows, g), atol=5e-5
+    )
+    wide = np.pad(g, ((0, 0), (size - 1,) * 2, (size - 1,) * 2, (0, 0)))
+    wide = np.lib.stride_tricks.sliding_window_view(wide, (size, size), axis=(1, 2))
+    flipped = kernel[::-1, ::-1]
+    np.testing.assert_allclose(
+        of_x, np.einsum("ohwbyx,yxio->ihwb", wide, flipped), atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_bands_are_for_cpus(platform):
+    shapes = [(5, 5, 10, 20), (20,), (10, 12, 12, 8)]
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    traced = jax.jit(patches.patch_conv).trace(*arguments)
+
+    def products(platform):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        return text.count("stablehlo.dot_general")
+
+    assert products(platform) == 1
+    assert products("cpu") == 2  # eight rows in two bands
 
 
 @pytest.mark.parametrize("of", ["images", "parameters"])
