@@ -39,7 +39,11 @@ lint: $(READY)  ## check style and formatting
 typecheck: $(READY)  ## check types
 	$(BIN)/mypy
 
-bench: $(READY)  ## measure speed against peers in the same run
+$(VENV)/.bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench  ## measure speed against peers in the same run (installs PyTorch)
 	$(BIN)/python -m benchmarks
 
 lock: $(READY)  ## resolve requirements.txt anew

@@ -24,6 +24,7 @@ from benchmarks import (  # noqa: E402
     torch_peer,
     training,
 )
+from experiments.training import devices  # noqa: E402
 
 BENCHMARKS: dict[str, tuple[Callable[[], list[dict[str, Any]]], ...]] = {
     "training": (training.regularizer_cost, training.models_in_one_program),
@@ -50,8 +51,11 @@ def main() -> None:
     modules = parser.parse_args().modules
     if unknown := sorted(set(modules) - set(BENCHMARKS)):
         parser.error(f"no benchmarks are called {', '.join(unknown)}")
+    # As in the commands that train small networks.
+    devices.one_for_each_core()
     device = jax.devices()[0].device_kind
-    print(f"{device}, {os.cpu_count()} CPU cores, jax {jax.__version__},", end=" ")
+    print(f"{jax.device_count()} x {device}, {os.cpu_count()} CPU cores,", end=" ")
+    print(f"jax {jax.__version__},", end=" ")
     print(f"Python {platform.python_version()}", end="")
     if torch_peer.is_installed():
         import torch

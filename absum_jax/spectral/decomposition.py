@@ -115,12 +115,12 @@ def _right_singular(
         squares = jnp.square(matrix.real) + jnp.square(matrix.imag)
         values = jnp.sqrt(squares.sum(-2))
         vectors = jnp.ones((*values.shape, 1), matrix.dtype)
-    elif method == EACH:
+    elif method == EACH and not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         vectors, values = eigh_above(matrix, max_norm)
     elif method == "svd":
         _, values, adjoint = jnp.linalg.svd(matrix, full_matrices=False)
         vectors = jnp.conj(jnp.swapaxes(adjoint, -1, -2))
-    else:
+    else:  # without jit too, as loops then run in Python, operation by operation
         gram = jax.lax.complex(*hermitian.gram(Split.of(matrix)))
         squares, vectors = jnp.linalg.eigh(gram)
         values = jnp.sqrt(jnp.maximum(squares, 0))

@@ -69,10 +69,8 @@ def _counted(exchanged: Exchanged) -> None:
         [(name, str(amount.exchanges), f"{amount.bytes:,}") for name, amount in rows],
     )
     print()
-    for step, name, in_groups in ((whole, "whole", False), (grouped, "groups", True)):
-        formula = exchanges.formula_bytes(
-            exchanges.PARAMETERS, exchanges.CHANNELS, in_groups=in_groups
-        )
+    formula = exchanges.formula_bytes(exchanges.PARAMETERS, exchanges.CHANNELS)
+    for step, name in ((whole, "whole"), (grouped, "groups")):
         print(f"{name}: {step.bytes:,} bytes, by the formula {formula:,}")
 
 

@@ -44,7 +44,8 @@ class Exchange(NamedTuple):
     @property
     def has_kernels(self) -> bool:
         """Whether it is one of gradients, not of statistics or scalars alone."""
-        return any(len(shape) > 1 for shape in self.shapes)
+        # Products keep axes of size one.
+        return any(sum(n > 1 for n in shape) > 1 for shape in self.shapes)
 
 
 class Amount(NamedTuple):
@@ -75,20 +76,19 @@ class Exchanged(NamedTuple):
     pgd: Amount  # of all steps of the attack
 
 
-def formula_bytes(parameters: int, channels: int, *, in_groups: bool) -> int:
-    """The bytes of each device that a training step exchanges, all in float32.
+def formula_bytes(parameters: int, channels: int) -> int:
+    """Returns the bytes of each device that a training step exchanges, in float32.
 
     The gradients; two sums of each normalized channel, of its values and of their
-    squares, or in groups its running mean and variance; where they are of the whole
-    batch, one more sum in the backward pass beside the gradients of scale and shift;
-    the loss and the accuracy.
+    squares, or in groups its running mean and variance; the loss and the accuracy. The
+    backward pass through statistics of the whole batch needs no other sums than the
+    gradients of scale and shift, as CPUs compute it.
 
     Args:
       parameters: how many the network has.
       channels: the channels of all its normalized layers.
-      in_groups: whether each device normalizes its part of the batch by itself.
     """
-    return 4 * parameters + 4 * (2 if in_groups else 3) * channels + 4 * 2
+    return 4 * parameters + 4 * 2 * channels + 4 * 2
 
 
 def _arrays(type_text: str) -> list[tuple[tuple[int, ...], int]]:

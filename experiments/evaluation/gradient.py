@@ -45,7 +45,7 @@ class PgdAccuracy(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
-def _white_box(
+def white_box_accuracies(
     classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     budget: Mapping[str, Any], *, batch: int,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
@@ -61,7 +61,8 @@ def _white_box(
     return over_models(one, (0,))(variables)
 
 
-def _budget(eps: float, steps: Steps) -> dict[str, Any]:
+def budget_of(eps: float, steps: Steps) -> dict[str, Any]:
+    """Returns what PGD may do, as data: eps, and how it goes about it."""
     fields = {"eps": eps} | dataclasses.asdict(steps)
     return {name: jnp.asarray(value) for name, value in fields.items()}
 
@@ -75,8 +76,8 @@ def white_box(
         variables: Any, x: jax.Array, y: jax.Array, eps: float
     ) -> list[tuple[float, float]]:
         batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
-        results = _white_box(
-            images.classifier, variables, x, y, _budget(eps, steps), batch=batch
+        results = white_box_accuracies(
+            images.classifier, variables, x, y, budget_of(eps, steps), batch=batch
         )
         return np.stack(devices.fetched(results), axis=1).tolist()
 
@@ -143,7 +144,7 @@ def transferred(
 
     def compute(variables: Any, x: jax.Array, y: jax.Array, path: str) -> list[float]:
         if path not in attacked:
-            made = _through(images, by_path[path], x, y, _budget(eps, steps))
+            made = _through(images, by_path[path], x, y, budget_of(eps, steps))
             attacked[path] = devices.fetched(made)
         shown = devices.put(attacked[path], x.sharding)
         batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
@@ -182,7 +183,7 @@ def power_spectra(
             variables,
             x,
             y,
-            _budget(eps, steps),
+            budget_of(eps, steps),
             batch=images.batch_size(1),
         )
         return devices.fetched(spectra).tolist()

@@ -96,7 +96,7 @@ ENTRY %main (p0: f32[3,5]) -> f32[3,5] {
 def test_training_step_exchanges_what_the_formula_says(groups, waited_for):
     step = exchanges.step_of(exchanges.of_training(size=32, batch=8, groups=groups))
     assert step.bytes == exchanges.formula_bytes(
-        exchanges.PARAMETERS, exchanges.CHANNELS, in_groups=groups > 1
+        exchanges.PARAMETERS, exchanges.CHANNELS
     )
     assert (step.layers.exchanges > 0) == waited_for
 

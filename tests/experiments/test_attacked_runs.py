@@ -93,7 +93,7 @@ def test_attacked_images_do_not_depend_on_the_batch(images, runs, models, batch)
     x, y = images.arrays()
     params = jax.tree.map(lambda leaf: leaf[0], images.variables(runs[:1]))
     attacked = gradient._attacked(
-        images.classifier, params, x, y, gradient._budget(0.1, STEPS), batch=batch
+        images.classifier, params, x, y, gradient.budget_of(0.1, STEPS), batch=batch
     )
     expected = _pgd(models[0], x, y, 0.1)
     # A sign may turn where a gradient is within rounding of zero.

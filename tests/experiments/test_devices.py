@@ -1,13 +1,23 @@
 """How models, batches and images are divided over devices."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.demo import DemoOptions
 from experiments.errors import UsageError
 from experiments.evaluation.kept import Images
+from experiments.hosts import HostOptions
+from experiments.train import TrainOptions
 from experiments.training import devices
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -70,10 +80,51 @@ def test_padding_repeats_the_last():
     np.testing.assert_array_equal(padded, [[0, 1, 2, 2, 2], [3, 4, 5, 5, 5]])
 
 
-@pytest.mark.parametrize(("examples", "shared"), [(96, 4), (94, 2), (95, 1)])
-def test_images_are_divided_for_evaluation(classifier, noise, examples, shared):
+@pytest.mark.parametrize(
+    ("examples", "is_cpu", "shared"),
+    [(96, False, 4), (94, False, 2), (95, False, 1), (96, True, 1)],
+)
+def test_images_are_divided_for_evaluation(
+    classifier, noise, examples, is_cpu, shared, monkeypatch
+):
+    monkeypatch.setattr(devices, "on_cpu", lambda: is_cpu)
     images = Images(classifier, noise.take(np.arange(examples)), "test")
     x, y = images.arrays()
     assert len(x.sharding.device_set) == len(y.sharding.device_set) == shared
     np.testing.assert_allclose(x, images.split.images / np.float32(255), rtol=1e-6)
     np.testing.assert_array_equal(y, images.split.labels)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "cores"),
+        ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}, 5),
+    ],
+)
+def test_each_core_is_a_device_unless_the_environment_says_otherwise(
+    environment, expected
+):
+    program = """
+import os, jax
+from experiments.training import devices
+devices.one_for_each_core()
+print(jax.device_count(), len(os.sched_getaffinity(0)))
+devices.one_for_each_core()  # too late, and harmless
+"""
+    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS",)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=clean | environment, cwd=ROOT,
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    count, cores = map(int, done.stdout.split())
+    assert count == (cores if expected == "cores" else expected)
+
+
+def test_small_networks_of_one_process_have_a_device_for_each_core():
+    assert DemoOptions().has_device_for_each_core
+    assert TrainOptions().has_device_for_each_core
+    assert not TrainOptions(dataset="cifar10").has_device_for_each_core
+    several = HostOptions(distributed=True)
+    assert not TrainOptions(hosts=several).has_device_for_each_core

@@ -115,8 +115,9 @@ def test_folding_is_the_transpose_of_unfolding(size, axis):
     unfold = functools.partial(patches._unfold, size=size, axis=axis)
     windows = rng.normal(size=unfold(x).shape).astype(np.float32)
     # <unfold x, w> = <x, fold w>, the definition.
+    folded = patches._fold(windows, size, axis)
     np.testing.assert_allclose(
-        np.vdot(unfold(x), windows), np.vdot(x, patches._fold(windows, size, axis)), rtol=1e-5
+        np.vdot(unfold(x), windows), np.vdot(x, folded), rtol=1e-5
     )
 
 
