@@ -249,6 +249,7 @@ def apart(models: int, batch_size: int, asked: int | None) -> list[Placement]:
     return [_placement(group) for group in groups]
 
 
+@functools.partial(jax.jit, static_argnames=("axis", "size"))
 def pad_settings(tree: Any, axis: int, size: int) -> Any:
     """Repeats the last setting until there are as many as asked for."""
 
@@ -257,3 +258,11 @@ def pad_settings(tree: Any, axis: int, size: int) -> Any:
         return jnp.take(leaf, index, axis)
 
     return jax.tree.map(pad, tree)
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "size"))
+def unpad_settings(tree: Any, axis: int, size: int) -> Any:
+    """Returns the first settings, as many as asked for."""
+    return jax.tree.map(
+        lambda leaf: jax.lax.slice_in_dim(leaf, 0, size, axis=axis), tree
+    )

@@ -22,7 +22,7 @@ from experiments.training import (
     runs,
     step,
 )
-from experiments.training.devices import Placement, pad_settings
+from experiments.training.devices import Placement, pad_settings, unpad_settings
 from experiments.training.diagnostics import Recorder
 
 # The folder of a sweep's checkpoints, in the sweep's own.
@@ -144,9 +144,7 @@ def train(
 
     def trained(tree: Any) -> Any:
         """Without padding."""
-        if padded == settings:
-            return tree
-        return jax.tree.map(lambda leaf: leaf[:, :settings], tree)
+        return tree if padded == settings else unpad_settings(tree, 1, settings)
 
     def own(tree: Any) -> Any:
         return devices.own(trained(tree), placement.everywhere)

@@ -219,5 +219,5 @@ def train_settings(
             state.variables.params, h.max_norm, classifier.conv_uses(shape),
             constrained, now, at.epochs * epoch_steps,
         )  # fmt: skip
-        state = over_models(_with_params, (0, 0, None))(state, params, now)
+        state = jax.vmap(_with_params, (0, 0, None))(state, params, now)
     return state, metrics
