@@ -116,11 +116,12 @@ def select_layers(
 
 
 def _after(previous: chex.Array | None, array: chex.Array) -> chex.Array:
-    """The same array, which is there only once another one is.
+    """Returns the same array, which is there only once another one is.
 
     On a CPU two batched decompositions at a time can wait for each other forever: each
     holds a thread of the pool that its parts are queued for (seen with two cores and
-    jax 0.10).
+    jax 0.10). By default matrices are decomposed one by one, without parts; with
+    `method="svd"` in batches.
     """
     if previous is None:
         return array

@@ -43,9 +43,9 @@ class SmallCNN(nnx.Module):
       classes: how many classes there are.
       mean: per-channel mean of the images, subtracted from them.
       std: per-channel standard deviation, which they are divided by.
-      form: how convolutions are computed. `"patches"` is a matrix product of patches,
-        the fast form under `vmap` over models; `"native"` is `lax.conv`, the form that
-        tracing tools understand. Both have the same parameters and values.
+      form: how convolutions are computed. `"patches"` is matrix products of patches of
+        the image, the fast form for many models; `"native"` is `lax.conv`, the form
+        that tracing tools understand. Both have the same parameters and values.
       rngs: of the initial parameters.
 
     Source: P, appendix, "MNIST and Fashion-MNIST".
