@@ -227,7 +227,11 @@ def _call(
         if layout.lhs_spec == canonical.lhs_spec:
             kernel = forms.transposed(kernel, kernel_axes)
         else:
-            x, kernel = forms.transposed(x, image_axes), kernel.transpose(kernel_axes)
+            # The gradient of a kernel exchanges images and channels; the transposition
+            # from NCHW is better fused.
+            keeps_images = layout.lhs_spec[0] == canonical.lhs_spec[0]
+            move = jnp.transpose if keeps_images else forms.transposed
+            x, kernel = move(x, image_axes), kernel.transpose(kernel_axes)
         out = forms.convolved(primitive, x, kernel, now)
         return out.transpose(_permutation(canonical.out_spec, layout.out_spec))
 
