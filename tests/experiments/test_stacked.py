@@ -105,7 +105,7 @@ def test_one_device_and_several_train_the_same_models(
             provenance = json.loads((run.folder / "provenance.json").read_text())
             assert provenance["devices_in_one_program"] == {"sweep": count, "data": 1}
             assert provenance["devices"] == jax.device_count()
-    # Measured: 0.
+    # Measured: 0. With LLVM's optimization losses of three epochs differ by rounding.
     for one, two in zip(*map(jax.tree.leaves, params.values()), strict=True):
         difference = np.abs(one - two).reshape(len(SETTINGS), -1).max(axis=1)
         assert difference.max() <= 1e-6
