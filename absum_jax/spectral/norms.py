@@ -115,8 +115,8 @@ def conv_spectral_norm(
     of each frequency is squared over and over, scaled in between; the norm lies between
     the bounds that its Frobenius norm and its trace give, and the squaring ends when
     they agree to rounding; on CPUs too this is faster than eigenvalues. Differentiable,
-    once; with equal largest singular values the
-    gradient is one of the subgradients, and at 0 it is 0.
+    once; with equal largest singular values the gradient is one of the subgradients,
+    and at 0 it is 0.
 
     Args:
       kernel: real, (spatial..., in / groups, out), such as HWIO. bfloat16 and float16

@@ -105,8 +105,8 @@ class Images:
     def arrays(self) -> tuple[jax.Array, jax.Array]:
         """Images in [0, 1] and labels, divided over as many devices as share them.
 
-        A CPU has them on one device, for small networks: it is twice as fast on all
-        cores as several are that wait for each other after each batch.
+        On a CPU, those of a small network lie on one device, which uses all cores:
+        several would wait for each other after each batch and take twice as long.
         """
         if not isinstance(self.split, Split):
             raise TypeError("streamed images do not lie on the device all at once.")

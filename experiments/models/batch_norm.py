@@ -145,7 +145,7 @@ def _sums(a: jax.Array, b: jax.Array, groups: int) -> tuple[jax.Array, jax.Array
     )
     rows = images * positions // (added * groups)
     parts = [x.reshape(groups, rows, -1) for x in parts]
-    ones = jnp.ones((groups, 1, rows))
+    ones = jnp.ones((groups, 1, rows), a.dtype)
     first, second = ((ones @ x).reshape(*a.shape[: groups > 1], -1) for x in parts)
     return first, second
 

@@ -439,3 +439,20 @@ def test_transpositions_are_not_fused_with_what_leads_to_them():
     compiled = jax.jit(gradients).lower(x, kernel).compile().as_text()
     # Of the images for the kernel's gradient, and of the kernel for the images'.
     assert compiled.count(" conditional(") == 2
+
+
+@pytest.mark.parametrize("name", ["strided both ways", "strided 1x1"])
+def test_gradients_of_strided_convolutions_multiply_by_no_zeros(name):
+    function, x, kernel = _case(name)
+    gradients = jax.grad(lambda x, kernel: function(x, kernel).sum(), (0, 1))
+
+    def dilated(gradients):
+        """Counts convolutions of images with zeros between their rows."""
+        traced = jax.jit(gradients).trace(x, kernel)
+        text = traced.lower(lowering_platforms=("cpu",)).as_text()
+        return text.count("lhs_dilate = [2") + text.count("lhs_dilate = [3")
+
+    assert dilated(gradients) == 1
+    # A 1x1 kernel has fewer rows than phases: some rows of its gradient are zeros.
+    expected = {"strided both ways": 0, "strided 1x1": 1}[name]
+    assert dilated(canonical_convolutions(gradients)) == expected

@@ -1,6 +1,7 @@
 """Batch normalization by products with ones beside the plain formula and flax's."""
 
 import collections
+import functools
 import re
 
 import jax
@@ -57,6 +58,20 @@ def test_the_layer_is_flaxs():
     np.testing.assert_allclose(ours(x), flaxs(x), atol=1e-5)
     np.testing.assert_allclose(ours.mean[...], flaxs.mean[...], rtol=1e-5)
     np.testing.assert_allclose(ours.var[...], flaxs.var[...], rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_float32_is_kept_where_64_bit_types_are_enabled(groups):
+    arguments = _arguments((4, 3, 3, 2))
+    normalize = functools.partial(
+        batch_norm.normalized, epsilon=_EPSILON, groups=groups
+    )
+    expected = normalize(*arguments)
+    with jax.enable_x64(True):
+        got = normalize(*arguments)
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import cli, train
 from experiments.demo import DemoOptions
 from experiments.errors import UsageError
 from experiments.evaluation.kept import Images
@@ -120,6 +121,22 @@ devices.one_for_each_core()  # too late, and harmless
     )  # fmt: skip
     count, cores = map(int, done.stdout.split())
     assert count == (cores if expected == "cores" else expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"), [(["--dataset", "mnist5k"], 1), (["--dataset", "cifar10"], 0)]
+)
+def test_commands_ask_for_a_device_for_each_core(options, calls, monkeypatch):
+    asked = []
+
+    def run(options: TrainOptions) -> list[pathlib.Path]:
+        assert len(asked) == calls  # before anything else runs
+        return []
+
+    monkeypatch.setattr(devices, "one_for_each_core", lambda: asked.append(True))
+    monkeypatch.setattr(train, "run", run)
+    assert cli.main(["train", *options]) == 0
+    assert len(asked) == calls
 
 
 def test_small_networks_of_one_process_have_a_device_for_each_core():
