@@ -264,7 +264,7 @@ def kernel_of(
     inputs = conv.kernel_shape[-2]
     weights = counts.astype(values.real.dtype) / math.prod(conv.output_shape)
     phases = _phases(conv, frequencies, values.real.dtype)
-    total = jnp.zeros(())
+    total = jnp.zeros((), values.real.dtype)
     for phase, part in zip(phases, (values.real, values.imag), strict=True):
         part = part.reshape(*part.shape[:2], -1, inputs, part.shape[-1])
         part = jnp.moveaxis(part, 1, 3).reshape(*phase.shape[:2], -1)

@@ -24,7 +24,7 @@ class Architecture(NamedTuple):
     create_native: Callable[..., nnx.Module]  # in a form that tracing can see
     datasets: Mapping[str, int]  # those it is for, and their classes
     has_dropout: bool = False  # then it is called with `dropout_key`
-    is_small: bool = False  # whether many models share a program, by `vmap`
+    is_small: bool = False  # whether many models share a program
     # Which of equal entries takes the gradient of the network's own max-pooling; None
     # if it has none (flax's always gives it to the first).
     max_pool_ties: str | None = None

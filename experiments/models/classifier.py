@@ -44,7 +44,7 @@ class Classifier:
     train_logits: Callable[[Variables, jax.Array, jax.Array], tuple[jax.Array, Any]]
     logits: Callable[[Variables, jax.Array], jax.Array]
     conv_uses: Callable[[tuple[int, ...]], ConvUses]
-    is_small: bool  # whether many models share a program, by `vmap`
+    is_small: bool  # whether many models share a program
 
 
 @functools.lru_cache

@@ -94,7 +94,7 @@ def train_missing(
 ) -> list[runs.Run]:
     """Trains the models that are not in the runs folder yet.
 
-    Small networks train in one vmapped program, divided over all devices; large ones
+    Small networks train in one program, divided over all devices; large ones
     one by one, as many at a time as there are groups of devices, or one if its images
     are streamed or there are several processes. Models that an interrupted sweep has
     begun go on from its last checkpoint. Nobody else may be training these models in

@@ -158,6 +158,16 @@ def test_blocks_in_float64():
         assert (error <= rtol * np.maximum(frobenius(stack), 1e-10)).all()
 
 
+@pytest.mark.parametrize("method", [None, *METHODS])
+def test_float32_is_kept_where_64_bit_types_are_enabled(method):
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 2, 4)), "float32")
+    expected = absum_jax.clip_conv_spectral_norm(kernel, (6, 6), 1.0, method=method)
+    with jax.enable_x64(True):
+        got = absum_jax.clip_conv_spectral_norm(kernel, (6, 6), 1.0, method=method)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("bound", [0.3, 1.0])
 def test_only_blocks_above_the_bound_are_decomposed(bound):
     rng = np.random.default_rng(0)
