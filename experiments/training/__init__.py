@@ -1,1 +1,1 @@
-"""Training: one step, a vmapped sweep of many models, and what it leaves on disk."""
+"""Training: one step, a sweep of many models, and what it leaves on disk."""
