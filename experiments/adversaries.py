@@ -4,7 +4,7 @@ from typing import Literal
 
 from experiments.errors import UsageError
 from experiments.options import ModelOptions
-from experiments.paper import PGD, TABLE4, Pgd, published_as
+from experiments.paper import PGD, TABLE4, Pgd, published_as, with_snc_readings
 from experiments.training.config import NONE, Adversary
 
 TrainingName = Literal["pgd", "fast", "clean"]
@@ -32,7 +32,7 @@ def published_strengths(options: ModelOptions) -> dict[str, float]:
     """
     if options.model != options.paper_model:
         return {}
-    rows = TABLE4[published_as(options.dataset)]
+    rows = with_snc_readings(TABLE4[published_as(options.dataset)])
     return {m: row.strength for m, row in rows.items() if m != NONE.method}
 
 

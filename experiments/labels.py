@@ -6,6 +6,7 @@ METHOD_NAMES = {
     "l1": "L1",
     "absum": "Absum",
     "snc": "SNC",
+    "snc-numpy-axes": "SNC, NumPy's axes",
 }
 METHOD_COLORS = {
     "none": "#7f7f7f",
@@ -13,6 +14,7 @@ METHOD_COLORS = {
     "l1": "#d62728",
     "absum": "#1f77b4",
     "snc": "#9467bd",
+    "snc-numpy-axes": "#e377c2",
 }
 DATASET_NAMES = {
     "mnist": "MNIST",

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from experiments.data import DATASETS, DataOptions, DatasetName
 from experiments.errors import UsageError
@@ -16,14 +16,22 @@ from experiments.paper import (
     TRAINING,
     Published,
     published_as,
+    with_snc_readings,
 )
 from experiments.training import devices, tensorboard
-from experiments.training.config import METHODS, NONE, Adversary, Recipe, Setting
+from experiments.training.config import (
+    METHODS,
+    NONE,
+    SNC_METHODS,
+    Adversary,
+    Recipe,
+    Setting,
+)
 
 NetworkName = Literal[
     "small_cnn", "resnet18", "googlenet", "densenet121", "resnet18_224"
 ]
-MethodName = Literal["none", "weight_decay", "l1", "absum", "snc"]
+MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc-numpy-axes"]
 
 PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 PUBLISHED_MAX_NORMS = (0.01, 0.1, 0.5, 1.0, 10.0)
@@ -244,10 +252,11 @@ class MethodOptions(ModelOptions):
         """Refuses options out of range."""
         super().__post_init__()
         check_choices("--methods", self.methods)
-        unknown = set(self.methods) - set(METHODS)
+        known = get_args(MethodName)
+        unknown = set(self.methods) - set(known)
         if unknown:
             raise UsageError(
-                f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
+                f"--methods must be among {', '.join(known)}, got {sorted(unknown)}."
             )
         check_seeds(self.seeds)
         if self.strengths is not None:
@@ -263,7 +272,8 @@ class MethodOptions(ModelOptions):
     @property
     def published(self) -> dict[str, Published]:
         """The row of Table 1, empty where the paper has none."""
-        return TABLE1.get((published_as(self.dataset), self.model), {})
+        row = TABLE1.get((published_as(self.dataset), self.model), {})
+        return with_snc_readings(row)
 
     @property
     def published_top5(self) -> dict[str, Published]:
@@ -284,7 +294,7 @@ class MethodOptions(ModelOptions):
         if method == NONE.method:
             return (NONE.strength,)
         option, given = "--strengths", self.strengths
-        if method == "snc":
+        if method in SNC_METHODS:
             option, given = "--max-norms", self.max_norms
         if given is not None:
             return given
@@ -348,7 +358,7 @@ class SweepOptions(MethodOptions):
         """Refuses a method of which the paper selects no strength and several are."""
         strengths = self.strengths_of(method)
         if len(strengths) > 1:
-            option = "--max-norms" if method == "snc" else "--strengths"
+            option = "--max-norms" if method in SNC_METHODS else "--strengths"
             raise UsageError(
                 f"--select-on paper: the paper has no {method} of {self.model} on "
                 f"{self.dataset}; {option} must be the one to take, got {strengths}, "

@@ -21,7 +21,7 @@ from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.paper import TABLE1, published_as
 from experiments.tables import naming
 from experiments.training import optimization, step
-from experiments.training.config import NONE, Setting
+from experiments.training.config import NONE, SNC_METHODS, Setting
 from experiments.training.runs import provenance
 from experiments.workspace import opened
 
@@ -116,7 +116,7 @@ def label(setting: Setting) -> str:
     """A method and its strength, for a picture."""
     if setting == NONE:
         return METHOD_NAMES[NONE.method]
-    symbol = r"\sigma" if setting.method == "snc" else r"\lambda"
+    symbol = r"\sigma" if setting.method in SNC_METHODS else r"\lambda"
     return rf"{METHOD_NAMES[setting.method]}, ${symbol}={setting.strength:g}$"
 
 

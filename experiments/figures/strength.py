@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from experiments.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.outcomes import Outcome
-from experiments.training.config import NONE
+from experiments.training.config import NONE, SNC_METHODS
 
 _STRENGTH = r"regularization strength $\lambda$"
-_STRENGTHS = {"snc": r"bound on the spectral norm $\sigma$"}
+_STRENGTHS = dict.fromkeys(SNC_METHODS, r"bound on the spectral norm $\sigma$")
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -116,7 +116,8 @@ def _lowest_loss(outcome: Outcome) -> float:
 def figure5(outcomes: Sequence[Outcome]) -> Figure | None:
     """The lowest training loss of each method with a strength lambda."""
     methods = by_method(outcomes)
-    methods.pop("snc", None)
+    for method in SNC_METHODS:
+        methods.pop(method, None)
     if not methods:
         return None
     figure = Figure(figsize=(4.6, 3.2))

@@ -1,5 +1,8 @@
 """The numbers that the paper publishes, as data."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from experiments.paper.attacks import (
     PGD,
     SINGLE_FOURIER_EPS,
@@ -11,6 +14,9 @@ from experiments.paper.table1 import TABLE1, TABLE1_TOP5, Published
 from experiments.paper.table4 import TABLE4, PublishedPgd
 from experiments.paper.tables2and3 import TABLE2, TABLE3
 from experiments.paper.training import ADVERSARIAL_TRAINING, TRAINING
+from experiments.training.config import SNC_METHODS
+
+_Cell = TypeVar("_Cell")
 
 __all__ = [
     "ADVERSARIAL_TRAINING",
@@ -29,6 +35,7 @@ __all__ = [
     "Published",
     "PublishedPgd",
     "published_as",
+    "with_snc_readings",
 ]
 
 # A data set that the paper does not list stands beside the rows of its parent.
@@ -38,3 +45,8 @@ PARENTS = {"mnist5k": "mnist"}
 def published_as(dataset: str) -> str:
     """The data set of the paper that stands beside one of ours."""
     return PARENTS.get(dataset, dataset)
+
+
+def with_snc_readings(row: Mapping[str, _Cell]) -> dict[str, _Cell]:
+    """Puts the published cell of SNC beside each reading of SNC."""
+    return dict(row) | {m: row["snc"] for m in SNC_METHODS if "snc" in row}

@@ -16,7 +16,7 @@ from experiments.outcomes import Outcome, attacked
 from experiments.paper import TABLE1
 from experiments.tables import naming
 from experiments.tables.selection import Row, by_setting, summarize
-from experiments.training.config import NONE, Setting
+from experiments.training.config import NONE, SNC_NUMPY_AXES, Setting
 from experiments.training.runs import provenance
 from experiments.workspace import opened
 
@@ -30,6 +30,7 @@ READINGS = {
     "snc-rescaled": "kernels rescaled (Gouk et al.), not clipped",
     "snc-filters": "each filter by itself, not multi-channel matrices",
     "snc-oihw": "kernels (out, in, h, w) taken for (h, w, in, out)",
+    SNC_NUMPY_AXES: "NumPy's default axes on kernels (out, in, h, w)",
 }
 
 

@@ -12,7 +12,12 @@ from experiments.data.registry import TRAIN_SHAPES
 from experiments.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.options import ModelOptions, SweepOptions
 from experiments.outcomes import Outcome
-from experiments.paper import PARENTS, SINGLE_FOURIER_EPS, published_as
+from experiments.paper import (
+    PARENTS,
+    SINGLE_FOURIER_EPS,
+    published_as,
+    with_snc_readings,
+)
 from experiments.parts import Part
 from experiments.tables import naming
 from experiments.tables.statistics import Statistic
@@ -52,7 +57,7 @@ def published(
     """The row of one of Tables 2 to 4, empty where the paper has none."""
     if options.model != options.paper_model:
         return {}
-    return table.get(published_as(options.dataset), {})
+    return with_snc_readings(table.get(published_as(options.dataset), {}))
 
 
 def beside(dataset: str, published: Mapping[str, Any]) -> str:

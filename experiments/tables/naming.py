@@ -12,7 +12,7 @@ from experiments.options import (
     SweepOptions,
 )
 from experiments.paper import PARENTS
-from experiments.training.config import METHODS, NONE
+from experiments.training.config import METHODS, NONE, SNC_METHODS
 
 _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
 
@@ -64,9 +64,9 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     if options.select_on != "paper":
         if not set(PUBLISHED_STRENGTHS) <= set(options.strengths):
             parts.append(f"{len(options.strengths)} strengths")
-        if "snc" in options.methods and not set(PUBLISHED_MAX_NORMS) <= set(
-            options.max_norms
-        ):
+        if set(SNC_METHODS) & set(options.methods) and not set(
+            PUBLISHED_MAX_NORMS
+        ) <= set(options.max_norms):
             parts.append(f"{len(options.max_norms)} bounds of SNC")
     parts += _fewer_images(options, options.test_examples)
     if options.frequency_stride != 1:

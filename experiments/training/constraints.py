@@ -6,6 +6,7 @@ selection and clip at each step: here one count serves the program.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 import absum_jax
-from experiments.training.config import Setting
+from absum_jax.tracing import leaf_name
+from experiments.training.config import SNC_NUMPY_AXES, Setting
 
 Params = Any
 Uses = Mapping[str, Sequence[absum_jax.ConvUse]]
@@ -44,22 +46,14 @@ def _clip(
 
 
 def _clip_dense_too(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
-    """Dense layers are convolutions of one pixel."""
-    dense = {
-        name: layer
-        for name, layer in params.items()
-        if f"{name}/kernel" not in uses and "kernel" in layer
-    }
-    clipped = {
-        name: layer
-        | {
-            "kernel": absum_jax.clip_conv_spectral_norm(
-                layer["kernel"][None], (1,), max_norm
-            )[0]
-        }
-        for name, layer in dense.items()
-    }
-    return _clip(params, max_norm, uses) | clipped
+    """Clips dense layers as convolutions of one pixel."""
+
+    def clip(leaf: jax.Array) -> jax.Array:
+        if leaf.ndim != 2:
+            return leaf
+        return absum_jax.clip_conv_spectral_norm(leaf[None], (1,), max_norm)[0]
+
+    return _clip(jax.tree.map(clip, params), max_norm, uses)
 
 
 def _rescale(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
@@ -71,13 +65,16 @@ def _on_kernels(
     uses: Uses,
     clip: Callable[[jax.Array, absum_jax.ConvUse], jax.Array],
 ) -> Params:
-    """Replaces the kernels of a two-level tree."""
-    clipped = {}
-    for name, layer in params.items():
-        if (path := f"{name}/kernel") in uses:
-            [use] = uses[path]
-            clipped[name] = layer | {"kernel": clip(layer["kernel"], use)}
-    return params | clipped
+    """Replaces each convolution kernel by what `clip` makes of it."""
+
+    def replaced(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        name = leaf_name(path)
+        if name not in uses:
+            return leaf
+        [use] = uses[name]
+        return clip(leaf, use)
+
+    return jax.tree_util.tree_map_with_path(replaced, params)
 
 
 def _clip_filters(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
@@ -109,6 +106,35 @@ def _clip_oihw(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
     return _on_kernels(params, uses, clip)
 
 
+def _clip_numpy_axes(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
+    """Clips what NumPy's default axes select in kernels (out, in, height, width).
+
+    `fft2(kernel, (n, n))` transforms the last two axes, and `svd` decomposes the last
+    two: the n x n transform of each filter by itself. The transform is n times an
+    isometry of the filter. So this clips the singular values of each filter, a matrix
+    (height, width), at `max_norm / n`, and cutting to the support loses nothing.
+    """
+
+    def clip(kernel: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
+        height, width = kernel.shape[:2]
+        if height > use.input_shape[0] or width > use.input_shape[1]:
+            raise ValueError(
+                f"kernel must not be larger than its input, got {kernel.shape[:2]} on "
+                f"{use.input_shape}: fft2 would crop it."
+            )
+        filters = kernel.reshape(height, width, -1)
+        count = filters.shape[-1]
+        # As convolutions of one pixel from `height` to `width` channels.
+        matrices = filters.transpose(0, 2, 1).reshape(1, 1, height, count * width)
+        bound = max_norm / math.sqrt(math.prod(use.input_shape))
+        clipped = absum_jax.clip_conv_spectral_norm(
+            matrices, (1, 1), bound, groups=count
+        ).reshape(height, count, width)
+        return clipped.transpose(0, 2, 1).reshape(kernel.shape)
+
+    return _on_kernels(params, uses, clip)
+
+
 CONSTRAINTS: dict[str, Constraint] = {
     "snc": Constraint(_clip),
     # Other readings of the paper, which `snc-readings` compares.
@@ -119,6 +145,7 @@ CONSTRAINTS: dict[str, Constraint] = {
     "snc-rescaled": Constraint(_rescale),
     "snc-filters": Constraint(_clip_filters),
     "snc-oihw": Constraint(_clip_oihw),
+    SNC_NUMPY_AXES: Constraint(_clip_numpy_axes),
 }
 
 # The steps from one clip of the paper's SNC to the next.

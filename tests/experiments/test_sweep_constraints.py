@@ -1,5 +1,8 @@
 """SNC in a sweep: the right models, at the right steps, by the right rule."""
 
+import dataclasses
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +16,7 @@ from experiments.models import Variables
 from experiments.options import SweepOptions
 from experiments.studies import snc_readings
 from experiments.training import optimization, programs, step
-from experiments.training.config import NONE, Setting
+from experiments.training.config import NONE, SNC_NUMPY_AXES, Setting
 from experiments.training.constraints import (
     CONSTRAINTS,
     Constraint,
@@ -234,11 +237,48 @@ def test_each_reading_bounds_what_it_says(reading, params, uses):
                 for k in (params[name]["kernel"], kernels[name])
             )
             assert 0.5 * 0.9 < new < 0.9 * old
+    elif reading == SNC_NUMPY_AXES:
+        for name, n in (("conv1", 28), ("conv2", 12)):
+            values = np.linalg.svd(
+                np.transpose(kernels[name], (3, 2, 0, 1)), compute_uv=False
+            )
+            np.testing.assert_allclose(values.max(), 0.5 / n, rtol=1e-4)
     else:
         assert all(after[name] < 0.9 * before[name] for name in uses)
     if reading == "snc-projected":
         plain = _norms(CONSTRAINTS["snc"].apply(params, jnp.float32(0.5), uses), uses)
         assert all(after[name] < plain[name] for name in uses)
+
+
+@pytest.mark.parametrize("bound", [0.5, 2.0, 10.0, 1e3])
+def test_the_ninth_reading_is_what_numpys_default_axes_compute(bound, params, uses):
+    """The algorithm of Sedghi et al. as written, on kernels (out, in, h, w)."""
+    apply = CONSTRAINTS[SNC_NUMPY_AXES].apply
+    moved = jax.jit(lambda params: apply(params, jnp.float32(bound), uses))(params)
+    for name, n in (("conv1", 28), ("conv2", 12)):
+        kernel = np.asarray(params[name]["kernel"], np.float64).transpose(3, 2, 0, 1)
+        height, width = kernel.shape[2:]
+        transforms = np.fft.fft2(kernel, (n, n))
+        left, values, right = np.linalg.svd(transforms, full_matrices=False)
+        clipped = left * np.minimum(values, bound)[..., None, :] @ right
+        expected = np.fft.ifft2(clipped)[..., :height, :width].real
+        # The cut loses nothing: outside of the support there is nothing.
+        outside = np.fft.ifft2(clipped)
+        outside[..., :height, :width] = 0
+        assert np.abs(outside).max() < 1e-12
+        found = np.transpose(moved[name]["kernel"], (3, 2, 0, 1))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    if bound == 1e3:
+        chex.assert_trees_all_equal(moved, params)
+
+
+def test_the_ninth_reading_refuses_kernels_larger_than_their_input(params, uses):
+    small = {
+        name: [dataclasses.replace(use, input_shape=(4, 28))]
+        for name, [use] in uses.items()
+    }
+    with pytest.raises(ValueError, match=r"kernel must not be larger.*\(4, 28\)"):
+        CONSTRAINTS[SNC_NUMPY_AXES].apply(params, jnp.float32(0.5), small)
 
 
 def test_readings_have_names():
