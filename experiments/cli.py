@@ -18,6 +18,7 @@ _PROGRAM = "python -m experiments"
 _COMMANDS = {
     "demo": ("demo", "five CNNs on 4,000 digits, each attacked with all frequencies"),
     "train": ("train", "one model or a sweep, to keep"),
+    "evaluate": ("evaluate", "models with all evaluations of the paper, to keep"),
     "table1": ("tables.table1", "the Single Fourier Attack, with Figures 2, 4 and 5"),
     "table2": ("tables.table2", "transferred PGD"),
     "table3": ("tables.table3", "low- and high-pass filters"),

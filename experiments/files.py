@@ -5,6 +5,7 @@ holds for all: all of them call the functions here in the same order.
 """
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -30,6 +31,26 @@ def _errors_name(path: pathlib.Path) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
+def _sync(path: pathlib.Path) -> None:
+    """Forces a file's content, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot do it for folders.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync(folder: pathlib.Path) -> None:
+    """Forces all that is in a folder onto the disk."""
+    if hosts.is_first():
+        for path in [*folder.rglob("*"), folder]:
+            _sync(path)
+
+
 def write_atomically(
     path: pathlib.Path, write: Callable[[IO[bytes]], object]
 ) -> pathlib.Path:
@@ -44,6 +65,7 @@ def write_atomically(
             stream.flush()
             os.fsync(stream.fileno())
         scratch.replace(path)
+        _sync(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
     return path
@@ -59,16 +81,16 @@ def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _parsed(text: str, path: pathlib.Path) -> Any:
+def _parsed(data: bytes, path: pathlib.Path) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(data)
     except ValueError as error:
         raise UsageError(f"{path} is damaged: {error}; remove it.") from error
 
 
 def read_json(path: pathlib.Path) -> Any:
     """Reads a JSON file."""
-    return hosts.agreed(lambda: _parsed(path.read_text(), path))
+    return hosts.agreed(lambda: _parsed(path.read_bytes(), path))
 
 
 def read_json_if_there(path: pathlib.Path) -> Any:
@@ -76,7 +98,7 @@ def read_json_if_there(path: pathlib.Path) -> Any:
 
     def read() -> Any:
         try:
-            return _parsed(path.read_text(), path)
+            return _parsed(path.read_bytes(), path)
         except FileNotFoundError:
             return None
 
@@ -126,15 +148,32 @@ def writable_folder(folder: pathlib.Path, option: str) -> None:
 
 def read_json_lines(path: pathlib.Path) -> list[Any]:
     """Reads a file of JSON lines, leaving out a last line that was cut short."""
+    return hosts.agreed(
+        lambda: [_parsed(line, path) for line in _whole_lines(path) or []]
+    )
 
-    def read() -> list[Any]:
-        if not path.exists():
-            return []
-        text = path.read_text()
-        whole = text[: text.rfind("\n") + 1]
-        return [_parsed(line, path) for line in whole.splitlines()]
+
+def read_lines(path: pathlib.Path) -> list[str] | None:
+    """Reads the lines of a file but for a last one that was cut short.
+
+    Bytes that are no text are replaced. None where there is no such file.
+    """
+
+    def read() -> list[str] | None:
+        lines = _whole_lines(path)
+        if lines is None:
+            return None
+        return [line.decode(errors="replace") for line in lines]
 
     return hosts.agreed(read)
+
+
+def _whole_lines(path: pathlib.Path) -> list[bytes] | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return data[: data.rfind(b"\n") + 1].splitlines()
 
 
 def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:

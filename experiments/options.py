@@ -59,6 +59,15 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise UsageError(f"--seeds must lie in 0..2147483647, got {seeds}.")
 
 
+def pairs(seeds: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs the first seed with the second, the third with the fourth, and so on.
+
+    No seed is in two pairs, so that pairs are independent; the last of an odd number
+    is in none.
+    """
+    return list(zip(seeds[::2], seeds[1::2], strict=False))
+
+
 @dataclasses.dataclass(frozen=True)
 class ComputeOptions:
     """How models are computed."""

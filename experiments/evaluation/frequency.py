@@ -63,3 +63,10 @@ def evaluate(
     evaluation = images.evaluation(kind)
     values = kept_shares(images, runs, evaluation, radii, compute, "filter")
     return np.array([[row[radius] for radius in radii] for row in values])
+
+
+def radii_of(shape: Sequence[int]) -> tuple[float, ...]:
+    """Whole radii up to the corner of the spectrum, and a quarter of the width."""
+    height, width = shape[:2]
+    corner = int(np.ceil(np.hypot(height, width) / 2))
+    return tuple(sorted({*map(float, range(corner + 1)), width / 4}))

@@ -126,6 +126,13 @@ def _accuracies(
     return over_models(one, (0,))(variables)
 
 
+def _named(substitute: Run) -> str:
+    """Names a substitute by its folder and, where it is known, its parameters."""
+    digest = substitute.parameters_digest
+    path = str(substitute.config.path)
+    return path if digest is None else f"{path}@{digest[:12]}"
+
+
 def transferred(
     images: Images,
     targets: Sequence[Run],
@@ -138,7 +145,7 @@ def transferred(
     Returns:
       Accuracies (targets, substitutes).
     """
-    by_path = {str(run.config.path): run for run in substitutes}
+    by_path = {_named(run): run for run in substitutes}
     # Made once for all targets, which large networks are one by one; off the device.
     attacked: dict[str, np.ndarray] = {}
 

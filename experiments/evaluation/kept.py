@@ -2,10 +2,7 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
-import pathlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -13,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from experiments import files
 from experiments.data import Split
+from experiments.evaluation.points import Evaluation, Line, Point, Points
 from experiments.models import Classifier, Variables
 from experiments.progress import progress
 from experiments.training import devices
@@ -31,28 +28,8 @@ _CHUNK_BATCHES = 4
 # Streamed images are told by their largest logit, and by their five largest.
 _STREAMED_TOP_K = (1, 5)
 
-# What tells the parts of an evaluation apart, such as an eps or a row of frequencies.
-Point = int | float | str
 # Indices of images, from the first to before the second.
 Range = tuple[int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What determines the evaluation of a trained model."""
-
-    attack: str
-    split: str  # "test" or "validation"
-    examples: int
-    data_fingerprint: str
-    conditions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The evaluation's file in a run's folder, named after all of this."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return f"{self.attack}-{digest}.jsonl"
 
 
 class Streamed(Protocol):
@@ -175,18 +152,8 @@ def _on_devices(
     return x.astype(jnp.float32) / 255, y
 
 
-def begin(path: pathlib.Path, evaluation: Evaluation) -> None:
-    """Makes the file of an evaluation ready for more lines.
-
-    What a kill cut short is dropped, and what is whole is kept.
-    """
-    lines = [x for x in files.read_json_lines(path) if "point" in x]
-    files.write_json_lines(path, [dataclasses.asdict(evaluation), *lines])
-
-
-def _read(path: pathlib.Path) -> dict[Point, Any]:
-    lines = files.read_json_lines(path)
-    return {line["point"]: line["value"] for line in lines if "point" in line}
+def _values(lines: Iterable[Line]) -> dict[Point, Any]:
+    return {line["point"]: line["value"] for line in lines}
 
 
 def kept(
@@ -214,10 +181,10 @@ def kept(
     Returns:
       The value at each point, of each run.
     """
-    paths = [run.folder / evaluation.name for run in runs]
+    kept_points = [Points(run, evaluation) for run in runs]
     missing = []
-    for path in paths:
-        done = _read(path)
+    for own in kept_points:
+        done = _values(own.read())
         missing.append(tuple(point for point in points if point not in done))
     # In an order that is the same for all processes, as that of a set is not.
     groups = [group for group in dict.fromkeys(missing) if group]
@@ -225,7 +192,7 @@ def kept(
         alike = [i for i, points in enumerate(missing) if points == group]
         for members in images.groups(alike):
             for i in members:
-                begin(paths[i], evaluation)
+                kept_points[i].begin()
             variables = images.variables([runs[i] for i in members])
             x, y = images.arrays()
             plural = "model" if len(members) == 1 else "models"
@@ -237,11 +204,10 @@ def kept(
                 for point in group:
                     values = compute(variables, x, y, point)
                     for i, value in zip(members, values, strict=True):
-                        line = {"point": point, "value": value}
-                        files.append_json_line(paths[i], line)
+                        kept_points[i].append({"point": point, "value": value})
                     advance(1)
     results = []
-    for path in paths:
-        known = _read(path)
+    for own in kept_points:
+        known = _values(own.read())
         results.append({point: known[point] for point in points})
     return results

@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from experiments import files
-from experiments.evaluation.kept import Evaluation, Images, Point, Range, begin, kept
+from experiments.evaluation.kept import Images, Range, kept
+from experiments.evaluation.points import Evaluation, Point, Points
 from experiments.progress import progress
 from experiments.training import devices
 from experiments.training.runs import Run
@@ -93,12 +93,12 @@ def _streamed(
     compute: Callable[..., Sequence[Shares]], unit: str, told: Callable[[Shares], Any],
 ) -> dict[Any, Any]:  # fmt: skip
     """One model, as large networks are evaluated one by one."""
-    path = run.folder / evaluation.name
+    own = Points(run, evaluation)
     total = len(images.split)
 
     def counts() -> dict[Point, dict[Range, Any]]:
         known: dict[Point, dict[Range, Any]] = {point: {} for point in points}
-        for line in files.read_json_lines(path):
+        for line in own.read():
             if line.get("point") in known:
                 start, stop = line["images"]
                 known[line["point"]][start, stop] = line["counts"]
@@ -109,7 +109,7 @@ def _streamed(
         for part in gaps(done, total, images.chunk_size, len(devices.available())):
             missing.setdefault(part, []).append(point)
     if missing:
-        begin(path, evaluation)
+        own.begin()
         variables = images.variables([run])
         parts = sorted(missing)
         title = (
@@ -124,9 +124,7 @@ def _streamed(
                 for point in missing[part]:
                     [shares] = compute(variables, x, y, point)
                     line = {"point": point, "images": part}
-                    files.append_json_line(
-                        path, line | {"counts": _counts(shares, len(y))}
-                    )
+                    own.append(line | {"counts": _counts(shares, len(y))})
                     advance(1)
     return {
         point: told(jax.tree.map(lambda *n: sum(n) / total, *of_chunks.values()))

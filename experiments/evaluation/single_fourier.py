@@ -12,7 +12,8 @@ import numpy as np
 import absum_jax
 from experiments.evaluation import clean
 from experiments.evaluation.clean import Clean
-from experiments.evaluation.kept import Evaluation, Images
+from experiments.evaluation.kept import Images
+from experiments.evaluation.points import Evaluation
 from experiments.evaluation.shares import kept_shares
 from experiments.models import Classifier
 from experiments.models.stacked import over_models

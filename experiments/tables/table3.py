@@ -137,19 +137,12 @@ def table3(
     )
 
 
-def radii_of(shape: Sequence[int]) -> tuple[float, ...]:
-    """Whole radii up to the corner of the spectrum, and a quarter of the width."""
-    height, width = shape[:2]
-    corner = int(np.ceil(np.hypot(height, width) / 2))
-    return tuple(sorted({*map(float, range(corner + 1)), width / 4}))
-
-
 def run(options: Table3Options) -> list[pathlib.Path]:
     """Trains, filters, prints the table and writes it with its figure."""
     with sweep_workspace(options) as workspace:
         chosen = choose(options, workspace)
         runs, shape = chosen.all_runs, workspace.dataset.image_shape
-        radii = radii_of(shape)
+        radii = frequency.radii_of(shape)
         sizes = len(chosen.runs), len(options.seeds)
         low, high = (
             frequency.evaluate(workspace.test, runs, kind, radii).reshape(*sizes, -1)

@@ -1,4 +1,8 @@
-"""Trained models on disk: one folder a run, complete once its provenance is there."""
+"""Trained models on disk: one folder a run, complete once its provenance is there.
+
+The provenance has digests of what training wrote. A finished run that does not match
+them is refused. Earlier runs have none: they are used as they are, unverified.
+"""
 
 import math
 import os
@@ -15,13 +19,18 @@ import numpy as np
 
 import absum_jax
 from experiments import files, hosts
+from experiments.errors import UsageError
 from experiments.models import Variables
-from experiments.training import checkpoints
+from experiments.training import checkpoints, digests
 from experiments.training.config import RunConfig
 from experiments.training.tensorboard import Curves
 
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
 _ROOT = pathlib.Path(__file__).parents[2]
+# The provenance of finished runs whose files this process has checked, by folder.
+_CHECKED: dict[pathlib.Path, dict[str, Any]] = {}
+# What orbax and TensorStore raise for a checkpoint that is damaged or not there.
+_UNREADABLE = (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError)
 
 
 def _git(*arguments: str) -> str | None:
@@ -67,6 +76,7 @@ class Run:
     def __init__(self, runs_dir: pathlib.Path, config: RunConfig):
         self.config = config
         self.folder = runs_dir / config.path
+        self._config = self.folder / "config.json"
         self._metrics = self.folder / "metrics.jsonl"
         self._diagnostics = self.folder / "diagnostics.jsonl"
         self._checkpoint = self.folder / "checkpoint"
@@ -75,8 +85,58 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the model is trained to the end; its provenance is written last."""
-        return files.exists(self._provenance)
+        """Whether the model is trained to the end; its provenance is written last.
+
+        Raises:
+          UsageError: if a file of a finished run is damaged or missing.
+        """
+        return self._finished() is not None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there are trained parameters, whatever else is there."""
+        return files.exists(self._checkpoint)
+
+    @property
+    def parameters_digest(self) -> str | None:
+        """The digest of the trained parameters.
+
+        None for a run that is not complete, or from before there were digests.
+        """
+        provenance = self._finished() or {}
+        return provenance.get("digests", {}).get("parameters")
+
+    def _finished(self) -> dict[str, Any] | None:
+        """Reads the provenance, and checks the files by it; None before the end."""
+        if self.folder in _CHECKED:
+            return _CHECKED[self.folder]
+        try:
+            provenance = files.read_json_if_there(self._provenance)
+        except UsageError as error:
+            raise self._damaged(self._provenance, "is no JSON") from error
+        if provenance is None:
+            return None
+        if not isinstance(provenance, dict):
+            raise self._damaged(self._provenance, "is no provenance")
+        if "digests" in provenance:
+            expected = provenance["digests"]
+            for name, found in digests.of_files(self._kept).items():
+                if found != expected.get(name):
+                    how = "is not as training left it" if found else "is missing"
+                    raise self._damaged(self.folder / name, how)
+        _CHECKED[self.folder] = provenance
+        return provenance
+
+    @property
+    def _kept(self) -> tuple[pathlib.Path, ...]:
+        """The files that training leaves, but for parameters and provenance."""
+        return (self._config, self._metrics, self._diagnostics)
+
+    def _damaged(self, path: pathlib.Path, how: str) -> UsageError:
+        return UsageError(
+            f"{path} {how}: the run is damaged. Remove the folder {self.folder} to "
+            "have the model trained again."
+        )
 
     def begin(self, epoch: int, *, tensorboard: bool = False) -> None:
         """Writes the configuration, and forgets what was logged after an epoch.
@@ -85,9 +145,9 @@ class Run:
           epoch: how many epochs are done.
           tensorboard: whether to log for TensorBoard too, until `close`.
         """
-        files.write_json(self.folder / "config.json", self.config.as_dict())
+        files.write_json(self._config, self.config.as_dict())
         for path in (self._metrics, self._diagnostics):
-            lines = files.read_json_lines(path)
+            lines = self._lines(path)
             told = [line for line in lines if line["epoch"] <= epoch]
             files.write_json_lines(path, told)
         if tensorboard and hosts.is_first():
@@ -128,7 +188,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of all epochs so far."""
-        return files.read_json_lines(self._metrics)
+        return self._lines(self._metrics)
 
     def log_diagnostics(self, line: dict[str, Any]) -> None:
         """Appends what `diagnostics.Recorder` tells of the model after an epoch."""
@@ -136,20 +196,43 @@ class Run:
 
     def diagnostics(self) -> list[dict[str, Any]]:
         """The diagnostics of the epochs so far, where they were logged."""
-        return files.read_json_lines(self._diagnostics)
+        return self._lines(self._diagnostics)
+
+    def _lines(self, path: pathlib.Path) -> list[dict[str, Any]]:
+        try:
+            return files.read_json_lines(path)
+        except UsageError as error:
+            raise self._damaged(path, "is no JSON") from error
 
     def finish(self, variables: Variables, provenance: dict[str, Any]) -> None:
-        """Writes the trained network, and then the provenance."""
+        """Writes the trained network, and then the provenance with all digests."""
         checkpoints.save_arrays(self._checkpoint, variables)
-        files.write_json(self._provenance, provenance)
+        found = digests.of_files(self._kept)
+        found["parameters"] = digests.of_arrays(variables)
+        files.sync(self.folder)
+        files.write_json(self._provenance, provenance | {"digests": found})
+        _CHECKED.pop(self.folder, None)
 
     def variables(self, abstract: Variables) -> Variables:
         """Loads the trained network.
 
         Args:
           abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
+
+        Raises:
+          UsageError: if the checkpoint is damaged or missing.
         """
-        return checkpoints.load_arrays(self._checkpoint, abstract)
+        try:
+            variables = checkpoints.load_arrays(self._checkpoint, abstract)
+        except _UNREADABLE as error:
+            first, *_ = str(error).splitlines() or [type(error).__name__]
+            raise self._damaged(
+                self._checkpoint, f"cannot be read ({first})"
+            ) from error
+        expected = self.parameters_digest
+        if expected is not None and digests.of_arrays(variables) != expected:
+            raise self._damaged(self._checkpoint, "is not as training left it")
+        return variables
 
 
 def stacked_variables(runs: Sequence[Run], abstract: Variables) -> Variables:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from experiments import files
 from experiments.data import Split, StreamedSplit
+from experiments.errors import UsageError
 from experiments.models import Classifier
 from experiments.progress import progress
 from experiments.training import (
@@ -41,6 +42,25 @@ def _unfinished(
         steps = checkpoints.latest_step(candidate / CHECKPOINTS)
         if steps is not None:
             yield plan.Unfinished(candidate, sweep, steps)
+
+
+def _check_none_lost(
+    folder: pathlib.Path, runs_dir: pathlib.Path, missing: Sequence[RunConfig]
+) -> None:
+    """Refuses trained models that lack a provenance, unless training was cut short."""
+    begun = {
+        member
+        for candidate in files.folders(folder)
+        if (sweep := plan.load_members(candidate)) is not None
+        for member in sweep.members
+    }
+    for config in missing:
+        run = runs.Run(runs_dir, config)
+        if config not in begun and run.is_trained:
+            raise UsageError(
+                f"{run.folder} has a trained model but no provenance.json: the run is "
+                "damaged. Remove the folder to have the model trained again."
+            )
 
 
 def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[int]:
@@ -119,13 +139,15 @@ def train_missing(
     wanted = [runs.Run(runs_dir, config) for config in configs]
     missing = [run.config for run in wanted if not run.is_complete]
     if len(missing) < len(wanted):
-        print(
-            f"{len(wanted) - len(missing)} of {len(wanted)} models are trained already"
-        )
+        done = [run for run in wanted if run.is_complete]
+        earlier = sum(run.parameters_digest is None for run in done)
+        note = f"; {earlier} of them unverified, without digests" if earlier else ""
+        print(f"{len(done)} of {len(wanted)} models are trained already{note}")
     sweeps_dir = _sweeps_dir(runs_dir, configs)
     _remove_finished(sweeps_dir, runs_dir, configs)
     if not missing:
         return wanted
+    _check_none_lost(sweeps_dir, runs_dir, missing)
     recipe = configs[0].recipe
     tasks = plan.plan(
         missing, list(_unfinished(sweeps_dir, missing)), together=classifier.is_small

@@ -290,6 +290,7 @@ def test_held_images_are_kept_as_ever(split, runs):
     assert answer.top5 is None
     [path] = runs[0].folder.glob("clean-*.jsonl")
     _, line = files.read_json_lines(path)
+    del line["checksum"]
     assert line == {
         "point": "clean",
         "value": {

@@ -7,12 +7,12 @@ import pytest
 
 from experiments import cli, files
 from experiments.evaluation.clean import Clean
+from experiments.evaluation.frequency import radii_of
 from experiments.figures import figure7
 from experiments.options import SweepOptions
 from experiments.paper import PGD, TABLE1, TABLE2, TABLE3, TABLE4
 from experiments.tables import selection
 from experiments.tables.table2 import substitute_seed
-from experiments.tables.table3 import radii_of
 from experiments.tables.table4 import Table4Options
 from experiments.tables.under_pgd import Attacked, select
 from experiments.training.config import Adversary, Setting

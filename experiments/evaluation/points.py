@@ -1,0 +1,97 @@
+"""The file of one evaluation in a run's folder, a line for each point.
+
+The first line states what is evaluated and the digest of the parameters, and each line
+has a checksum. Lines that are damaged, or of other parameters, count as missing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from experiments import files
+from experiments.training.runs import Run
+
+# What tells the parts of an evaluation apart, such as an eps or a row of frequencies.
+Point = int | float | str
+Line = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What determines the evaluation of a trained model."""
+
+    attack: str
+    split: str  # "test" or "validation"
+    examples: int
+    data_fingerprint: str
+    conditions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The evaluation's file in a run's folder, named after all of this."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"{self.attack}-{digest}.jsonl"
+
+
+def _checksum(line: Line) -> str:
+    return f"{zlib.crc32(json.dumps(line).encode()):08x}"
+
+
+def _parsed(text: str, *, is_verified: bool) -> Line | None:
+    """Returns a line without its checksum; None if it is damaged.
+
+    Args:
+      text: of the line.
+      is_verified: whether a line must have a checksum, as those of earlier versions
+        have not.
+    """
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(line, dict):
+        return None
+    checksum = line.pop("checksum", None)
+    if checksum is None:
+        return None if is_verified else line
+    return line if checksum == _checksum(line) else None
+
+
+class Points:
+    """The file of an evaluation of a trained run.
+
+    Args:
+      run: the run.
+      evaluation: what is evaluated.
+    """
+
+    def __init__(self, run: Run, evaluation: Evaluation):
+        self.path = run.folder / evaluation.name
+        self._header = dataclasses.asdict(evaluation)
+        digest = run.parameters_digest
+        self._is_verified = digest is not None
+        if digest is not None:
+            self._header["parameters"] = digest
+
+    def read(self) -> list[Line]:
+        """Reads the lines of points, as far as they are undamaged."""
+        texts = files.read_lines(self.path)
+        lines = [_parsed(text, is_verified=self._is_verified) for text in texts or ()]
+        if self._is_verified and lines[:1] != [json.loads(json.dumps(self._header))]:
+            return []
+        return [line for line in lines if line is not None and "point" in line]
+
+    def begin(self) -> None:
+        """Makes the file ready for more lines, and drops those that do not count."""
+        lines = [self._header, *self.read()]
+        files.write_json_lines(
+            self.path, [line | {"checksum": _checksum(line)} for line in lines]
+        )
+
+    def append(self, line: Line) -> None:
+        """Appends the line of a point."""
+        files.append_json_line(self.path, line | {"checksum": _checksum(line)})
