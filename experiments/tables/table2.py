@@ -1,6 +1,7 @@
-"""Table 2: accuracy under PGD transferred from models of another seed."""
+"""Table 2: accuracy under PGD transferred between models of two seeds."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +11,7 @@ from absum_jax._markdown import aligned
 from experiments.adversaries import check_attacked
 from experiments.evaluation import clean, gradient
 from experiments.labels import METHOD_NAMES
-from experiments.options import SweepOptions
+from experiments.options import SweepOptions, pairs
 from experiments.outcomes import sweep_workspace
 from experiments.paper import PGD, TABLE2, published_as
 from experiments.tables import claims, document
@@ -22,8 +23,9 @@ from experiments.tables.statistics import Statistic
 @dataclasses.dataclass(frozen=True)
 class Table2Options(SweepOptions):
     """Accuracy under PGD on a model trained alike with another seed (Table 2), and on
-    models of every other method. Models of Table 1 are taken where they lie, and those
-    of the next seed are trained."""  # noqa: D205, D209
+    models of every other method. Seeds attack each other in pairs: the first two given,
+    the next two, and so on; an odd number is filled up with one more seed. Models of
+    Table 1 are reused."""  # noqa: D205, D209
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables."""
@@ -36,15 +38,23 @@ class Table2Options(SweepOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Accuracies as fractions."""
+    """Accuracies as fractions, of seeds in the order of their pairs."""
 
     matrix: np.ndarray  # (seeds, targets, substitutes), methods in the same order
     clean: np.ndarray  # (seeds, targets)
 
+    @property
+    def of_pairs(self) -> np.ndarray:
+        """The mean matrix of each pair of seeds, (pairs, targets, substitutes)."""
+        return self.matrix.reshape(-1, 2, *self.matrix.shape[1:]).mean(axis=1)
 
-def substitute_seed(seed: int) -> int:
-    """The seed of the models that the attack on a seed's models goes through."""
-    return (seed + 1) % 2**31
+
+def filled_up(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Adds the seed after the largest to an odd number of seeds."""
+    if len(seeds) % 2 == 0:
+        return tuple(seeds)
+    following = (seed % 2**31 for seed in itertools.count(max(seeds) + 1))
+    return (*seeds, next(seed for seed in following if seed not in seeds))
 
 
 def _lines(
@@ -88,24 +98,26 @@ def table2(
     """
     pgd = PGD[published_as(options.dataset)]
     published = document.published(options, TABLE2)
-    methods = list(chosen.runs)
+    methods, of_pairs = list(chosen.runs), transfer.of_pairs
     cells = [
-        [Statistic.of(transfer.matrix[:, i, j], images) for j in range(len(methods))]
+        [Statistic.of(of_pairs[:, i, j], images) for j in range(len(methods))]
         for i in range(len(methods))
     ]
     own = [cells[i][i] for i in range(len(methods))]
     plain = [Statistic.of(column, images) for column in transfer.clean.T]
     held = claims.above(
-        {m: transfer.matrix[:, i, i] for i, m in enumerate(methods)},
+        {m: of_pairs[:, i, i] for i, m in enumerate(methods)},
         claims.ROBUST,
         claims.STANDARD,
     )
     attack = gradient.published_steps(options.dataset)
+    spread = "" if len(of_pairs) == 1 else " and ± standard deviation over pairs"
     notes = [
         f"Accuracy in percent under PGD (eps = {pgd.transfer_eps:.4g}, {attack.steps} "
         f"steps of {attack.step_size:.4g}, start within {attack.init_radius:.4g}) on "
-        f"{images:,} test images, made on a model of the same method and strength and "
-        f"of the next seed, and on clean images{document.with_spread(options)}."
+        f"{images:,} test images, made on a model of the same method and strength with "
+        "the other seed of a pair, and on clean images; mean over both directions"
+        f"{spread}."
         f"{document.beside(options.dataset, published)}",
         document.training_note(options, document.selection_note(options, "Avg.")),
         *document.left_out_note(chosen.left_out),
@@ -139,6 +151,7 @@ def table2(
             "rows": records,
             "claims": [claim.as_dict() for claim in held],
             "methods": methods,
+            "seeds": filled_up(options.seeds),
             "matrix": transfer.matrix.tolist(),
         },
     )
@@ -146,29 +159,28 @@ def table2(
 
 def run(options: Table2Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it."""
+    eps = PGD[published_as(options.dataset)].transfer_eps
+    steps = gradient.published_steps(options.dataset)
     with sweep_workspace(options) as workspace:
         chosen = choose(options, workspace)
-        next_seeds = [substitute_seed(seed) for seed in options.seeds]
-        substitutes = workspace.train(chosen.settings, next_seeds)
+        seeds = filled_up(options.seeds)
+        runs = chosen.all_runs
+        if added := seeds[len(options.seeds) :]:
+            runs = runs + workspace.train(chosen.settings, added)
         of_seed = {
-            seed: [run for run in substitutes if run.config.seed == seed]
-            for seed in next_seeds
+            seed: [run for run in runs if run.config.seed == seed] for seed in seeds
         }
-        eps = PGD[published_as(options.dataset)].transfer_eps
         matrix = [
             gradient.transferred(
-                workspace.test,
-                [runs[i] for runs in chosen.runs.values()],
-                of_seed[substitute_seed(seed)],
-                eps,
-                gradient.published_steps(options.dataset),
+                workspace.test, of_seed[seed], of_seed[other], eps, steps
             )
-            for i, seed in enumerate(options.seeds)
+            for pair in pairs(seeds)
+            for seed, other in (pair, pair[::-1])
         ]
-        answers = clean.evaluate(workspace.test, chosen.all_runs)
+        in_pairs = [run for of_one in of_seed.values() for run in of_one]
+        answers = clean.evaluate(workspace.test, in_pairs)
         images = len(workspace.test.split)
-    accuracies = np.array([answer.accuracy for answer in answers])
-    plain = accuracies.reshape(len(chosen.runs), len(options.seeds)).T
+    plain = np.array([answer.accuracy for answer in answers]).reshape(len(seeds), -1)
     table = table2(options, chosen, Transfer(np.array(matrix), plain), images)
     print(f"\n{table.markdown}\n")
     return table.write(options.results_dir)
