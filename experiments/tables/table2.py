@@ -8,6 +8,7 @@ import numpy as np
 
 from absum_jax._markdown import aligned
 from experiments.adversaries import check_attacked
+from experiments.claims.verdicts import OF_INTEREST_MINIMUM_OR_TRANSFER
 from experiments.evaluation import clean, gradient
 from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
@@ -99,6 +100,8 @@ def table2(
         {m: transfer.matrix[:, i, i] for i, m in enumerate(methods)},
         claims.ROBUST,
         claims.STANDARD,
+        of_interest=OF_INTEREST_MINIMUM_OR_TRANSFER,
+        published=published,
     )
     attack = gradient.published_steps(options.dataset)
     notes = [
