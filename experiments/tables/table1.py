@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absum_jax._markdown import aligned
+from experiments.claims.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
 from experiments.figures.saving import save
 from experiments.figures.strength import FIGURES
 from experiments.labels import METHOD_NAMES
@@ -86,15 +87,22 @@ def _not_available(published: Mapping[str, Published], setting: Setting) -> str:
     return " (N/A)" if is_missing else ""
 
 
-def _claims(rows: Sequence[Row], groups: Mapping[Any, list[Outcome]]) -> list[Claim]:
+def _claims(
+    rows: Sequence[Row],
+    groups: Mapping[Any, list[Outcome]],
+    published: Mapping[str, Published],
+) -> list[Claim]:
     """Absum and SNC withstand the attack better than weight decay and L1."""
     return [
         claim
-        for name, label in (("mean", "Avg."), ("min", "Min."))
+        for ours, theirs, label, of_interest in (
+            ("mean", "avg", "Avg.", OF_INTEREST),
+            ("min", "min", "Min.", OF_INTEREST_MINIMUM_OR_TRANSFER),
+        )
         for claim in claims.above(
             {
                 row.setting.method: [
-                    float(getattr(outcome.test.frequencies, name))
+                    float(getattr(outcome.test.frequencies, ours))
                     for outcome in groups[row.setting]
                 ]
                 for row in rows
@@ -102,6 +110,8 @@ def _claims(rows: Sequence[Row], groups: Mapping[Any, list[Outcome]]) -> list[Cl
             claims.ROBUST,
             claims.STANDARD,
             label,
+            of_interest=of_interest,
+            published={m: getattr(cells, theirs) for m, cells in published.items()},
         )
     ]
 
@@ -124,7 +134,7 @@ def table1(options: SweepOptions, outcomes: Sequence[Outcome]) -> Document:
     parts = _parts(options, rows)
     criterion = f"{parts[0].title}Avg."
     selection = document.selection_note(options, criterion)
-    held = _claims(rows, groups)
+    held = _claims(rows, groups, options.published)
     notes = [
         f"{document.single_fourier_note(options, outcomes[0])}"
         f"{document.with_spread(options)}."

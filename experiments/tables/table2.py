@@ -9,6 +9,7 @@ import numpy as np
 
 from absum_jax._markdown import aligned
 from experiments.adversaries import check_attacked
+from experiments.claims.verdicts import OF_INTEREST_MINIMUM_OR_TRANSFER
 from experiments.evaluation import clean, gradient
 from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions, pairs
@@ -109,6 +110,8 @@ def table2(
         {m: of_pairs[:, i, i] for i, m in enumerate(methods)},
         claims.ROBUST,
         claims.STANDARD,
+        of_interest=OF_INTEREST_MINIMUM_OR_TRANSFER,
+        published=published,
     )
     attack = gradient.published_steps(options.dataset)
     spread = "" if len(of_pairs) == 1 else " and ± standard deviation over pairs"

@@ -41,7 +41,9 @@ class Filtered:
     clean: np.ndarray  # (methods, seeds)
 
 
-def _claims(methods: Sequence[str], filtered: Filtered, at: int) -> list[Claim]:
+def _claims(
+    methods: Sequence[str], filtered: Filtered, at: int, published: Mapping[str, float]
+) -> list[Claim]:
     """The paper's claims about filters."""
     low = {m: filtered.low[i, :, at] for i, m in enumerate(methods)}
     # Without more of its low frequencies an image is beyond recognition.
@@ -50,7 +52,9 @@ def _claims(methods: Sequence[str], filtered: Filtered, at: int) -> list[Claim]:
     }
     high_radii = f"high-pass, mean over r = 0 to {filtered.radii[at]:g}"
     return [
-        *claims.above(low, claims.ROBUST, claims.STANDARD, "low-pass"),
+        *claims.above(
+            low, claims.ROBUST, claims.STANDARD, "low-pass", published=published
+        ),
         *claims.above(high, ["absum"], ["snc"], high_radii),
     ]
 
@@ -98,7 +102,7 @@ def table3(
             ("CLN", filtered.clean),
         )
     }
-    held = _claims(methods, filtered, at)
+    held = _claims(methods, filtered, at, published)
     notes = [
         f"{document.accuracy(options)} in percent on {images:,} test images without "
         "their frequencies beyond a radius (the High-Frequency attack), without those "

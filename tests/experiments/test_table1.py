@@ -147,6 +147,30 @@ def test_published_numbers_stand_beside(outcome, tmp_path):
     assert md_path.read_text() == text + "\n"
 
 
+def test_claims_have_smallest_differences_of_interest(outcome):
+    outcomes = [
+        outcome(method, strength, seed, avg + seed / 1000, minimum + seed / 1000)
+        for method, strength, avg, minimum in (
+            ("absum", 0.01, 0.95, 0.92), ("l1", 1e-4, 0.93, 0.90)
+        )
+        for seed in range(3)
+    ]  # fmt: skip
+    options = SweepOptions(dataset="mnist", methods=("absum", "l1"), seeds=(0, 1, 2))
+    table = table1(options, outcomes)
+    keys = ("claim", "verdict", "smallest_difference_of_interest")
+    assert [tuple(claim[key] for key in keys) for claim in table.details["claims"]] == [
+        ("Absum above L1, Avg.", "reproduced", 0.01),
+        ("Absum above L1, Min.", "reproduced, but by less than is of interest", 0.03),
+    ]
+    # P, Table 1: 98.64 - 98.48, and 94.76 - 78.01.
+    published = [claim["published_difference"] for claim in table.details["claims"]]
+    assert published == [0.0016, 0.1675]
+    assert (
+        "- Absum above L1, Avg.: reproduced (+2.00 ± 0.00 points, d = 1, 3 seeds; "
+        "published difference below what is of interest: +0.16)\n"
+    ) in table.markdown
+
+
 def test_top_1_and_top_5_of_imagenet_side_by_side(make_config, tmp_path):
     def outcome(method, strength, avg):
         def robustness(mean, minimum, clean, top5=None):

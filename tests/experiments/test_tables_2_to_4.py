@@ -105,7 +105,7 @@ def test_table4(folder, capsys):
         "eps = 0.3 in 2 steps of 0.2 from within",
         "eps = 0.3 in 1 steps of 0.375 from within 0.3",
         "(96.01)",
-        "The paper's claims are undecided: give 3 seeds or more.",
+        "No verdict on the paper's claims: give 3 seeds or more.",
     ):
         assert part in said.out
     documents = {
@@ -117,7 +117,7 @@ def test_table4(folder, capsys):
     assert said_of == {
         "table4": ["Absum above no regularization, mean over eps"],
         "table4-fast": [],
-        "table4-clean": ["no regularization above Absum, mean over eps"],
+        "table4-clean": ["Absum does not improve on no regularization, mean over eps"],
     }
     accuracies = [
         [model["pgd"] for model in document["models"]]
