@@ -36,6 +36,7 @@ _COMMANDS = {
     "snc-readings": ("studies.snc_readings", "readings of SNC, beyond the paper"),
     "diagnostics": ("figures.diagnostics", "convolutions over training"),
     "spectra": ("figures.spectra", "singular values of trained convolutions"),
+    "record": ("record", "copies what finished models leave, but for weights"),
     "models": ("studies.models", "the networks and their sizes"),
 }
 
@@ -55,7 +56,8 @@ def _command(arguments: Sequence[str]) -> str:
 
 def _check_folders(options: object) -> None:
     for name in ("runs_dir", "results_dir"):
-        if hasattr(options, name):
+        has_records = name == "runs_dir" and getattr(options, "has_records", False)
+        if hasattr(options, name) and not has_records:
             option = "--" + name.replace("_", "-")
             files.writable_folder(getattr(options, name), option)
 

@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from experiments.data import DATASETS, DataOptions, DatasetName
+from experiments import files
+from experiments.data import DATASETS, DataOptions, DatasetName, recorded
 from experiments.errors import UsageError
 from experiments.hosts import HostOptions
 from experiments.models import ARCHITECTURES, networks_for
@@ -189,6 +190,11 @@ class ModelOptions:
     def paper_model(self) -> str:
         """The network of the paper's Tables 2 to 4 on this data set."""
         return networks_for(self.dataset)[0]
+
+    @property
+    def has_records(self) -> bool:
+        """Whether the runs folder has records, which nothing is added to."""
+        return files.exists(recorded.file_of(self.runs_dir, self.dataset))
 
     @property
     def dtype(self) -> str:

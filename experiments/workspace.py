@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from experiments import hosts, locks
-from experiments.data import Dataset, Split, StreamedSplit, load
+from experiments.data import Dataset, Split, StreamedSplit, load, recorded
 from experiments.errors import UsageError
 from experiments.evaluation.kept import Images
 from experiments.models import ARCHITECTURES, Classifier, build
@@ -108,7 +108,9 @@ class Workspace:
 
 
 def _loaded(options: ModelOptions) -> Dataset:
-    """The data set, the same one for all processes."""
+    """The data set, the same one for all processes; of records without its images."""
+    if options.has_records:
+        return recorded.load(options.runs_dir, options.dataset)
     dataset = hosts.everywhere(lambda: load(options.dataset, options.data))
     fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
     of_first = hosts.agreed(lambda: fingerprints)
@@ -127,6 +129,8 @@ def _loaded(options: ModelOptions) -> Dataset:
 def _lock(
     options: ModelOptions, part: Part | None
 ) -> contextlib.AbstractContextManager[None]:
+    if options.has_records:  # nothing is written there
+        return contextlib.nullcontext()
     folder = options.runs_dir / options.dataset / options.model
     does_what = "trains or attacks such models"
     if part is None:

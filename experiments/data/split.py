@@ -53,12 +53,17 @@ class Split:
 
 def subset_indices(examples: int, total: int, option: str) -> np.ndarray:
     """The indices of `Split.subset`; raises what it does."""
+    check_examples(examples, total, option)
+    return choice(examples, total)
+
+
+def check_examples(examples: int, total: int, option: str) -> None:
+    """Refuses a number of images that there are not."""
     if not 1 <= examples <= total:
         raise UsageError(
             f"{option} must lie in 1..{total}, the images of this data set, "
             f"got {examples}."
         )
-    return choice(examples, total)
 
 
 def choice(examples: int, total: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from experiments.data import Split
+from experiments.data.recorded import RecordedSplit
 from experiments.evaluation.points import Evaluation, Line, Point, Points
 from experiments.models import Classifier, Variables
 from experiments.progress import progress
@@ -61,7 +62,7 @@ class Images:
     """
 
     classifier: Classifier
-    split: Split | Streamed
+    split: Split | Streamed | RecordedSplit
     name: str  # "test" or "validation"
 
     def evaluation(self, attack: str, **conditions: Any) -> Evaluation:
@@ -72,7 +73,7 @@ class Images:
     @property
     def are_streamed(self) -> bool:
         """Whether they do not all lie on the device at once."""
-        return not isinstance(self.split, Split)
+        return not isinstance(self.split, Split | RecordedSplit)
 
     @property
     def top_k(self) -> int | tuple[int, ...]:
@@ -104,7 +105,7 @@ class Images:
         self, ranges: Sequence[Range]
     ) -> Generator[tuple[jax.Array, jax.Array], None, None]:
         """Yields streamed images and labels range by range, as `arrays` has them."""
-        if isinstance(self.split, Split):
+        if isinstance(self.split, Split | RecordedSplit):
             raise TypeError("held images do not come in chunks.")
         parts = [devices.own_part(*limits) for limits in ranges]
         with contextlib.closing(self.split.read(parts)) as read:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments import files
+from experiments.errors import UsageError
 from experiments.training.runs import Run
 
 # What tells the parts of an evaluation apart, such as an eps or a row of frequencies.
@@ -72,6 +73,7 @@ class Points:
     def __init__(self, run: Run, evaluation: Evaluation):
         self.path = run.folder / evaluation.name
         self._header = dataclasses.asdict(evaluation)
+        self._is_record = run.is_record
         digest = run.parameters_digest
         self._is_verified = digest is not None
         if digest is not None:
@@ -81,15 +83,32 @@ class Points:
         """Reads the lines of points, as far as they are undamaged."""
         texts = files.read_lines(self.path)
         lines = [_parsed(text, is_verified=self._is_verified) for text in texts or ()]
+        if self._is_record and None in lines:
+            raise self._unusable(f"is damaged in line {lines.index(None) + 1}")
         if self._is_verified and lines[:1] != [json.loads(json.dumps(self._header))]:
             return []
         return [line for line in lines if line is not None and "point" in line]
 
     def begin(self) -> None:
-        """Makes the file ready for more lines, and drops those that do not count."""
-        lines = [self._header, *self.read()]
+        """Makes the file ready for more lines, and drops those that do not count.
+
+        Raises:
+          UsageError: of a record, which is not evaluated further.
+        """
+        if self._is_record:
+            raise self._unusable("lacks lines that are needed")
+        known = self.read()
+        if dropped := len(files.read_lines(self.path) or [0]) - 1 - len(known):
+            print(f"{self.path}: {dropped} damaged lines are computed again")
+        lines = [self._header, *known]
         files.write_json_lines(
             self.path, [line | {"checksum": _checksum(line)} for line in lines]
+        )
+
+    def _unusable(self, how: str) -> UsageError:
+        return UsageError(
+            f"{self.path} {how}, and records have no parameters to evaluate: restore "
+            "the file, or give the --runs-dir of the models."
         )
 
     def append(self, line: Line) -> None:

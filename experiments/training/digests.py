@@ -24,17 +24,37 @@ def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str | None]:
     return hosts.agreed(lambda: {path.name: digest(path) for path in paths})
 
 
+def of_folder(folder: pathlib.Path) -> str:
+    """Computes the SHA-256 of all files in a folder: their paths and bytes."""
+
+    def digest() -> str:
+        content = hashlib.sha256()
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                data = path.read_bytes()
+                name = path.relative_to(folder).as_posix()
+                content.update(json.dumps([name, len(data)]).encode() + data)
+        return content.hexdigest()
+
+    return hosts.agreed(digest)
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Names each leaf of a tree by its path, in the tree's order."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
 def of_arrays(tree: Any) -> str:
     """Computes the SHA-256 of a tree's content: paths, shapes, dtypes and values.
 
     Unlike the files of a checkpoint, this is the same whenever the arrays are.
     """
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
     content = hashlib.sha256()
-    for path, leaf in sorted(leaves.items()):
-        content.update(json.dumps([path, leaf.shape, leaf.dtype.name]).encode())
-        content.update(np.ascontiguousarray(leaf).tobytes())
+    for path, leaf in sorted(named(tree).items()):
+        array = np.asarray(leaf)
+        content.update(json.dumps([path, array.shape, array.dtype.name]).encode())
+        content.update(np.ascontiguousarray(array).tobytes())
     return content.hexdigest()

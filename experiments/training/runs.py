@@ -19,6 +19,7 @@ import numpy as np
 
 import absum_jax
 from experiments import files, hosts
+from experiments.data import recorded
 from experiments.errors import UsageError
 from experiments.models import Variables
 from experiments.training import checkpoints, digests
@@ -29,8 +30,6 @@ _PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
 _ROOT = pathlib.Path(__file__).parents[2]
 # The provenance of finished runs whose files this process has checked, by folder.
 _CHECKED: dict[pathlib.Path, dict[str, Any]] = {}
-# What orbax and TensorStore raise for a checkpoint that is damaged or not there.
-_UNREADABLE = (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError)
 
 
 def _git(*arguments: str) -> str | None:
@@ -75,6 +74,7 @@ class Run:
 
     def __init__(self, runs_dir: pathlib.Path, config: RunConfig):
         self.config = config
+        self.runs_dir = runs_dir
         self.folder = runs_dir / config.path
         self._config = self.folder / "config.json"
         self._metrics = self.folder / "metrics.jsonl"
@@ -91,6 +91,11 @@ class Run:
           UsageError: if a file of a finished run is damaged or missing.
         """
         return self._finished() is not None
+
+    @property
+    def is_record(self) -> bool:
+        """Whether it is a record, which nothing is added to."""
+        return files.exists(recorded.file_of(self.runs_dir, self.config.dataset))
 
     @property
     def is_trained(self) -> bool:
@@ -126,6 +131,10 @@ class Run:
                     raise self._damaged(self.folder / name, how)
         _CHECKED[self.folder] = provenance
         return provenance
+
+    def without_provenance(self) -> UsageError:
+        """Makes the error for trained parameters whose provenance is lost."""
+        return self._damaged(self._provenance, "is missing")
 
     @property
     def _kept(self) -> tuple[pathlib.Path, ...]:
@@ -208,6 +217,7 @@ class Run:
         """Writes the trained network, and then the provenance with all digests."""
         checkpoints.save_arrays(self._checkpoint, variables)
         found = digests.of_files(self._kept)
+        found["checkpoint"] = digests.of_folder(self._checkpoint)
         found["parameters"] = digests.of_arrays(variables)
         files.sync(self.folder)
         files.write_json(self._provenance, provenance | {"digests": found})
@@ -222,16 +232,20 @@ class Run:
         Raises:
           UsageError: if the checkpoint is damaged or missing.
         """
+        expected = (self._finished() or {}).get("digests", {})
+        changed = self._damaged(self._checkpoint, "is not as training left it")
+        # Before orbax sees it, whose threads would print tracebacks.
+        found = digests.of_folder(self._checkpoint)
+        if expected.get("checkpoint", found) != found:
+            raise changed
         try:
             variables = checkpoints.load_arrays(self._checkpoint, abstract)
-        except _UNREADABLE as error:
+        except Exception as error:  # TensorStore's errors are of many types
             first, *_ = str(error).splitlines() or [type(error).__name__]
-            raise self._damaged(
-                self._checkpoint, f"cannot be read ({first})"
-            ) from error
-        expected = self.parameters_digest
-        if expected is not None and digests.of_arrays(variables) != expected:
-            raise self._damaged(self._checkpoint, "is not as training left it")
+            how = f"cannot be read ({first[:200]})"
+            raise self._damaged(self._checkpoint, how) from error
+        if expected and digests.of_arrays(variables) != expected["parameters"]:
+            raise changed
         return variables
 
 

@@ -44,10 +44,18 @@ def _unfinished(
             yield plan.Unfinished(candidate, sweep, steps)
 
 
-def _check_none_lost(
+def _check_can_train(
     folder: pathlib.Path, runs_dir: pathlib.Path, missing: Sequence[RunConfig]
 ) -> None:
-    """Refuses trained models that lack a provenance, unless training was cut short."""
+    """Refuses records, and trained models whose provenance is lost.
+
+    A model without one is as it should be where a kill cut its training short.
+    """
+    if runs.Run(runs_dir, missing[0]).is_record:
+        raise UsageError(
+            f"{runs_dir} has records, and none of {len(missing)} of these models, such "
+            f"as {missing[0].path}: train in another --runs-dir."
+        )
     begun = {
         member
         for candidate in files.folders(folder)
@@ -57,10 +65,7 @@ def _check_none_lost(
     for config in missing:
         run = runs.Run(runs_dir, config)
         if config not in begun and run.is_trained:
-            raise UsageError(
-                f"{run.folder} has a trained model but no provenance.json: the run is "
-                "damaged. Remove the folder to have the model trained again."
-            )
+            raise run.without_provenance()
 
 
 def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[int]:
@@ -144,10 +149,11 @@ def train_missing(
         note = f"; {earlier} of them unverified, without digests" if earlier else ""
         print(f"{len(done)} of {len(wanted)} models are trained already{note}")
     sweeps_dir = _sweeps_dir(runs_dir, configs)
-    _remove_finished(sweeps_dir, runs_dir, configs)
     if not missing:
+        _remove_finished(sweeps_dir, runs_dir, configs)
         return wanted
-    _check_none_lost(sweeps_dir, runs_dir, missing)
+    _check_can_train(sweeps_dir, runs_dir, missing)
+    _remove_finished(sweeps_dir, runs_dir, configs)
     recipe = configs[0].recipe
     tasks = plan.plan(
         missing, list(_unfinished(sweeps_dir, missing)), together=classifier.is_small

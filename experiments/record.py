@@ -1,0 +1,176 @@
+"""Small records of finished models, without their parameters."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import jax
+
+from experiments import files
+from experiments.data import DataOptions, Dataset, DatasetName, load, recorded
+from experiments.errors import UsageError
+from experiments.evaluation.points import Evaluation, Points
+from experiments.models import ARCHITECTURES, build
+from experiments.options import check_seeds
+from experiments.paper import TRAINING, published_as
+from experiments.training import digests, weights
+from experiments.training.config import RunConfig, Setting
+from experiments.training.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordOptions:
+    """Copy what finished models of a runs folder leave, but for their parameters, to a
+    folder of records. As --runs-dir it serves all commands that need no parameters."""  # noqa: D205, D209
+
+    dataset: DatasetName = "mnist5k"
+    """Data set whose models are copied."""
+
+    seeds: tuple[int, ...] | None = None
+    """Seeds of the models; None is all."""
+
+    runs_dir: pathlib.Path = pathlib.Path("runs")
+    """Folder of trained models."""
+
+    records_dir: pathlib.Path = pathlib.Path("results/records")
+    """Folder of records."""
+
+    weights_dir: pathlib.Path | None = None
+    """Folder for the parameters of models of the published schedule, a file for each
+    method and strength, in safetensors; None writes none."""
+
+    data: DataOptions = dataclasses.field(default_factory=DataOptions)
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        if self.seeds is not None:
+            check_seeds(self.seeds)
+        if self.records_dir.resolve() == self.runs_dir.resolve():
+            raise UsageError(f"--records-dir must not be --runs-dir, {self.runs_dir}.")
+
+
+def _finished(options: RecordOptions) -> Iterator[Run]:
+    """Finds the finished runs; those that are damaged are refused."""
+    for path in sorted((options.runs_dir / options.dataset).glob("*/*/*/seed-*")):
+        config = files.read_json_if_there(path / "config.json")
+        if config is None:
+            continue
+        run = Run(options.runs_dir, RunConfig.from_dict(config))
+        if run.folder != path:
+            raise UsageError(
+                f"{path}/config.json is damaged: it is that of {run.config.path}. "
+                "Remove the folder to have the model trained again."
+            )
+        is_wanted = options.seeds is None or run.config.seed in options.seeds
+        if is_wanted and run.is_complete:
+            yield run
+
+
+def _evaluations(run: Run) -> Iterator[Evaluation]:
+    """Finds the evaluations of a run; those that are damaged are refused."""
+    fields = {field.name for field in dataclasses.fields(Evaluation)}
+    for path in sorted(run.folder.glob("*-*.jsonl")):
+        lines = files.read_lines(path) or [""]
+        try:
+            header = json.loads(lines[0])
+            evaluation = Evaluation(**{name: header[name] for name in fields})
+            is_whole = len(Points(run, evaluation).read()) == len(lines) - 1
+        except (ValueError, KeyError, TypeError):
+            is_whole = False
+        if not is_whole:
+            raise UsageError(
+                f"{path} is damaged, or of other parameters: give the command that "
+                "made it again."
+            )
+        yield evaluation
+
+
+def _copy(run: Run, evaluations: Iterable[Evaluation], folder: pathlib.Path) -> None:
+    """Copies what a run leaves, its provenance last."""
+    names = ["config.json", "metrics.jsonl", "diagnostics.jsonl"]
+    names += [evaluation.name for evaluation in evaluations] + ["provenance.json"]
+    for name in names:
+        if (source := run.folder / name).exists():
+            data = source.read_bytes()
+            files.write_atomically(
+                folder / run.config.path / name,
+                lambda stream, data=data: stream.write(data),  # type: ignore[misc]
+            )
+
+
+def _describe(
+    dataset: Dataset, evaluations: Mapping[Run, Sequence[Evaluation]],
+    folder: pathlib.Path,
+) -> None:  # fmt: skip
+    """Writes down which images the models were trained and evaluated on."""
+    path = recorded.file_of(folder, dataset.name)
+    known = files.read_json_if_there(path)
+    examples: dict[str, set[int]] = {
+        kind: set(map(int, known["splits"][kind]["fingerprints"])) if known else set()
+        for kind in ("train", "test", "held_in", "held_out")
+    }
+    for run, of_run in evaluations.items():
+        config = run.config
+        kind = "held_in" if config.validation_examples else "train"
+        examples[kind].add(config.train_examples)
+        for evaluation in of_run:
+            kind = "test" if evaluation.split == "test" else "held_out"
+            examples[kind].add(evaluation.examples)
+    files.write_json(path, recorded.described(dataset, examples))
+
+
+def _is_published(config: RunConfig, dataset: Dataset) -> bool:
+    """Whether a model is small, and of the published schedule on all images."""
+    return (
+        ARCHITECTURES[config.model].is_small
+        and config.recipe == TRAINING[published_as(config.dataset)]
+        and config.train_examples == len(dataset.train)
+    )
+
+
+def _write_weights(
+    dataset: Dataset, runs: Iterable[Run], folder: pathlib.Path
+) -> list[pathlib.Path]:
+    """Adds the parameters of runs to the files of their methods and strengths."""
+    groups: dict[Setting, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.config.setting, []).append(run)
+    written = []
+    for (method, strength), of_setting in groups.items():
+        model = of_setting[0].config.model
+        network = build(model, dataset.mean, dataset.std, dataset.classes)
+        abstract = jax.eval_shape(network.init, jax.random.key(0))
+        path = folder / dataset.name / f"{method}-{strength:g}.safetensors"
+        models = (
+            {m.seed: m for m in weights.read(path, abstract)} if path.exists() else {}
+        )
+        for run in of_setting:
+            variables = run.variables(abstract)
+            models[run.config.seed] = weights.Model(
+                run.config.seed, str(run.config.path), digests.of_arrays(variables),
+                variables,
+            )  # fmt: skip
+        in_order = [models[seed] for seed in sorted(models)]
+        written.append(weights.write(path, in_order))
+    return written
+
+
+def run(options: RecordOptions) -> list[pathlib.Path]:
+    """Copies the records and, where asked, the parameters."""
+    runs = list(_finished(options))
+    if not runs:
+        raise UsageError(
+            f"{options.runs_dir / options.dataset} has no finished models of these "
+            "seeds."
+        )
+    evaluations = {run: list(_evaluations(run)) for run in runs}
+    dataset = load(options.dataset, options.data)
+    _describe(dataset, evaluations, options.records_dir)
+    for run, of_run in evaluations.items():
+        _copy(run, of_run, options.records_dir)
+    print(f"{len(runs)} models are recorded in {options.records_dir}")
+    if options.weights_dir is None:
+        return []
+    published = [run for run in runs if _is_published(run.config, dataset)]
+    return _write_weights(dataset, published, options.weights_dir)

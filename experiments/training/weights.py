@@ -1,0 +1,74 @@
+"""Trained parameters of several seeds in one file, in safetensors."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from experiments import files
+from experiments.errors import UsageError
+from experiments.models import Variables
+from experiments.training import digests
+
+
+class Model(NamedTuple):
+    """A trained model's parameters, and which they are."""
+
+    seed: int
+    run: str  # its folder below the runs folder
+    digest: str  # of the parameters, by `digests.of_arrays`
+    variables: Variables
+
+
+def write(path: pathlib.Path, models: Sequence[Model]) -> pathlib.Path:
+    """Writes the parameters of models that differ in nothing but their seeds.
+
+    Each array has a first axis of models. The metadata has the lists `seeds`, `runs`
+    and `digests`, as JSON.
+    """
+    stacked = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *(model.variables for model in models)
+    )
+    metadata = {
+        "seeds": json.dumps([model.seed for model in models]),
+        "runs": json.dumps([model.run for model in models]),
+        "digests": json.dumps([model.digest for model in models]),
+    }
+    data = save(digests.named(stacked), metadata)
+    return files.write_atomically(path, lambda stream: stream.write(data))
+
+
+def read(path: pathlib.Path, abstract: Variables) -> list[Model]:
+    """Reads all models of a file that `write` made.
+
+    Args:
+      path: the file.
+      abstract: a tree of the shapes of one model.
+
+    Raises:
+      UsageError: if the file is damaged, or of another network.
+    """
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            metadata = stream.metadata() or {}
+            stacked = [stream.get_tensor(name) for name in digests.named(abstract)]
+        lists = [json.loads(metadata[name]) for name in ("seeds", "runs", "digests")]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UsageError(f"{path} is damaged: {error}; restore it.") from error
+    structure = jax.tree.structure(abstract)
+    models = []
+    for i, (seed, run, digest) in enumerate(zip(*lists, strict=True)):
+        variables = jax.tree.unflatten(structure, [leaf[i] for leaf in stacked])
+        models.append(Model(seed, run, digest, variables))
+    for model in models:
+        if digests.of_arrays(model.variables) != model.digest:
+            raise UsageError(
+                f"{path} is damaged: seed {model.seed} is not as it was written; "
+                "restore it."
+            )
+    return models

@@ -1,0 +1,247 @@
+"""Records: what commands need of finished models, without parameters or images."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from experiments import cli, files
+from experiments.data import loading
+from experiments.errors import UsageError
+from experiments.models import build
+from experiments.training import runs as runs_module
+from experiments.training import weights
+from experiments.training.config import RunConfig
+from experiments.training.runs import Run
+
+OPTIONS = [
+    "--epochs=1", "--train-examples=128", "--test-examples=20",
+    "--methods", "none", "absum", "--frequency-stride=14", "--select-on=paper",
+    "--seeds", "0", "1",
+]  # fmt: skip
+COMMANDS = ("table1", "table2", "table3", "figure7")
+
+
+def _make(command, runs_dir, results_dir):
+    return cli.main(
+        [command, *OPTIONS, f"--runs-dir={runs_dir}", f"--results-dir={results_dir}"]
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two methods with two seeds, all evaluated, and the records of them."""
+    folder = tmp_path_factory.mktemp("made")
+    assert cli.main(["evaluate", *OPTIONS, f"--runs-dir={folder}/runs"]) == 0
+    for command in COMMANDS:
+        assert _make(command, folder / "runs", folder / "results") == 0
+    assert _record(folder, folder / "runs") == 0
+    return folder
+
+
+@pytest.fixture
+def records(made, tmp_path, monkeypatch):
+    """A copy of the records, unknown to this process."""
+    monkeypatch.setattr(runs_module, "_CHECKED", {})
+    shutil.copytree(made / "records", tmp_path / "records")
+    return tmp_path / "records"
+
+
+def _record(folder, runs_dir, *options):
+    return cli.main(
+        ["record", f"--runs-dir={runs_dir}", f"--records-dir={folder}/records",
+         *options]
+    )  # fmt: skip
+
+
+def test_tables_and_figures_from_records_alone(
+    made, records, tmp_path, monkeypatch, capsys
+):
+    """The same files, without the data set, and without anything written there."""
+
+    def no_data(*_):
+        raise AssertionError("records need no images")
+
+    monkeypatch.setattr(loading, "_held", no_data)
+    before = {p: p.read_bytes() for p in records.rglob("*") if p.is_file()}
+    for path in records.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for command in COMMANDS:
+        assert _make(command, records, tmp_path / "results") == 0
+    assert capsys.readouterr().err == ""
+    assert {p: p.read_bytes() for p in records.rglob("*") if p.is_file()} == before
+    names = [p.relative_to(made / "results") for p in made.glob("results/**/*.*")]
+    assert len(names) > 15
+    for name in names:
+        ours, theirs = (tmp_path / "results" / name, made / "results" / name)
+        if name.suffix == ".json":
+            ours, theirs = files.read_json(ours), files.read_json(theirs)
+            for document in (ours, theirs):
+                del document["provenance"]
+            assert ours == theirs
+        elif name.suffix in (".md", ".csv"):
+            assert ours.read_text() == theirs.read_text()
+        else:
+            assert ours.exists()
+
+
+def test_what_records_lack_is_neither_trained_nor_evaluated(records, tmp_path, capsys):
+    def refused(command, *options):
+        code = cli.main(
+            [command, *OPTIONS, *options, f"--runs-dir={records}",
+             f"--results-dir={tmp_path}"]
+        )  # fmt: skip
+        assert code == 2
+        return capsys.readouterr().err
+
+    said = refused("table1", "--seeds", "0", "5")
+    assert "has records, and none of 2 of these models, such as mnist5k/" in said
+    assert "seed-5" in said
+    said = refused("table1", "--frequency-stride=7")
+    assert "lacks lines that are needed, and records have no parameters" in said
+    assert "no models or evaluations on 19 images, but on 20" in refused(
+        "table1", "--test-examples=19"
+    )
+    assert "must lie in 1..1000" in refused("table1", "--test-examples=1001")
+    assert "on 64 images, but on 128" in refused("table1", "--train-examples=64")
+    assert "3,600 images" in refused("table1", "--select-on=validation", "--strengths",
+                                     "0.01", "--train-examples=3600")  # fmt: skip
+
+
+def test_damaged_records_are_refused(records, tmp_path, capsys):
+    [path] = records.glob("mnist5k/small_cnn/none/0/seed-0-*/single-fourier-*.jsonl")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"point": 14', b'"point": 13'))
+    assert _make("table1", records, tmp_path / "results") == 2
+    assert f"{path} is damaged in line 3" in capsys.readouterr().err
+    path.write_bytes(whole[:-5])
+    assert _make("table1", records, tmp_path / "results") == 2
+    assert f"{path} lacks lines" in capsys.readouterr().err
+    path.write_bytes(whole)
+    (path.parent / "metrics.jsonl").write_text("{}\n")
+    runs_module._CHECKED.clear()  # files are checked once a process
+    assert _make("table1", records, tmp_path / "results") == 2
+    assert "metrics.jsonl is not as training left it" in capsys.readouterr().err
+    (records / "mnist5k" / "data.json").write_text("{}")
+    assert _make("table1", records, tmp_path / "results") == 2
+    assert "data.json is damaged" in capsys.readouterr().err
+
+
+def test_records_grow_and_are_small(made, tmp_path, capsys):
+    first = tmp_path / "records"
+    assert _record(tmp_path, made / "runs", "--seeds", "1") == 0
+    assert "2 models are recorded" in capsys.readouterr().out
+    assert _record(tmp_path, made / "runs") == 0
+    ours = {
+        p.relative_to(first): p.read_bytes() for p in first.rglob("*.*") if p.is_file()
+    }
+    theirs = {
+        p.relative_to(made / "records"): p.read_bytes()
+        for p in made.glob("records/**/*.*")
+        if p.is_file()
+    }
+    assert ours == theirs
+    assert not [path for path in first.rglob("checkpoint")]
+    assert _record(tmp_path, made / "runs", "--seeds", "7") == 2
+    assert "no finished models of these seeds" in capsys.readouterr().err
+
+
+def test_damaged_runs_are_not_recorded(made, tmp_path, capsys):
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    [path] = tmp_path.glob("runs/mnist5k/small_cnn/none/0/seed-0-*/clean-*.jsonl")
+    whole = path.read_text()
+    path.write_text(whole.replace('"accuracy": ', '"accuracy": 1'))
+    assert _record(tmp_path, tmp_path / "runs") == 2
+    assert f"{path} is damaged" in capsys.readouterr().err
+    path.write_text(whole)
+    config = path.parent / "config.json"
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    assert _record(tmp_path, tmp_path / "runs") == 2
+    assert "config.json is damaged: it is that of " in capsys.readouterr().err
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.fixture
+def trained(classifier, make_config, tmp_path):
+    """Runs of two seeds."""
+    models = []
+    for seed in (3, 1):
+        run = Run(tmp_path / "runs", make_config(seed=seed))
+        run.begin(0)
+        run.finish(classifier.init(jax.random.key(seed)), {})
+        models.append(run)
+    return models
+
+
+def _models(runs, abstract):
+    return [
+        weights.Model(
+            run.config.seed, str(run.config.path), run.parameters_digest,
+            run.variables(abstract),
+        )
+        for run in runs
+    ]  # fmt: skip
+
+
+def test_weights_of_several_seeds_in_one_file(classifier, trained, tmp_path):
+    abstract = jax.eval_shape(classifier.init, jax.random.key(0))
+    models = _models(trained, abstract)
+    path = weights.write(tmp_path / "absum-0.1.safetensors", models)
+    again = weights.read(path, abstract)
+    assert [model[:3] for model in again] == [model[:3] for model in models]
+    for ours, theirs in zip(again, models, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)
+    # As others read it.
+    arrays = load_file(path)
+    kernel = models[1].variables.params["conv1"]["kernel"]
+    np.testing.assert_array_equal(arrays["params/conv1/kernel"][1], kernel)
+    with safe_open(path, framework="numpy") as stream:
+        assert json.loads(stream.metadata()["seeds"]) == [3, 1]
+
+
+def test_damaged_weights_are_refused(classifier, trained, tmp_path):
+    abstract = jax.eval_shape(classifier.init, jax.random.key(0))
+    path = weights.write(tmp_path / "a.safetensors", _models(trained, abstract))
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[:100], b"", b"x" + whole[1:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"a.safetensors is damaged: .*restore it"):
+            weights.read(path, abstract)
+    data = bytearray(whole)
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="damaged: seed 1 is not as it was written"):
+        weights.read(path, abstract)
+    path.write_bytes(whole)
+    other = jax.eval_shape(build("resnet18", (0.0,), (1.0,)).init, jax.random.key(0))
+    with pytest.raises(UsageError, match="is damaged"):
+        weights.read(path, other)
+
+
+def test_weights_are_written_of_the_published_schedule_alone(
+    made, tmp_path, monkeypatch, capsys
+):
+    from experiments import record
+
+    folder = tmp_path / "weights"
+    assert _record(tmp_path, made / "runs", f"--weights-dir={folder}") == 0
+    assert not folder.exists()
+    monkeypatch.setattr(record, "_is_published", lambda config, dataset: True)
+    for seeds in (["1"], ["0"]):
+        options = ["--seeds", *seeds, f"--weights-dir={folder}"]
+        assert _record(tmp_path, made / "runs", *options) == 0
+    said = capsys.readouterr().out
+    assert f"wrote {folder}/mnist5k/absum-0.01.safetensors" in said
+    path = folder / "mnist5k" / "absum-0.01.safetensors"
+    network = build("small_cnn", (0.1,), (0.3,))
+    abstract = jax.eval_shape(network.init, jax.random.key(0))
+    models = weights.read(path, abstract)
+    assert [model.seed for model in models] == [0, 1]
+    for model in models:
+        config = files.read_json(made / "runs" / model.run / "config.json")
+        run = Run(made / "runs", RunConfig.from_dict(config))
+        assert model.digest == run.parameters_digest
