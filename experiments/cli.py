@@ -17,6 +17,7 @@ _PROGRAM = "python -m experiments"
 # makes. Only the one that is asked for is imported, as all of them take seconds.
 _COMMANDS = {
     "demo": ("demo", "five CNNs on 4,000 digits, each attacked with all frequencies"),
+    "reproduce": ("reproduce.command", "all tables and figures of the paper"),
     "train": ("train", "one model or a sweep, to keep"),
     "evaluate": ("evaluate", "models with all evaluations of the paper, to keep"),
     "table1": ("tables.table1", "the Single Fourier Attack, with Figures 2, 4 and 5"),
@@ -54,6 +55,29 @@ def _command(arguments: Sequence[str]) -> str:
     return parser.parse_args(arguments[:1]).command
 
 
+def _module(name: str) -> typing.Any:
+    return importlib.import_module(f"experiments.{_COMMANDS[name][0]}")
+
+
+def options_type(name: str) -> typing.Any:
+    """Returns the class of a command's options."""
+    return typing.get_type_hints(_module(name).run)["options"]
+
+
+def parse(name: str, arguments: Sequence[str]) -> typing.Any:
+    """Parses the options of a command; leaves the process for a mistake in them.
+
+    Raises:
+      UsageError: if an option is out of range.
+    """
+    return tyro.cli(
+        options_type(name),
+        prog=f"{_PROGRAM} {name}",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
 def _check_folders(options: object) -> None:
     for name in ("runs_dir", "results_dir"):
         has_records = name == "runs_dir" and getattr(options, "has_records", False)
@@ -75,13 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     name = _command(arguments)
     try:
-        run = importlib.import_module(f"experiments.{_COMMANDS[name][0]}").run
-        options = tyro.cli(
-            typing.get_type_hints(run)["options"],
-            prog=f"{_PROGRAM} {name}",
-            args=arguments[1:],
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
+        options = parse(name, arguments[1:])
         if hasattr(options, "hosts"):
             options.hosts.join()
             if getattr(options, "has_device_for_each_core", False):
@@ -93,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Late, as `--help` does without jax.
             importlib.import_module("experiments.compiled").keep_compiled()
         hosts.everywhere(lambda: _check_folders(options))
-        written: list[pathlib.Path] = run(options)
+        written: list[pathlib.Path] = _module(name).run(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -143,25 +143,23 @@ def _lock(
     )
 
 
-@contextlib.contextmanager
-def opened(
+def loaded(
     options: ModelOptions,
     *,
     test_examples: int | None = None,
     hold_out: bool = False,
     part: Part | None = None,
-) -> Iterator[Workspace]:
-    """Loads the data of some options, and keeps other processes out.
+) -> Workspace:
+    """Loads the data of some options; others may be at work on such models.
 
     Args:
       options: which models, and where they lie.
       test_examples: how many images to evaluate on, a fixed choice; None is all.
       hold_out: whether strengths are chosen on a part of the training set.
-      part: which models to train; None is all. Other parts may be at work meanwhile.
+      part: which models to train; None is all.
 
     Raises:
-      UsageError: if an option does not fit the data set, the data is not there, or
-        another process works on such models.
+      UsageError: if an option does not fit the data set, or the data is not there.
     """
     dataset = _loaded(options)
     classifier = build(
@@ -179,7 +177,28 @@ def opened(
             held_out = held_out.subset(attacked, "--test-examples")
         selection = Images(classifier, held_out, "validation")
     training = training.subset(options.train_examples, "--train-examples")
+    return Workspace(options, dataset, classifier, training, test, selection, part)
+
+
+@contextlib.contextmanager
+def opened(
+    options: ModelOptions,
+    *,
+    test_examples: int | None = None,
+    hold_out: bool = False,
+    part: Part | None = None,
+) -> Iterator[Workspace]:
+    """Loads the data of some options as `loaded` does, and keeps other processes out.
+
+    Other parts may be at work meanwhile.
+
+    Raises:
+      UsageError: as of `loaded`, and if another process works on such models.
+    """
+    workspace = loaded(
+        options, test_examples=test_examples, hold_out=hold_out, part=part
+    )
     with contextlib.ExitStack() as stack:
         # Of several processes the first one keeps others out.
         hosts.agreed(lambda: stack.enter_context(_lock(options, part)))
-        yield Workspace(options, dataset, classifier, training, test, selection, part)
+        yield workspace

@@ -1,0 +1,1 @@
+"""All tables and figures of the paper, with one command."""

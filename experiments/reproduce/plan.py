@@ -1,0 +1,222 @@
+"""What an item will train, evaluate and reuse, and how long that takes."""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments import files
+from experiments.data.registry import TRAIN_SHAPES
+from experiments.errors import UsageError
+from experiments.evaluation import gradient
+from experiments.evaluation.frequency import radii_of
+from experiments.evaluation.kept import Images
+from experiments.options import ModelOptions
+from experiments.paper import PGD, SINGLE_FOURIER_FREQUENCIES, published_as
+from experiments.training import devices, programs
+from experiments.training.config import ABSUM_AUTODIFF, Adversary, Setting
+from experiments.training.runs import Run
+from experiments.workspace import Workspace, loaded
+
+
+class Rates(NamedTuple):
+    """How fast a network is, all devices of the machine together."""
+
+    steps: float  # of training a second, of one model, at its published batch
+    forward: float  # images a second
+    gradient: float  # images a second that PGD takes a step on
+
+
+# Measured on two cores of an AMD EPYC: results/benchmarks/cpu.md.
+_ON_CPU: Mapping[str, Rates] = {
+    "small_cnn": Rates(steps=702, forward=130_000, gradient=63_000),
+    "resnet18": Rates(steps=0.75, forward=313, gradient=148),
+}
+
+
+class Need(NamedTuple):
+    """What an evaluation of a model takes."""
+
+    attack: str  # as its file is called
+    images: Images
+    points: int
+    forward: int  # passes of an image forward for each point
+    gradient: int = 0  # steps of PGD for each point
+
+
+class Estimate(NamedTuple):
+    """What an item comes to."""
+
+    models: int = 0
+    trained: int = 0  # already
+    evaluations: int = 0
+    evaluated: int = 0  # already, those of models that are not trained left out
+    seconds: float | None = None  # None if no rate is known
+    note: str = ""
+
+
+def _single_fourier(images: Images, stride: int) -> Need:
+    height, width = (
+        math.ceil(min(size, SINGLE_FOURIER_FREQUENCIES) / stride)
+        for size in images.split.image_shape[:2]
+    )
+    return Need("single-fourier", images, points=height, forward=width)
+
+
+def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
+    """What each model needs: that on which strengths are chosen comes with it."""
+    images, dataset = workspace.test, options.dataset
+    shape = images.split.image_shape
+    chooses = getattr(options, "select_on", "paper") != "paper"
+    if command in ("evaluate", "table1", "snc-readings") or chooses:
+        stride = getattr(options, "frequency_stride", 1)
+        yield _single_fourier(images, stride)
+        if workspace.selection is not images:
+            yield _single_fourier(workspace.selection, stride)
+    if command in ("evaluate", "table3"):
+        for kind in ("low-pass", "high-pass"):
+            yield Need(kind, images, points=len(radii_of(shape)), forward=1)
+    if published_as(dataset) not in PGD:
+        return
+    steps = gradient.published_steps(dataset).steps
+    if command in ("evaluate", "table2"):
+        # The attack on each model is made once for all others.
+        others = len(options.methods) if len(options.seeds) > 1 else 0
+        yield Need("transfer", images, others, forward=1, gradient=0)
+        yield Need("transfer", images, min(others, 1), forward=0, gradient=steps)
+    if command == "table4":
+        steps = options.evaluation.steps
+    if command in ("evaluate", "table4"):
+        eps = len(PGD[published_as(dataset)].test_eps)
+        yield Need("pgd", images, eps, forward=0, gradient=steps)
+    if command in ("evaluate", "figure7"):
+        yield Need("power-spectrum", images, 1, forward=0, gradient=steps)
+
+
+def _models(
+    command: str, workspace: Workspace, options: Any
+) -> list[tuple[Run, Adversary | None]]:
+    """The models that a command trains, as far as they are known beforehand."""
+    settings: Sequence[Setting] = getattr(options, "settings", ())
+    if command == "figure8":
+        settings = [Setting(m, options.strength) for m in ("absum", ABSUM_AUTODIFF)]
+    adversaries = [None]
+    if command == "table4":
+        adversaries = [options.adversary(training) for training in options.training]
+    return [
+        (run, adversary)
+        for adversary in adversaries
+        for run in workspace.runs(settings, options.seeds, adversary)
+    ]
+
+
+def _points(run: Run, need: Need) -> int:
+    """How many points of an evaluation are there."""
+    examples = len(need.images.split)
+    most = 0
+    for path in run.folder.glob(f"{need.attack}-*.jsonl"):
+        header, *lines = files.read_lines(path) or [""]
+        try:
+            is_alike = json.loads(header).get("examples") == examples
+        except ValueError:
+            is_alike = False
+        if is_alike:
+            most = max(most, len(lines))
+    return min(most, need.points)
+
+
+def measured(runs_dir: pathlib.Path) -> dict[str, float]:
+    """Finds how fast models of a runs folder were trained here, without an adversary.
+
+    Returns:
+      Of each network, steps of one model a second, by the last finished program.
+    """
+    rates: dict[str, float] = {}
+    times: dict[str, float] = {}
+    for path in runs_dir.glob("*/*/*/*/seed-*/provenance.json"):
+        try:
+            provenance = json.loads(path.read_text())
+            config = json.loads((path.parent / "config.json").read_text())
+            seconds = provenance["seconds"]
+            members = len(provenance["seeds_in_one_program"]) * len(
+                provenance["settings_in_one_program"]
+            )
+            steps = members * provenance["steps_in_these_seconds"]
+        except (OSError, ValueError, KeyError):
+            continue  # other commands report it
+        here = provenance["device"] == devices.available()[0].device_kind
+        network, time = config["model"], path.stat().st_mtime
+        is_short = provenance["steps_in_these_seconds"] < 1000  # mostly compilation
+        if config["recipe"]["adversary"] or not here or is_short:
+            continue
+        if time > times.get(network, 0):
+            rates[network], times[network] = steps / seconds, time
+    return rates
+
+
+def rates_of(network: str, measured_here: Mapping[str, float]) -> Rates | None:
+    """Returns a network's rates: reference values, scaled to the rate measured here."""
+    reference = _ON_CPU.get(network)
+    if reference is None:
+        return None
+    if network in measured_here:
+        scale = measured_here[network] / reference.steps
+        return Rates(*(scale * rate for rate in reference))
+    return reference if devices.on_cpu() else None
+
+
+def _seconds(
+    rates: Rates, options: ModelOptions, missing: Iterable[Adversary | None]
+) -> float:
+    """The time to train models."""
+    total = 0.0
+    for adversary in missing:
+        recipe = options.recipe(adversary)
+        examples = options.train_examples or TRAIN_SHAPES[options.dataset][0]
+        steps = recipe.epochs * programs.steps_of(examples, recipe.batch_size)
+        step = 1 / rates.steps
+        if adversary is not None:
+            step += adversary.steps * recipe.batch_size / rates.gradient
+        total += steps * step
+    return total
+
+
+def estimate(
+    command: str, options: Any, measured_here: Mapping[str, float]
+) -> Estimate:
+    """Counts what a command will do.
+
+    Args:
+      command: its name.
+      options: its options.
+      measured_here: steps of training a second of each network, from `measured`.
+    """
+    if not isinstance(options, ModelOptions):
+        return Estimate(note="timings" if command.startswith("figure6") else "")
+    try:
+        workspace = loaded(
+            options,
+            test_examples=getattr(options, "test_examples", None),
+            hold_out=getattr(options, "select_on", None) == "validation",
+        )
+        models = _models(command, workspace, options)
+        needs = list(_needs(command, workspace, options))
+        missing = [adversary for run, adversary in models if not run.is_complete]
+    except UsageError as error:
+        return Estimate(note=str(error))
+    rates = rates_of(options.model, measured_here)
+    seconds = None if rates is None else _seconds(rates, options, missing)
+    evaluated = 0
+    for run, _ in models:
+        for need in needs:
+            points = _points(run, need) if run.is_complete else 0
+            evaluated += points == need.points
+            if rates is not None and seconds is not None:
+                images = (need.points - points) * len(need.images.split)
+                seconds += images * need.forward / rates.forward
+                seconds += images * need.gradient / rates.gradient
+    return Estimate(
+        len(models), len(models) - len(missing), len(models) * len(needs), evaluated,
+        seconds, "" if rates else f"no rate of {options.model} is known here",
+    )  # fmt: skip
