@@ -1,0 +1,208 @@
+"""The reproduction: its commands, its plan, and what becomes of failures."""
+
+import time
+import typing
+
+import pytest
+
+from experiments import cli, files
+from experiments.errors import UsageError
+from experiments.reproduce import command, plan
+from experiments.reproduce.command import ReproduceOptions
+from experiments.reproduce.items import Item, Number, items
+
+NUMBERS = typing.get_args(Number)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "full"])
+def test_profiles_make_every_table_and_figure(profile):
+    every = items(profile)
+    assert set(NUMBERS) <= {number for item in every for number in item.makes}
+    for number in NUMBERS:
+        own = items(profile, only=[number])
+        assert own
+        assert all(number in item.makes for item in own)
+    assert len({str(item.arguments) for item in every}) == len(every)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "full"])
+def test_every_command_line_is_valid(profile):
+    for item in items(profile):
+        options = cli.parse(item.command, item.arguments[1:])
+        if item.dataset is not None:
+            assert options.dataset == item.dataset
+        if item.seeds:
+            assert options.seeds == item.seeds
+
+
+def test_the_primary_claims_come_first_and_in_pairs_of_their_seeds():
+    first = items("full")[:10]
+    assert {item.command for item in first} == {"evaluate"}
+    assert [item.seeds for item in first[::2]] == [
+        (11, 12), (13, 14), (15, 16), (17, 18), (19, 20),
+    ]  # fmt: skip
+    assert [item.seeds[0] for item in first[1::2]] == [21, 23, 25, 27, 29]
+    assert {item.dataset for item in first[1::2]} == {"fashion_mnist"}
+
+
+def test_seeds_and_data_sets_are_selected():
+    chosen = items("full", only=["table2"], seeds=[5, 6, 7], datasets=["mnist"])
+    assert [item.seeds for item in chosen] == [(5, 6), (7,), (5, 6, 7)]
+    assert {item.dataset for item in chosen} == {"mnist"}
+    assert not items("smoke", datasets=["cifar10"], only=["table1"])
+    with pytest.raises(
+        UsageError, match=r"makes nothing of --only .*'table1'.*cifar10"
+    ):
+        command.run(ReproduceOptions("smoke", only=("table1",), datasets=("cifar10",)))
+
+
+def _estimate(runs_dir, *arguments, measured=None):
+    options = cli.parse("evaluate", [*arguments, f"--runs-dir={runs_dir}"])
+    return plan.estimate("evaluate", options, measured or {})
+
+
+EVALUATE = [
+    "--epochs=1", "--train-examples=128", "--test-examples=20", "--methods=none",
+    "--frequency-stride=14", "--select-on=paper", "--seeds", "0", "1",
+]  # fmt: skip
+
+
+def test_the_plan_counts_what_is_missing(tmp_path):
+    rates = plan.Rates(steps=100.0, forward=1000.0, gradient=200.0)
+    before = _estimate(tmp_path, *EVALUATE, measured={"small_cnn": 702 / 7})
+    assert (before.models, before.trained) == (2, 0)
+    # The grid, two filters, transfer in two parts, PGD and its spectrum.
+    assert (before.evaluations, before.evaluated) == (14, 0)
+    # By hand, of one model: 2 steps of 64 images; 4 frequencies, 2 x 21 radii, the
+    # substitute's images, and 40 steps on 1 + 6 + 1 sets of images.
+    rates = plan.rates_of("small_cnn", {"small_cnn": 702 / 7})
+    forward = 20 * (4 + 2 * 21 + 1)
+    expected = 2 * (
+        2 / rates.steps + forward / rates.forward + 20 * 40 * 8 / rates.gradient
+    )
+    assert before.seconds == pytest.approx(expected)
+    assert cli.main(["evaluate", *EVALUATE, f"--runs-dir={tmp_path}"]) == 0
+    after = _estimate(tmp_path, *EVALUATE)
+    assert (after.models, after.trained) == (2, 2)
+    assert (after.evaluations, after.evaluated) == (14, 14)
+    assert after.seconds == 0
+    # Half of the lines of one evaluation are lost.
+    [path] = tmp_path.glob("mnist5k/small_cnn/none/0/seed-0-*/low-pass-*.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-10]))
+    less = _estimate(tmp_path, *EVALUATE)
+    assert less.evaluated == 13
+    assert less.seconds == pytest.approx(20 * 10 / 130_000)
+    # What is measured here is of programs long enough; these have two steps.
+    assert plan.measured(tmp_path) == {}
+    [path] = tmp_path.glob("mnist5k/small_cnn/none/0/seed-1-*/provenance.json")
+    provenance = files.read_json(path)
+    provenance |= {"steps_in_these_seconds": 5000, "seconds": 20.0}
+    files.write_json(path, provenance)
+    assert plan.measured(tmp_path) == {"small_cnn": 2 * 5000 / 20.0}
+
+
+def test_the_plan_of_adversarial_training_counts_its_steps(tmp_path):
+    options = cli.parse(
+        "table4",
+        ["--select-on=paper", "--methods=none", "--training=pgd", "--epochs=1",
+         f"--runs-dir={tmp_path}"],
+    )  # fmt: skip
+    found = plan.estimate("table4", options, {})
+    rates = plan.rates_of("small_cnn", {})
+    steps = 4000 // 64
+    training = steps * (1 / rates.steps + 40 * 64 / rates.gradient)
+    evaluation = 6 * 40 * 1000 / rates.gradient
+    assert found.seconds == pytest.approx(training + evaluation)
+
+
+def test_the_plan_names_what_it_cannot_tell(tmp_path, capsys):
+    options = cli.parse(
+        "table1",
+        ["--dataset=mnist", f"--data-dir={tmp_path}", f"--runs-dir={tmp_path}"],
+    )
+    assert "mnist is not prepared" in plan.estimate("table1", options, {}).note
+    assert plan.rates_of("densenet121", {}) is None
+    code = cli.main(
+        ["reproduce", "--dry-run", "--only", "figure6", "table3", "--profile=smoke",
+         f"--runs-dir={tmp_path}/runs", f"--results-dir={tmp_path}/results"]
+    )  # fmt: skip
+    assert code == 0
+    said = capsys.readouterr().out
+    assert "| table3, mnist5k, seeds 0 1 |" in said
+    assert "12 of 12" in said
+    assert "| figure6a" in said
+    assert "timings" in said
+    assert "without compilation" in said
+    assert "rates of two cores of an AMD EPYC" in said
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def _fake_items(monkeypatch, *fakes):
+    monkeypatch.setattr(command, "items", lambda *_: list(fakes))
+
+
+def test_one_item_for_real(tmp_path, capfd):
+    code = cli.main(
+        ["reproduce", "--profile=smoke", "--only=figure3",
+         f"--runs-dir={tmp_path}/runs", f"--results-dir={tmp_path}/results"]
+    )  # fmt: skip
+    assert code == 0
+    said = capfd.readouterr().out
+    assert "[1 of 1] figure3" in said
+    assert f"wrote {tmp_path}/results/figure3/" in said
+    assert "all 1 commands have run" in said
+
+
+def test_a_failure_stops_nothing_and_is_reported(tmp_path, monkeypatch, capfd):
+    bad = ("--data-dir", str(tmp_path / "nowhere"))
+    _fake_items(
+        monkeypatch,
+        Item(("figure1",), "figure1", "mnist", bad),
+        Item(("figure3",), "figure3", None),
+    )
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["reproduce", f"--results-dir={tmp_path}", f"--runs-dir={tmp_path}"])
+    assert stop.value.code == 1
+    said = capfd.readouterr()
+    assert "wrote " in said.out
+    assert "all 2 commands have run" in said.out
+    assert said.err.endswith("failed:\nfigure1, mnist: exit code 2\n")
+
+
+def test_a_command_is_stopped_in_time(tmp_path, monkeypatch, capfd):
+    long = ("--epochs=3000", "--methods=none", "--checkpoint-seconds=0")
+    _fake_items(
+        monkeypatch,
+        Item((), "train", "mnist5k", long),
+        Item(("figure3",), "figure3", None),
+    )
+    began = time.monotonic()
+    code = cli.main(
+        ["reproduce", "--minutes=0.2", f"--runs-dir={tmp_path}/runs",
+         f"--results-dir={tmp_path}/results"]
+    )  # fmt: skip
+    assert code == 0
+    assert time.monotonic() - began < 12 + command._SECONDS_TO_STOP + 20
+    said = capfd.readouterr()
+    assert "stopped after 0.2 minutes: rerun to resume" in said.out
+    assert "figure3" not in said.out.split("[1 of 2]")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--seeds", "3", "3"], "--seeds names one twice"),
+        (["--only", "table1", "table1"], "--only names one twice"),
+        (["--minutes=0"], "--minutes must be positive"),
+        (["--only=table9"], "table9"),
+    ],
+)
+def test_bad_options(options, text, capsys):
+    try:
+        code = cli.main(["reproduce", *options])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    said = capsys.readouterr()
+    assert text in said.out + said.err
