@@ -1,5 +1,11 @@
 """The reproduction: its commands, its plan, and what becomes of failures."""
 
+import io
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
 import time
 import typing
 
@@ -142,32 +148,41 @@ def _fake_items(monkeypatch, *fakes):
     monkeypatch.setattr(command, "items", lambda *_: list(fakes))
 
 
-def test_one_item_for_real(tmp_path, capfd):
-    code = cli.main(
-        ["reproduce", "--profile=smoke", "--only=figure3",
-         f"--runs-dir={tmp_path}/runs", f"--results-dir={tmp_path}/results"]
-    )  # fmt: skip
-    assert code == 0
-    said = capfd.readouterr().out
-    assert "[1 of 1] figure3" in said
-    assert f"wrote {tmp_path}/results/figure3/" in said
-    assert "all 1 commands have run" in said
-
-
 def test_a_failure_stops_nothing_and_is_reported(tmp_path, monkeypatch, capfd):
     bad = ("--data-dir", str(tmp_path / "nowhere"))
     _fake_items(
         monkeypatch,
         Item(("figure1",), "figure1", "mnist", bad),
-        Item(("figure3",), "figure3", None),
+        *items("smoke", only=["figure3"]),
     )
     with pytest.raises(SystemExit) as stop:
         cli.main(["reproduce", f"--results-dir={tmp_path}", f"--runs-dir={tmp_path}"])
     assert stop.value.code == 1
     said = capfd.readouterr()
-    assert "wrote " in said.out
+    assert "[2 of 2] figure3" in said.out
+    assert f"wrote {tmp_path}/figure3/" in said.out
     assert "all 2 commands have run" in said.out
     assert said.err.endswith("failed:\nfigure1, mnist: exit code 2\n")
+
+
+def test_pieces_go_on_from_each_other(tmp_path):
+    """By the script, of which the second call finds the figure of the first."""
+    script = pathlib.Path(command.__file__).with_name("piece.sh")
+
+    def piece(state, out, *options):
+        return subprocess.run(
+            [script, "5", tmp_path / state, tmp_path / out, *options, "--profile=smoke"],
+            env=os.environ | {"PYTHON": sys.executable}, cwd=script.parents[2],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    assert piece("none", "first", "--only=figure3").returncode == 0
+    done = piece("first", "second", "--only=table9")
+    assert done.returncode == 2
+    assert "table9" in done.stderr + done.stdout
+    archives = sorted((tmp_path / "second").glob("runs.tar.gz.*"))
+    with tarfile.open(fileobj=io.BytesIO(archives[0].read_bytes())) as archive:
+        assert any("figure3" in name for name in archive.getnames())
 
 
 def test_a_command_is_stopped_in_time(tmp_path, monkeypatch, capfd):
@@ -179,13 +194,13 @@ def test_a_command_is_stopped_in_time(tmp_path, monkeypatch, capfd):
     )
     began = time.monotonic()
     code = cli.main(
-        ["reproduce", "--minutes=0.2", f"--runs-dir={tmp_path}/runs",
+        ["reproduce", "--minutes=0.08", f"--runs-dir={tmp_path}/runs",
          f"--results-dir={tmp_path}/results"]
     )  # fmt: skip
     assert code == 0
-    assert time.monotonic() - began < 12 + command._SECONDS_TO_STOP + 20
+    assert time.monotonic() - began < 5 + command._SECONDS_TO_STOP + 20
     said = capfd.readouterr()
-    assert "stopped after 0.2 minutes: rerun to resume" in said.out
+    assert "stopped after 0.08 minutes: rerun to resume" in said.out
     assert "figure3" not in said.out.split("[1 of 2]")[1]
 
 
