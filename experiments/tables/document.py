@@ -55,7 +55,7 @@ def published(
     options: ModelOptions, table: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
     """The row of one of Tables 2 to 4, empty where the paper has none."""
-    if options.model != options.paper_model:
+    if options.published_network != options.paper_model:
         return {}
     return with_snc_readings(table.get(published_as(options.dataset), {}))
 
