@@ -373,6 +373,10 @@ class SweepOptions(MethodOptions):
     """What chooses the strength: the test set, as in the paper; a tenth of the training
     set, held out of training; or the paper, whose choices alone are then trained."""
 
+    selection_seeds: tuple[int, ...] | None = None
+    """Seeds of --seeds that every strength is trained with, and chosen by; the others
+    train the chosen strengths alone. None is all."""
+
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
@@ -380,6 +384,8 @@ class SweepOptions(MethodOptions):
             raise UsageError(
                 f"--frequency-stride must be at least 1, got {self.frequency_stride}."
             )
+        if self.selection_seeds is not None:
+            self._check_selection_seeds(self.selection_seeds)
         if self.select_on == "paper" and not self.published_strengths:
             raise UsageError(
                 f"--select-on paper: the paper has no {self.model} on {self.dataset}."
@@ -387,6 +393,24 @@ class SweepOptions(MethodOptions):
         if self.select_on == "paper":
             for method in self.methods:
                 self._check_one_strength(method)
+
+    def _check_selection_seeds(self, seeds: Sequence[int]) -> None:
+        """Refuses other seeds than those that are trained, and any without a choice."""
+        check_choices("--selection-seeds", seeds)
+        if not set(seeds) <= set(self.seeds):
+            raise UsageError(
+                f"--selection-seeds must be among --seeds, {self.seeds}, got {seeds}."
+            )
+        if self.select_on == "paper":
+            raise UsageError(
+                "--selection-seeds does not go with --select-on paper, which compares "
+                "no strengths."
+            )
+
+    @property
+    def trial_seeds(self) -> tuple[int, ...]:
+        """The seeds that every strength is trained with."""
+        return self.selection_seeds or self.seeds
 
     def _check_one_strength(self, method: str) -> None:
         """Refuses a method of which the paper selects no strength and several are."""
