@@ -104,9 +104,9 @@ class RunConfig:
     # entries. None for other networks, and for small CNNs trained before this field
     # existed, whose pooling divided the gradient among equal entries.
     max_pool_ties: str | None = None
-    # At the end of training, which have no clip of SNC. None without SNC or batch
-    # normalization, and for models trained before this field existed, whose last clip
-    # may have followed the last step.
+    # How many steps at the end of training have no clip of SNC. None without SNC or
+    # batch normalization, and for models trained before this field existed, which may
+    # end with a clip.
     settle_steps: int | None = None
 
     @classmethod
