@@ -30,7 +30,7 @@ def published_strengths(options: ModelOptions) -> dict[str, float]:
 
     Empty for networks that Table 4 does not have.
     """
-    if options.model != options.paper_model:
+    if options.published_network != options.paper_model:
         return {}
     rows = with_snc_readings(TABLE4[published_as(options.dataset)])
     return {m: row.strength for m, row in rows.items() if m != NONE.method}

@@ -8,6 +8,7 @@ import numpy as np
 
 from absum_jax._markdown import aligned
 from experiments.adversaries import check_attacked
+from experiments.errors import UsageError
 from experiments.evaluation import frequency, gradient, singular_values
 from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions, pairs
@@ -29,6 +30,11 @@ class EvaluateOptions(SweepOptions):
         """Refuses options out of range."""
         super().__post_init__()
         check_attacked(self.dataset)
+        if self.selection_seeds is not None:
+            raise UsageError(
+                "--selection-seeds is for tables and figures: evaluate takes every "
+                "strength with every seed."
+            )
 
 
 def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:

@@ -32,3 +32,4 @@ MODEL_NAMES = {
     "densenet121": "DenseNet-121",
     "resnet18_224": "ResNet-18",
 }
+WIDTH_NAMES = {"1/2": "half", "1/4": "a quarter", "1/8": "an eighth"}

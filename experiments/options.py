@@ -9,7 +9,7 @@ from experiments import files
 from experiments.data import DATASETS, DataOptions, DatasetName, recorded
 from experiments.errors import UsageError
 from experiments.hosts import HostOptions
-from experiments.models import ARCHITECTURES, networks_for
+from experiments.models import ARCHITECTURES, WIDTHS, networks_for, with_width
 from experiments.paper import (
     ADVERSARIAL_TRAINING,
     TABLE1,
@@ -32,6 +32,7 @@ from experiments.training.config import (
 NetworkName = Literal[
     "small_cnn", "resnet18", "googlenet", "densenet121", "resnet18_224"
 ]
+WidthName = Literal["1", "1/2", "1/4", "1/8"]
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc-numpy-axes"]
 
 PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -113,6 +114,10 @@ class ModelOptions:
     network: NetworkName | None = None
     """Network; None is the paper's first for the data set."""
 
+    width: WidthName = "1"
+    """Share of its channels that ResNet-18 on small images has in every layer. 1 is the
+    paper's network; the others have their own names, such as resnet18_eighth."""
+
     epochs: int | None = None
     """Epochs of training; None is the paper's number. The milestones of the learning
     rate keep their shares."""
@@ -158,6 +163,15 @@ class ModelOptions:
                 f"--network must be one of {', '.join(networks)} on {self.dataset}, "
                 f"got {self.network!r}."
             )
+        if self.width not in get_args(WidthName):
+            raise UsageError(
+                f"--width must be one of 1, {', '.join(WIDTHS)}, got {self.width!r}."
+            )
+        if self.model not in ARCHITECTURES:
+            raise UsageError(
+                f"--width {self.width} is for resnet18 alone: {self.published_network} "
+                "has no other width."
+            )
         if self.hosts.distributed and (self.data.download or self.data.manual_dir):
             raise UsageError(
                 "--distributed does not go with --download and --manual-dir: prepare "
@@ -183,7 +197,12 @@ class ModelOptions:
 
     @property
     def model(self) -> str:
-        """The network's name."""
+        """The network's name, and that of its folder."""
+        return with_width(self.published_network, self.width)
+
+    @property
+    def published_network(self) -> str:
+        """The network of the paper, which has all channels."""
         return self.network or self.paper_model
 
     @property
@@ -287,13 +306,13 @@ class MethodOptions(ModelOptions):
     @property
     def published(self) -> dict[str, Published]:
         """The row of Table 1, empty where the paper has none."""
-        row = TABLE1.get((published_as(self.dataset), self.model), {})
+        row = TABLE1.get((published_as(self.dataset), self.published_network), {})
         return with_snc_readings(row)
 
     @property
     def published_top5(self) -> dict[str, Published]:
         """The row of the five largest logits, empty where the paper has none."""
-        return TABLE1_TOP5.get((published_as(self.dataset), self.model), {})
+        return TABLE1_TOP5.get((published_as(self.dataset), self.published_network), {})
 
     @property
     def published_strengths(self) -> dict[str, float]:
@@ -354,6 +373,10 @@ class SweepOptions(MethodOptions):
     """What chooses the strength: the test set, as in the paper; a tenth of the training
     set, held out of training; or the paper, whose choices alone are then trained."""
 
+    selection_seeds: tuple[int, ...] | None = None
+    """Seeds of --seeds that every strength is trained with, and chosen by; the others
+    train the chosen strengths alone. None is all."""
+
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
@@ -361,6 +384,8 @@ class SweepOptions(MethodOptions):
             raise UsageError(
                 f"--frequency-stride must be at least 1, got {self.frequency_stride}."
             )
+        if self.selection_seeds is not None:
+            self._check_selection_seeds(self.selection_seeds)
         if self.select_on == "paper" and not self.published_strengths:
             raise UsageError(
                 f"--select-on paper: the paper has no {self.model} on {self.dataset}."
@@ -368,6 +393,24 @@ class SweepOptions(MethodOptions):
         if self.select_on == "paper":
             for method in self.methods:
                 self._check_one_strength(method)
+
+    def _check_selection_seeds(self, seeds: Sequence[int]) -> None:
+        """Refuses other seeds than those that are trained, and any without a choice."""
+        check_choices("--selection-seeds", seeds)
+        if not set(seeds) <= set(self.seeds):
+            raise UsageError(
+                f"--selection-seeds must be among --seeds, {self.seeds}, got {seeds}."
+            )
+        if self.select_on == "paper":
+            raise UsageError(
+                "--selection-seeds does not go with --select-on paper, which compares "
+                "no strengths."
+            )
+
+    @property
+    def trial_seeds(self) -> tuple[int, ...]:
+        """The seeds that every strength is trained with."""
+        return self.selection_seeds or self.seeds
 
     def _check_one_strength(self, method: str) -> None:
         """Refuses a method of which the paper selects no strength and several are."""

@@ -12,7 +12,6 @@ from experiments.evaluation.single_fourier import Robustness
 from experiments.options import SweepOptions
 from experiments.paper import SINGLE_FOURIER_EPS, published_as
 from experiments.parts import Part
-from experiments.training.config import Setting
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, opened
 
@@ -106,21 +105,12 @@ def attacked(
     ]
 
 
-def run_sweep(
-    options: SweepOptions,
-    settings: Sequence[Setting] | None = None,
-    part: Part | None = None,
-) -> list[Outcome]:
+def run_sweep(options: SweepOptions) -> list[Outcome]:
     """Trains what is missing, attacks what is not attacked yet, and returns it all.
-
-    Args:
-      options: what to train and attack, and where it lies.
-      settings: other methods and strengths than the options'.
-      part: of the models; None is all.
 
     Raises:
       UsageError: if an option does not fit the data set, or the data is not there.
     """
-    with sweep_workspace(options, part) as workspace:
-        runs = workspace.train(settings or options.settings, options.seeds)
+    with sweep_workspace(options) as workspace:
+        runs = workspace.train(options.settings, options.seeds)
         return attacked(workspace, runs, options.frequency_stride)

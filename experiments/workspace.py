@@ -14,6 +14,7 @@ from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.options import ModelOptions
 from experiments.parts import Part
 from experiments.training.config import Adversary, RunConfig, Setting
+from experiments.training.constraints import CONSTRAINTS, SETTLE_STEPS
 from experiments.training.runs import Run
 from experiments.training.sweep import train_missing
 
@@ -58,6 +59,8 @@ class Workspace:
         """
         options, recipe = self.options, self.options.recipe(adversary)
         fingerprint = self.training.fingerprint
+        architecture = ARCHITECTURES[options.model]
+        settling = CONSTRAINTS if architecture.has_batch_norm else ()
         configs = [
             RunConfig(
                 dataset=options.dataset,
@@ -70,7 +73,8 @@ class Workspace:
                 model=options.model,
                 recipe=recipe,
                 dtype=options.dtype,
-                max_pool_ties=ARCHITECTURES[options.model].max_pool_ties,
+                max_pool_ties=architecture.max_pool_ties,
+                settle_steps=SETTLE_STEPS if setting.method in settling else None,
             )
             for seed in seeds
             for setting in settings

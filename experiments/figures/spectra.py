@@ -54,9 +54,10 @@ class SpectraOptions(ModelOptions):
         super().__post_init__()
         if self.strength is not None:
             check_positive("--strength", (self.strength,))
-        elif (published_as(self.dataset), self.model) not in TABLE1:
+        elif (published_as(self.dataset), self.published_network) not in TABLE1:
             raise UsageError(
-                f"the paper has no {self.model} on {self.dataset}; give a --strength."
+                f"the paper has no {self.published_network} on {self.dataset}; give a "
+                "--strength."
             )
         check_positive("--max-norm", (self.max_norm,))
         check_seeds((self.seed,))
@@ -66,7 +67,7 @@ class SpectraOptions(ModelOptions):
         """No regularization, and every method as it is asked for."""
         methods = ("weight_decay", "l1", "absum")
         if self.strength is None:
-            published = TABLE1[published_as(self.dataset), self.model]
+            published = TABLE1[published_as(self.dataset), self.published_network]
             regularized = [Setting(name, published[name].strength) for name in methods]
         else:
             regularized = [Setting(name, self.strength) for name in methods]

@@ -16,6 +16,10 @@ from experiments.models.small_cnn import SmallCNN
 _GREY = {"mnist5k": 10, "mnist": 10, "fashion_mnist": 10}
 _COLOURED = {"cifar10": 10, "cifar100": 100, "svhn_cropped": 10}
 
+# Shares of ResNet-18's channels, beyond the paper, by what they are divided by, and how
+# the names of such networks end.
+WIDTHS = {"1/2": (2, "half"), "1/4": (4, "quarter"), "1/8": (8, "eighth")}
+
 
 class Architecture(NamedTuple):
     """How a network is made, what for, and how it is trained."""
@@ -25,9 +29,16 @@ class Architecture(NamedTuple):
     datasets: Mapping[str, int]  # those it is for, and their classes
     has_dropout: bool = False  # then it is called with `dropout_key`
     is_small: bool = False  # whether many models share a program
+    has_batch_norm: bool = True
     # Which of equal entries takes the gradient of the network's own max-pooling; None
     # if it has none (flax's always gives it to the first).
     max_pool_ties: str | None = None
+    narrowed: str | None = None  # the network of which it has a share of the channels
+
+
+def _narrower(divisor: int) -> Architecture:
+    create = functools.partial(ResNet18, divisor=divisor)
+    return Architecture(create, create, _COLOURED, narrowed="resnet18")
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -37,6 +48,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         _GREY,
         has_dropout=True,
         is_small=True,
+        has_batch_norm=False,
         max_pool_ties="first",
     ),
     "resnet18": Architecture(ResNet18, ResNet18, _COLOURED),
@@ -45,16 +57,30 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet18_224": Architecture(
         ImageNetResNet18, ImageNetResNet18, {"imagenet2012": 1000}
     ),
+    **{f"resnet18_{name}": _narrower(divisor) for divisor, name in WIDTHS.values()},
 }
 
 
 def networks_for(dataset: str) -> tuple[str, ...]:
-    """The networks of a data set; Tables 2 to 4 are of the first."""
+    """The paper's networks of a data set; Tables 2 to 4 are of the first."""
     return tuple(
         name
         for name, architecture in ARCHITECTURES.items()
-        if dataset in architecture.datasets
+        if dataset in architecture.datasets and architecture.narrowed is None
     )
+
+
+def with_width(network: str, width: str) -> str:
+    """The name of a network that has a share of the channels.
+
+    Args:
+      network: one of the paper's.
+      width: `"1"`, all of them, or one of `WIDTHS`.
+
+    Returns:
+      One of `ARCHITECTURES`, if the network comes in other widths.
+    """
+    return network if width == "1" else f"{network}_{WIDTHS[width][1]}"
 
 
 class _OneKey(nnx.Rngs):

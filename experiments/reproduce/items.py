@@ -90,7 +90,7 @@ def _full(seeds: Sequence[int] | None) -> Iterator[Item]:
     yield Item(("figure6",), "figure6b", None)
     yield Item(("figure8",), "figure8", "mnist", (), tuple(seeds or (0,)))
     small = (
-        "--width", "8", "--epochs", "20", "--test-examples", "1000",
+        "--width", "1/8", "--epochs", "20", "--test-examples", "1000",
         "--frequency-stride", "2", "--select-on", "paper",
         "--methods", "none", "weight_decay", "absum", "snc", SNC_NUMPY_AXES,
     )  # fmt: skip

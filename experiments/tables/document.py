@@ -55,7 +55,7 @@ def published(
     options: ModelOptions, table: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
     """The row of one of Tables 2 to 4, empty where the paper has none."""
-    if options.model != options.paper_model:
+    if options.published_network != options.paper_model:
         return {}
     return with_snc_readings(table.get(published_as(options.dataset), {}))
 
@@ -84,9 +84,13 @@ def selection_note(options: SweepOptions, criterion: str) -> str:
     """How strengths were chosen."""
     if options.select_on == "paper":
         return "strengths as the paper selects them"
-    return (
+    note = (
         f"strength selected by the best {criterion} on the {options.select_on} images"
     )
+    if options.selection_seeds is None:
+        return note
+    seeds = ", ".join(map(str, options.selection_seeds))
+    return f"{note}, with seeds {seeds}"
 
 
 def names(configs: Iterable[RunConfig]) -> str:
@@ -131,6 +135,7 @@ def conditions(options: SweepOptions, images: int) -> dict[str, Any]:
         "epochs": options.recipe().epochs,
         "seeds": options.seeds,
         "selection": options.select_on,
+        "selection_seeds": options.trial_seeds,
         "test_images": images,
         "provenance": provenance(),
     }

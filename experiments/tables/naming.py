@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from experiments.labels import DATASET_NAMES, METHOD_NAMES, MODEL_NAMES
+from experiments.labels import DATASET_NAMES, METHOD_NAMES, MODEL_NAMES, WIDTH_NAMES
 from experiments.models import networks_for
 from experiments.options import (
     PUBLISHED_MAX_NORMS,
@@ -17,10 +17,12 @@ from experiments.training.config import METHODS, NONE, SNC_METHODS
 _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
 
 
-def _other_recipe(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
-    """How training differs from the published one, but for its images."""
+def _other_training(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
+    """How network and training differ from the published ones, but for images."""
     published = options.published_recipe(adversarial=adversarial)
     parts = []
+    if options.width != "1":
+        parts.append(f"{WIDTH_NAMES[options.width]} of the channels")
     if options.epochs not in (None, published.epochs):
         parts.append(f"{options.epochs} of {published.epochs} epochs")
     if options.batch_size not in (None, published.batch_size):
@@ -50,12 +52,12 @@ def model_scale(options: ModelOptions, test_examples: int | None = None) -> list
       options: of the models.
       test_examples: how many images they are attacked on; None is all, or none.
     """
-    return [*_other_recipe(options), *_fewer_images(options, test_examples)]
+    return [*_other_training(options), *_fewer_images(options, test_examples)]
 
 
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     """How a run falls short of the published one."""
-    parts = _other_recipe(options, adversarial=adversarial)
+    parts = _other_training(options, adversarial=adversarial)
     # Of a network that the paper has, the methods that it has: on ImageNet no SNC.
     published = {NONE.method, *(options.published or METHODS)}
     missing = [m for m in METHODS if m in published and m not in options.methods]
@@ -122,7 +124,7 @@ def subject(options: ModelOptions) -> str:
     name = DATASET_NAMES[options.dataset]
     if len(networks_for(options.dataset)) == 1:
         return name
-    return f"{name} ({MODEL_NAMES[options.model]})"
+    return f"{name} ({MODEL_NAMES[options.published_network]})"
 
 
 def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:

@@ -11,13 +11,19 @@ from experiments.figures.saving import save
 from experiments.figures.strength import FIGURES
 from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
-from experiments.outcomes import Outcome, run_sweep
+from experiments.outcomes import Outcome, sweep_workspace
 from experiments.paper import SINGLE_FOURIER_EPS, Published, published_as
 from experiments.parts import DivisionOptions
 from experiments.tables import claims, document, naming
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
-from experiments.tables.selection import Row, by_setting, select, summarize
+from experiments.tables.selection import (
+    Row,
+    by_setting,
+    select,
+    summarize,
+    tried_under_attack,
+)
 from experiments.training.config import NONE, Setting
 
 
@@ -175,9 +181,10 @@ class Table1Options(SweepOptions):
 def run(options: Table1Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it with its figures."""
     part = options.division.own
-    outcomes = run_sweep(options, part=part)
+    with sweep_workspace(options, part) as workspace:
+        outcomes = tried_under_attack(options, workspace)
     if part is not None:
-        models = len(options.settings) * len(options.seeds)
+        models = len(options.settings) * len(options.trial_seeds)
         configs = [outcome.run.config for outcome in outcomes]
         print(f"\n{document.part_note(part, configs, models)}\n")
         return []

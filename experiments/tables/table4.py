@@ -21,8 +21,9 @@ from experiments.parts import DivisionOptions
 from experiments.tables import claims, document, naming
 from experiments.tables.claims import Claim
 from experiments.tables.document import Document
+from experiments.tables.selection import tried
 from experiments.tables.statistics import Statistic
-from experiments.tables.under_pgd import Attacked, attack, select
+from experiments.tables.under_pgd import Attacked, attack, score, select
 from experiments.training.config import NONE, Adversary
 
 _TRAINING = {
@@ -218,11 +219,14 @@ def run(options: Table4Options) -> list[pathlib.Path]:
         images = len(workspace.test.split)
         for training in options.training:
             adversary = options.adversary(training)
-            runs = workspace.train(options.settings, options.seeds, adversary)
-            models = attack(workspace, runs, eps, options.evaluation)
+            models = tried(
+                options, workspace,
+                lambda runs: attack(workspace, runs, eps, options.evaluation), score,
+                adversary,
+            )  # fmt: skip
             if part is not None:
-                configs = [run.config for run in runs]
-                everything = len(options.settings) * len(options.seeds)
+                configs = [model.run.config for model in models]
+                everything = len(options.settings) * len(options.trial_seeds)
                 note = document.part_note(part, configs, everything)
                 print(f"\n{_TRAINING[training].capitalize()}. {note}\n")
                 continue

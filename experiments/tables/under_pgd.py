@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.evaluation import clean, gradient
-from experiments.training.config import Setting
+from experiments.tables.selection import best
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
@@ -68,6 +68,11 @@ def attack(
     ]
 
 
+def score(model: Attacked) -> float:
+    """The mean accuracy over eps that chooses the strength."""
+    return model.selection
+
+
 def select(
     models: Sequence[Attacked],
 ) -> tuple[dict[str, list[Attacked]], list[Attacked]]:
@@ -75,17 +80,8 @@ def select(
 
     Returns:
       The models of each method that has one, and those that say nothing.
+
+    Raises:
+      UsageError: as `selection.best` does.
     """
-    left_out = [model for model in models if model.says_nothing]
-    groups: dict[Setting, list[Attacked]] = {}
-    for model in models:
-        groups.setdefault(model.run.config.setting, []).append(model)
-    for model in left_out:
-        groups.pop(model.run.config.setting, None)
-    chosen: dict[str, list[Attacked]] = {}
-    best: dict[str, float] = {}
-    for setting, group in groups.items():
-        mean = float(np.mean([model.selection for model in group]))
-        if mean > best.get(setting.method, -1.0):
-            best[setting.method], chosen[setting.method] = mean, group
-    return chosen, left_out
+    return best(models, score)

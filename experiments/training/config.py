@@ -104,6 +104,10 @@ class RunConfig:
     # entries. None for other networks, and for small CNNs trained before this field
     # existed, whose pooling divided the gradient among equal entries.
     max_pool_ties: str | None = None
+    # How many steps at the end of training have no clip of SNC. None without SNC or
+    # batch normalization, and for models trained before this field existed, which may
+    # end with a clip.
+    settle_steps: int | None = None
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "RunConfig":
@@ -131,7 +135,8 @@ class RunConfig:
         # Runs from before there were groups keep their names.
         if self.recipe.batch_norm_groups == 1:
             del fields["recipe"]["batch_norm_groups"]
-        # Other networks, and earlier small CNNs, keep theirs too.
-        if self.max_pool_ties is None:
-            del fields["max_pool_ties"]
+        # So do those that these fields do not concern, and those from before them.
+        for name in ("max_pool_ties", "settle_steps"):
+            if fields[name] is None:
+                del fields[name]
         return fields

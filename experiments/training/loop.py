@@ -138,6 +138,7 @@ def train(
     padded = placement.padded(settings)
     state, sums = devices.put(pad_settings(start, 1, padded), placement.state)
     del start  # a copy of what the device has now
+    settle_steps = max(member.settle_steps or 0 for member in sweep.members)
     h = devices.put(
         pad_settings(_hyperparameters(classifier, sweep), 0, padded), placement.settings
     )
@@ -164,7 +165,7 @@ def train(
         checkpoints.writer(folder / CHECKPOINTS, seconds_between_checkpoints) as save,
         feeds.opened(
             data, classifier, recipe, sweep.seeds,
-            constraints.constrained(sweep.settings), placement, first,
+            constraints.constrained(sweep.settings, settle_steps), placement, first,
         ) as feed,
     ):  # fmt: skip
         for run in members:

@@ -12,15 +12,15 @@ from experiments.models.architectures import ARCHITECTURES, without_values
 def test_the_command_lists_every_network(capsys):
     assert cli.main(["models"]) == 0
     # Of the small CNN, the paper's 21,840; of the others, those of pytorch-cifar's
-    # models, and 90 times 513, 1,025 and 1,025 more where there are 100 classes; of the
-    # last, those of torchvision's model.
+    # models, and 90 times 513, 1,025 and 1,025 more where there are 100 classes; of
+    # ImageNet's, those of torchvision's model. Narrower ones: `test_width.py`.
     assert capsys.readouterr().out.splitlines() == [
-        "| model        |      data set | classes | parameters | convolution kernels "
-        "| parameters in them (%) |",
-        "| ------------ | ------------: | ------: | ---------: | ------------------: "
-        "| ---------------------: |",
+        "| model            |      data set | classes | parameters "
+        "| convolution kernels | parameters in them (%) |",
+        "| ---------------- | ------------: | ------: | ---------: "
+        "| ------------------: | ---------------------: |",
         *(
-            f"| {model:12} | {dataset:>13} | {classes:>7} | {count:>10,} "
+            f"| {model:16} | {dataset:>13} | {classes:>7} | {count:>10,} "
             f"| {kernels:>19} | {share:>22} |"
             for model, dataset, classes, count, kernels, share in (
                 ("small_cnn", "mnist5k", 10, 21_840, 2, "24.04"),
@@ -36,6 +36,15 @@ def test_the_command_lists_every_network(capsys):
                 ("densenet121", "cifar100", 100, 7_048_548, 120, "97.36"),
                 ("densenet121", "svhn_cropped", 10, 6_956_298, 120, "98.65"),
                 ("resnet18_224", "imagenet2012", 1000, 11_689_512, 20, "95.53"),
+                ("resnet18_half", "cifar10", 10, 2_797_610, 20, "99.74"),
+                ("resnet18_half", "cifar100", 100, 2_820_740, 20, "98.92"),
+                ("resnet18_half", "svhn_cropped", 10, 2_797_610, 20, "99.74"),
+                ("resnet18_quarter", "cifar10", 10, 701_466, 20, "99.47"),
+                ("resnet18_quarter", "cifar100", 100, 713_076, 20, "97.85"),
+                ("resnet18_quarter", "svhn_cropped", 10, 701_466, 20, "99.47"),
+                ("resnet18_eighth", "cifar10", 10, 176_402, 20, "98.95"),
+                ("resnet18_eighth", "cifar100", 100, 182_252, 20, "95.78"),
+                ("resnet18_eighth", "svhn_cropped", 10, 176_402, 20, "98.95"),
             )
         ),
     ]

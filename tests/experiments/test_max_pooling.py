@@ -192,6 +192,7 @@ def test_small_cnns_name_their_rule_of_pooling(make_config, tmp_path):
         (dataset, network)
         for network, architecture in ARCHITECTURES.items()
         for dataset in architecture.datasets
+        if architecture.narrowed is None
     ],
 )
 def test_commands_ask_for_models_with_the_rule(noise, images, dataset, network):
