@@ -170,8 +170,9 @@ def test_pieces_go_on_from_each_other(tmp_path):
     script = pathlib.Path(command.__file__).with_name("piece.sh")
 
     def piece(state, out, *options):
+        folders = (tmp_path / state, tmp_path / out)
         return subprocess.run(
-            [script, "5", tmp_path / state, tmp_path / out, *options, "--profile=smoke"],
+            [script, "5", *folders, *options, "--profile=smoke"],
             env=os.environ | {"PYTHON": sys.executable}, cwd=script.parents[2],
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
