@@ -54,11 +54,11 @@ def check_positive(option: str, values: Sequence[float]) -> None:
         raise UsageError(f"{option} must be positive numbers, got {values}.")
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int], option: str = "--seeds") -> None:
     """Refuses none, twice the same, and what no seed can be."""
-    check_choices("--seeds", seeds)
+    check_choices(option, seeds)
     if not all(0 <= seed < 2**31 for seed in seeds):
-        raise UsageError(f"--seeds must lie in 0..2147483647, got {seeds}.")
+        raise UsageError(f"{option} must lie in 0..2147483647, got {seeds}.")
 
 
 def pairs(seeds: Sequence[int]) -> list[tuple[int, int]]:

@@ -84,21 +84,34 @@ def _clip_filters(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
     def clip(kernel: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
         filters = kernel.reshape(*kernel.shape[:2], 1, -1)
         clipped = absum_jax.clip_conv_spectral_norm(
-            filters, use.input_shape, max_norm, groups=filters.shape[-1]
-        )
+            filters, use.input_shape, max_norm, strides=use.strides,
+            kernel_dilation=use.kernel_dilation, groups=filters.shape[-1],
+        )  # fmt: skip
         return clipped.reshape(kernel.shape)
 
     return _on_kernels(params, uses, clip)
 
 
+def _check_fits(shape: Sequence[int], size: Sequence[int]) -> None:
+    """Refuses what `fft2` would crop, so that no whole kernel comes back."""
+    if shape[0] > size[0] or shape[1] > size[1]:
+        raise ValueError(
+            f"kernel must not be larger than its input, got {tuple(shape)} on "
+            f"{tuple(size)}: fft2 would crop it."
+        )
+
+
 def _clip_oihw(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
     """PyTorch's kernels (out, in, height, width) taken for (height, width, in, out).
 
-    On the size of the image, as the channels do not fit into that of the second layer.
+    On the size of the image, as the channels do not fit into that of the second layer;
+    those of large networks do not fit into that of the image either. Strides are not
+    taken into account, as in NumPy.
     """
     size = max(use.input_shape for [use] in uses.values())
 
     def clip(kernel: jax.Array, _: absum_jax.ConvUse) -> jax.Array:
+        _check_fits(kernel.shape[:1:-1], size)
         clipped = absum_jax.clip_conv_spectral_norm(
             kernel.transpose(3, 2, 0, 1), size, max_norm
         )
@@ -118,11 +131,7 @@ def _clip_numpy_axes(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
 
     def clip(kernel: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
         height, width = kernel.shape[:2]
-        if height > use.input_shape[0] or width > use.input_shape[1]:
-            raise ValueError(
-                f"kernel must not be larger than its input, got {kernel.shape[:2]} on "
-                f"{use.input_shape}: fft2 would crop it."
-            )
+        _check_fits((height, width), use.input_shape)
         filters = kernel.reshape(height, width, -1)
         count = filters.shape[-1]
         # As convolutions of one pixel from `height` to `width` channels.

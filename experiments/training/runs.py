@@ -103,13 +103,17 @@ class Run:
         return files.exists(self._checkpoint)
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the trained parameters; empty for a run that is not complete."""
+        return self._finished() or {}
+
+    @property
     def parameters_digest(self) -> str | None:
         """The digest of the trained parameters.
 
         None for a run that is not complete, or from before there were digests.
         """
-        provenance = self._finished() or {}
-        return provenance.get("digests", {}).get("parameters")
+        return self.provenance.get("digests", {}).get("parameters")
 
     def _finished(self) -> dict[str, Any] | None:
         """Reads the provenance, and checks the files by it; None before the end."""
@@ -232,7 +236,7 @@ class Run:
         Raises:
           UsageError: if the checkpoint is damaged or missing.
         """
-        expected = (self._finished() or {}).get("digests", {})
+        expected = self.provenance.get("digests", {})
         changed = self._damaged(self._checkpoint, "is not as training left it")
         # Before orbax sees it, whose threads would print tracebacks.
         found = digests.of_folder(self._checkpoint)

