@@ -1,49 +1,57 @@
 """Readings of the spectral-norm constraint, side by side.
 
 The published SNC rows do not follow from the plain reading; this trains the others.
+Which of them explain the rows of several data sets, `explaining.snc_as_published` tells
+from what this writes.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from absum_jax._markdown import aligned
 from experiments import files
 from experiments.errors import UsageError
-from experiments.options import ModelOptions, check_positive, check_seeds
-from experiments.outcomes import Outcome, attacked
-from experiments.paper import TABLE1
+from experiments.models import Classifier
+from experiments.options import (
+    ModelOptions,
+    check_choices,
+    check_positive,
+    check_seeds,
+)
+from experiments.outcomes import attacked
+from experiments.paper import TABLE1, Published
+from experiments.studies import explaining
+from experiments.studies.snc_rows import HEADER, READINGS, Row
 from experiments.tables import naming
-from experiments.tables.selection import Row, by_setting, summarize
-from experiments.training.config import NONE, SNC_NUMPY_AXES, Setting
-from experiments.training.runs import provenance
-from experiments.workspace import opened
-
-READINGS = {
-    NONE.method: "no constraint",
-    "snc": "plain: singular values of each convolution, every 100 steps",
-    "snc-last": "and once more after the last step",
-    "snc-every-step": "at every step",
-    "snc-projected": "ten alternating projections in place of one",
-    "snc-dense": "dense layers too",
-    "snc-rescaled": "kernels rescaled (Gouk et al.), not clipped",
-    "snc-filters": "each filter by itself, not multi-channel matrices",
-    "snc-oihw": "kernels (out, in, h, w) taken for (h, w, in, out)",
-    SNC_NUMPY_AXES: "NumPy's default axes on kernels (out, in, h, w)",
-}
+from experiments.tables.selection import by_setting
+from experiments.training.config import NONE, Setting
+from experiments.training.constraints import CONSTRAINTS
+from experiments.training.runs import Run, provenance
+from experiments.workspace import Workspace, opened
 
 
 @dataclasses.dataclass(frozen=True)
 class SncReadingsOptions(ModelOptions):
-    """Train the small CNN under several readings of the paper's spectral-norm
-    constraint (SNC), and attack each model with every frequency."""  # noqa: D205, D209
+    """Train a network under several readings of the paper's spectral-norm constraint
+    (SNC), attack each model with every frequency, and tell which readings predict the
+    published row."""  # noqa: D205, D209
+
+    readings: tuple[str, ...] = tuple(READINGS)
+    """Readings to train."""
 
     max_norms: tuple[float, ...] = (1.0, 10.0)
     """Bounds on the spectral norm (sigma)."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; each trains every reading at every bound once."""
+
+    finished_seeds: tuple[int, ...] = ()
+    """Seeds that nothing is trained with. A reading, of all that there are, is shown
+    with them in place of --seeds where its models are in the runs folder already."""
 
     test_examples: int | None = None
     """Images to attack, a fixed choice of that many; None is all."""
@@ -54,102 +62,173 @@ class SncReadingsOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
-        if self.model != "small_cnn":
+        check_choices("--readings", self.readings)
+        if unknown := set(self.readings) - set(READINGS):
             raise UsageError(
-                "snc-readings is for small_cnn alone, whose layers the readings know; "
-                f"--dataset {self.dataset} has {self.model}."
+                f"--readings must be among {', '.join(READINGS)}, got "
+                f"{sorted(unknown)}."
             )
         check_positive("--max-norms", self.max_norms)
         check_seeds(self.seeds)
+        if self.finished_seeds:
+            check_seeds(self.finished_seeds, "--finished-seeds")
+
+    @property
+    def settings(self) -> list[Setting]:
+        """What is trained: every reading at every bound."""
+        return [s for s in self.all_settings if s.method in self.readings]
+
+    @property
+    def all_settings(self) -> list[Setting]:
+        """What may be shown: the same of all readings that there are."""
+        constrained = [
+            Setting(reading, max_norm)
+            for reading in READINGS
+            if reading != NONE.method
+            for max_norm in self.max_norms
+        ]
+        return [NONE, *constrained]
+
+    @property
+    def published(self) -> Published | None:
+        """The row of SNC, None where the paper has none."""
+        return TABLE1.get((self.dataset, self.model), {}).get("snc")
 
 
-def _settings(options: SncReadingsOptions) -> list[Setting]:
-    return [NONE] + [
-        Setting(reading, max_norm)
-        for reading in READINGS
-        if reading != NONE.method
-        for max_norm in options.max_norms
-    ]
+def check_fit(
+    classifier: Classifier, image_shape: tuple[int, ...], readings: Sequence[str]
+) -> None:
+    """Refuses readings that a network's geometry does not allow.
+
+    Raises:
+      UsageError: which names the reading.
+    """
+    params = jax.eval_shape(classifier.init, jax.random.key(0)).params
+    uses = classifier.conv_uses(image_shape)
+    for reading in readings:
+        if reading == NONE.method:
+            continue
+        apply = CONSTRAINTS[reading].apply
+        try:
+            jax.eval_shape(
+                lambda params, bound, apply=apply: apply(params, bound, uses),
+                params, jnp.ones([]),
+            )  # fmt: skip
+        except ValueError as error:
+            raise UsageError(
+                f"--readings {reading} does not fit the network: {error} Leave it out."
+            ) from error
 
 
-def _scale(options: SncReadingsOptions) -> list[str]:
-    return naming.model_scale(options, options.test_examples)
+def _finished(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
+    """The models of `--finished-seeds`, of each setting all or none.
+
+    Raises:
+      UsageError: if a setting has some of them, or no setting has any.
+    """
+    found: list[Run] = []
+    for setting in options.all_settings:
+        runs = workspace.runs([setting], options.finished_seeds)
+        complete = [run for run in runs if run.is_complete]
+        if 0 < len(complete) < len(runs):
+            missing = next(run.config.path for run in runs if run not in complete)
+            raise UsageError(
+                f"--finished-seeds must have all models of a reading or none, and "
+                f"{options.runs_dir} lacks {missing}."
+            )
+        found += complete
+    if options.finished_seeds and not found:
+        raise UsageError(
+            f"--finished-seeds {options.finished_seeds}: {options.runs_dir} has no "
+            "such models."
+        )
+    return found
+
+
+def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
+    """Trains what is missing, and returns what goes into the table, by setting."""
+    finished = _finished(workspace, options)
+    trained = workspace.train(options.settings, options.seeds)
+    shown = []
+    for setting in options.all_settings:
+        of_setting, others = (
+            [run for run in runs if run.config.setting == setting]
+            for runs in (finished, trained)
+        )
+        shown += of_setting or others
+    return shown
+
+
+def _acted(workspace: Workspace, options: SncReadingsOptions, run: Run) -> bool | None:
+    """Whether the constraint acted, by what is finished without one."""
+    [unconstrained] = workspace.runs([NONE], [run.config.seed])
+    return explaining.has_acted(
+        run, unconstrained if unconstrained.is_complete else None
+    )
 
 
 def _title(options: SncReadingsOptions) -> str:
-    return naming.title("Readings of SNC", options, _scale(options))
+    scale = naming.model_scale(options, options.test_examples)
+    return naming.title("Readings of SNC", options, scale)
 
 
 def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> str:
-    header = ("reading", "sigma", "Avg.", "Min.", "CLN")
-    cells = [
-        (
-            READINGS[row.setting.method],
-            "" if row.setting == NONE else f"{row.setting.strength:g}",
-            str(row.avg),
-            str(row.min),
-            str(row.clean),
-        )
-        for row in rows
-    ]
-    if paper := TABLE1.get((options.dataset, options.model), {}).get("snc"):
-        published = (paper.strength, paper.avg, paper.min, paper.clean)
-        sigma, *accuracies = published
-        avg, worst, clean = (f"{value:.2f}" for value in accuracies)
-        cells.append(("published", f"{sigma:g}", avg, worst, clean))
+    published = options.published
+    cells = [row.cells(published) for row in rows]
+    if published:
+        numbers = (f"{n:.2f}" for n in (published.avg, published.min, published.clean))
+        sigma = f"{published.strength:g}"
+        cells.append(("published", sigma, "", "", *numbers, "", "", ""))
     train = "all" if options.train_examples is None else f"{options.train_examples:,}"
-    seeds = ", ".join(map(str, options.seeds))
-    spread = "; mean ± standard deviation over seeds" if len(options.seeds) > 1 else ""
     return "\n".join(
         [
             f"## {_title(options)}",
             "",
-            *aligned(header, cells),
+            *aligned(HEADER, cells),
             "",
             "Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
-            f"{images:,} test images: mean and minimum over all 784 frequencies, and "
-            f"on clean images{spread}. {options.recipe().epochs} epochs on {train} "
-            f"training images, seeds {seeds}.",
+            f"{images:,} test images: mean and minimum over all frequencies, and on "
+            "clean images; of several seeds mean ± standard deviation. "
+            f"{options.recipe().epochs} epochs on {train} training images. A reading "
+            "acts if its constraint ever changed a model. Predicted is where one more "
+            f"run lies, with {explaining.CONFIDENCE:g} %; a reading explains the "
+            "published row if mean and clean accuracy lie there.",
         ]
     )
-
-
-def _record(row: Row) -> dict[str, Any]:
-    return {
-        "reading": row.setting.method,
-        "description": READINGS[row.setting.method],
-        "max_norm": row.setting.strength or None,
-        **{
-            name: dataclasses.asdict(getattr(row, name))
-            for name in ("avg", "min", "max", "clean")
-        },
-    }
-
-
-def _rows(outcomes: Sequence[Outcome]) -> list[Row]:
-    return [summarize(*group) for group in by_setting(outcomes).items()]
 
 
 def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it."""
     with opened(options, test_examples=options.test_examples) as workspace:
-        runs = workspace.train(_settings(options), options.seeds)
-        outcomes = attacked(workspace, runs)
-    rows = _rows(outcomes)
+        image_shape = workspace.dataset.image_shape
+        check_fit(workspace.classifier, image_shape, options.readings)
+        outcomes = attacked(workspace, _shown(workspace, options))
+        models = [
+            outcome.as_dict() | {"acted": _acted(workspace, options, outcome.run)}
+            for outcome in outcomes
+        ]
+    of_run = dict(zip((outcome.run for outcome in outcomes), models, strict=True))
+    rows = [
+        Row(setting, group, [of_run[outcome.run] for outcome in group])
+        for setting, group in by_setting(outcomes).items()
+    ]
     text = _markdown(options, rows, outcomes[0].test.images)
     print(f"\n{text}\n")
-    stem = options.results_dir / naming.model_path(
-        "snc-readings", options, _scale(options)
-    )
+    scale = naming.model_scale(options, options.test_examples)
+    stem = options.results_dir / naming.model_path("snc-readings", options, scale)
+    published = options.published
     content = {
         "title": _title(options),
         "dataset": options.dataset,
         "epochs": options.recipe().epochs,
         "seeds": options.seeds,
+        "finished_seeds": options.finished_seeds,
         "train_examples": options.train_examples,
         "test_images": outcomes[0].test.images,
-        "rows": [_record(row) for row in rows],
-        "models": [outcome.as_dict() for outcome in outcomes],
+        "published": published and published._asdict(),  # in percent
+        "confidence": explaining.CONFIDENCE / 100,
+        "rows": [row.as_dict(published) for row in rows],
+        "models": models,
         "provenance": provenance(),
     }
     return [

@@ -1,0 +1,160 @@
+"""Which readings of SNC explain the published rows, as results/CRITERIA.md defines it.
+
+A constraint that never acted leaves a model as it is without: with the same parameters,
+to the bit, as the model with no constraint and the same seed. Models of one program are
+comparable in this way. So are, on CPUs, models of different programs that ran under the
+same conditions: there each device computes its models one after the other, and what a
+program holds besides changes no bit of a model. The number of devices does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.claims.intervals import Interval, prediction_interval
+from experiments.paper import Published
+from experiments.training.config import NONE, SNC_NUMPY_AXES
+from experiments.training.constraints import CONSTRAINTS
+from experiments.training.programs import steps_of
+from experiments.training.runs import Run
+
+# In percent; 95 % for two accuracies on two data sets together (Bonferroni).
+CONFIDENCE = 98.75
+# The accuracies that have to be explained.
+ACCURACIES = ("avg", "clean")
+
+Model = Mapping[str, Any]  # of a document of snc-readings
+
+
+def _conditions(run: Run) -> dict[str, Any]:
+    """What the last digits of a run depend on, besides its configuration."""
+    left_out = {"digests", "seconds"}
+    provenance, config = run.provenance, run.config
+    steps = steps_of(config.train_examples, config.recipe.batch_size)
+    # A run that was interrupted may have begun under other conditions.
+    at_once = provenance["steps_in_these_seconds"] == config.recipe.epochs * steps
+    if provenance["backend"] == "cpu" and at_once:
+        left_out |= {"seeds_in_one_program", "settings_in_one_program"}
+    return {name: value for name, value in provenance.items() if name not in left_out}
+
+
+def has_acted(run: Run, unconstrained: Run | None) -> bool | None:
+    """Whether a constraint ever changed a model.
+
+    Args:
+      run: a finished run.
+      unconstrained: the finished run of the same seed with no constraint, if any.
+
+    Returns:
+      None if the two runs cannot tell: they differ, but were trained under different
+      conditions or have no digests.
+    """
+    if run.config.setting == NONE:
+        return False
+    if unconstrained is None or None in (
+        run.parameters_digest, unconstrained.parameters_digest
+    ):  # fmt: skip
+        return None
+    if run.parameters_digest == unconstrained.parameters_digest:
+        return False
+    return _conditions(run) == _conditions(unconstrained) or None
+
+
+def acts(models: Sequence[Model]) -> bool | None:
+    """Whether a reading acts: if it did in any model; None if that is unknown."""
+    acted = [model["acted"] for model in models]
+    return True if True in acted else None if None in acted else False
+
+
+def intervals(models: Sequence[Model]) -> dict[str, Interval]:
+    """The prediction interval of each of `ACCURACIES`, fractions.
+
+    Args:
+      models: of one reading at one bound, with their accuracies as fractions.
+
+    Raises:
+      ValueError: if there are fewer than two models.
+    """
+    return {
+        name: prediction_interval([model[name] for model in models], CONFIDENCE / 100)
+        for name in ACCURACIES
+    }
+
+
+def holds(interval: Interval, percent: float) -> bool:
+    """Whether a published accuracy, in percent, lies in an interval of fractions."""
+    return interval.low <= percent / 100 <= interval.high
+
+
+def explains(models: Sequence[Model], published: Published) -> bool:
+    """Whether the published mean and clean accuracy lie in the prediction intervals."""
+    return all(
+        holds(interval, getattr(published, name))
+        for name, interval in intervals(models).items()
+    )
+
+
+def _by_reading(document: Mapping[str, Any]) -> dict[str, list[Model]]:
+    """The models of each reading at the published bound, and with no constraint."""
+    where = document["title"]
+    if document["published"] is None:
+        raise ValueError(f"documents must have a published row, {where} has none.")
+    sigma = document["published"]["strength"]
+    models: dict[str, list[Model]] = {name: [] for name in (NONE.method, *CONSTRAINTS)}
+    for model in document["models"]:
+        if model["method"] == NONE.method or model["strength"] == sigma:
+            models[model["method"]].append(model)
+    missing = [name for name, group in models.items() if not group]
+    if missing:
+        raise ValueError(
+            f"documents must have all readings at sigma = {sigma:g}, {where} lacks "
+            f"{', '.join(missing)}."
+        )
+    return models
+
+
+def explaining(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Finds the readings that explain the published rows of several data sets.
+
+    A reading explains them if on each data set the published mean and clean accuracy
+    lie in its prediction intervals. Readings that acted in no model count as one with
+    `none`; one model on each data set is enough to know them by.
+
+    Args:
+      documents: the JSON that `snc-readings` writes, one for each data set.
+
+    Returns:
+      The names of the readings, in the order of `CONSTRAINTS` after `none`.
+
+    Raises:
+      ValueError: if a document has no published row, lacks a reading at the published
+        bound, has fewer than two models of one that acts, or one that diverged or
+        predicts a single class.
+    """
+    of_each = [_by_reading(document) for document in documents]
+    names = []
+    for name in of_each[0]:
+        groups = [models[name] for models in of_each]
+        is_other = name != NONE.method
+        if is_other and all(acts(models) is False for models in groups):
+            continue
+        for model in (model for models in groups for model in models):
+            if model["diverged"] or model["answers_one_class"]:
+                raise ValueError(
+                    "documents must not have models that diverged or predict a single "
+                    f"class, got {model['run']}."
+                )
+        if all(
+            explains(models, Published(**document["published"]))
+            for models, document in zip(groups, documents, strict=True)
+        ):
+            names.append(name)
+    return names
+
+
+def snc_as_published(documents: Sequence[Mapping[str, Any]]) -> str:
+    """The method that stands for the published SNC.
+
+    The ninth reading if it explains the published rows and no other one does, otherwise
+    SNC as the paper defines it. Arguments and errors are those of `explaining`.
+    """
+    return SNC_NUMPY_AXES if explaining(documents) == [SNC_NUMPY_AXES] else "snc"

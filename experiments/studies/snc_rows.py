@@ -1,0 +1,102 @@
+"""The rows of the table of readings of SNC."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.claims.intervals import Interval
+from experiments.outcomes import Outcome
+from experiments.paper import Published
+from experiments.studies import explaining
+from experiments.tables.selection import summarize
+from experiments.training.config import NONE, SNC_NUMPY_AXES, Setting
+
+READINGS = {
+    NONE.method: "no constraint",
+    "snc": "plain: singular values of each convolution, every 100 steps",
+    "snc-last": "and once more after the last step",
+    "snc-every-step": "at every step",
+    "snc-projected": "ten alternating projections in place of one",
+    "snc-dense": "dense layers too",
+    "snc-rescaled": "kernels rescaled (Gouk et al.), not clipped",
+    "snc-filters": "each filter by itself, not multi-channel matrices",
+    "snc-oihw": "kernels (out, in, h, w) taken for (h, w, in, out)",
+    SNC_NUMPY_AXES: "NumPy's default axes on kernels (out, in, h, w)",
+}
+_ACTS = {True: "yes", False: "never", None: "unknown"}
+HEADER = (
+    "reading", "sigma", "seeds", "acts", "Avg.", "Min.", "CLN", "predicted Avg.",
+    "predicted CLN", "explains",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A reading at a bound."""
+
+    setting: Setting
+    outcomes: Sequence[Outcome]
+    models: Sequence[Mapping[str, Any]]  # of the document, in the same order
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the models."""
+        return [model["seed"] for model in self.models]
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """As `explaining.intervals`; empty for a single model."""
+        return explaining.intervals(self.models) if len(self.models) > 1 else {}
+
+    def explains(self, published: Published | None) -> bool | None:
+        """Whether it explains the published row.
+
+        None where the paper has no row, at other bounds, and for a single model.
+        """
+        if published is None or not self.intervals:
+            return None
+        at_bound = Setting(self.setting.method, published.strength)
+        if self.setting not in (NONE, at_bound):
+            return None
+        return explaining.explains(self.models, published)
+
+    def cells(self, published: Published | None) -> tuple[str, ...]:
+        """The row as `HEADER` has it, accuracies in percent."""
+        row = summarize(self.setting, self.outcomes)
+        is_none = self.setting == NONE
+        intervals = [
+            f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
+            for interval in self.intervals.values()
+        ] or [""] * len(explaining.ACCURACIES)
+        explains = self.explains(published)
+        return (
+            READINGS[self.setting.method],
+            "" if is_none else f"{self.setting.strength:g}",
+            " ".join(map(str, self.seeds)),
+            "" if is_none else _ACTS[explaining.acts(self.models)],
+            str(row.avg), str(row.min), str(row.clean),
+            *intervals,
+            "" if explains is None else "yes" if explains else "no",
+        )  # fmt: skip
+
+    def as_dict(self, published: Published | None) -> dict[str, Any]:
+        """The row as JSON, accuracies as fractions."""
+        row = summarize(self.setting, self.outcomes)
+        intervals = {name: i._asdict() for name, i in self.intervals.items()}
+        if self.explains(published) is not None:
+            for name, interval in self.intervals.items():
+                percent = getattr(published, name)
+                intervals[name]["holds_published"] = explaining.holds(interval, percent)
+        return {
+            "reading": self.setting.method,
+            "description": READINGS[self.setting.method],
+            "max_norm": self.setting.strength or None,
+            "seeds": self.seeds,
+            "acts": explaining.acts(self.models),
+            **{
+                name: dataclasses.asdict(getattr(row, name))
+                for name in ("avg", "min", "max", "clean")
+            },
+            "prediction": intervals,
+            "explains": self.explains(published),
+        }
