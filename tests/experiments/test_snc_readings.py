@@ -78,52 +78,31 @@ NINTH = "snc-numpy-axes"
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "expected", "method"),
+    ("first", "second", "never", "expected"),
     [
-        (_document(), _document(), [], "snc"),
-        (_document([NINTH]), _document([NINTH]), [NINTH], NINTH),
-        # Alone on each data set, but not on both.
-        (_document([NINTH]), _document(["snc"]), [], "snc"),
-        (_document(["snc"]), _document(["snc"]), ["snc"], "snc"),
-        # The ninth and another one.
-        (
-            _document([NINTH, "snc-last"]),
-            _document([NINTH, "snc-last"]),
-            ["snc-last", NINTH],
-            "snc",
-        ),
-        # Another one, but on one data set alone.
-        (_document([NINTH, "snc-last"]), _document([NINTH]), [NINTH], NINTH),
-        (
-            _document([NINTH, "none"]),
-            _document([NINTH, "none"]),
-            ["none", NINTH],
-            "snc",
-        ),
+        ([], [], [], []),
+        ([NINTH], [NINTH], [], [NINTH]),
+        ([NINTH], ["snc"], [], []),  # alone on each data set, but not on both
+        (["snc"], ["snc"], [], ["snc"]),
+        ([NINTH, "snc-last"], [NINTH, "snc-last"], [], ["snc-last", NINTH]),
+        ([NINTH, "snc-last"], [NINTH], [], [NINTH]),  # another, on one data set
+        ([NINTH, "none"], [NINTH, "none"], [], ["none", NINTH]),
         # What never acts is no reading of its own.
-        (
-            _document([NINTH, "snc"], never=["snc"]),
-            _document([NINTH, "snc"], never=["snc"]),
-            [NINTH],
-            NINTH,
-        ),
-        (
-            _document([NINTH, "snc"], never=["snc"]),
-            _document([NINTH, "snc"]),
-            ["snc", NINTH],
-            "snc",
-        ),
-        (
-            _document([NINTH], never=[NINTH]),
-            _document([NINTH], never=[NINTH]),
-            [],
-            "snc",
-        ),
+        ([NINTH, "snc"], [NINTH, "snc"], ["snc"], [NINTH]),
+        ([NINTH], [NINTH], [NINTH], []),
     ],
-)  # fmt: skip
-def test_which_readings_explain_the_rows(first, second, expected, method):
-    assert explaining.explaining([first, second]) == expected
-    assert explaining.snc_as_published([first, second]) == method
+)
+def test_which_readings_explain_the_rows(first, second, never, expected):
+    documents = [_document(near, never) for near in (first, second)]
+    assert explaining.explaining(documents) == expected
+    method = NINTH if expected == [NINTH] else "snc"
+    assert explaining.snc_as_published(documents) == method
+
+
+def test_what_acts_on_one_data_set_is_a_reading_of_its_own():
+    documents = [_document([NINTH, "snc"], ["snc"]), _document([NINTH, "snc"])]
+    assert explaining.explaining(documents) == ["snc", NINTH]
+    assert explaining.snc_as_published(documents) == "snc"
 
 
 def test_clean_accuracy_has_to_be_explained_too():
