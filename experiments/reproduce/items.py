@@ -50,9 +50,12 @@ class Item:
         return [self.command, *dataset, *self.options, *seeds]
 
     def __str__(self) -> str:
-        """The command, its data set and its seeds."""
+        """The command, its data set, how strengths are chosen, and its seeds."""
+        given = dict(zip(self.options, self.options[1:], strict=False))
+        chosen = {"paper": "the paper's strengths", "validation": "validation"}
+        strengths = chosen.get(given.get("--select-on", ""), "")
         seeds = " ".join(map(str, self.seeds))
-        parts = (self.command, self.dataset, seeds and f"seeds {seeds}")
+        parts = (self.command, self.dataset, strengths, seeds and f"seeds {seeds}")
         return ", ".join(part for part in parts if part)
 
 

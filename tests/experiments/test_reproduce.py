@@ -135,7 +135,7 @@ def test_the_plan_names_what_it_cannot_tell(tmp_path, capsys):
     )  # fmt: skip
     assert code == 0
     said = capsys.readouterr().out
-    assert "| table3, mnist5k, seeds 0 1 |" in said
+    assert "| table3, mnist5k, the paper's strengths, seeds 0 1 |" in said
     assert "12 of 12" in said
     assert "| figure6a" in said
     assert "timings" in said
