@@ -7,12 +7,12 @@ has a checksum. Lines that are damaged, or of other parameters, count as missing
 import dataclasses
 import hashlib
 import json
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from experiments import files
 from experiments.errors import UsageError
+from experiments.training import digests
 from experiments.training.runs import Run
 
 # What tells the parts of an evaluation apart, such as an eps or a row of frequencies.
@@ -38,10 +38,6 @@ class Evaluation:
         return f"{self.attack}-{digest}.jsonl"
 
 
-def _checksum(line: Line) -> str:
-    return f"{zlib.crc32(json.dumps(line).encode()):08x}"
-
-
 def _parsed(text: str, *, is_verified: bool) -> Line | None:
     """Returns a line without its checksum; None if it is damaged.
 
@@ -56,10 +52,10 @@ def _parsed(text: str, *, is_verified: bool) -> Line | None:
         return None
     if not isinstance(line, dict):
         return None
-    checksum = line.pop("checksum", None)
-    if checksum is None:
-        return None if is_verified else line
-    return line if checksum == _checksum(line) else None
+    if not digests.is_whole(line, may_lack=not is_verified):
+        return None
+    line.pop("checksum", None)
+    return line
 
 
 class Points:
@@ -101,9 +97,7 @@ class Points:
         if dropped := len(files.read_lines(self.path) or [0]) - 1 - len(known):
             print(f"{self.path}: {dropped} damaged lines are computed again")
         lines = [self._header, *known]
-        files.write_json_lines(
-            self.path, [line | {"checksum": _checksum(line)} for line in lines]
-        )
+        files.write_json_lines(self.path, map(digests.with_checksum, lines))
 
     def _unusable(self, how: str) -> UsageError:
         return UsageError(
@@ -113,4 +107,4 @@ class Points:
 
     def append(self, line: Line) -> None:
         """Appends the line of a point."""
-        files.append_json_line(self.path, line | {"checksum": _checksum(line)})
+        files.append_json_line(self.path, digests.with_checksum(line))

@@ -28,10 +28,12 @@ class Rates(NamedTuple):
     gradient: float  # images a second that PGD takes a step on
 
 
-# Measured on two cores of an AMD EPYC: results/benchmarks/cpu.md.
+# Measured on two cores of an AMD EPYC: results/benchmarks/cpu.md; the narrow network
+# beside other work.
 _ON_CPU: Mapping[str, Rates] = {
     "small_cnn": Rates(steps=702, forward=130_000, gradient=63_000),
     "resnet18": Rates(steps=0.75, forward=313, gradient=148),
+    "resnet18_eighth": Rates(steps=7, forward=2_800, gradient=1_600),
 }
 
 

@@ -17,11 +17,12 @@ from experiments.claims.verdicts import (
     no_improvement_verdict,
 )
 from experiments.labels import METHOD_NAMES
+from experiments.training.config import SNC_METHODS
 
 # With fewer, the spread is not known.
 _UNITS = 3
 # What the paper says of most tables: these methods withstand more than those.
-ROBUST = ("absum", "snc")
+ROBUST = ("absum", *SNC_METHODS)
 STANDARD = ("weight_decay", "l1")
 Unit = Literal["seed", "pair of seeds"]
 _PLURALS: dict[Unit, str] = {"seed": "seeds", "pair of seeds": "pairs of seeds"}

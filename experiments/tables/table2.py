@@ -112,6 +112,7 @@ def table2(
         claims.STANDARD,
         of_interest=OF_INTEREST_MINIMUM_OR_TRANSFER,
         published=published,
+        unit="pair of seeds",
     )
     attack = gradient.published_steps(options.dataset)
     spread = "" if len(of_pairs) == 1 else " and ± standard deviation over pairs"

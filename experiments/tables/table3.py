@@ -19,6 +19,7 @@ from experiments.tables.claims import Claim
 from experiments.tables.document import Document
 from experiments.tables.selection import Chosen, choose
 from experiments.tables.statistics import Statistic
+from experiments.training.config import SNC_METHODS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ def _claims(
         *claims.above(
             low, claims.ROBUST, claims.STANDARD, "low-pass", published=published
         ),
-        *claims.above(high, ["absum"], ["snc"], high_radii),
+        *claims.above(high, ["absum"], SNC_METHODS, high_radii),
     ]
 
 

@@ -24,7 +24,7 @@ from experiments.tables.document import Document
 from experiments.tables.selection import tried
 from experiments.tables.statistics import Statistic
 from experiments.tables.under_pgd import Attacked, attack, score, select
-from experiments.training.config import NONE, Adversary
+from experiments.training.config import NONE, SNC_METHODS, Adversary
 
 _TRAINING = {
     "pgd": "adversarial training",
@@ -108,7 +108,7 @@ def _claims(
     where = "mean over eps"
     if training == "clean":
         return claims.above(means, ["absum"], [NONE.method], where, denies=True)
-    others = ["weight_decay", "l1", "snc", NONE.method]
+    others = ["weight_decay", "l1", *SNC_METHODS, NONE.method]
     theirs = {m: float(np.mean(cells.accuracies)) for m, cells in published.items()}
     return claims.above(means, ["absum"], others, where, published=theirs)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -58,3 +59,25 @@ def of_arrays(tree: Any) -> str:
         content.update(json.dumps([path, array.shape, array.dtype.name]).encode())
         content.update(np.ascontiguousarray(array).tobytes())
     return content.hexdigest()
+
+
+def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    """Adds a checksum of the rest to what JSON holds."""
+    return content | {"checksum": _checksum(content)}
+
+
+def is_whole(content: dict[str, Any], *, may_lack: bool = True) -> bool:
+    """Whether what was read from JSON matches its checksum.
+
+    Args:
+      content: from `with_checksum`.
+      may_lack: whether it may have none, as of earlier versions.
+    """
+    if "checksum" not in content:
+        return may_lack
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return content["checksum"] == _checksum(rest)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(content).encode()):08x}"

@@ -125,8 +125,8 @@ class Run:
             raise self._damaged(self._provenance, "is no JSON") from error
         if provenance is None:
             return None
-        if not isinstance(provenance, dict):
-            raise self._damaged(self._provenance, "is no provenance")
+        if not (isinstance(provenance, dict) and digests.is_whole(provenance)):
+            raise self._damaged(self._provenance, "is not as training left it")
         if "digests" in provenance:
             expected = provenance["digests"]
             for name, found in digests.of_files(self._kept).items():
@@ -224,7 +224,8 @@ class Run:
         found["checkpoint"] = digests.of_folder(self._checkpoint)
         found["parameters"] = digests.of_arrays(variables)
         files.sync(self.folder)
-        files.write_json(self._provenance, provenance | {"digests": found})
+        whole = digests.with_checksum(provenance | {"digests": found})
+        files.write_json(self._provenance, whole)
         _CHECKED.pop(self.folder, None)
 
     def variables(self, abstract: Variables) -> Variables:
