@@ -149,7 +149,7 @@ def test_smallest_differences_of_tables_2_and_3(make_config, tmp_path):
         for method in ("l1", "snc")
     }
     options, chosen = SweepOptions(dataset="mnist"), Chosen(runs, [])
-    transfer = Transfer(np.full((1, 2, 2), 0.5), np.full((1, 2), 0.9))
+    transfer = Transfer(np.full((2, 2, 2), 0.5), np.full((2, 2), 0.9))
     filtered = Filtered((7.0,), *[np.full((2, 1, 1), 0.5)] * 2, np.full((2, 1), 0.9))
     found = [
         claim
