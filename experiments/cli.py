@@ -38,6 +38,7 @@ _COMMANDS = {
     "diagnostics": ("figures.diagnostics", "convolutions over training"),
     "spectra": ("figures.spectra", "singular values of trained convolutions"),
     "record": ("record", "copies what finished models leave, but for weights"),
+    "claims": ("claims.report", "verdicts on the paper's claims, from records"),
     "models": ("studies.models", "the networks and their sizes"),
 }
 

@@ -7,6 +7,8 @@ from experiments.claims.intervals import Interval
 # Smallest differences of interest, as fractions of the images.
 OF_INTEREST = 0.01
 OF_INTEREST_MINIMUM_OR_TRANSFER = 0.03  # minima over frequencies, transferred PGD
+# With fewer units, the spread of secondary claims is not known.
+FEWEST_UNITS = 3
 
 
 class Verdict(enum.StrEnum):

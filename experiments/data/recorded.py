@@ -39,13 +39,18 @@ class RecordedSplit:
         return dataclasses.replace(self, examples=examples)
 
     @property
+    def is_known(self) -> bool:
+        """Whether there are records of these images."""
+        return self.examples in self.fingerprints
+
+    @property
     def fingerprint(self) -> str:
         """The digest of the images.
 
         Raises:
           UsageError: if no record is of as many.
         """
-        if self.examples not in self.fingerprints:
+        if not self.is_known:
             known = ", ".join(f"{count:,}" for count in self.fingerprints)
             raise UsageError(
                 f"the records have no models or evaluations on {self.examples:,} "

@@ -10,7 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.claims.intervals import Interval, mean_interval
+from experiments.claims.statements import published_difference
 from experiments.claims.verdicts import (
+    FEWEST_UNITS,
     OF_INTEREST,
     Verdict,
     improvement_verdict,
@@ -19,8 +21,6 @@ from experiments.claims.verdicts import (
 from experiments.labels import METHOD_NAMES
 from experiments.training.config import SNC_METHODS
 
-# With fewer, the spread is not known.
-_UNITS = 3
 # What the paper says of most tables: these methods withstand more than those.
 ROBUST = ("absum", *SNC_METHODS)
 STANDARD = ("weight_decay", "l1")
@@ -50,7 +50,7 @@ class Claim:
 
         None for fewer than three units, whose spread is a matter of luck.
         """
-        if len(self.differences) < _UNITS:
+        if len(self.differences) < FEWEST_UNITS:
             return None
         return mean_interval(self.differences, confidence)
 
@@ -146,20 +146,13 @@ def above(
             tuple(map(float, accuracies[theirs])),
             of_interest,
             denies,
-            _published(published or {}, ours, theirs),
+            published_difference(published or {}, ours, theirs),
             unit,
         )
         for ours in larger
         for theirs in smaller
         if ours in accuracies and theirs in accuracies
     ]
-
-
-def _published(percent: Mapping[str, float], ours: str, theirs: str) -> float | None:
-    if ours not in percent or theirs not in percent:
-        return None
-    # Numbers in print have two decimals, means of them more: this drops rounding alone.
-    return round((percent[ours] - percent[theirs]) / 100, 9)
 
 
 def section(claims: Sequence[Claim]) -> list[str]:
@@ -169,7 +162,9 @@ def section(claims: Sequence[Claim]) -> list[str]:
     first = claims[0]
     units = _PLURALS[first.unit]
     if first.verdict is None:
-        return [f"No verdict on the paper's claims: give {_UNITS} {units} or more."]
+        return [
+            f"No verdict on the paper's claims: give {FEWEST_UNITS} {units} or more."
+        ]
     intro = (
         f"The paper's claims here, each by the mean difference over {units} (95 % "
         "interval, unadjusted) and by d, the smallest difference of interest in points:"

@@ -10,9 +10,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from experiments import cli, files
+from experiments.claims import measurements
+from experiments.claims.statements import QUANTITIES
 from experiments.data import loading
 from experiments.errors import UsageError
 from experiments.models import build
+from experiments.options import SweepOptions
 from experiments.training import runs as runs_module
 from experiments.training import weights
 from experiments.training.config import RunConfig
@@ -87,6 +90,43 @@ def test_tables_and_figures_from_records_alone(
             assert ours.read_text() == theirs.read_text()
         else:
             assert ours.exists()
+
+
+def test_numbers_of_images_are_those_of_tables(made, records):
+    """What claims are judged by, of models that were trained and evaluated."""
+    options = SweepOptions(
+        epochs=1, train_examples=128, test_examples=20, methods=("none", "absum"),
+        frequency_stride=14, select_on="paper", seeds=(0, 1), runs_dir=records,
+    )  # fmt: skip
+    sample = measurements.read(options, QUANTITIES)
+    assert (sample.seeds, sample.lacking, sample.is_complete) == ((0, 1), {}, True)
+    assert sample.pairs == [(0, 1)]
+    assert len(sample.devices) == 1
+
+    def table(name):
+        [path] = made.glob(f"results/**/{name}/*.json")
+        return files.read_json(path)
+
+    def is_close(quantity, fractions):
+        parts, whole = sample.measured[quantity]
+        np.testing.assert_allclose(parts / whole, fractions, rtol=1e-6)
+
+    # Of seeds and methods.
+    of_model = {(m["seed"], m["method"]): m for m in table("table1")["models"]}
+    ours = [[of_model[seed, m] for m in options.methods] for seed in options.seeds]
+    for quantity, name in (("minimum", "min"), ("mean", "avg"), ("clean", "clean")):
+        is_close(quantity, [[model[name] for model in row] for row in ours])
+    # Four frequencies.
+    assert sample.measured["mean"].whole == 4 * 20
+    matrix = np.array(table("table2")["matrix"])
+    is_close("transferred", [np.diagonal(matrix, axis1=1, axis2=2).mean(axis=0)])
+    table3 = table("table3")
+    at = table3["radii"].index(7.0)
+    is_close("low-pass", np.array(table3["low_pass"])[:, :, at].T)
+    is_close("high-pass", np.array(table3["high_pass"])[:, :, : at + 1].mean(axis=2).T)
+    name = "share_of_power_beyond_a_quarter_of_the_width"
+    is_close("high share", np.transpose([m[name] for m in table("figure7")["methods"]]))
+    assert sample.measured["pgd"].whole == 6 * 20
 
 
 def test_what_records_lack_is_neither_trained_nor_evaluated(records, tmp_path, capsys):
