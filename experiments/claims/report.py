@@ -3,11 +3,11 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from absum_jax._markdown import aligned
 from experiments import files
-from experiments.claims import judgement, measurements
+from experiments.claims import explaining, judgement, measurements
 from experiments.claims.intervals import Interval
 from experiments.claims.judgement import Primary, Secondary
 from experiments.claims.measurements import Measured, Sample
@@ -29,10 +29,8 @@ class ClaimsOptions:
     """Folder of records."""
 
     results_dir: pathlib.Path = pathlib.Path("results")
-    """Folder for claims.md and claims.json."""
-
-    snc_as_published: Literal["undecided", "snc", "snc-numpy-axes"] = "undecided"
-    """Which form of SNC is the published one, by the rule of results/CRITERIA.md."""
+    """Folder for claims.md and claims.json. What snc-readings has written there for all
+    data sets decides which form of SNC is the published one."""
 
     @property
     def has_records(self) -> bool:
@@ -233,6 +231,21 @@ def _secondary_content(one: Secondary) -> dict[str, Any]:
     }
 
 
+def _snc_as_published(results_dir: pathlib.Path) -> str | None:
+    """Applies the rule to the documents of snc-readings; None if they are not there."""
+    paths = [results_dir / "snc-readings" / f"{name}.json" for name in SAMPLES]
+    documents = [files.read_json_if_there(path) for path in paths]
+    if None in documents:
+        return None
+    try:
+        return explaining.snc_as_published(documents)
+    except ValueError as error:
+        raise UsageError(
+            f"{' and '.join(map(str, paths))} do not decide which SNC is the published "
+            f"one: {error}"
+        ) from error
+
+
 def run(options: ClaimsOptions) -> list[pathlib.Path]:
     """Judges the claims, prints and writes the document."""
     samples = {
@@ -246,8 +259,8 @@ def run(options: ClaimsOptions) -> list[pathlib.Path]:
             f"{options.runs_dir} has no records of {' or '.join(samples)}: make them "
             "with the commands evaluate and record."
         )
-    decided = options.snc_as_published
-    primary = judgement.primary(samples, None if decided == "undecided" else decided)
+    decided = _snc_as_published(options.results_dir)
+    primary = judgement.primary(samples, decided)
     secondary = {
         name: judgement.secondary(sample, name) for name, sample in samples.items()
     }

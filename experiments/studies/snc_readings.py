@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from absum_jax._markdown import aligned
 from experiments import files
+from experiments.claims import explaining
 from experiments.errors import UsageError
 from experiments.models import Classifier
 from experiments.options import (
@@ -24,7 +25,6 @@ from experiments.options import (
 )
 from experiments.outcomes import attacked
 from experiments.paper import TABLE1, Published
-from experiments.studies import explaining
 from experiments.studies.snc_rows import HEADER, READINGS, Row
 from experiments.tables import naming
 from experiments.tables.selection import by_setting

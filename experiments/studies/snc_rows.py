@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.claims import explaining
 from experiments.claims.intervals import Interval
 from experiments.outcomes import Outcome
 from experiments.paper import Published
-from experiments.studies import explaining
 from experiments.tables.selection import summarize
 from experiments.training.config import NONE, SNC_NUMPY_AXES, Setting
 

@@ -9,10 +9,11 @@ import pytest
 from scipy import stats
 
 from experiments import cli, files
+from experiments.claims import explaining
 from experiments.errors import UsageError
 from experiments.models import build
 from experiments.paper import TABLE1, Published
-from experiments.studies import explaining, snc_readings, snc_rows
+from experiments.studies import snc_readings, snc_rows
 from experiments.studies.snc_readings import SncReadingsOptions
 from experiments.training.config import NONE, RunConfig, Setting
 from experiments.training.constraints import CONSTRAINTS, Constraint

@@ -27,7 +27,7 @@ Model = Mapping[str, Any]  # of a document of snc-readings
 
 def _conditions(run: Run) -> dict[str, Any]:
     """What the last digits of a run depend on, besides its configuration."""
-    left_out = {"digests", "seconds"}
+    left_out = {"checksum", "digests", "seconds"}
     provenance, config = run.provenance, run.config
     steps = steps_of(config.train_examples, config.recipe.batch_size)
     # A run that was interrupted may have begun under other conditions.
