@@ -133,8 +133,6 @@ def _loaded(options: ModelOptions) -> Dataset:
 def _lock(
     options: ModelOptions, part: Part | None
 ) -> contextlib.AbstractContextManager[None]:
-    if options.has_records:  # nothing is written there
-        return contextlib.nullcontext()
     folder = options.runs_dir / options.dataset / options.model
     does_what = "trains or attacks such models"
     if part is None:
@@ -203,6 +201,7 @@ def opened(
         options, test_examples=test_examples, hold_out=hold_out, part=part
     )
     with contextlib.ExitStack() as stack:
-        # Of several processes the first one keeps others out.
-        hosts.agreed(lambda: stack.enter_context(_lock(options, part)))
+        if not options.has_records:  # where nothing is written
+            # Of several processes the first one keeps others out.
+            hosts.agreed(lambda: stack.enter_context(_lock(options, part)))
         yield workspace
