@@ -16,6 +16,7 @@ from experiments.data import loading
 from experiments.errors import UsageError
 from experiments.models import build
 from experiments.options import SweepOptions
+from experiments.reproduce import plan
 from experiments.training import runs as runs_module
 from experiments.training import weights
 from experiments.training.config import RunConfig
@@ -203,6 +204,30 @@ def test_damaged_runs_are_not_recorded(made, tmp_path, capsys):
     assert _record(tmp_path, tmp_path / "runs") == 2
     assert "config.json is damaged: it is that of " in capsys.readouterr().err
     assert not (tmp_path / "records").exists()
+
+
+def test_the_plan_counts_what_is_there(made, tmp_path):
+    """What `reproduce` says is left to do, before and after some of it is lost."""
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    options = cli.parse("evaluate", [*OPTIONS, f"--runs-dir={tmp_path}/runs"])
+    found = plan.estimate("evaluate", options, {})
+    assert (found.models, found.trained) == (4, 4)
+    assert (found.evaluations, found.evaluated) == (28, 28)
+    assert found.seconds == 0
+    [path] = tmp_path.glob("runs/mnist5k/small_cnn/none/0/seed-0-*/low-pass-*.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-10]))
+    less = plan.estimate("evaluate", options, {})
+    assert less.evaluated == 27
+    assert less.seconds == pytest.approx(20 * 10 / 130_000)
+    # What is measured here is of programs long enough; these have two steps.
+    assert plan.measured(tmp_path / "runs") == {}
+    [path] = tmp_path.glob("runs/mnist5k/small_cnn/none/0/seed-1-*/provenance.json")
+    provenance = files.read_json(path)
+    assert len(provenance["settings_in_one_program"]) == 2
+    provenance |= {"steps_in_these_seconds": 5000, "seconds": 20.0}
+    files.write_json(path, provenance)
+    assert plan.measured(tmp_path / "runs") == {"small_cnn": 4 * 5000 / 20.0}
 
 
 @pytest.fixture

@@ -1,17 +1,16 @@
 """The reproduction: its commands, its plan, and what becomes of failures."""
 
-import io
 import os
 import pathlib
+import re
 import subprocess
-import sys
 import tarfile
 import time
 import typing
 
 import pytest
 
-from experiments import cli, files
+from experiments import cli
 from experiments.errors import UsageError
 from experiments.reproduce import command, plan
 from experiments.reproduce.command import ReproduceOptions
@@ -62,50 +61,26 @@ def test_seeds_and_data_sets_are_selected():
         command.run(ReproduceOptions("smoke", only=("table1",), datasets=("cifar10",)))
 
 
-def _estimate(runs_dir, *arguments, measured=None):
-    options = cli.parse("evaluate", [*arguments, f"--runs-dir={runs_dir}"])
-    return plan.estimate("evaluate", options, measured or {})
-
-
-EVALUATE = [
-    "--epochs=1", "--train-examples=128", "--test-examples=20", "--methods=none",
-    "--frequency-stride=14", "--select-on=paper", "--seeds", "0", "1",
-]  # fmt: skip
-
-
-def test_the_plan_counts_what_is_missing(tmp_path):
-    rates = plan.Rates(steps=100.0, forward=1000.0, gradient=200.0)
-    before = _estimate(tmp_path, *EVALUATE, measured={"small_cnn": 702 / 7})
-    assert (before.models, before.trained) == (2, 0)
+def test_the_plan_counts_what_is_to_do(tmp_path):
+    options = cli.parse(
+        "evaluate",
+        ["--epochs=1", "--train-examples=128", "--test-examples=20", "--methods=none",
+         "--frequency-stride=14", "--select-on=paper", "--seeds", "0", "1",
+         f"--runs-dir={tmp_path}"],
+    )  # fmt: skip
+    found = plan.estimate("evaluate", options, {"small_cnn": 702 / 7})
+    assert (found.models, found.trained) == (2, 0)
     # The grid, two filters, transfer in two parts, PGD and its spectrum.
-    assert (before.evaluations, before.evaluated) == (14, 0)
+    assert (found.evaluations, found.evaluated) == (14, 0)
     # By hand, of one model: 2 steps of 64 images; 4 frequencies, 2 x 21 radii, the
     # substitute's images, and 40 steps on 1 + 6 + 1 sets of images.
     rates = plan.rates_of("small_cnn", {"small_cnn": 702 / 7})
+    assert rates.forward == pytest.approx(130_000 / 7)
     forward = 20 * (4 + 2 * 21 + 1)
     expected = 2 * (
         2 / rates.steps + forward / rates.forward + 20 * 40 * 8 / rates.gradient
     )
-    assert before.seconds == pytest.approx(expected)
-    assert cli.main(["evaluate", *EVALUATE, f"--runs-dir={tmp_path}"]) == 0
-    after = _estimate(tmp_path, *EVALUATE)
-    assert (after.models, after.trained) == (2, 2)
-    assert (after.evaluations, after.evaluated) == (14, 14)
-    assert after.seconds == 0
-    # Half of the lines of one evaluation are lost.
-    [path] = tmp_path.glob("mnist5k/small_cnn/none/0/seed-0-*/low-pass-*.jsonl")
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:-10]))
-    less = _estimate(tmp_path, *EVALUATE)
-    assert less.evaluated == 13
-    assert less.seconds == pytest.approx(20 * 10 / 130_000)
-    # What is measured here is of programs long enough; these have two steps.
-    assert plan.measured(tmp_path) == {}
-    [path] = tmp_path.glob("mnist5k/small_cnn/none/0/seed-1-*/provenance.json")
-    provenance = files.read_json(path)
-    provenance |= {"steps_in_these_seconds": 5000, "seconds": 20.0}
-    files.write_json(path, provenance)
-    assert plan.measured(tmp_path) == {"small_cnn": 2 * 5000 / 20.0}
+    assert found.seconds == pytest.approx(expected)
 
 
 def test_the_plan_of_adversarial_training_counts_its_steps(tmp_path):
@@ -166,24 +141,33 @@ def test_a_failure_stops_nothing_and_is_reported(tmp_path, monkeypatch, capfd):
 
 
 def test_pieces_go_on_from_each_other(tmp_path):
-    """By the script, of which the second call finds the figure of the first."""
+    """By the script, with a program in place of Python that notes its arguments."""
     script = pathlib.Path(command.__file__).with_name("piece.sh")
+    python = tmp_path / "python"
+    # The seventh argument is the runs folder.
+    python.write_text('#!/bin/sh\necho "$@" >> "$7/calls"\nexit "$FAILS"\n')
+    python.chmod(0o755)
 
-    def piece(state, out, *options):
-        folders = (tmp_path / state, tmp_path / out)
-        return subprocess.run(
-            [script, "5", *folders, *options, "--profile=smoke"],
-            env=os.environ | {"PYTHON": sys.executable}, cwd=script.parents[2],
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+    def piece(state, out, fails):
+        done = subprocess.run(
+            [script, "9", tmp_path / state, tmp_path / out, "--only", "table1"],
+            env=os.environ | {"PYTHON": str(python), "FAILS": str(fails)},
+        )
+        assert done.returncode == fails
+        [archive] = (tmp_path / out).glob("runs.tar.gz.*")
+        with tarfile.open(archive) as content:
+            return content.extractfile("./calls").read().decode().splitlines()
 
-    assert piece("none", "first", "--only=figure3").returncode == 0
-    done = piece("first", "second", "--only=table9")
-    assert done.returncode == 2
-    assert "table9" in done.stderr + done.stdout
-    archives = sorted((tmp_path / "second").glob("runs.tar.gz.*"))
-    with tarfile.open(fileobj=io.BytesIO(archives[0].read_bytes())) as archive:
-        assert any("figure3" in name for name in archive.getnames())
+    (tmp_path / "none").mkdir()
+    [call] = piece("none", "first", 0)
+    assert re.fullmatch(
+        r"-m experiments reproduce --minutes 9 --runs-dir (\S+) "
+        r"--results-dir \1/results --only table1",
+        call,
+    )
+    # What there is comes back also if something failed.
+    assert len(piece("first", "second", 1)) == 2
+    assert len(piece("second", "second", 0)) == 3
 
 
 def test_a_command_is_stopped_in_time(tmp_path, monkeypatch, capfd):

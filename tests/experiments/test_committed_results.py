@@ -1,0 +1,73 @@
+"""The results in the repository are what its records make."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+
+import pytest
+
+from experiments import cli, files
+
+RESULTS = pathlib.Path(__file__).resolve().parents[2] / "results"
+RECORDS = RESULTS / "records"
+TABLES = [path for name in ("table1", "table2", "table3")
+          for path in sorted((RESULTS / name).glob("*.json"))]  # fmt: skip
+
+needs_records = pytest.mark.skipif(
+    not TABLES, reason="no results of the published schedule are there yet"
+)
+
+
+def _alike(ours, theirs):
+    """Whether two documents are the same, but for rounding in the last digits."""
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(
+            _alike(ours[name], theirs[name]) for name in ours
+        )
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(_alike, ours, theirs))
+    return ours == theirs
+
+
+@needs_records
+@pytest.mark.parametrize(
+    "path", TABLES, ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_tables_come_from_the_records(path, tmp_path):
+    document = files.read_json(path)
+    name = path.parent.name
+    module = importlib.import_module(f"experiments.tables.{name}")
+    given = {
+        field: tuple(value) if isinstance(value, list) else value
+        for field, value in document["options"].items()
+    }
+    options = dataclasses.replace(
+        cli.options_type(name)(**given), runs_dir=RECORDS, results_dir=tmp_path
+    )
+    module.run(options)
+    again = tmp_path / path.relative_to(RESULTS)
+    for suffix in (".md", ".csv"):
+        ours, theirs = again.with_suffix(suffix), path.with_suffix(suffix)
+        if suffix == ".md":
+            assert ours.read_text() == theirs.read_text()
+        assert theirs.exists()
+    found = json.loads(again.read_text())
+    del found["provenance"], document["provenance"]
+    assert _alike(found, document)
+
+
+@needs_records
+def test_claims_come_from_the_records(tmp_path):
+    readings = RESULTS / "snc-readings"
+    if readings.exists():
+        (tmp_path / "snc-readings").symlink_to(readings)
+    assert (
+        cli.main(["claims", f"--runs-dir={RECORDS}", f"--results-dir={tmp_path}"]) == 0
+    )
+    assert (tmp_path / "claims.md").read_text() == (RESULTS / "claims.md").read_text()
+    found, theirs = (files.read_json(f / "claims.json") for f in (tmp_path, RESULTS))
+    del found["provenance"], theirs["provenance"]
+    assert _alike(found, theirs)
