@@ -107,8 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 devices = importlib.import_module("experiments.training.devices")
                 devices.one_for_each_core()
             hosts.check_alike({"command": name, **options.of_all_processes})
-        # Figure 6(b) reports how long its programs take to compile.
-        if name != "figure6b":
+        # Figure 6(b) reports how long its programs take to compile; the other starts
+        # processes that need the accelerator.
+        if name not in ("figure6b", "reproduce"):
             # Late, as `--help` does without jax.
             importlib.import_module("experiments.compiled").keep_compiled()
         hosts.everywhere(lambda: _check_folders(options))

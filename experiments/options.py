@@ -1,6 +1,7 @@
 """Options that commands share."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -68,6 +69,14 @@ def pairs(seeds: Sequence[int]) -> list[tuple[int, int]]:
     is in none.
     """
     return list(zip(seeds[::2], seeds[1::2], strict=False))
+
+
+def filled_up(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Adds the seed after the largest to an odd number of seeds."""
+    if len(seeds) % 2 == 0:
+        return tuple(seeds)
+    following = (seed % 2**31 for seed in itertools.count(max(seeds) + 1))
+    return (*seeds, next(seed for seed in following if seed not in seeds))
 
 
 @dataclasses.dataclass(frozen=True)

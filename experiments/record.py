@@ -4,11 +4,13 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 
 from experiments import files
 from experiments.data import DataOptions, Dataset, DatasetName, load, recorded
+from experiments.data.registry import STREAMED
 from experiments.errors import UsageError
 from experiments.evaluation.points import Evaluation, Points
 from experiments.models import ARCHITECTURES, build
@@ -46,24 +48,32 @@ class RecordOptions:
         """Refuses options out of range."""
         if self.seeds is not None:
             check_seeds(self.seeds)
-        if self.records_dir.resolve() == self.runs_dir.resolve():
-            raise UsageError(f"--records-dir must not be --runs-dir, {self.runs_dir}.")
+        folder = self.records_dir / self.dataset
+        if any(folder.glob("*/*/*/seed-*/checkpoint")) or (
+            self.records_dir.resolve() == self.runs_dir.resolve()
+        ):
+            raise UsageError(f"--records-dir {self.records_dir} is a runs folder.")
+        if self.dataset == STREAMED:
+            raise UsageError(f"--dataset {STREAMED} has no records yet.")
 
 
 def _finished(options: RecordOptions) -> Iterator[Run]:
     """Finds the finished runs; those that are damaged are refused."""
-    for path in sorted((options.runs_dir / options.dataset).glob("*/*/*/seed-*")):
+    folder = options.runs_dir / options.dataset
+    for path in sorted(folder.glob("*/*/*/seed-*")):
+        _, seed, *_ = path.name.split("-")
+        if options.seeds is not None and seed not in map(str, options.seeds):
+            continue
         config = files.read_json_if_there(path / "config.json")
         if config is None:
             continue
         run = Run(options.runs_dir, RunConfig.from_dict(config))
         if run.folder != path:
             raise UsageError(
-                f"{path}/config.json is damaged: it is that of {run.config.path}. "
-                "Remove the folder to have the model trained again."
+                f"{path}/config.json is that of {run.config.path}: a damaged file, or "
+                "a copy of a folder. Remove or move the folder."
             )
-        is_wanted = options.seeds is None or run.config.seed in options.seeds
-        if is_wanted and run.is_complete:
+        if run.is_complete:
             yield run
 
 
@@ -117,7 +127,32 @@ def _describe(
         for evaluation in of_run:
             kind = "test" if evaluation.split == "test" else "held_out"
             examples[kind].add(evaluation.examples)
-    files.write_json(path, recorded.described(dataset, examples))
+    content = recorded.described(dataset, examples)
+    if known:
+        _check_alike(known, content, path)
+    for run, of_run in evaluations.items():
+        kind = "held_in" if run.config.validation_examples else "train"
+        used = [(kind, run.config.train_examples, run.config.data_fingerprint)]
+        for one in of_run:
+            kind = "test" if one.split == "test" else "held_out"
+            used.append((kind, one.examples, one.data_fingerprint))
+        for kind, count, fingerprint in used:
+            if content["splits"][kind]["fingerprints"][str(count)] != fingerprint:
+                raise UsageError(
+                    f"{run.folder} is of other images ({fingerprint}) than those in "
+                    "--data-dir."
+                )
+    files.write_json(path, content)
+
+
+def _check_alike(known: Any, content: Any, path: pathlib.Path) -> None:
+    """Refuses other images than those that earlier records are of."""
+    for kind, of_kind in known["splits"].items():
+        for count, fingerprint in of_kind["fingerprints"].items():
+            if content["splits"][kind]["fingerprints"][count] != fingerprint:
+                raise UsageError(
+                    f"{path} is of other {kind} images than those in --data-dir."
+                )
 
 
 def _is_published(config: RunConfig, dataset: Dataset) -> bool:
@@ -147,6 +182,11 @@ def _write_weights(
         )
         for run in of_setting:
             variables = run.variables(abstract)
+            earlier = models.get(run.config.seed)
+            if earlier is not None and earlier.run != str(run.config.path):
+                raise UsageError(
+                    f"{path} has seed {run.config.seed} of another run, {earlier.run}."
+                )
             models[run.config.seed] = weights.Model(
                 run.config.seed, str(run.config.path), digests.of_arrays(variables),
                 variables,

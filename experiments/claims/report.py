@@ -15,7 +15,9 @@ from experiments.claims.statements import QUANTITIES, SAMPLES, SECONDARY, quanti
 from experiments.errors import UsageError
 from experiments.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.options import SweepOptions
+from experiments.reproduce.items import READING_SEEDS, SEEDS
 from experiments.tables.document import names
+from experiments.training.config import NONE, SNC_METHODS
 from experiments.training.runs import provenance
 
 
@@ -231,11 +233,24 @@ def _secondary_content(one: Secondary) -> dict[str, Any]:
     }
 
 
+def _has_planned_seeds(name: str, document: Mapping[str, Any]) -> bool:
+    """Whether a document of snc-readings is of the seeds that the criteria name."""
+    for row in document["rows"]:
+        is_of_item1 = row["reading"] in (NONE.method, *SNC_METHODS)
+        planned = SEEDS[name][:5] if is_of_item1 else READING_SEEDS
+        if tuple(row["seeds"]) != planned:
+            return False
+    return True
+
+
 def _snc_as_published(results_dir: pathlib.Path) -> str | None:
-    """Applies the rule to the documents of snc-readings; None if they are not there."""
+    """Applies the rule to the documents of snc-readings.
+
+    None if they are not there, or of other seeds than the planned ones.
+    """
     paths = [results_dir / "snc-readings" / f"{name}.json" for name in SAMPLES]
     documents = [files.read_json_if_there(path) for path in paths]
-    if None in documents:
+    if not all(documents) or not all(map(_has_planned_seeds, SAMPLES, documents)):
         return None
     try:
         return explaining.snc_as_published(documents)

@@ -102,7 +102,8 @@ class Points:
     def _unusable(self, how: str) -> UsageError:
         return UsageError(
             f"{self.path} {how}, and records have no parameters to evaluate: restore "
-            "the file, or give the --runs-dir of the models."
+            "the file, record the model again once it is evaluated, or give the "
+            "--runs-dir of the models."
         )
 
     def append(self, line: Line) -> None:

@@ -1,13 +1,17 @@
 """Runs the items of a reproduction, each in a process of its own."""
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import math
+import multiprocessing
 import pathlib
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from absum_jax._markdown import aligned
 from experiments import cli
@@ -17,8 +21,12 @@ from experiments.options import check_choices, check_positive, check_seeds
 from experiments.reproduce import plan
 from experiments.reproduce.items import Item, Number, Profile, items
 
-# What a command has for its last checkpoint when it is stopped.
-_SECONDS_TO_STOP = 30
+# How often a command is interrupted when it is stopped, before it is killed. It resumes
+# from its last checkpoint.
+_INTERRUPTIONS = 6
+_SECONDS_BETWEEN = 5
+# The exit code of a reproduction that ran out of its minutes, as of `sysexits.h`.
+_STOPPED = 75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,65 +106,90 @@ def _duration(seconds: float | None) -> str:
 
 
 def _plan(commands: Sequence[tuple[Item, list[str]]], runs_dir: pathlib.Path) -> str:
-    """The plan as markdown."""
-    measured_here = plan.measured(runs_dir)
-    rows, total = [], 0.0
-    for item, arguments in commands:
-        name, *options = arguments
-        found = plan.estimate(name, cli.parse(name, options), measured_here)
+    """Makes the plan as markdown."""
+    planner = plan.Planner(runs_dir)
+    rows, notes, total = [], [], 0.0
+    for item, (name, *options) in commands:
+        found = planner.estimate(name, cli.parse(name, options))
         total += found.seconds or 0
         counts = ("", "")
         if found.models:
+            evaluations = f" of {found.evaluations}"
             counts = (
-                f"{found.models - found.trained} of {found.models}",
-                f"{found.evaluations - found.evaluated} of {found.evaluations}",
+                f"{found.to_train} of {found.models}",
+                ""
+                if found.to_evaluate is None
+                else f"{found.to_evaluate}{evaluations}",
             )
-        rows.append((str(item), *counts, _duration(found.seconds), found.note))
-    header = ("command", "models to train", "evaluations", "time", "")
-    rates = ", ".join(
-        f"{network} {rate:.3g} a second" for network, rate in measured_here.items()
-    )
-    source = (
-        f"steps of training measured here: {rates}"
-        if rates
-        else "rates of two cores of an AMD EPYC, as nothing is measured here yet"
-    )
-    notes = [
+        rows.append((str(item), *counts, _duration(found.seconds)))
+        if found.note:
+            notes.append(f"- {item}: {found.note}")
+    rates = "those of two cores of an AMD EPYC, as nothing is measured here yet"
+    if planner.measured:
+        measured = (f"{name} {rate:.3g}" for name, rate in planner.measured.items())
+        rates = f"steps of training a second, measured here: {', '.join(measured)}"
+    summary = (
         f"Estimated time: {_duration(total)}, without compilation, reading of data and "
-        "commands without a time. What commands share is counted for each. Rates: "
-        f"{source}."
-    ]
-    return "\n".join([*aligned(header, rows), "", *notes])
+        "commands without a time. What several commands need is counted once. Rates: "
+        f"{rates}."
+    )
+    header = ("command", "models to train", "evaluations to do", "time")
+    return "\n".join(
+        [*aligned(header, rows), "", summary, *([""] if notes else []), *notes]
+    )
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Interrupts a command, and kills it if it takes too long.
+
+    It is interrupted several times, as Python drops an interruption that comes while a
+    library's callback runs.
+    """
+    for _ in range(_INTERRUPTIONS):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_SECONDS_BETWEEN)
+            return
+    process.kill()
 
 
 def _run(arguments: Sequence[str], deadline: float) -> int | None:
     """Runs a command, and stops it at a time of `time.monotonic`.
 
+    It is stopped as well if this process is.
+
     Returns:
-      Its exit code; None if it was stopped.
+      Its exit code; None if there was no time left, or it was stopped.
     """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return None
     command = [sys.executable, "-m", "experiments", *arguments]
-    with subprocess.Popen(command, cwd=pathlib.Path.cwd()) as process:
+    with subprocess.Popen(command) as process:
         try:
-            left = deadline - time.monotonic()
-            return process.wait(None if math.isinf(left) else max(left, 0))
+            return process.wait(None if math.isinf(left) else left)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(_SECONDS_TO_STOP)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            _stop(process)
             return None
+        except BaseException:
+            _stop(process)
+            raise
+
+
+def _terminated(*_: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def run(options: ReproduceOptions) -> list[pathlib.Path]:
     """Prints the plan, and runs it.
 
     Raises:
-      SystemExit: with code 1 if a command failed.
+      SystemExit: with code 1 if a command failed, 75 if --minutes are over.
     """
-    started = time.monotonic()
-    deadline = started + 60 * (options.minutes or math.inf)
+    # Also where a shell has ignored the signal, for itself and for the commands.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminated)
+    deadline = time.monotonic() + 60 * (options.minutes or math.inf)
     chosen = items(options.profile, options.only, options.seeds, options.datasets)
     if not chosen:
         raise UsageError(
@@ -164,23 +197,35 @@ def run(options: ReproduceOptions) -> list[pathlib.Path]:
             f"--datasets {options.datasets}."
         )
     commands = [(item, _arguments(item, options)) for item in chosen]
-    print(f"\n{_plan(commands, options.runs_dir)}\n", flush=True)
-    if options.dry_run:
-        return []
-    failed = []
-    for i, (item, arguments) in enumerate(commands):
-        print(f"\n[{i + 1} of {len(commands)}] {item}", flush=True)
-        began = time.monotonic()
-        code = _run(arguments, deadline)
-        if code is None:
-            print(f"\nstopped after {options.minutes:g} minutes: rerun to resume")
-            break
-        if code:
-            failed.append(f"{item}: exit code {code}")
-        print(f"{item}: {_duration(time.monotonic() - began)}", flush=True)
-    else:
-        print(f"\nall {len(commands)} commands have run")
-    if failed:
-        print("\nfailed:\n" + "\n".join(failed), file=sys.stderr)
-        raise SystemExit(1)
+    # In a process of its own: this one must not hold the accelerator.
+    with concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn")
+    ) as planning:
+        text = planning.submit(_plan, commands, options.runs_dir).result()
+    print(f"\n{text}\n", flush=True)
+    if not options.dry_run:
+        _run_all(commands, options.minutes, deadline)
     return []
+
+
+def _run_all(
+    commands: Sequence[tuple[Item, list[str]]], minutes: float | None, deadline: float
+) -> None:
+    failed = []
+    try:
+        for i, (item, arguments) in enumerate(commands):
+            print(f"\n[{i + 1} of {len(commands)}] {item}", flush=True)
+            began = time.monotonic()
+            code = _run(arguments, deadline)
+            if code is None:
+                print(f"\nstopped after {minutes:g} minutes: rerun to resume")
+                raise SystemExit(_STOPPED)
+            if code:
+                failed.append(f"{item}: exit code {code}")
+            print(f"{item}: {_duration(time.monotonic() - began)}", flush=True)
+        print(f"\nall {len(commands)} commands have run")
+    finally:
+        if failed:
+            print("\nfailed:\n" + "\n".join(failed), file=sys.stderr)
+    if failed:
+        raise SystemExit(1)

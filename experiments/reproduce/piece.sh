@@ -11,6 +11,7 @@
 #
 # PYTHON names the interpreter. Where WHEELS is set, packages that are missing are installed
 # from that folder, without a network.
+# Exits as `reproduce` does: 0 if all is done, 75 if the minutes are over.
 set -eu
 
 if [ $# -lt 3 ]; then
@@ -20,8 +21,9 @@ fi
 minutes=$1 state=$2 out=$3
 shift 3
 python=${PYTHON:-python}
-runs=$(mktemp -d)
-trap 'rm -rf "$runs"' EXIT
+work=$(mktemp -d)
+runs=$work/runs
+mkdir -p "$runs" "$out"
 
 if [ -n "${WHEELS:-}" ]; then
   "$python" -m pip install --quiet --no-index --find-links "$WHEELS" \
@@ -35,7 +37,13 @@ status=0
 "$python" -m experiments reproduce --minutes "$minutes" --runs-dir "$runs" \
   --results-dir "$runs/results" "$@" || status=$?
 
-mkdir -p "$out"
+# What there was is replaced once the whole archive is there; on an error it stays in $work.
+tar -cz -f "$work/archive" -C "$runs" .
+mkdir "$work/parts"
+split -b 15000000 "$work/archive" "$work/parts/runs.tar.gz."
+mkdir "$out/new"
+mv "$work"/parts/* "$out/new"
 rm -f "$out"/runs.tar.gz.*
-tar -cz -C "$runs" . | split -b 15000000 - "$out/runs.tar.gz."
+mv "$out"/new/* "$out"
+rm -r "$out/new" "$work"
 exit "$status"

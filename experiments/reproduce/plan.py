@@ -1,4 +1,4 @@
-"""What an item will train, evaluate and reuse, and how long that takes."""
+"""What commands will train, evaluate and reuse, and how long that takes."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from experiments.errors import UsageError
 from experiments.evaluation import gradient
 from experiments.evaluation.frequency import radii_of
 from experiments.evaluation.kept import Images
-from experiments.options import ModelOptions
+from experiments.options import ModelOptions, filled_up, pairs
 from experiments.paper import PGD, SINGLE_FOURIER_FREQUENCIES, published_as
 from experiments.training import devices, programs
 from experiments.training.config import ABSUM_AUTODIFF, Adversary, Setting
@@ -48,12 +48,12 @@ class Need(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What an item comes to."""
+    """What a command comes to."""
 
     models: int = 0
-    trained: int = 0  # already
+    to_train: int = 0
     evaluations: int = 0
-    evaluated: int = 0  # already, those of models that are not trained left out
+    to_evaluate: int | None = 0  # None if it is not counted
     seconds: float | None = None  # None if no rate is known
     note: str = ""
 
@@ -82,11 +82,10 @@ def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
     if published_as(dataset) not in PGD:
         return
     steps = gradient.published_steps(dataset).steps
-    if command in ("evaluate", "table2"):
+    if command == "table2" or (command == "evaluate" and pairs(options.seeds)):
+        yield Need("transfer", images, len(options.methods), forward=1)
         # The attack on each model is made once for all others.
-        others = len(options.methods) if len(options.seeds) > 1 else 0
-        yield Need("transfer", images, others, forward=1, gradient=0)
-        yield Need("transfer", images, min(others, 1), forward=0, gradient=steps)
+        yield Need("transfer", images, 1, forward=0, gradient=steps)
     if command == "table4":
         steps = options.evaluation.steps
     if command in ("evaluate", "table4"):
@@ -103,13 +102,16 @@ def _models(
     settings: Sequence[Setting] = getattr(options, "settings", ())
     if command == "figure8":
         settings = [Setting(m, options.strength) for m in ("absum", ABSUM_AUTODIFF)]
+    seeds: Sequence[int] = getattr(options, "seeds", ())
+    if command == "table2":
+        seeds = filled_up(seeds)
     adversaries = [None]
     if command == "table4":
         adversaries = [options.adversary(training) for training in options.training]
     return [
         (run, adversary)
         for adversary in adversaries
-        for run in workspace.runs(settings, options.seeds, adversary)
+        for run in workspace.runs(settings, seeds, adversary)
     ]
 
 
@@ -120,8 +122,8 @@ def _points(run: Run, need: Need) -> int:
     for path in run.folder.glob(f"{need.attack}-*.jsonl"):
         header, *lines = files.read_lines(path) or [""]
         try:
-            is_alike = json.loads(header).get("examples") == examples
-        except ValueError:
+            is_alike = json.loads(header)["examples"] == examples
+        except (ValueError, KeyError, TypeError):
             is_alike = False
         if is_alike:
             most = max(most, len(lines))
@@ -144,16 +146,20 @@ def measured(runs_dir: pathlib.Path) -> dict[str, float]:
             members = len(provenance["seeds_in_one_program"]) * len(
                 provenance["settings_in_one_program"]
             )
-            steps = members * provenance["steps_in_these_seconds"]
-        except (OSError, ValueError, KeyError):
+            steps = provenance["steps_in_these_seconds"]
+            network, time = config["model"], path.stat().st_mtime
+            has_adversary = bool(config["recipe"]["adversary"])
+            is_here = provenance["device"] == devices.available()[0].device_kind
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # other commands report it
-        here = provenance["device"] == devices.available()[0].device_kind
-        network, time = config["model"], path.stat().st_mtime
-        is_short = provenance["steps_in_these_seconds"] < 1000  # mostly compilation
-        if config["recipe"]["adversary"] or not here or is_short:
-            continue
-        if time > times.get(network, 0):
-            rates[network], times[network] = steps / seconds, time
+        # Of few steps most is compilation.
+        if (
+            is_here
+            and not has_adversary
+            and steps >= 1000
+            and time > times.get(network, 0)
+        ):
+            rates[network], times[network] = members * steps / seconds, time
     return rates
 
 
@@ -184,41 +190,67 @@ def _seconds(
     return total
 
 
-def estimate(
-    command: str, options: Any, measured_here: Mapping[str, float]
-) -> Estimate:
-    """Counts what a command will do.
+class Planner:
+    """Estimates what commands will do, one after the other.
+
+    What an earlier command does counts as done for the later ones.
 
     Args:
-      command: its name.
-      options: its options.
-      measured_here: steps of training a second of each network, from `measured`.
+      runs_dir: the folder of runs, whose finished models tell how fast this machine is.
     """
-    if not isinstance(options, ModelOptions):
-        return Estimate(note="timings" if command.startswith("figure6") else "")
-    try:
-        workspace = loaded(
-            options,
-            test_examples=getattr(options, "test_examples", None),
-            hold_out=getattr(options, "select_on", None) == "validation",
-        )
-        models = _models(command, workspace, options)
-        needs = list(_needs(command, workspace, options))
-        missing = [adversary for run, adversary in models if not run.is_complete]
-    except UsageError as error:
-        return Estimate(note=str(error))
-    rates = rates_of(options.model, measured_here)
-    seconds = None if rates is None else _seconds(rates, options, missing)
-    evaluated = 0
-    for run, _ in models:
-        for need in needs:
-            points = _points(run, need) if run.is_complete else 0
-            evaluated += points == need.points
-            if rates is not None and seconds is not None:
-                images = (need.points - points) * len(need.images.split)
+
+    def __init__(self, runs_dir: pathlib.Path):
+        self.measured = measured(runs_dir)
+        self._planned: set[Any] = set()
+
+    def _plan(self, *key: Any) -> bool:
+        """Whether something is not planned yet; it is from now on."""
+        is_new = key not in self._planned
+        self._planned.add(key)
+        return is_new
+
+    def estimate(self, command: str, options: Any) -> Estimate:
+        """Counts what a command will do.
+
+        Args:
+          command: its name.
+          options: its options.
+        """
+        if not isinstance(options, ModelOptions):
+            return Estimate(note="timings" if command.startswith("figure6") else "")
+        try:
+            workspace = loaded(
+                options,
+                test_examples=getattr(options, "test_examples", None),
+                hold_out=getattr(options, "select_on", None) == "validation",
+            )
+            models = _models(command, workspace, options)
+            needs = list(_needs(command, workspace, options))
+            missing = [
+                adversary
+                for run, adversary in models
+                if not run.is_complete and self._plan(run.folder)
+            ]
+        except UsageError as error:
+            return Estimate(note=str(error))
+        rates = rates_of(options.model, self.measured)
+        if rates is None:
+            note = f"no rate of {options.model} is known here"
+            return Estimate(
+                len(models), len(missing), len(models) * len(needs), None, None, note
+            )
+        seconds, evaluations = _seconds(rates, options, missing), 0
+        for run, _ in models:
+            for need in needs:
+                points = _points(run, need) if run.is_complete else 0
+                examples = len(need.images.split)
+                key = (run.folder, need.images.name, examples, *need[:1], *need[2:])
+                if points == need.points or not self._plan(*key):
+                    continue
+                evaluations += 1
+                images = (need.points - points) * examples
                 seconds += images * need.forward / rates.forward
                 seconds += images * need.gradient / rates.gradient
-    return Estimate(
-        len(models), len(models) - len(missing), len(models) * len(needs), evaluated,
-        seconds, "" if rates else f"no rate of {options.model} is known here",
-    )  # fmt: skip
+        return Estimate(
+            len(models), len(missing), len(models) * len(needs), evaluations, seconds
+        )

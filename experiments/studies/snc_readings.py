@@ -215,8 +215,12 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     text = _markdown(options, rows, outcomes[0].test.images)
     print(f"\n{text}\n")
     scale = naming.model_scale(options, options.test_examples)
-    stem = options.results_dir / naming.model_path("snc-readings", options, scale)
     published = options.published
+    # At other bounds than the published one it is another document.
+    has_published = published is None or published.strength in options.max_norms
+    stem = options.results_dir / naming.model_path(
+        "snc-readings", options, scale, "" if has_published else "-bounds"
+    )
     content = {
         "title": _title(options),
         "dataset": options.dataset,

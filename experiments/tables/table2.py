@@ -1,7 +1,6 @@
 """Table 2: accuracy under PGD transferred between models of two seeds."""
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +11,7 @@ from experiments.adversaries import check_attacked
 from experiments.claims.verdicts import OF_INTEREST_MINIMUM_OR_TRANSFER
 from experiments.evaluation import clean, gradient
 from experiments.labels import METHOD_NAMES
-from experiments.options import SweepOptions, pairs
+from experiments.options import SweepOptions, filled_up, pairs
 from experiments.outcomes import sweep_workspace
 from experiments.paper import PGD, TABLE2, published_as
 from experiments.tables import claims, document
@@ -48,14 +47,6 @@ class Transfer:
     def of_pairs(self) -> np.ndarray:
         """The mean matrix of each pair of seeds, (pairs, targets, substitutes)."""
         return self.matrix.reshape(-1, 2, *self.matrix.shape[1:]).mean(axis=1)
-
-
-def filled_up(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Adds the seed after the largest to an odd number of seeds."""
-    if len(seeds) % 2 == 0:
-        return tuple(seeds)
-    following = (seed % 2**31 for seed in itertools.count(max(seeds) + 1))
-    return (*seeds, next(seed for seed in following if seed not in seeds))
 
 
 def _lines(

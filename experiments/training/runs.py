@@ -31,6 +31,9 @@ _ROOT = pathlib.Path(__file__).parents[2]
 # The provenance of finished runs whose files this process has checked, by folder.
 _CHECKED: dict[pathlib.Path, dict[str, Any]] = {}
 
+# Errors that do not tell of damage, also while a checkpoint is read.
+_OF_THE_SYSTEM = (MemoryError, OSError, jax.errors.JaxRuntimeError)
+
 
 def _git(*arguments: str) -> str | None:
     try:
@@ -146,10 +149,10 @@ class Run:
         return (self._config, self._metrics, self._diagnostics)
 
     def _damaged(self, path: pathlib.Path, how: str) -> UsageError:
-        return UsageError(
-            f"{path} {how}: the run is damaged. Remove the folder {self.folder} to "
-            "have the model trained again."
-        )
+        fix = f"Remove the folder {self.folder} to have the model trained again."
+        if self.is_record:
+            fix = "Restore the record, or make it again with the command record."
+        return UsageError(f"{path} {how}: the run is damaged. {fix}")
 
     def begin(self, epoch: int, *, tensorboard: bool = False) -> None:
         """Writes the configuration, and forgets what was logged after an epoch.
@@ -246,10 +249,16 @@ class Run:
         try:
             variables = checkpoints.load_arrays(self._checkpoint, abstract)
         except Exception as error:  # TensorStore's errors are of many types
+            is_missing = isinstance(error, FileNotFoundError)
+            if "checkpoint" in expected or (
+                isinstance(error, _OF_THE_SYSTEM) and not is_missing
+            ):
+                raise
             first, *_ = str(error).splitlines() or [type(error).__name__]
             how = f"cannot be read ({first[:200]})"
             raise self._damaged(self._checkpoint, how) from error
-        if expected and digests.of_arrays(variables) != expected["parameters"]:
+        found = digests.of_arrays(variables)
+        if expected.get("parameters", found) != found:
             raise changed
         return variables
 

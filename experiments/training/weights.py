@@ -29,15 +29,18 @@ def write(path: pathlib.Path, models: Sequence[Model]) -> pathlib.Path:
     """Writes the parameters of models that differ in nothing but their seeds.
 
     Each array has a first axis of models. The metadata has the lists `seeds`, `runs`
-    and `digests`, as JSON.
+    and `digests`, as JSON, and their `checksum`.
     """
     stacked = jax.tree.map(
         lambda *leaves: np.stack(leaves), *(model.variables for model in models)
     )
+    lists = {
+        "seeds": [model.seed for model in models],
+        "runs": [model.run for model in models],
+        "digests": [model.digest for model in models],
+    }
     metadata = {
-        "seeds": json.dumps([model.seed for model in models]),
-        "runs": json.dumps([model.run for model in models]),
-        "digests": json.dumps([model.digest for model in models]),
+        name: json.dumps(value) for name, value in digests.with_checksum(lists).items()
     }
     data = save(digests.named(stacked), metadata)
     return files.write_atomically(path, lambda stream: stream.write(data))
@@ -57,7 +60,13 @@ def read(path: pathlib.Path, abstract: Variables) -> list[Model]:
         with safe_open(path, framework="numpy") as stream:
             metadata = stream.metadata() or {}
             stacked = [stream.get_tensor(name) for name in digests.named(abstract)]
-        lists = [json.loads(metadata[name]) for name in ("seeds", "runs", "digests")]
+        content = {
+            name: json.loads(metadata[name])
+            for name in ("seeds", "runs", "digests", "checksum")
+        }
+        if not digests.is_whole(content, may_lack=False):
+            raise ValueError("its metadata is not as it was written")
+        lists = [content["seeds"], content["runs"], content["digests"]]
     except (SafetensorError, KeyError, ValueError) as error:
         raise UsageError(f"{path} is damaged: {error}; restore it.") from error
     structure = jax.tree.structure(abstract)

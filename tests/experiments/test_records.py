@@ -202,7 +202,7 @@ def test_damaged_runs_are_not_recorded(made, tmp_path, capsys):
     config = path.parent / "config.json"
     config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
     assert _record(tmp_path, tmp_path / "runs") == 2
-    assert "config.json is damaged: it is that of " in capsys.readouterr().err
+    assert "config.json is that of mnist5k/small_cnn/none" in capsys.readouterr().err
     assert not (tmp_path / "records").exists()
 
 
@@ -210,15 +210,15 @@ def test_the_plan_counts_what_is_there(made, tmp_path):
     """What `reproduce` says is left to do, before and after some of it is lost."""
     shutil.copytree(made / "runs", tmp_path / "runs")
     options = cli.parse("evaluate", [*OPTIONS, f"--runs-dir={tmp_path}/runs"])
-    found = plan.estimate("evaluate", options, {})
-    assert (found.models, found.trained) == (4, 4)
-    assert (found.evaluations, found.evaluated) == (28, 28)
+    found = plan.Planner(tmp_path / "runs").estimate("evaluate", options)
+    assert (found.models, found.to_train) == (4, 0)
+    assert (found.evaluations, found.to_evaluate) == (28, 0)
     assert found.seconds == 0
     [path] = tmp_path.glob("runs/mnist5k/small_cnn/none/0/seed-0-*/low-pass-*.jsonl")
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-10]))
-    less = plan.estimate("evaluate", options, {})
-    assert less.evaluated == 27
+    less = plan.Planner(tmp_path / "runs").estimate("evaluate", options)
+    assert less.to_evaluate == 1
     assert less.seconds == pytest.approx(20 * 10 / 130_000)
     # What is measured here is of programs long enough; these have two steps.
     assert plan.measured(tmp_path / "runs") == {}

@@ -9,10 +9,10 @@ from experiments import cli, files
 from experiments.evaluation.clean import Clean
 from experiments.evaluation.frequency import radii_of
 from experiments.figures import figure7
-from experiments.options import SweepOptions, pairs
+from experiments.options import SweepOptions, filled_up, pairs
 from experiments.paper import PGD, TABLE1, TABLE2, TABLE3, TABLE4
 from experiments.tables import selection
-from experiments.tables.table2 import Transfer, filled_up
+from experiments.tables.table2 import Transfer
 from experiments.tables.table4 import Table4Options
 from experiments.tables.under_pgd import Attacked, select
 from experiments.training.config import Adversary, Setting

@@ -14,6 +14,8 @@ from experiments.claims import measurements
 from experiments.claims.statements import SAMPLES
 from experiments.errors import UsageError
 from experiments.options import SweepOptions
+from experiments.reproduce.items import SEEDS
+from experiments.training.config import SNC_METHODS
 from experiments.training.constraints import CONSTRAINTS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -89,7 +91,17 @@ def _decide(results_dir, near):
             }
             for method in ("none", *CONSTRAINTS) for i in (-1, 0, 1)
         ]  # fmt: skip
+        rows = [
+            {
+                "reading": method,
+                "seeds": SEEDS[name][:5]
+                if method in ("none", *SNC_METHODS)
+                else [31, 32, 33],
+            }
+            for method in ("none", *CONSTRAINTS)
+        ]
         document = {"title": name, "published": published, "models": models}
+        document["rows"] = rows
         files.write_json(results_dir / "snc-readings" / f"{name}.json", document)
 
 
