@@ -191,7 +191,8 @@ def run(options: Table1Options) -> list[pathlib.Path]:
     table = table1(options, outcomes)
     print(f"\n{table.markdown}\n")
     written = table.write(options.results_dir)
-    for name, draw in FIGURES.items():
+    # At the paper's strengths alone there is nothing to draw against the strength.
+    for name, draw in FIGURES.items() if options.select_on != "paper" else ():
         figure = draw(outcomes)
         if figure is not None:
             written += save(figure, options.results_dir / naming.path(name, options))
