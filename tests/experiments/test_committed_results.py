@@ -22,7 +22,7 @@ needs_records = pytest.mark.skipif(
 def _alike(ours, theirs):
     """Whether two documents are the same, but for rounding of float32."""
     if isinstance(ours, float) and isinstance(theirs, float):
-        return ours == pytest.approx(theirs, rel=1e-6)
+        return ours == pytest.approx(theirs, rel=1e-6, abs=1e-6)
     if isinstance(ours, dict):
         return ours.keys() == theirs.keys() and all(
             _alike(ours[name], theirs[name]) for name in ours
