@@ -108,7 +108,8 @@ def _duration(seconds: float | None) -> str:
 def _plan(commands: Sequence[tuple[Item, list[str]]], runs_dir: pathlib.Path) -> str:
     """Makes the plan as markdown."""
     planner = plan.Planner(runs_dir)
-    rows, notes, total = [], [], 0.0
+    notes: dict[str, list[str]] = {}
+    rows, total = [], 0.0
     for item, (name, *options) in commands:
         found = planner.estimate(name, cli.parse(name, options))
         total += found.seconds or 0
@@ -123,7 +124,7 @@ def _plan(commands: Sequence[tuple[Item, list[str]]], runs_dir: pathlib.Path) ->
             )
         rows.append((str(item), *counts, _duration(found.seconds)))
         if found.note:
-            notes.append(f"- {item}: {found.note}")
+            notes.setdefault(found.note, []).append(str(item))
     rates = "those of two cores of an AMD EPYC, as nothing is measured here yet"
     if planner.measured:
         measured = (f"{name} {rate:.3g}" for name, rate in planner.measured.items())
@@ -134,9 +135,8 @@ def _plan(commands: Sequence[tuple[Item, list[str]]], runs_dir: pathlib.Path) ->
         f"{rates}."
     )
     header = ("command", "models to train", "evaluations to do", "time")
-    return "\n".join(
-        [*aligned(header, rows), "", summary, *([""] if notes else []), *notes]
-    )
+    lines = [f"- {note} ({'; '.join(named)})" for note, named in notes.items()]
+    return "\n".join([*aligned(header, rows), "", summary, "", *lines]).rstrip()
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
