@@ -201,6 +201,12 @@ def is_due(
     return due
 
 
+def is_ever_due(method: str, last_step: int, settle_steps: int = 0) -> bool:
+    """Whether a constraint acts at all in a training of so many steps."""
+    constraint = CONSTRAINTS[method]
+    return constraint.at_end or constraint.every <= last_step - settle_steps
+
+
 def constrain(
     params: Params,
     max_norm: jax.Array,

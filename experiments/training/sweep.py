@@ -2,9 +2,10 @@
 
 import contextlib
 import pathlib
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from experiments import files
+from experiments import files, hosts
 from experiments.data import Split, StreamedSplit
 from experiments.errors import UsageError
 from experiments.models import Classifier
@@ -18,6 +19,7 @@ from experiments.training import (
     runs,
 )
 from experiments.training.config import RunConfig
+from experiments.training.constraints import CONSTRAINTS, is_ever_due
 from experiments.training.devices import Placement
 from experiments.training.loop import CHECKPOINTS, Pauses, train
 
@@ -66,6 +68,23 @@ def _check_can_train(
         run = runs.Run(runs_dir, config)
         if config not in begun and run.is_trained:
             raise run.without_provenance()
+
+
+def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> None:
+    """Warns of constrained models whose training ends before the first clip."""
+    idle = [
+        config
+        for config in configs
+        if config.method in CONSTRAINTS
+        and not is_ever_due(config.method, last_step, config.settle_steps or 0)
+    ]
+    if idle and hosts.is_first():
+        plural = "model" if len(idle) == 1 else "models"
+        print(
+            f"warning: {len(idle)} {plural} with SNC, such as {idle[0].path}, will be "
+            f"the same as without: no clip is due in {last_step} steps of training.",
+            file=sys.stderr,
+        )
 
 
 def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[int]:
@@ -171,6 +190,7 @@ def train_missing(
     plural = "model" if len(missing) == 1 else "models"
     title = f"training {len(missing)} {plural}{how} on {configs[0].dataset}"
     steps = feeds.steps_of(data, classifier, recipe.batch_size)
+    _warn_of_idle_constraints(missing, recipe.epochs * steps.epoch)
     # Of what is told of only once an epoch, epochs are counted.
     unit, size = "step", 1
     if steps.at_a_time == steps.epoch:

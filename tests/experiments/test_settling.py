@@ -20,6 +20,7 @@ from experiments.training.constraints import (
     SETTLE_STEPS,
     constrained,
     is_due,
+    is_ever_due,
 )
 from experiments.workspace import Workspace
 
@@ -179,3 +180,25 @@ def test_training_goes_on_to_the_same_last_clip(
     assert any(
         (a != b).any() for a, b in zip(train("whole", earlier), whole, strict=True)
     )
+
+
+@pytest.mark.parametrize("method", CONSTRAINTS)
+def test_whether_a_training_has_a_clip_at_all(method):
+    for settle_steps in (0, SETTLE_STEPS):
+        for last in (1, 2, 51, 99, 100, 101, 149, 150, 200):
+            due = any(
+                is_due(CONSTRAINTS[method], step, last, settle_steps)
+                for step in range(1, last + 1)
+            )
+            assert is_ever_due(method, last, settle_steps) is due
+
+
+def test_models_that_are_never_clipped_are_named(make_config, capsys):
+    clipped = make_config(Setting("snc-every-step", 1.0))
+    config = make_config(Setting("snc", 1.0))
+    sweep._warn_of_idle_constraints([make_config(), clipped, config], 100)
+    assert capsys.readouterr().err == ""
+    sweep._warn_of_idle_constraints([make_config(), clipped, config], 99)
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: 1 model with SNC, such as {config.path}, will be")
+    assert "no clip is due in 99 steps" in said
