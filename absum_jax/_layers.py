@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from absum_jax import _validation as validation
-from absum_jax.kernels import is_conv_kernel
+from absum_jax.kernels import check_layout, is_conv_kernel
 from absum_jax.prox import accumulation_dtype
 from absum_jax.spectral.circulant import CircularConv, circular_conv
 from absum_jax.tracing import ConvUse, leaf_name
-from absum_jax.transforms import Mask
+from absum_jax.transforms import Mask, selecting
 
 InputShapes = Mapping[str, Sequence[ConvUse] | Sequence[int]]
 # (stacked kernels (layers, ...) of one geometry, geometry, bound) -> kernels
@@ -25,6 +25,12 @@ def is_none(leaf: Any) -> bool:
     return leaf is None
 
 
+_USES_NEEDED = (
+    "`input_shapes` must hold `ConvUse`s with `kernel_axes`, as conv_input_shapes "
+    "returns them,"
+)
+
+
 class Layer(NamedTuple):
     """A leaf as a circular convolution."""
 
@@ -32,8 +38,11 @@ class Layer(NamedTuple):
     axes: tuple[int, ...]  # the permutation to (spatial..., in, out)
 
 
-def _layers(name: str, shape: tuple[int, ...], uses: Any) -> tuple[Layer, ...]:
+def _layers(
+    path: tuple[Any, ...], shape: tuple[int, ...], uses: Any
+) -> tuple[Layer, ...]:
     """The geometries of a leaf; a plain shape is one plain use of an HWIO kernel."""
+    name = leaf_name(path)
     if not isinstance(uses, Iterable) or not all(
         isinstance(use, ConvUse | int | np.integer) for use in uses
     ):
@@ -42,6 +51,7 @@ def _layers(name: str, shape: tuple[int, ...], uses: Any) -> tuple[Layer, ...]:
             f"got {uses!r}."
         )
     if all(isinstance(size, int | np.integer) for size in uses):
+        check_layout(path, len(shape), _USES_NEEDED)
         ones = (1,) * (len(shape) - 2)
         axes = tuple(range(len(shape)))
         uses = [ConvUse(tuple(uses), (), ones, (), ones, 1, axes)]
@@ -79,7 +89,7 @@ def select_layers(
     shapes = dict(input_shapes)
     chosen = [True] * len(leaves)
     if mask is not None:
-        tree = mask(params) if callable(mask) else mask
+        tree = selecting(mask)(params)
         chosen = jax.tree.leaves(
             jax.tree.map(
                 lambda keep, subtree: jax.tree.map(
@@ -104,14 +114,14 @@ def select_layers(
         marked = chosen[place] if mask is not None else is_conv_kernel(path, leaf.ndim)
         if name in shapes and chosen[place]:
             validation.check_real(name, leaf)
-            selected[place] = _layers(name, leaf.shape, shapes[name])
+            selected[place] = _layers(path, leaf.shape, shapes[name])
         elif marked:
             raise ValueError(
                 f"`input_shapes` must hold every kernel to constrain, `{name}` is "
                 "missing; conv_input_shapes finds it, or leave it out with a `mask`."
             )
     if not selected:
-        raise ValueError("`mask` selects no leaf of `input_shapes`.")
+        raise ValueError("`input_shapes` names none of the leaves to constrain.")
     return selected
 
 

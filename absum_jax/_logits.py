@@ -34,7 +34,8 @@ def compiled_with(
 
     Args:
       static_argnames: its keyword arguments that are compile-time constants.
-      like: which of `args` has the sharding of the result; None replicates it.
+      like: which of `args` has the sharding of the first of two results, while the
+        second is replicated; None replicates whatever it returns.
 
     Returns:
       A decorator of a jax-traceable function whose first argument is a `logits_fn`, or
@@ -44,7 +45,7 @@ def compiled_with(
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         def laid_out(whole: Callable[..., Any], arrays: list[Any], *args: Any) -> Any:
-            layout = None if like is None else args[like]
+            layout = None if like is None else (args[like], None)
             fast = canonical_convolutions(whole)
             return with_automatic_axes(fast, arrays, *args, like=layout)
 
@@ -199,13 +200,28 @@ def _logits(logits_fn: LogitsFn, images: Any) -> Any:
 def check_logits(
     logits_fn: LogitsFn, x: Any, batch: int, argument: str = "logits_fn"
 ) -> int:
-    """Returns the number of classes, refusing logits that are not (batch, classes)."""
+    """Returns the number of classes, refusing all but real logits (batch, classes)."""
     images = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
-    logits = _logits.eval_shape(logits_fn, images)  # type: ignore[attr-defined]
+    try:
+        logits = _logits.eval_shape(logits_fn, images)  # type: ignore[attr-defined]
+    except (
+        AttributeError, TypeError, jax.errors.TracerArrayConversionError
+    ) as error:  # fmt: skip
+        if "Tracer" not in f"{type(error).__name__} {error}":
+            raise
+        raise ValueError(
+            f"`{argument}` must be traceable by jax, but fails on a traced array, as a "
+            f"PyTorch or NumPy model does: {str(error).splitlines()[0]} Wrap such a "
+            "model in `jax.pure_callback`, which has no gradient."
+        ) from error
     shape = getattr(logits, "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != batch:
+    if shape is None or len(shape) != 2 or shape[0] != batch or not shape[1]:
         raise ValueError(
             f"`{argument}` must return logits of shape ({batch}, classes) for images "
             f"of shape {images.shape}, got {logits}."
+        )
+    if not jax.numpy.issubdtype(logits.dtype, jax.numpy.floating):
+        raise ValueError(
+            f"`{argument}` must return real floating-point logits, got {logits.dtype}."
         )
     return shape[1]

@@ -9,7 +9,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def with_automatic_axes(
-    function: Callable[..., Any], *args: Any, like: chex.Array | None = None
+    function: Callable[..., Any],
+    *args: Any,
+    like: chex.Array | tuple[chex.Array | None, ...] | None = None,
 ) -> Any:
     """Calls a function, leaving the layout of arrays on explicit mesh axes to XLA.
 
@@ -19,14 +21,22 @@ def with_automatic_axes(
     Args:
       function: what to call.
       *args: trees of arrays.
-      like: an array of the result's sharding; None replicates the result.
+      like: an array of the result's sharding, or of each result's; None replicates.
     """
     for leaf in jax.tree.leaves(args):
         mesh = jax.typeof(leaf).sharding.mesh
         if AxisType.Explicit in mesh.axis_types:
-            spec = PartitionSpec() if like is None else jax.typeof(like).sharding.spec
-            function = jax.sharding.auto_axes(
-                function, out_sharding=NamedSharding(mesh, spec)
+
+            def sharding(like: chex.Array | None) -> NamedSharding:
+                replicated = PartitionSpec()
+                spec = replicated if like is None else jax.typeof(like).sharding.spec
+                return NamedSharding(mesh, spec)  # noqa: B023
+
+            out = (
+                tuple(map(sharding, like))
+                if isinstance(like, tuple)
+                else sharding(like)
             )
+            function = jax.sharding.auto_axes(function, out_sharding=out)
             break
     return function(*args)

@@ -23,10 +23,63 @@ def is_concrete(value: Any) -> bool:
     return not isinstance(value, jax.Array) or value.is_fully_addressable
 
 
-def check_nonnegative(name: str, value: Any) -> None:
+def as_array(name: str, value: Any) -> Any:
+    """Returns an array of numbers, of jax where it holds some, and else of NumPy.
+
+    NumPy keeps 64-bit integers as they are, where jax would wrap them to 32 bits.
+    """
+    if isinstance(value, jax.Array):
+        return value
+    leaves = jax.tree.leaves(value)
+    of_jax = any(
+        isinstance(leaf, jax.Array) or hasattr(leaf, "__jax_array__")
+        for leaf in (value, *leaves)
+    )
+    try:
+        array = jnp.asarray(value) if of_jax else np.asarray(value)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or not (
+        jnp.issubdtype(array.dtype, np.number) or array.dtype == bool
+    ):
+        raise ValueError(f"`{name}` must be an array of numbers, got {value!r}.")
+    return array
+
+
+def check_integers(name: str, value: Any, what: str = "integers") -> chex.Array:
+    """Returns an array of integers, refusing those that jax would wrap."""
+    array = as_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(f"`{name}` must be {what}, got dtype {array.dtype}.")
+    narrow = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
+    if isinstance(array, np.ndarray) and array.size:
+        low, high = array.min(), array.max()
+        if low < narrow.min or high > narrow.max:
+            raise ValueError(
+                f"`{name}` must be {what} in the range of {narrow.dtype}, got values "
+                f"from {low} to {high}."
+            )
+    return jnp.asarray(array)
+
+
+def nan_if_negative(value: chex.Numeric, dtype: Any) -> chex.Array:
+    """Returns a number of a dtype, and NaN for a negative one.
+
+    A traced number cannot be refused: NaN shows in whatever is computed with it.
+    """
+    array = jnp.asarray(value, dtype)
+    return jnp.where(array >= 0, array, jnp.nan)
+
+
+def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> None:
     """Refuses what is no scalar, and a concrete one that is negative, NaN or not real.
 
     A callable, such as a schedule, passes.
+
+    Args:
+      name: of the argument.
+      value: its value.
+      finite: whether to refuse what is infinite, or would be in jax's default dtype.
     """
     if callable(value):
         return
@@ -42,6 +95,9 @@ def check_nonnegative(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a real number, got {value!r}.")
     if not np.all(array >= 0):
         raise ValueError(f"`{name}` must be non-negative, got {value!r}.")
+    with np.errstate(over="ignore"):
+        if finite and not np.isfinite(array.astype(jnp.result_type(float))):
+            raise ValueError(f"`{name}` must be finite, got {value!r}.")
 
 
 def check_positive(name: str, value: Any) -> None:
@@ -82,6 +138,7 @@ def check_count(name: str, value: Any) -> None:
         return
     is_scalar = isinstance(value, jax.Array | np.ndarray) and not value.ndim
     check_positive_int(name, value.item() if is_scalar else value)
+    check_integers(name, value, "an integer")
 
 
 def check_nonnegative_list(name: str, value: Any) -> chex.Array:
@@ -143,12 +200,26 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 def check_real(name: str, array: Any) -> chex.Array:
     """Returns the array, refusing any dtype but a real floating-point one."""
-    array = array if isinstance(array, jax.Array) else jnp.asarray(array)
+    array = as_array(name, array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(
             f"`{name}` must have a real floating-point dtype, got {array.dtype}."
         )
-    return array
+    return jnp.asarray(array)
+
+
+def check_finite(name: str, array: chex.Array) -> tuple[float, float] | None:
+    """Returns the range of a concrete array, refusing NaN and infinite numbers."""
+    if not array.size or not is_concrete(array):
+        return None
+    with jax.ensure_compile_time_eval():
+        low, high = float(jnp.min(array)), float(jnp.max(array))
+    if not np.isfinite([low, high]).all():
+        raise ValueError(
+            f"`{name}` must hold finite numbers alone, got values from {low:g} to "
+            f"{high:g}."
+        )
+    return low, high
 
 
 def check_bounds(bounds: Any) -> tuple[Any, Any]:
@@ -175,7 +246,7 @@ def check_images(
     batched: bool = False,
     name: str = "x",
 ) -> chex.Array:
-    """Returns NHWC images, refusing integers and values outside the bounds.
+    """Returns NHWC images, refusing integers, NaN and values outside the bounds.
 
     Args:
       x: images (..., height, width, channels).
@@ -183,7 +254,7 @@ def check_images(
       batched: whether exactly one leading axis is required.
       name: of the argument.
     """
-    x = x if isinstance(x, jax.Array) else jnp.asarray(x)
+    x = as_array(name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
             f"`{name}` must be floating-point images, got dtype {x.dtype}; "
@@ -196,41 +267,38 @@ def check_images(
             else "(..., height, width, channels)"
         )
         raise ValueError(f"`{name}` must have the axes {axes}, got shape {x.shape}.")
-    if bounds is not None and x.size and all(map(is_concrete, (x, *bounds))):
-        with jax.ensure_compile_time_eval():
-            low, high = float(jnp.min(x)), float(jnp.max(x))
-        allowed_low = float(bounds[0]) - _RANGE_TOLERANCE
-        allowed_high = float(bounds[1]) + _RANGE_TOLERANCE
-        if not (low >= allowed_low and high <= allowed_high):
+    x = jnp.asarray(x)
+    seen = check_finite(name, x)
+    if seen and bounds is not None and all(map(is_concrete, bounds)):
+        low, high = (float(bound) for bound in bounds)
+        if seen[0] < low - _RANGE_TOLERANCE or seen[1] > high + _RANGE_TOLERANCE:
             raise ValueError(
-                f"`{name}` must lie within bounds={bounds}, got values from {low:g} to "
-                f"{high:g}; normalisation belongs inside the model."
+                f"`{name}` must lie within bounds={bounds}, got values from "
+                f"{seen[0]:g} to {seen[1]:g}; normalisation belongs inside the model."
             )
     return x
 
 
-def check_labels(y: Any, x: chex.Array) -> chex.Array:
-    """Returns integer labels, one for each image."""
-    y = y if isinstance(y, jax.Array) else jnp.asarray(y)
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        raise ValueError(f"`y` must be integer class labels, got dtype {y.dtype}.")
+def check_labels(y: Any, x: chex.Array, name: str = "x") -> chex.Array:
+    """Returns integer labels, one for each row of an argument, by default images."""
+    y = check_integers("y", y, "integer class labels")
     if y.shape != x.shape[:1]:
         raise ValueError(
-            f"`y` must hold one label for each of the {x.shape[0]} images in `x`, "
+            f"`y` must hold one label for each of the {x.shape[0]} rows of `{name}`, "
             f"got shape {y.shape}."
         )
     if not y.size:
-        raise ValueError("`x` and `y` must hold at least one image.")
+        raise ValueError(f"`{name}` and `y` must hold at least one image.")
     return y
 
 
-def check_label_range(y: chex.Array, classes: int, model: str = "logits_fn") -> None:
-    """Refuses concrete labels that are no index into `classes` logits."""
+def check_label_range(y: chex.Array, classes: int, having: str) -> None:
+    """Refuses concrete labels beyond the classes, which `having` says where from."""
     if is_concrete(y):
         with jax.ensure_compile_time_eval():
             low, high = int(jnp.min(y)), int(jnp.max(y))
         if low < 0 or high >= classes:
             raise ValueError(
-                f"`y` must lie in 0..{classes - 1}, as `{model}` returns {classes} "
-                f"logits, got labels from {low} to {high}."
+                f"`y` must lie in 0..{classes - 1}, as {having} {classes} classes, "
+                f"got labels from {low} to {high}."
             )

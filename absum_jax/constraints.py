@@ -75,7 +75,7 @@ def _transformation(
         kernels = jax.tree.leaves(params, is_leaf=is_none)
         places = [place for place in selected if flat[place] is not None]
         layers = [selected[place] for place in places]
-        bound = value_at(max_norm, state)
+        bound = value_at("max_norm", max_norm, state, validation.check_positive)
 
         def constrained(moves: list[chex.Array]) -> list[chex.Array]:
             dtypes = [

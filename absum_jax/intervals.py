@@ -18,13 +18,15 @@ def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, 
     Args:
       share: the share of successes, in [0, 1].
       images: the number of trials, at least one.
-      z: how many standard deviations of a normal distribution; 1.96 is 95 %.
+      z: how many standard deviations of a normal distribution, non-negative and
+        finite; 1.96 is 95 %.
 
     Returns:
-      The lower and upper end, as fractions.
+      The lower and upper end, as fractions in [0, 1].
 
     Raises:
-      ValueError: if the share is outside [0, 1] or `images` no positive integer.
+      ValueError: if the share is outside [0, 1], `images` no positive integer, or `z`
+        negative, NaN or infinite.
 
     Example:
       >>> import absum_jax
@@ -37,10 +39,15 @@ def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, 
       <https://doi.org/10.1080/01621459.1927.10502953>`_, 1927
     """
     validation.check_positive_int("images", images)
-    share = float(share)
-    if not 0 <= share <= 1:
+    validation.check_nonnegative("share", share)
+    validation.check_nonnegative("z", z, finite=True)
+    share, z = float(share), float(z)
+    if share > 1:
         raise ValueError(f"`share` must lie in [0, 1], got {share}.")
-    centre = share + z * z / (2 * images)
-    margin = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
-    scale = 1 + z * z / images
-    return (centre - margin) / scale, (centre + margin) / scale
+    # By the weight of 1/2 in the centre, 1 - weight: a huge square of z is infinite.
+    weight = 1 / (1 + z * z / images)
+    centre = share * weight + (1 - weight) / 2
+    margin = math.hypot(
+        z * weight * math.sqrt(share * (1 - share) / images), (1 - weight) / 2
+    )
+    return max(0.0, centre - margin), min(1.0, centre + margin)

@@ -53,6 +53,27 @@ def is_conv_kernel(path: tuple[Any, ...], ndim: int) -> bool:
     return ndim in (4, 5)
 
 
+def check_layout(path: tuple[Any, ...], ndim: int, needed: str) -> None:
+    """Refuses a leaf whose name does not tell its layout.
+
+    Args:
+      path: of the leaf in its tree.
+      ndim: of the leaf.
+      needed: what must be given, the start of the message.
+
+    Raises:
+      ValueError: if the leaf is named `weight` and has at least three axes.
+    """
+    names = path_names(path)
+    if names[-1:] == ["weight"] and ndim >= 3:
+        raise ValueError(
+            f"{needed} for `{'/'.join(names)}`, as kernels named weight have either "
+            f"layout: {tuple(range(2, ndim))} are the spatial axes in equinox and "
+            f"PyTorch, (out, in, spatial...), {tuple(range(ndim - 2))} those of "
+            "(spatial..., in, out), such as HWIO."
+        )
+
+
 def conv_kernels(params: chex.ArrayTree) -> Any:
     """Marks the convolution kernels of a parameter tree.
 

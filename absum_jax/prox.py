@@ -67,7 +67,7 @@ def absum_shift(
     ones = jnp.ones([kernel.shape[axis] for axis in axes], dtype)
     contracted = (axes, tuple(range(len(axes))))
     sums = jnp.tensordot(kernel.astype(dtype), ones, contracted, precision="highest")
-    limit = jnp.asarray(threshold, dtype)
+    limit = validation.nan_if_negative(threshold, dtype)
     return jnp.expand_dims(jnp.clip(sums / ones.size, -limit, limit), axes)
 
 
@@ -89,10 +89,16 @@ def prox_absum(
     which is eq. 13 of the paper: its three branches are the clip's. A filter of one
     coefficient (a 1x1 convolution) is soft-thresholded.
 
+    An array does not tell its layout: by default this is (spatial..., in, out), HWIO in
+    two dimensions, as in flax and haiku. Kernels of equinox and PyTorch, (out, in,
+    spatial...), need `spatial_axes=(2, 3)`; without it the operator takes the sums over
+    the channels, which regularizes something else.
+
     Args:
       kernel: a real kernel, by default (spatial..., in, out), such as HWIO. In
         bfloat16 and float16 the mean is taken in float32.
-      threshold: :math:`\eta\lambda >= 0`, a scalar, possibly traced.
+      threshold: :math:`\eta\lambda >= 0`, a scalar, possibly traced; a traced negative
+        one gives NaN.
       spatial_axes: the axes that a filter extends over; None means all but the
         last two, OIHW kernels need (2, 3), stacked HWIO kernels (-4, -3).
 
@@ -149,7 +155,7 @@ def prox_l1(kernel: chex.Array, threshold: chex.Numeric) -> chex.Array:
     kernel = validation.check_real("kernel", kernel)
     validation.check_nonnegative("threshold", threshold)
     dtype = accumulation_dtype(kernel)
-    limit = jnp.asarray(threshold, dtype)
+    limit = validation.nan_if_negative(threshold, dtype)
     wide = kernel.astype(dtype)
     return (wide - jnp.clip(wide, -limit, limit)).astype(kernel.dtype)
 
@@ -163,6 +169,7 @@ def absum_penalty(
       g(K) = \sum_{i, o} \Big| \sum_{l, m} k_{l, m, i, o} \Big|
 
     Multiply by :math:`\lambda` and add over the layers for the second term of eq. 12.
+    Kernels of equinox and PyTorch, (out, in, spatial...), need `spatial_axes=(2, 3)`.
 
     Args:
       kernel: a real kernel, by default (spatial..., in, out), such as HWIO.

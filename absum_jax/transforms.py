@@ -1,16 +1,23 @@
 """Optax transformations built on proximal operators."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from absum_jax import _validation as validation
-from absum_jax.kernels import conv_kernels
-from absum_jax.prox import absum_shift, accumulation_dtype, resolve_spatial_axes
+from absum_jax.kernels import check_layout, conv_kernels
+from absum_jax.prox import (
+    absum_shift,
+    accumulation_dtype,
+    prox_absum,
+    resolve_spatial_axes,
+)
 
 Prox = Callable[[chex.Array, chex.Numeric], chex.Array]
 Mask = Any | Callable[[Any], Any]
@@ -22,16 +29,38 @@ class ProximalState(NamedTuple):
     count: chex.Array  # updates so far, the argument of the schedules
 
 
-def value_at(value: optax.ScalarOrSchedule, state: Any) -> chex.Numeric:
-    """The value of a scalar or schedule at the count of a state."""
-    return value(state.count) if callable(value) else value
+def value_at(
+    name: str,
+    value: optax.ScalarOrSchedule,
+    state: Any,
+    check: Callable[[str, Any], None],
+) -> chex.Numeric:
+    """Returns a scalar, or what a schedule gives at the count of a state, checked."""
+    if callable(value):
+        value = value(state.count)
+        check(name, value)
+    return value
 
 
-def _selecting(mask: Mask) -> Callable[[Any], Any]:
-    """The mask as a function that refuses to select nothing."""
+def selecting(mask: Mask) -> Callable[[Any], Any]:
+    """Returns the mask as a function that refuses all but a tree of bools.
+
+    It refuses a mask that selects nothing, too.
+    """
 
     def select(tree: Any) -> Any:
         selected = mask(tree) if callable(mask) else mask
+        for leaf in jax.tree.leaves(selected):
+            dtype, shape = getattr(leaf, "dtype", None), getattr(leaf, "shape", None)
+            if not isinstance(leaf, bool) and (dtype != np.bool_ or shape):
+                raise ValueError(f"`mask` must be a tree of bools, got {leaf!r} in it.")
+        try:
+            jax.tree.map(lambda *_: None, selected, tree)
+        except ValueError as error:
+            raise ValueError(
+                "`mask` must be a tree of the structure of the parameters, or of "
+                f"branches of it: {error}"
+            ) from None
         if not any(jax.tree.leaves(selected)):
             raise ValueError(
                 "`mask` selects no leaf: the default takes convolution kernels, leaves "
@@ -43,26 +72,54 @@ def _selecting(mask: Mask) -> Callable[[Any], Any]:
     return select
 
 
+def _applied(prox: Prox, array: chex.Array, threshold: chex.Numeric) -> chex.Array:
+    """Returns the operator's value, refusing one that does not fit the array."""
+    value = prox(array, threshold)
+    if jnp.shape(value) != array.shape or jnp.iscomplexobj(value):
+        raise ValueError(
+            f"`prox` must return a real array of the shape {array.shape} that it is "
+            f"given, got {jnp.result_type(value)}{jnp.shape(value)}."
+        )
+    return value
+
+
+def _check_layout(prox: Prox) -> Callable[[tuple[Any, ...], Any], None]:
+    """Returns a check of leaves by path, for the operator of Absum without axes."""
+    axes = None
+    while isinstance(prox, functools.partial):
+        axes = axes or prox.keywords.get("spatial_axes")
+        prox = prox.func
+
+    def check(path: tuple[Any, ...], leaf: Any) -> None:
+        if prox is prox_absum and axes is None:
+            check_layout(path, leaf.ndim, "`spatial_axes` must be given")
+
+    return check
+
+
 def _proximal(
     update_leaf: Callable[[chex.Array, chex.Array, chex.Numeric], chex.Array],
     strength: optax.ScalarOrSchedule,
     learning_rate: optax.ScalarOrSchedule,
     mask: Mask | None,
-    check_leaf: Callable[[chex.Array], object] | None = None,
+    check_leaf: Callable[[tuple[Any, ...], chex.Array], None],
 ) -> optax.GradientTransformation:
     """A transformation that maps (p, u, threshold) to a new u on selected leaves."""
-    validation.check_nonnegative("strength", strength)
-    validation.check_nonnegative("learning_rate", learning_rate)
+    check_rate = functools.partial(validation.check_nonnegative, finite=True)
+    check_rate("strength", strength)
+    check_rate("learning_rate", learning_rate)
     scheduled = callable(strength) or callable(learning_rate)
 
+    def check(params: optax.Params) -> None:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            try:
+                check_leaf(path, leaf)
+            except ValueError as error:
+                where = jax.tree_util.keystr(path)
+                raise ValueError(f"{error} (at {where})") from None
+
     def init_fn(params: optax.Params) -> optax.OptState:
-        if check_leaf is not None:
-            for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-                try:
-                    check_leaf(leaf)
-                except ValueError as error:
-                    where = jax.tree_util.keystr(path)
-                    raise ValueError(f"{error} (at {where})") from None
+        check(params)
         if scheduled:
             return ProximalState(count=jnp.zeros([], jnp.int32))
         return optax.EmptyState()
@@ -75,7 +132,9 @@ def _proximal(
         if params is None:
             # optax does not export its message for this; here it raises it itself.
             optax.keep_params_nonnegative().update(updates, state, None)
-        threshold = value_at(learning_rate, state) * value_at(strength, state)
+        check(params)
+        rate = value_at("learning_rate", learning_rate, state, check_rate)
+        threshold = rate * value_at("strength", strength, state, check_rate)
         updates = jax.tree.map(
             lambda p, u: None if u is None else update_leaf(p, u, threshold),
             params,
@@ -89,7 +148,7 @@ def _proximal(
     transformation = optax.GradientTransformation(init_fn, update_fn)
     if mask is None:
         return transformation
-    return optax.masked(transformation, _selecting(mask))
+    return optax.masked(transformation, selecting(mask))
 
 
 def proximal(
@@ -125,8 +184,8 @@ def proximal(
       The transformation. It keeps a step count only for schedules.
 
     Raises:
-      ValueError: if strength or learning rate is negative; at init, if the mask
-        selects no leaf; at update, if `params` is None.
+      ValueError: if strength or learning rate is negative or infinite; at init, if the
+        mask selects no leaf; at update, if `params` is None.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp, optax
@@ -147,9 +206,9 @@ def proximal(
     def update_leaf(
         p: chex.Array, u: chex.Array, threshold: chex.Numeric
     ) -> chex.Array:
-        return (prox(p + u, threshold) - p).astype(u.dtype)
+        return (_applied(prox, p + u, threshold) - p).astype(u.dtype)
 
-    return _proximal(update_leaf, strength, learning_rate, mask)
+    return _proximal(update_leaf, strength, learning_rate, mask, _check_layout(prox))
 
 
 def absum(
@@ -173,23 +232,25 @@ def absum(
     uses the `learning_rate` given here: with `optax.inject_hyperparams`, inject a
     factory of the whole chain, so that both see one rate (a callable `mask` is then a
     static argument). In bfloat16 a threshold of 1e-4 vanishes beside weights of 0.1:
-    keep float32 parameters. A schedule's values are not checked: they must not be
-    negative.
+    keep float32 parameters. Under `jax.jit` a negative strength or rate, as of a
+    schedule, cannot raise an error: parameters become NaN.
 
     Args:
       strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.
       learning_rate: :math:`\eta` of the steps before, scalar, traced or schedule.
       mask: a tree of bool or a function from a tree to one; None is
         :func:`conv_kernels`.
-      spatial_axes: as in :func:`prox_absum`; None means all but the last two axes,
-        (2, 3) is for OIHW kernels such as equinox's.
+      spatial_axes: as in :func:`prox_absum`; None means all but the last two axes.
+        For leaves named `weight`, (2, 3) with equinox or PyTorch, (0, 1) if they are
+        HWIO: None is refused there, as the name stands for both.
 
     Returns:
       The transformation. It keeps a step count only for schedules.
 
     Raises:
-      ValueError: if strength or learning rate is negative; at init, if the mask
-        selects no leaf, or one without spatial axes; at update, if `params` is None.
+      ValueError: if strength or learning rate is negative or infinite; at init, if the
+        mask selects no leaf, one without spatial axes, or one named `weight` and
+        `spatial_axes` is None; at update, if `params` is None.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp, optax
@@ -206,8 +267,10 @@ def absum(
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, eq. 16
     """
 
-    def check_leaf(leaf: chex.Array) -> None:
+    def check_leaf(path: tuple[Any, ...], leaf: chex.Array) -> None:
         resolve_spatial_axes(validation.check_real("kernel", leaf).shape, spatial_axes)
+        if spatial_axes is None:
+            check_layout(path, leaf.ndim, "`spatial_axes` must be given")
 
     def update_leaf(
         p: chex.Array, u: chex.Array, threshold: chex.Numeric
@@ -245,8 +308,8 @@ def l1(
       The transformation. It keeps a step count only for schedules.
 
     Raises:
-      ValueError: if strength or learning rate is negative; at init, if the mask
-        selects no leaf; at update, if `params` is None.
+      ValueError: if strength or learning rate is negative or infinite; at init, if the
+        mask selects no leaf; at update, if `params` is None.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp, optax
@@ -265,15 +328,18 @@ def l1(
         p: chex.Array, u: chex.Array, threshold: chex.Numeric
     ) -> chex.Array:
         dtype = accumulation_dtype(p, u)
-        limit = jnp.asarray(threshold, dtype)
+        limit = validation.nan_if_negative(threshold, dtype)
         proposed = p.astype(dtype) + u.astype(dtype)
         shrunk = u.astype(dtype) - jnp.clip(proposed, -limit, limit)
         # u - (p + u) would miss -p by a rounding error, and the zero with it.
         zeroed = jnp.where(jnp.abs(proposed) <= limit, -p.astype(dtype), shrunk)
         return zeroed.astype(u.dtype)
 
+    def check_leaf(_: tuple[Any, ...], leaf: chex.Array) -> None:
+        validation.check_real("kernel", leaf)
+
     mask = conv_kernels if mask is None else mask
-    return _proximal(update_leaf, strength, learning_rate, mask)
+    return _proximal(update_leaf, strength, learning_rate, mask, check_leaf)
 
 
 def apply_proximal_updates(
@@ -301,7 +367,9 @@ def apply_proximal_updates(
       The new parameters, of the dtypes of the old.
 
     Raises:
-      ValueError: if the threshold is negative or the mask selects no leaf.
+      ValueError: if the threshold is negative, the mask selects no leaf, or `prox` is
+        :func:`prox_absum` without `spatial_axes` and a leaf is named `weight`, as in
+        :func:`absum`.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -314,15 +382,18 @@ def apply_proximal_updates(
       Array([0.375, 0.375], dtype=float32)
     """
     validation.check_nonnegative("threshold", threshold)
-    selected = _selecting(conv_kernels if mask is None else mask)(params)
+    selected = selecting(conv_kernels if mask is None else mask)(params)
     moved = optax.apply_updates(params, updates)
+    check_leaf = _check_layout(prox)
+
     # The mask may be a prefix of the tree, as in optax.masked.
-    return jax.tree.map(
-        lambda chosen, subtree: (
-            jax.tree.map(lambda leaf: prox(leaf, threshold), subtree)
-            if chosen
-            else subtree
-        ),
-        selected,
-        moved,
-    )
+    def apply(path: tuple[Any, ...], chosen: bool, subtree: Any) -> Any:
+        def apply_to_leaf(below: tuple[Any, ...], leaf: chex.Array) -> chex.Array:
+            check_leaf((*path, *below), leaf)
+            return _applied(prox, leaf, threshold)
+
+        if not chosen:
+            return subtree
+        return jax.tree_util.tree_map_with_path(apply_to_leaf, subtree)
+
+    return jax.tree_util.tree_map_with_path(apply, selected, moved)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from absum_jax import _logits
+from absum_jax import _validation as validation
 
 # From logits (batch, classes) and labels (batch,) to losses (batch,).
 Loss = Callable[[chex.Array, chex.Array], chex.Array]
@@ -30,6 +31,14 @@ class Aim(NamedTuple):
     targeted: bool
     restarts: int
     early_stop: bool
+
+
+class Futility(NamedTuple):
+    """Signs that an attack could not work, of each image."""
+
+    # The attack did not succeed, and the gradient of the loss was zero in each step.
+    motionless: chex.Array
+    probabilities: chex.Array  # all of its logits were in [0, 1] and their sum was 1
 
 
 class _Candidate(NamedTuple):
@@ -66,7 +75,7 @@ def attack(
     bounds: tuple[chex.Numeric, chex.Numeric],
     aim: Aim,
     valid: chex.Array | None = None,
-) -> chex.Array:
+) -> tuple[chex.Array, Futility]:
     """Projected gradient descent on one batch, unchecked.
 
     Args:
@@ -80,20 +89,20 @@ def attack(
       valid: (batch,), False at padding, which early stopping does not wait for.
 
     Returns:
-      The attacked images, at least float32.
+      The attacked images, at least float32, and why the attack may have been futile.
     """
     # The attack's own arithmetic: steps of bfloat16 would be larger than asked for.
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     low, high = (jnp.asarray(bound, dtype) for bound in bounds)
     eps, step_size, radius = (
-        jnp.asarray(value, dtype)
+        validation.nan_if_negative(value, dtype)
         for value in (budget.eps, budget.step_size, budget.init_radius)
     )
     x = jnp.clip(x.astype(dtype), low, high)
     lowest, highest = jnp.maximum(x - eps, low), jnp.minimum(x + eps, high)
     loss_fn = aim.loss or optax.softmax_cross_entropy_with_integer_labels
 
-    def assess(images: chex.Array) -> tuple[chex.Array, _Candidate]:
+    def assess(images: chex.Array) -> tuple[chex.Array, tuple[_Candidate, chex.Array]]:
         logits = logits_fn(images)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         losses = loss_fn(logits, y)
@@ -111,35 +120,50 @@ def attack(
         ranked = jnp.where(jnp.isnan(losses), extreme, losses)
         if valid is not None:
             broken |= ~valid
-        return losses.sum(), _Candidate(images, ranked, broken)
+        within = ((logits >= 0) & (logits <= 1)).all(axis=-1)
+        probabilities = within & (jnp.abs(logits.sum(axis=-1) - 1) < 1e-3)
+        return losses.sum(), (_Candidate(images, ranked, broken), probabilities)
 
-    def climb(images: chex.Array) -> _Candidate:
+    def climb(images: chex.Array) -> tuple[_Candidate, Futility]:
         """One step from some images; what is known of those."""
-        gradient, here = jax.grad(assess, has_aux=True)(images)
+        gradient, (here, probabilities) = jax.grad(assess, has_aux=True)(images)
         direction = jnp.where(jnp.isnan(gradient), 0, jnp.sign(gradient))
         # No step is none, of an infinite size too.
         move = jnp.where(direction == 0, 0, step_size * direction)
         moved = jnp.clip(images + move, lowest, highest)
-        return here._replace(images=moved)
+        no_gradient = (gradient == 0).all(axis=(1, 2, 3))
+        futility = Futility(no_gradient & ~here.broken, probabilities)
+        return here._replace(images=moved), futility
 
-    def descend(start: chex.Array) -> chex.Array:
-        return jax.lax.fori_loop(
-            0, budget.steps, lambda _, images: climb(images).images, start
-        )
+    def both(futility: Futility, other: Futility) -> Futility:
+        return jax.tree.map(jnp.logical_and, futility, other)
 
-    def descend_unbroken(start: chex.Array) -> chex.Array:
-        def goes_on(state: tuple[chex.Array, chex.Array, chex.Array]) -> chex.Array:
-            step, _, broken = state
+    unknown = jnp.ones(y.shape, bool)
+    hopeless = Futility(unknown, unknown)
+
+    def descend(start: chex.Array) -> tuple[chex.Array, Futility]:
+        def body(_: Any, state: tuple[Any, Futility]) -> tuple[Any, Futility]:
+            images, futility = state
+            moved, of_step = climb(images)
+            return moved.images, both(futility, of_step)
+
+        return jax.lax.fori_loop(0, budget.steps, body, (start, hopeless))
+
+    def descend_unbroken(start: chex.Array) -> tuple[chex.Array, Futility]:
+        def goes_on(state: tuple[Any, Any, Any, Any]) -> chex.Array:
+            step, _, broken, _ = state
             return (step < budget.steps) & ~broken.all()
 
-        def body(state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-            step, images, _ = state
-            moved = climb(images)
+        def body(state: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+            step, images, _, futility = state
+            moved, of_step = climb(images)
             keep = moved.broken[:, None, None, None]
-            return step + 1, jnp.where(keep, images, moved.images), moved.broken
+            images = jnp.where(keep, images, moved.images)
+            return step + 1, images, moved.broken, both(futility, of_step)
 
-        unknown = jnp.zeros(y.shape, bool)
-        return jax.lax.while_loop(goes_on, body, (0, start, unknown))[1]
+        first = 0, start, ~unknown, hopeless
+        _, images, _, futility = jax.lax.while_loop(goes_on, body, first)
+        return images, futility
 
     run = descend_unbroken if aim.early_stop else descend
 
@@ -149,15 +173,19 @@ def attack(
         noisy = x + _noise(x, keys, restart, radius)
         return jnp.clip(noisy, lowest, highest)
 
-    first = run(start(0))
+    first, futility = run(start(0))
     if aim.restarts == 1:
-        return first
+        return first, futility
 
-    def again(restart: chex.Array, best: _Candidate) -> _Candidate:
+    def again(
+        restart: chex.Array, state: tuple[_Candidate, Futility]
+    ) -> tuple[_Candidate, Futility]:
+        best, futility = state
         begin = start(restart)
         if aim.early_stop:
             begin = jnp.where(best.broken[:, None, None, None], best.images, begin)
-        new = assess(run(begin))[1]
+        images, of_run = run(begin)
+        new, _ = assess(images)[1]
         better = new.losses > best.losses
         if aim.early_stop:
             better = ~best.broken & (new.broken | better)
@@ -166,6 +194,8 @@ def attack(
             shape = better.shape + (1,) * (ours.ndim - 1)
             return jnp.where(better.reshape(shape), ours, theirs)
 
-        return jax.tree.map(choose, new, best)
+        return jax.tree.map(choose, new, best), both(futility, of_run)
 
-    return jax.lax.fori_loop(1, aim.restarts, again, assess(first)[1]).images
+    state = assess(first)[1][0], futility
+    best, futility = jax.lax.fori_loop(1, aim.restarts, again, state)
+    return best.images, futility

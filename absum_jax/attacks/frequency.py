@@ -17,7 +17,8 @@ def filtered(x: chex.Array, radius: chex.Numeric, low: bool | chex.Array) -> che
       x: images (..., height, width, channels).
       radius: in cycles per image, possibly traced.
       low: whether low frequencies pass, possibly traced. With an infinite radius, the
-        images are returned to the bit.
+        images are returned to the bit. A negative radius, which a traced one cannot be
+        refused for, gives NaN.
     """
     height, width = x.shape[-3:-1]
     # Rounded alike, so that a radius on a ring of frequencies includes it.
@@ -29,7 +30,8 @@ def filtered(x: chex.Array, radius: chex.Numeric, low: bool | chex.Array) -> che
     spectrum = jnp.where(kept[:, : width // 2 + 1, None], spectrum, 0)
     result = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
     everything = jnp.isinf(radius) & low
-    return jnp.where(everything, x, result.astype(x.dtype))
+    result = jnp.where(everything, x, result.astype(x.dtype))
+    return jnp.where(jnp.asarray(radius) >= 0, result, jnp.nan)
 
 
 def _pass(x: chex.Array, radius: chex.Numeric, *, low: bool) -> chex.Array:

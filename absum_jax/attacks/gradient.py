@@ -1,14 +1,23 @@
 """FGSM and projected gradient descent in the L-infinity ball."""
 
+import warnings
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
-from absum_jax.attacks._descent import Aim, Budget, Loss, attack, keys_of
+from absum_jax.attacks._descent import (
+    Aim,
+    Budget,
+    Futility,
+    Loss,
+    attack,
+    keys_of,
+)
 
 
 def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
@@ -28,7 +37,8 @@ def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
       Losses (batch,), positive where another class has the largest logit.
 
     Raises:
-      ValueError: if there is but one class.
+      ValueError: if there is but one class, the logits are not real, or the labels are
+        no integers, not one for each row, or out of range.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -39,15 +49,22 @@ def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
       Carlini and Wagner, `Towards Evaluating the Robustness of Neural Networks
       <https://arxiv.org/abs/1608.04644>`_, 2017
     """
-    logits, y = jnp.asarray(logits), jnp.asarray(y)
+    logits = validation.check_real("logits", logits)
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
             "`logits` must be (batch, classes) with at least two classes, "
             f"got shape {logits.shape}."
         )
+    y = validation.check_labels(y, logits, "logits")
+    validation.check_label_range(y, logits.shape[1], "`logits` has")
     own = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
     is_own = jnp.arange(logits.shape[-1]) == y[:, None]
     return jnp.where(is_own, -jnp.inf, logits).max(axis=-1) - own
+
+
+def _count(flags: chex.Array) -> chex.Array:
+    """The number of images, the last axis, with a flag."""
+    return flags.sum(axis=-1)
 
 
 @_logits.compiled_with(static_argnames=("aim",), like=0)
@@ -60,7 +77,7 @@ def _attack(
     bounds: tuple[chex.Numeric, chex.Numeric],
     *,
     aim: Aim,
-) -> chex.Array:
+) -> tuple[chex.Array, Futility]:
     return attack(logits_fn, x, y, keys, budget, bounds, aim)
 
 
@@ -95,6 +112,35 @@ def check_aim(
     return Aim(loss, bool(targeted), int(restarts), bool(early_stop))
 
 
+def check_not_futile(
+    futility: Futility, images: int, aim: Aim, model: str = "logits_fn"
+) -> None:
+    """Refuses probabilities in place of logits, and warns of images without a gradient.
+
+    Args:
+      futility: numbers of images, scalars or one for each eps; traced ones pass.
+      images: how many were attacked.
+      aim: of the attack.
+      model: name of the argument that gave the gradients.
+    """
+    if not all(map(validation.is_concrete, futility)):
+        return
+    if aim.loss is None and np.min(futility.probabilities) == images:
+        raise ValueError(
+            f"`{model}` must return logits, got probabilities, numbers in [0, 1] whose "
+            "sum is 1; return their logarithms, or give a `loss` for probabilities."
+        )
+    motionless = np.max(futility.motionless)
+    if motionless:
+        warnings.warn(
+            f"`{model}` had no gradient at {motionless} of {images} images, which the "
+            "attack left as they were: their accuracy shows nothing. Rounding and "
+            "`stop_gradient` take the gradient away; where a model is so certain that "
+            "the cross-entropy has none, `loss=absum_jax.margin_loss` has.",
+            stacklevel=3,
+        )
+
+
 def _checked(
     logits_fn: Any, x: Any, y: Any, bounds: Any
 ) -> tuple[chex.Array, chex.Array, tuple[Any, Any]]:
@@ -103,7 +149,7 @@ def _checked(
     x = validation.check_images(x, bounds, batched=True)
     y = validation.check_labels(y, x)
     classes = _logits.check_logits(logits_fn, x, x.shape[0])
-    validation.check_label_range(y, classes)
+    validation.check_label_range(y, classes, "`logits_fn` returns")
     return x, y, bounds
 
 
@@ -111,12 +157,13 @@ def _over_eps(
     logits_fn: Any, x: chex.Array, y: chex.Array, keys: chex.PRNGKey | None,
     budget: Budget, bounds: tuple[Any, Any], aim: Aim,
 ) -> chex.Array:  # fmt: skip
-    def one(budget: Budget) -> chex.Array:
+    def one(budget: Budget) -> tuple[chex.Array, Futility]:
         return _attack(logits_fn, x, y, keys, budget, bounds, aim=aim)
 
-    if not budget.eps.ndim:
-        return one(budget)
-    return jax.vmap(one, in_axes=(Budget(0, 0, None, 0),))(budget)
+    each = jax.vmap(one, in_axes=(Budget(0, 0, None, 0),)) if budget.eps.ndim else one
+    attacked, futility = each(budget)
+    check_not_futile(jax.tree.map(_count, futility), x.shape[0], aim)
+    return attacked
 
 
 def fgsm(

@@ -69,8 +69,8 @@ def single_fourier_perturbation(
       The perturbation (height, width), not clipped.
 
     Raises:
-      ValueError: if a concrete frequency is out of range, eps negative, or the shape
-        or scale unknown.
+      ValueError: if a concrete frequency is out of range, eps negative or infinite, or
+        the shape or scale unknown.
 
     Example:
       >>> import absum_jax
@@ -88,7 +88,7 @@ def single_fourier_perturbation(
     height, width = fourier.check_image_shape(shape)
     _check_frequency("l", l, height)
     _check_frequency("m", m, width)
-    validation.check_nonnegative("eps", eps)
+    validation.check_nonnegative("eps", eps, finite=True)
     validation.check_choice("scale", scale, SCALES)
     return eps * scaled_pattern(l, m, (height, width), scale)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -71,13 +71,14 @@ def in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> Batches:
 def _is_correct(logits: chex.Array, y: chex.Array, top_k: TopK) -> chex.Array:
     """Whether the label is among the k largest logits; (K, batch) for several k.
 
-    Ties go to the smaller class, as in argmax and `jax.lax.top_k`.
+    Ties go to the smaller class, as in argmax and `jax.lax.top_k`. A traced label that
+    is no class is never among them.
     """
     own = jnp.take_along_axis(logits, y[:, None], axis=-1)
     classes = jnp.arange(logits.shape[-1])
     ahead = (logits > own) | ((logits == own) & (classes < y[:, None]))
     most = jnp.asarray(top_k)[:, None] if isinstance(top_k, tuple) else top_k
-    return ahead.sum(axis=-1) < most
+    return (ahead.sum(axis=-1) < most) & (y >= 0) & (y < logits.shape[-1])
 
 
 def counted(
@@ -102,31 +103,38 @@ def counted(
 
 def count(
     logits_fn: LogitsFn,
-    attack: Callable[[Batches], chex.Array],
+    attack: Callable[[Batches], tuple[chex.Array, Any]],
     batches: Batches,
     top_k: TopK,
-) -> Counts:
+) -> tuple[Counts, Any]:
     """Counts correct answers under an attack, batch by batch.
 
     Args:
       logits_fn: the model, which sees the attacked images afresh.
-      attack: from one batch to its attacked images (batch, height, width, channels).
+      attack: from one batch to its attacked images (batch, height, width, channels),
+        and a tree of what else to count of each image: bools (batch,).
       batches: all images.
       top_k: how many of the largest logits may hold the label, or several numbers.
+
+    Returns:
+      The counts, and those of the tree.
     """
 
-    def add(counts: Counts, batch: Batches) -> tuple[Counts, None]:
-        new = counted(logits_fn(attack(batch)), batch.y, top_k, batch.valid)
-        return jax.tree.map(jnp.add, counts, new), None
+    def count_batch(_: None, batch: Batches) -> tuple[None, tuple[Counts, Any]]:
+        images, flags = attack(batch)
+        counts = counted(logits_fn(images), batch.y, top_k, batch.valid)
+        others = jax.tree.map(
+            lambda flag: (flag & batch.valid).sum(dtype=jnp.int32), flags
+        )
+        return None, (counts, others)
 
-    several = (len(top_k),) if isinstance(top_k, tuple) else ()
-    zeros = Counts(jnp.zeros(several, jnp.int32), jnp.zeros([], jnp.int32))
-    return jax.lax.scan(add, zeros, batches)[0]
+    each = jax.lax.scan(count_batch, None, batches)[1]
+    return jax.tree.map(lambda counts: counts.sum(axis=0, dtype=jnp.int32), each)
 
 
-def unchanged(batch: Batches) -> chex.Array:
-    """No attack."""
-    return batch.x
+def unchanged(batch: Batches) -> tuple[chex.Array, None]:
+    """Leaves the images as they are."""
+    return batch.x, None
 
 
 def shares(counts: Counts, images: int) -> Counts:

@@ -22,7 +22,7 @@ def clean_accuracy(
 ) -> counting.Counts:
     """Shares of images answered correctly and with a NaN logit, unchecked."""
     batches = counting.in_batches(x, y, batch_size)
-    counts = counting.count(logits_fn, counting.unchanged, batches, top_k)
+    counts, _ = counting.count(logits_fn, counting.unchanged, batches, top_k)
     return counting.shares(counts, x.shape[0])
 
 
@@ -54,7 +54,7 @@ def check_evaluation(
     y = validation.check_labels(y, x)
     _, batch = counting.batch_shape(x.shape[0], batch_size)
     classes = _logits.check_logits(logits_fn, x, batch, name)
-    validation.check_label_range(y, classes, name)
+    validation.check_label_range(y, classes, f"`{name}` returns")
     if largest > classes:
         raise ValueError(
             f"`top_k` must be at most the number of classes, {classes}, got {top_k}."

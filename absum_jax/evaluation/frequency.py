@@ -29,11 +29,11 @@ def _filtered_accuracy(
     batches = counting.in_batches(x, y, batch_size)
 
     def at(point: tuple[chex.Array, chex.Array]) -> counting.Counts:
-        def filtered(batch: counting.Batches) -> chex.Array:
+        def filtered(batch: counting.Batches) -> tuple[chex.Array, None]:
             images = frequency.filtered(batch.x, *point)
-            return images if bounds is None else jnp.clip(images, *bounds)
+            return images if bounds is None else jnp.clip(images, *bounds), None
 
-        return counting.count(logits_fn, filtered, batches, top_k)
+        return counting.count(logits_fn, filtered, batches, top_k)[0]
 
     points = radii, low
     counts = jax.lax.map(at, points) if radii.ndim else at(points)

@@ -24,17 +24,24 @@ def _pgd_accuracy(
     batch_size: int,
     top_k: counting.TopK,
     aim: descent.Aim,
-) -> counting.Counts:
-    """Shares of images for each eps; a second model gives the gradients."""
+) -> tuple[counting.Counts, descent.Futility]:
+    """Computes shares of images for each eps; a second model gives the gradients.
+
+    The numbers of images at which it may have been futile to attack come second.
+    """
     target, substitute = models
     attacked_model = target if substitute is None else substitute
     batches = counting.in_batches(x, y, batch_size)
     eps, step_size, steps, init_radius = budget
 
-    def at(radii: tuple[chex.Array, chex.Array, chex.Array]) -> counting.Counts:
+    def at(
+        radii: tuple[chex.Array, chex.Array, chex.Array],
+    ) -> tuple[counting.Counts, descent.Futility]:
         budget = descent.Budget(radii[0], radii[1], steps, radii[2])
 
-        def attacked(batch: counting.Batches) -> chex.Array:
+        def attacked(
+            batch: counting.Batches,
+        ) -> tuple[chex.Array, descent.Futility]:
             keys = descent.keys_of(key, batch.index)
             return descent.attack(
                 attacked_model, batch.x, batch.y, keys, budget, bounds, aim, batch.valid
@@ -43,8 +50,8 @@ def _pgd_accuracy(
         return counting.count(target, attacked, batches, top_k)
 
     radii = eps, step_size, init_radius
-    counts = jax.lax.map(at, radii) if eps.ndim else at(radii)
-    return counting.shares(counts, x.shape[0])
+    counts, futility = jax.lax.map(at, radii) if eps.ndim else at(radii)
+    return counting.shares(counts, x.shape[0]), futility
 
 
 def pgd_accuracy(
@@ -123,8 +130,10 @@ def pgd_accuracy(
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     if substitute is not None:
         check_evaluation(substitute, x, y, batch_size, 1, name="substitute")
-    shares = _pgd_accuracy(
+    shares, futility = _pgd_accuracy(
         (logits_fn, substitute), x, y, key, budget, bounds,
         batch_size=batch_size, top_k=top_k, aim=aim,
     )  # fmt: skip
+    model = "logits_fn" if substitute is None else "substitute"
+    gradient.check_not_futile(futility, x.shape[0], aim, model)
     return AttackAccuracy(budget.eps, *shares)

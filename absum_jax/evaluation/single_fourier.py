@@ -42,8 +42,8 @@ def _over_frequencies(
 
     def count(frequency: chex.Array) -> counting.Counts:
         return counting.count(
-            logits_fn, lambda batch: perturbed(frequency, batch), batches, top_k
-        )
+            logits_fn, lambda batch: (perturbed(frequency, batch), None), batches, top_k
+        )[0]
 
     return counting.shares(jax.lax.map(count, frequencies), images)
 
@@ -107,9 +107,7 @@ def _fourier_noise_accuracy(
 
 
 def _check_frequencies(frequencies: Any, shape: tuple[int, int]) -> chex.Array:
-    pairs = (
-        frequencies if isinstance(frequencies, jax.Array) else np.asarray(frequencies)
-    )
+    pairs = validation.as_array("frequencies", frequencies)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not pairs.shape[0]:
         raise ValueError(
             "`frequencies` must be at least one (l, m) pair, of shape (F, 2), "
@@ -255,7 +253,7 @@ def single_fourier_accuracy(
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Table 1
     """
     bounds = validation.check_bounds(bounds)
-    validation.check_nonnegative("eps", eps)
+    validation.check_nonnegative("eps", eps, finite=True)
     validation.check_choice("scale", scale, single_fourier.SCALES)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     pairs, shape = _pairs(frequencies, x)
@@ -325,7 +323,7 @@ def fourier_noise_accuracy(
       <https://arxiv.org/abs/1906.08988>`_, 2019
     """
     bounds = validation.check_bounds(bounds)
-    validation.check_nonnegative("norm", norm)
+    validation.check_nonnegative("norm", norm, finite=True)
     validation.check_keys(key)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     pairs, shape = _pairs(frequencies, x)

@@ -130,7 +130,10 @@ def clip_kernels(
     *,
     rescale: bool,
 ) -> chex.Array:
-    """Clips each kernel of a stack (layers, ...) of one geometry."""
+    """Clips each kernel of a stack (layers, ...) of one geometry.
+
+    A negative bound, which traced values cannot be refused for, gives NaN.
+    """
 
     def clip(kernels: chex.Array, max_norm: chex.Array) -> chex.Array:
         units, scales = jax.vmap(circulant.normalized)(kernels)
@@ -139,6 +142,7 @@ def clip_kernels(
             0, projections, lambda _, u: _project(conv, u, bounds, method), units
         )
         kernels = jax.vmap(jnp.multiply)(scales, units)
+        kernels = jnp.where(max_norm >= 0, kernels, jnp.nan)
         return rescale_kernels(kernels, conv, max_norm) if rescale else kernels
 
     return with_automatic_axes(clip, kernels, max_norm, like=kernels)

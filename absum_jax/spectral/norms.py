@@ -88,12 +88,16 @@ def _spectral_norm(conv: CircularConv, kernel: chex.Array) -> chex.Array:
 def rescale_kernels(
     kernels: chex.Array, conv: CircularConv, max_norm: chex.Array
 ) -> chex.Array:
-    """Scales each kernel of a stack (layers, ...) down to a bound on its norm."""
+    """Scales each kernel of a stack (layers, ...) down to a bound on its norm.
+
+    A negative bound, which traced values cannot be refused for, gives NaN.
+    """
+    max_norm = validation.nan_if_negative(max_norm, kernels.dtype)
 
     def rescale(kernel: chex.Array) -> chex.Array:
         norm = _spectral_norm(conv, kernel)
-        above = norm > max_norm
-        return kernel * jnp.where(above, max_norm / jnp.where(above, norm, 1), 1)
+        within = norm <= max_norm
+        return kernel * jnp.where(within, 1, max_norm / jnp.where(within, 1, norm))
 
     layers = functools.partial(circulant.map_layers, rescale, conv)
     return with_automatic_axes(layers, kernels, like=kernels)

@@ -215,6 +215,7 @@ def test_float64():
 BOUNDS = [(0.0, 1.0), (-0.3, 0.7), (-2.0, -1.9), (0.1, 255.0)]
 
 
+@pytest.mark.filterwarnings("ignore:`logits_fn` had no gradient")
 @hypothesis.given(
     bounds=st.sampled_from(BOUNDS),
     eps=st.sampled_from([1e-6, 1 / 255, 0.3, 7.0, 1e3]),
@@ -545,7 +546,8 @@ def test_margin_loss_where_the_cross_entropy_saturates():
     y = linear(PARAMS, X).argmax(axis=1)
     certain = Partial(scaled, np.float32(1e4), linear, PARAMS)
     options = {"eps": 0.9, "init_radius": 0.0, "step_size": 0.3}
-    still = attack(certain, X, y, **options)
+    with pytest.warns(UserWarning, match="no gradient at 5 of 5 .*margin_loss"):
+        still = attack(certain, X, y, **options)
     np.testing.assert_array_equal(still, X)
     moved = attack(certain, X, y, loss=absum_jax.margin_loss, **options)
     np.testing.assert_array_equal(moved, optimum(X, y, 0.9))
@@ -628,6 +630,7 @@ PARTLY_NAN_X[:, 0, 0, 0] = 0.1, 0.9, 0.1, 0.95, 0.2
 IS_NAN = np.array([False, True, False, True, False])
 
 
+@pytest.mark.filterwarnings("ignore:`logits_fn` had no gradient")
 @pytest.mark.parametrize(
     "aim",
     [{}, {"restarts": 3, "early_stop": True}, {"restarts": 2, "targeted": True}],
@@ -679,6 +682,7 @@ def test_restarts_keep_an_image_that_was_broken_by_nan(early_stop):
     assert not (one & ~three).any()
 
 
+@pytest.mark.filterwarnings("ignore:`logits_fn` had no gradient")
 @pytest.mark.parametrize("early_stop", [False, True])
 def test_restarts_of_a_targeted_attack_prefer_a_hit_to_nan(early_stop):
     # Dark images hit class 0, bright ones are NaN, which is no answer of any class.
