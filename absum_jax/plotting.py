@@ -209,14 +209,15 @@ def plot_report(report: "RobustnessReport") -> "Figure":
         ax.set_title("single Fourier attack", fontsize=9)
         figure.colorbar(image, ax=ax, label="accuracy", shrink=0.8)
     clean = next(row for row in report.rows if row.attack == "clean")
-    for ax, wanted, xlabel in (
-        (axes[0], "PGD", "eps"),
-        (axes[1], "-pass", "radius (cycles per image)"),
+    # The heat map shows the single frequencies.
+    curves = [row for row in report.rows if not row.attack.startswith("single Fourier")]
+    for ax, measure, xlabel in (
+        (axes[0], "eps", "eps"),
+        (axes[1], "radius", "radius (cycles per image)"),
     ):
-        for attack in dict.fromkeys(row.attack for row in report.rows):
-            if wanted not in attack:
-                continue
-            rows = sorted(row for row in report.rows if row.attack == attack)
+        panel = [row for row in curves if row.measure == measure]
+        for attack in dict.fromkeys(row.attack for row in panel):
+            rows = sorted(row for row in panel if row.attack == attack)
             accuracy = np.array([row.accuracy for row in rows])
             interval = [
                 accuracy - [row.low for row in rows],
@@ -228,5 +229,6 @@ def plot_report(report: "RobustnessReport") -> "Figure":
             )  # fmt: skip
         ax.axhline(clean.accuracy, color="gray", lw=0.6, ls=":")
         ax.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.02))
-        ax.legend(fontsize=7)
+        if panel:
+            ax.legend(fontsize=7)
     return figure

@@ -54,6 +54,41 @@ def _pgd_accuracy(
     return counting.shares(counts, x.shape[0]), futility
 
 
+def checked_pgd_accuracy(
+    models: tuple[_logits.LogitsFn, _logits.LogitsFn | None],
+    x: chex.Array,
+    y: chex.Array,
+    key: chex.PRNGKey,
+    budget: descent.Budget,
+    bounds: tuple[chex.Numeric, chex.Numeric],
+    *,
+    batch_size: int,
+    top_k: counting.TopK,
+    aim: descent.Aim,
+    gradients_of: str,
+) -> AttackAccuracy:
+    """Computes :func:`pgd_accuracy` of arguments that are checked.
+
+    Args:
+      models: the attacked model, and another one if that gives the gradients.
+      x: images, as are all others as `pgd_accuracy` takes them, or makes of them.
+      y: see there.
+      key: see there.
+      budget: see there.
+      bounds: see there.
+      batch_size: see there.
+      top_k: see there.
+      aim: see there.
+      gradients_of: name of the argument that gives the gradients.
+    """
+    shares, futility = _pgd_accuracy(
+        models, x, y, key, budget, bounds,
+        batch_size=batch_size, top_k=top_k, aim=aim,
+    )  # fmt: skip
+    gradient.check_not_futile(futility, x.shape[0], aim, gradients_of)
+    return AttackAccuracy(budget.eps, *shares)
+
+
 def pgd_accuracy(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
@@ -130,10 +165,8 @@ def pgd_accuracy(
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     if substitute is not None:
         check_evaluation(substitute, x, y, batch_size, 1, name="substitute")
-    shares, futility = _pgd_accuracy(
+    return checked_pgd_accuracy(
         (logits_fn, substitute), x, y, key, budget, bounds,
         batch_size=batch_size, top_k=top_k, aim=aim,
+        gradients_of="logits_fn" if substitute is None else "substitute",
     )  # fmt: skip
-    model = "logits_fn" if substitute is None else "substitute"
-    gradient.check_not_futile(futility, x.shape[0], aim, model)
-    return AttackAccuracy(budget.eps, *shares)

@@ -12,10 +12,11 @@ import numpy as np
 from absum_jax import _logits, plotting
 from absum_jax import _validation as validation
 from absum_jax._markdown import aligned
+from absum_jax.attacks.gradient import check_aim, check_budget
 from absum_jax.evaluation._counting import AttackAccuracy
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 from absum_jax.evaluation.frequency import filtered_accuracy
-from absum_jax.evaluation.gradient import pgd_accuracy
+from absum_jax.evaluation.gradient import checked_pgd_accuracy
 from absum_jax.evaluation.single_fourier import single_fourier_accuracy
 from absum_jax.intervals import wilson_interval
 
@@ -27,11 +28,12 @@ class ReportRow(NamedTuple):
     """One accuracy, as a fraction, with its 95 % binomial interval."""
 
     attack: str
-    strength: float | None  # eps in units of the pixels, or a radius; None if clean
+    strength: float | None  # in units of the pixels or cycles per image; None if clean
     accuracy: float
     low: float
     high: float
     nan_logits: float  # share of images with a NaN logit, which count as wrong
+    measure: str | None = None  # what strength is, "eps" or "radius"; None if clean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,17 +99,24 @@ class RobustnessReport:
 
 
 def _row(
-    attack: str, strength: Any, accuracy: Any, nan_logits: Any, images: int
+    attack: str,
+    measure: str,
+    strength: Any,
+    accuracy: Any,
+    nan_logits: Any,
+    images: int,
 ) -> ReportRow:
     low, high = wilson_interval(float(accuracy), images)
-    value = None if strength is None else float(strength)
-    return ReportRow(attack, value, float(accuracy), low, high, float(nan_logits))
+    numbers = float(strength), float(accuracy), low, high, float(nan_logits)
+    return ReportRow(attack, *numbers, measure)
 
 
-def _rows(attack: str, result: AttackAccuracy, images: int) -> list[ReportRow]:
+def _rows(
+    attack: str, measure: str, result: AttackAccuracy, images: int
+) -> list[ReportRow]:
     strengths, accuracies, nan_logits = (np.ravel(np.asarray(f)) for f in result)
     return [
-        _row(attack, strength, accuracy, undefined, images)
+        _row(attack, measure, strength, accuracy, undefined, images)
         for strength, accuracy, undefined in zip(
             strengths, accuracies, nan_logits, strict=True
         )
@@ -193,25 +202,43 @@ def robustness_report(
     References:
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Tables 1 to 4
     """
+    # All of this first, and by its names here: what follows may take minutes.
     bounds = validation.check_bounds(bounds)
     validation.check_positive_int("top_k", top_k)
+    validation.check_nonnegative("single_fourier_eps", single_fourier_eps, finite=True)
+    validation.check_keys(key)
+    aim = check_aim(None, False, restarts, early_stop=restarts != 1)
+    budget = check_budget(eps, step_size, steps, init_radius)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     images, width = x.shape[0], x.shape[2]
-    radii = [width / 4] if radii is None else list(radii)
-    validation.check_nonnegative_list("radii", radii)
+    radius = validation.check_nonnegative_list(
+        "radii", width / 4 if radii is None else radii
+    )
+    all_radii = [float(each) for each in np.ravel(radius)]
+    attackers: dict[str, tuple[str, _logits.LogitsFn | None]] = {
+        "PGD": ("logits_fn", None)
+    }
+    if not isinstance(substitutes, Mapping | None):
+        raise ValueError(
+            f"`substitutes` must map names to models, got {substitutes!r}."
+        )
+    for name, substitute in (substitutes or {}).items():
+        argument = f"substitutes[{name!r}]"
+        check_evaluation(substitute, x, y, batch_size, 1, name=argument)
+        attackers[f"PGD on {name}"] = argument, substitute
     evaluation: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
 
     # One program: a filter that lets everything pass leaves images as they are.
-    names = ["clean", *["low-pass"] * len(radii), *["high-pass"] * len(radii)]
+    names = ["clean", *["low-pass"] * len(all_radii), *["high-pass"] * len(all_radii)]
     low = np.array([name != "high-pass" for name in names])
     filtered = filtered_accuracy(
-        logits_fn, x, y, [np.inf, *radii, *radii], low, **evaluation
+        logits_fn, x, y, [np.inf, *all_radii, *all_radii], low, **evaluation
     )
     clean, *filter_rows = (
         row._replace(attack=name)
-        for name, row in zip(names, _rows("", filtered, images), strict=True)
+        for name, row in zip(names, _rows("", "radius", filtered, images), strict=True)
     )
-    rows = [clean._replace(strength=None)]
+    rows = [clean._replace(strength=None, measure=None)]
 
     fourier = single_fourier_accuracy(
         logits_fn, x, y, single_fourier_eps,
@@ -224,17 +251,16 @@ def robustness_report(
         ("single Fourier, mean", fourier.mean, undefined.mean()),
         (f"single Fourier ({l}, {m})", fourier.min, undefined[worst]),
     ):
-        rows.append(_row(attack, single_fourier_eps, accuracy, nan_logits, images))
+        rows.append(
+            _row(attack, "eps", single_fourier_eps, accuracy, nan_logits, images)
+        )
 
-    attackers: dict[str, _logits.LogitsFn | None] = {"PGD": None}
-    attackers |= {f"PGD on {name}": f for name, f in (substitutes or {}).items()}
-    for attack, substitute in attackers.items():
-        result = pgd_accuracy(
-            logits_fn, x, y, key=key, eps=eps, step_size=step_size, steps=steps,
-            init_radius=init_radius, restarts=restarts, early_stop=restarts > 1,
-            substitute=substitute, bounds=bounds, **evaluation,
+    for attack, (argument, attacker) in attackers.items():
+        result = checked_pgd_accuracy(
+            (logits_fn, attacker), x, y, key, budget, bounds,
+            aim=aim, gradients_of=argument, **evaluation,
         )  # fmt: skip
-        rows += _rows(attack, result, images)
+        rows += _rows(attack, "eps", result, images)
 
     rows += filter_rows
     conditions = {
@@ -246,7 +272,7 @@ def robustness_report(
         "pgd_steps": int(steps),
         "pgd_init_radius": None if init_radius is None else float(init_radius),
         "pgd_restarts": restarts,
-        "radii": [float(radius) for radius in radii],
+        "radii": all_radii,
         "top_k": top_k,
         "bounds": [float(bound) for bound in bounds],
         "jax": jax.__version__,

@@ -678,11 +678,15 @@ def _other_calls(sizes: _Sizes, seed: int) -> list[Call]:
         "conv1": {"bias": _normal(rng, 2), "kernel": _normal(rng, 3, 3, 3, 2)},
         "dense": {"kernel": _normal(rng, 2, 4)},
     }
-    row = absum_jax.ReportRow("clean", None, 0.5, 0.25, 0.75, 0.0)
-    attacked = row._replace(attack="PGD", strength=0.1)
+    row = absum_jax.ReportRow("clean", None, 0.5, 0.25, 0.75, 0.0, None)
+    attacked = row._replace(attack="PGD", strength=0.1, measure="eps")
     report = {
         "images": 4,
-        "rows": (row, attacked, attacked._replace(attack="low-pass", strength=1.0)),
+        "rows": (
+            row,
+            attacked,
+            attacked._replace(attack="low-pass", strength=1.0, measure="radius"),
+        ),
         "grid": grid,
         "conditions": {"frequencies": grid.size},
     }

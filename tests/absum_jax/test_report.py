@@ -131,6 +131,19 @@ def test_pictures():
     assert len(some.plot().axes) == 2
 
 
+def test_panels_show_what_rows_measure():
+    name = "single Fourier low-pass PGD"
+    found = report(substitutes={name: OTHER}, frequencies=np.array([[0, 1]]))
+    assert {row.measure for row in found.rows if name in row.attack} == {"eps"}
+    assert found.rows[0].measure is None
+    eps, radius = (
+        [text.get_text() for text in ax.get_legend().get_texts()]
+        for ax in found.plot().axes
+    )
+    assert eps == ["PGD", f"PGD on {name}"]
+    assert radius == ["low-pass", "high-pass"]
+
+
 def test_restarts_and_lists():
     single = report(eps=0.1)
     assert sum(row.attack == "PGD" for row in single.rows) == 1
@@ -151,8 +164,9 @@ def test_restarts_and_lists():
         ({"restarts": 0}, "`restarts` must be an integer of at least 1, got 0"),
         ({"radii": []}, "`radii` must be a scalar or a list of at least one"),
         ({"key": 0}, "`key` must be a key"),
-        ({"substitutes": {"other": 3}}, "`substitute` must be a callable"),
-        ({"single_fourier_eps": -1}, "`eps` must be non-negative"),
+        ({"substitutes": {"other": 3}}, r"`substitutes\['other'\]` must be a callable"),
+        ({"substitutes": [OTHER]}, "`substitutes` must map names to models"),
+        ({"single_fourier_eps": -1}, "`single_fourier_eps` must be non-negative"),
         ({"top_k": (1, 2)}, "`top_k` must be an integer of at least 1"),
     ],
 )
@@ -165,13 +179,29 @@ def test_wrong_input(changes, message):
     ("share", "images", "message"),
     [
         (1.1, 5, r"`share` must lie in \[0, 1\], got 1.1"),
-        (float("nan"), 5, "`share` must lie in"),
+        (float("nan"), 5, "`share` must be non-negative, got nan"),
         (0.5, 0, "`images` must be an integer of at least 1"),
     ],
 )
 def test_wrong_intervals(share, images, message):
     with pytest.raises(ValueError, match=message):
         absum_jax.wilson_interval(share, images)
+
+
+@pytest.mark.parametrize("z", [float("nan"), -1.0, float("inf"), "1.96"])
+def test_wrong_z(z):
+    with pytest.raises(ValueError, match="`z` must be"):
+        absum_jax.wilson_interval(0.5, 5, z)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("images", [1, 7, 100, 10_000])
+def test_ends_of_intervals(share, images):
+    for z in (0.0, 1.96, 1e6, 1e30):
+        low, high = absum_jax.wilson_interval(share, images, z)
+        assert 0 <= low <= share <= high <= 1
+        assert f"{100 * low:.2f}"[0] != "-"
+    assert absum_jax.wilson_interval(share, images, 1e30) == (0, 1)
 
 
 def test_normalized_log():
