@@ -13,16 +13,11 @@ from absum_jax.kernels import check_layout, is_conv_kernel
 from absum_jax.prox import accumulation_dtype
 from absum_jax.spectral.circulant import CircularConv, circular_conv
 from absum_jax.tracing import ConvUse, leaf_name
-from absum_jax.transforms import Mask, selecting
+from absum_jax.transforms import Mask, is_none, selecting
 
 InputShapes = Mapping[str, Sequence[ConvUse] | Sequence[int]]
 # (stacked kernels (layers, ...) of one geometry, geometry, bound) -> kernels
 Constrain = Callable[[chex.Array, CircularConv, chex.Array], chex.Array]
-
-
-def is_none(leaf: Any) -> bool:
-    """Whether a leaf is none, for trees that keep its place."""
-    return leaf is None
 
 
 _USES_NEEDED = (

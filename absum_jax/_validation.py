@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _RANGE_TOLERANCE = 1e-6
+_LARGEST = np.iinfo(np.int32).max
 
 
 def is_concrete(value: Any) -> bool:
@@ -71,46 +72,53 @@ def nan_if_negative(value: chex.Numeric, dtype: Any) -> chex.Array:
     return jnp.where(array >= 0, array, jnp.nan)
 
 
-def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> None:
-    """Refuses what is no scalar, and a concrete one that is negative, NaN or not real.
-
-    A callable, such as a schedule, passes.
+def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> chex.Numeric:
+    """Returns a real scalar, refusing a concrete one that is negative or NaN.
 
     Args:
       name: of the argument.
-      value: its value.
+      value: its value. A concrete integer is returned as a float: jax would wrap those
+        beyond 32 bits.
       finite: whether to refuse what is infinite, or would be in jax's default dtype.
     """
-    if callable(value):
-        return
     if getattr(value, "ndim", 0):
         raise ValueError(f"`{name}` must be a scalar, got shape {value.shape}.")
-    if not is_concrete(value):
-        return
-    array = np.asarray(value)
-    real = jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(
-        array.dtype, jnp.floating
-    )
-    if array.ndim or not real:
+    try:
+        dtype: Any = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    except ValueError:
+        dtype = np.dtype(object)
+    is_integer = jnp.issubdtype(dtype, jnp.integer)
+    is_list = isinstance(value, list | tuple)
+    if is_list or not (is_integer or jnp.issubdtype(dtype, jnp.floating)):
         raise ValueError(f"`{name}` must be a real number, got {value!r}.")
-    if not np.all(array >= 0):
+    if not is_concrete(value):
+        return value
+    array = np.asarray(value)
+    if not array >= 0:
         raise ValueError(f"`{name}` must be non-negative, got {value!r}.")
     with np.errstate(over="ignore"):
         if finite and not np.isfinite(array.astype(jnp.result_type(float))):
             raise ValueError(f"`{name}` must be finite, got {value!r}.")
+    return float(array) if is_integer else value
 
 
-def check_positive(name: str, value: Any) -> None:
+def check_positive(name: str, value: Any) -> chex.Numeric:
     """Refuses what :func:`check_nonnegative` refuses, and a concrete zero."""
-    check_nonnegative(name, value)
-    if not callable(value) and is_concrete(value) and not np.asarray(value) > 0:
+    value = check_nonnegative(name, value)
+    if is_concrete(value) and not np.asarray(value) > 0:
         raise ValueError(f"`{name}` must be positive, got {value!r}.")
+    return value
 
 
-def check_positive_int(name: str, value: Any) -> None:
-    """Refuses what is not a Python or NumPy integer of at least one."""
+def check_positive_int(name: str, value: Any) -> int:
+    """Returns a Python or NumPy integer, refusing all but 1 to the most of int32."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+    if value > _LARGEST:
+        raise ValueError(
+            f"`{name}` must be an integer of at most {_LARGEST}, got {value!r}."
+        )
+    return int(value)
 
 
 def check_positive_ints(name: str, value: Any) -> int:
@@ -119,13 +127,10 @@ def check_positive_ints(name: str, value: Any) -> int:
     Refuses an empty tuple, and all else.
     """
     if not isinstance(value, tuple):
-        check_positive_int(name, value)
-        return value
+        return check_positive_int(name, value)
     if not value:
         raise ValueError(f"`{name}` must hold at least one integer, got {value!r}.")
-    for each in value:
-        check_positive_int(name, each)
-    return max(value)
+    return max(check_positive_int(name, each) for each in value)
 
 
 def check_count(name: str, value: Any) -> None:
@@ -138,32 +143,38 @@ def check_count(name: str, value: Any) -> None:
         return
     is_scalar = isinstance(value, jax.Array | np.ndarray) and not value.ndim
     check_positive_int(name, value.item() if is_scalar else value)
-    check_integers(name, value, "an integer")
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """Returns a bool, refusing all else: a number or a list is likely a mistake."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` must be True or False, got {value!r}.")
+    return bool(value)
 
 
 def check_nonnegative_list(name: str, value: Any) -> chex.Array:
     """Returns a scalar or a list (E,), refusing an empty one and negative values."""
-    if callable(value):
-        raise ValueError(f"`{name}` must be a real number, got {value!r}.")
-    is_list = isinstance(value, list | tuple)
-    if not is_list and not getattr(value, "ndim", 0):
-        check_nonnegative(name, value)
-        return jnp.asarray(value)
-    if is_list and any(isinstance(entry, jax.Array) for entry in value):
-        value = jnp.asarray(value)
-    try:
-        array = value if isinstance(value, jax.Array) else np.asarray(value)
-    except ValueError:
-        raise ValueError(
-            f"`{name}` must be a scalar or a list of scalars, got {value!r}."
-        ) from None
+    if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
+        return jnp.asarray(check_nonnegative(name, value))
+    if isinstance(value, list | tuple):
+        for entry in value:
+            if isinstance(entry, list | tuple) or getattr(entry, "ndim", None):
+                raise ValueError(
+                    f"`{name}` must be a scalar or a list of scalars, got {value!r}."
+                )
+        value = [check_nonnegative(name, entry) for entry in value]
+    array = as_array(name, value)
     if array.ndim != 1 or not array.size:
         raise ValueError(
             f"`{name}` must be a scalar or a list of at least one, "
             f"got shape {array.shape}."
         )
-    for entry in np.asarray(array) if is_concrete(array) else ():
-        check_nonnegative(name, entry)
+    if is_concrete(array):
+        array = np.asarray(array)
+        for entry in array:
+            check_nonnegative(name, entry)
+        if jnp.issubdtype(array.dtype, jnp.integer):
+            array = array.astype(float)
     return jnp.asarray(array)
 
 
@@ -192,7 +203,7 @@ def check_keys(key: Any, images: int | None = None) -> bool:
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Refuses a value that is none of the choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}."
         )
@@ -206,6 +217,15 @@ def check_real(name: str, array: Any) -> chex.Array:
             f"`{name}` must have a real floating-point dtype, got {array.dtype}."
         )
     return jnp.asarray(array)
+
+
+def check_numbers(name: str, value: Any) -> Any:
+    """Returns an array of finite real numbers, of NumPy if it was none of jax's."""
+    array = as_array(name, value)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"`{name}` must be real, got dtype {array.dtype}.")
+    check_finite(name, array)
+    return array
 
 
 def check_finite(name: str, array: chex.Array) -> tuple[float, float] | None:
@@ -225,7 +245,7 @@ def check_finite(name: str, array: chex.Array) -> tuple[float, float] | None:
 def check_bounds(bounds: Any) -> tuple[Any, Any]:
     """Returns (low, high), refusing anything but two ordered numbers."""
     try:
-        low, high = bounds
+        low, high = tuple(bounds) if not isinstance(bounds, set | dict | str) else ()
     except (TypeError, ValueError):
         raise ValueError(
             f"`bounds` must be a pair (low, high), got {bounds!r}."

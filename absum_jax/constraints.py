@@ -12,13 +12,12 @@ from absum_jax._layers import (
     Constrain,
     InputShapes,
     constrain_leaves,
-    is_none,
     select_layers,
 )
 from absum_jax.prox import accumulation_dtype
 from absum_jax.spectral import clip, norms
 from absum_jax.spectral.circulant import CircularConv
-from absum_jax.transforms import Mask, value_at
+from absum_jax.transforms import Mask, check_updates, is_none, value_at
 
 
 class SpectralNormState(NamedTuple):
@@ -34,7 +33,7 @@ def _apply(
     mask: Mask | None,
     constrain: Constrain,
 ) -> optax.Params:
-    validation.check_positive("max_norm", max_norm)
+    max_norm = validation.check_positive("max_norm", max_norm)
     selected = select_layers(params, input_shapes, mask)
     leaves, structure = jax.tree.flatten(params, is_leaf=is_none)
     constrained = constrain_leaves(
@@ -55,8 +54,9 @@ def _transformation(
     mask: Mask | None,
     constrain: Constrain,
 ) -> optax.GradientTransformation:
-    validation.check_positive("max_norm", max_norm)
-    validation.check_positive_int("every", every)
+    if not callable(max_norm):
+        max_norm = validation.check_positive("max_norm", max_norm)
+    every = validation.check_positive_int("every", every)
 
     def init_fn(params: optax.Params) -> SpectralNormState:
         select_layers(params, input_shapes, mask)
@@ -70,6 +70,7 @@ def _transformation(
         if params is None:
             # optax does not export its message for this; here it raises it itself.
             optax.keep_params_nonnegative().update(updates, state, None)
+        check_updates(params, updates)
         selected = select_layers(params, input_shapes, mask)
         flat, structure = jax.tree.flatten(updates, is_leaf=is_none)
         kernels = jax.tree.leaves(params, is_leaf=is_none)
@@ -111,7 +112,8 @@ def _transformation(
 
 def _clipping(method: str | None, projections: int, rescale: bool) -> Constrain:
     clip.check_method(method)
-    validation.check_positive_int("projections", projections)
+    projections = validation.check_positive_int("projections", projections)
+    rescale = validation.check_bool("rescale", rescale)
 
     def constrain(
         kernels: chex.Array, conv: CircularConv, max_norm: chex.Array

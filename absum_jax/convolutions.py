@@ -68,6 +68,8 @@ def canonical_convolutions(fn: Callable[_P, _T]) -> Callable[_P, _T]:
       >>> jax.jit(gradient)(jnp.full((1, 1, 1, 1), 2.0), jnp.ones((1, 1, 2, 2)))
       Array([[[[16.]]]], dtype=float32)
     """
+    if not callable(fn):
+        raise ValueError(f"`fn` must be a callable, got {type(fn).__name__}.")
 
     @functools.wraps(fn)
     def canonical(*args: _P.args, **kwargs: _P.kwargs) -> _T:

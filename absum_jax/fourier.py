@@ -14,7 +14,7 @@ from absum_jax._sharding import with_automatic_axes
 def check_image_shape(shape: Sequence[int]) -> tuple[int, int]:
     """Returns (height, width), refusing anything but two positive integers."""
     try:
-        height, width = shape
+        height, width = tuple(shape) if not isinstance(shape, set | dict) else ()
     except (TypeError, ValueError):
         raise ValueError(f"`shape` must be (height, width), got {shape!r}.") from None
     validation.check_positive_int("shape", height)
@@ -90,8 +90,8 @@ def radial_mean(grid: chex.Array) -> chex.Array:
       >>> absum_jax.radial_mean(jnp.eye(3))  # rings 0 and 1
       Array([1.  , 0.25], dtype=float32)
     """
-    grid = jnp.asarray(grid)
-    if grid.ndim < 2:
+    grid = jnp.asarray(validation.check_numbers("grid", grid))
+    if grid.ndim < 2 or not grid.size:
         raise ValueError(
             f"`grid` must have the axes (..., height, width), got shape {grid.shape}."
         )

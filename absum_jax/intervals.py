@@ -39,9 +39,8 @@ def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, 
       <https://doi.org/10.1080/01621459.1927.10502953>`_, 1927
     """
     validation.check_positive_int("images", images)
-    validation.check_nonnegative("share", share)
-    validation.check_nonnegative("z", z, finite=True)
-    share, z = float(share), float(z)
+    share = float(validation.check_nonnegative("share", share))
+    z = float(validation.check_nonnegative("z", z, finite=True))
     if share > 1:
         raise ValueError(f"`share` must lie in [0, 1], got {share}.")
     # By the weight of 1/2 in the centre, 1 - weight: a huge square of z is infinite.

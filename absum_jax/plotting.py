@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import chex
 import numpy as np
 
+from absum_jax import _validation as validation
 from absum_jax import fourier
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def _grid(grid: Any, name: str = "grid") -> np.ndarray:
-    grid = np.asarray(grid)
-    if grid.ndim != 2:
+    grid = np.asarray(validation.check_numbers(name, grid))
+    if grid.ndim != 2 or not grid.size:
         raise ValueError(
             f"`{name}` must have the axes (height, width), got shape {grid.shape}."
         )
@@ -27,6 +28,8 @@ def _grid(grid: Any, name: str = "grid") -> np.ndarray:
 
 def _axes(ax: "Axes | None") -> "Axes":
     if ax is not None:
+        if not hasattr(ax, "imshow"):
+            raise ValueError(f"`ax` must be axes of matplotlib, got {ax!r}.")
         return ax
     from matplotlib import pyplot
 
@@ -200,6 +203,8 @@ def plot_report(report: "RobustnessReport") -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    if not hasattr(report, "rows"):
+        raise ValueError(f"`report` must be a RobustnessReport, got {report!r}.")
     panels = 2 if report.grid is None else 3
     figure = Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
     axes = list(figure.subplots(1, panels))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from absum_jax import _validation as validation
 
@@ -33,7 +34,9 @@ def resolve_spatial_axes(
         return tuple(range(ndim - 2))
     axes = tuple(spatial_axes) if isinstance(spatial_axes, Iterable) else ()
     valid = [
-        axis for axis in axes if hasattr(axis, "__index__") and -ndim <= axis < ndim
+        axis
+        for axis in axes
+        if isinstance(axis, int | np.integer) and -ndim <= axis < ndim
     ]
     resolved = tuple(sorted(axis % ndim for axis in valid))
     if not axes or len(set(resolved)) != len(axes):
@@ -122,7 +125,7 @@ def prox_absum(
     """
     kernel = validation.check_real("kernel", kernel)
     axes = resolve_spatial_axes(kernel.shape, spatial_axes)
-    validation.check_nonnegative("threshold", threshold)
+    threshold = validation.check_nonnegative("threshold", threshold)
     shift = absum_shift(kernel, threshold, axes)
     return (kernel.astype(shift.dtype) - shift).astype(kernel.dtype)
 
@@ -153,7 +156,7 @@ def prox_l1(kernel: chex.Array, threshold: chex.Numeric) -> chex.Array:
       <https://web.stanford.edu/~boyd/papers/prox_algs.html>`_, 2014, section 6.5.2
     """
     kernel = validation.check_real("kernel", kernel)
-    validation.check_nonnegative("threshold", threshold)
+    threshold = validation.check_nonnegative("threshold", threshold)
     dtype = accumulation_dtype(kernel)
     limit = validation.nan_if_negative(threshold, dtype)
     wide = kernel.astype(dtype)

@@ -33,13 +33,10 @@ def value_at(
     name: str,
     value: optax.ScalarOrSchedule,
     state: Any,
-    check: Callable[[str, Any], None],
+    check: Callable[[str, Any], chex.Numeric],
 ) -> chex.Numeric:
     """Returns a scalar, or what a schedule gives at the count of a state, checked."""
-    if callable(value):
-        value = value(state.count)
-        check(name, value)
-    return value
+    return check(name, value(state.count)) if callable(value) else value
 
 
 def selecting(mask: Mask) -> Callable[[Any], Any]:
@@ -70,6 +67,34 @@ def selecting(mask: Mask) -> Callable[[Any], Any]:
         return selected
 
     return select
+
+
+def is_none(leaf: Any) -> bool:
+    """Whether a leaf is none, for trees that keep its place."""
+    return leaf is None
+
+
+def check_updates(params: Any, updates: Any) -> None:
+    """Refuses updates that do not fit the parameters; None is no update of a leaf."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_none)
+    moves, other = jax.tree.flatten(updates, is_leaf=is_none)
+    if not structure == other:
+        raise ValueError(
+            f"`updates` must have the structure of `params`, {structure}, got {other}."
+        )
+    for (path, leaf), move in zip(leaves, moves, strict=True):
+        if move is not None and jnp.shape(move) != jnp.shape(leaf):
+            raise ValueError(
+                f"`updates` must have the shapes of `params`, {jnp.shape(leaf)} at "
+                f"{jax.tree_util.keystr(path)}, got {jnp.shape(move)}."
+            )
+
+
+def _check_prox(prox: Prox) -> None:
+    if not callable(prox):
+        raise ValueError(
+            f"`prox` must be a function of an array and a threshold, got {prox!r}."
+        )
 
 
 def _applied(prox: Prox, array: chex.Array, threshold: chex.Numeric) -> chex.Array:
@@ -106,8 +131,10 @@ def _proximal(
 ) -> optax.GradientTransformation:
     """A transformation that maps (p, u, threshold) to a new u on selected leaves."""
     check_rate = functools.partial(validation.check_nonnegative, finite=True)
-    check_rate("strength", strength)
-    check_rate("learning_rate", learning_rate)
+    if not callable(strength):
+        strength = check_rate("strength", strength)
+    if not callable(learning_rate):
+        learning_rate = check_rate("learning_rate", learning_rate)
     scheduled = callable(strength) or callable(learning_rate)
 
     def check(params: optax.Params) -> None:
@@ -116,7 +143,9 @@ def _proximal(
                 check_leaf(path, leaf)
             except ValueError as error:
                 where = jax.tree_util.keystr(path)
-                raise ValueError(f"{error} (at {where})") from None
+                raise ValueError(
+                    f"{error} (at {where}, which `mask` selects)"
+                ) from None
 
     def init_fn(params: optax.Params) -> optax.OptState:
         check(params)
@@ -132,6 +161,7 @@ def _proximal(
         if params is None:
             # optax does not export its message for this; here it raises it itself.
             optax.keep_params_nonnegative().update(updates, state, None)
+        check_updates(params, updates)
         check(params)
         rate = value_at("learning_rate", learning_rate, state, check_rate)
         threshold = rate * value_at("strength", strength, state, check_rate)
@@ -139,7 +169,7 @@ def _proximal(
             lambda p, u: None if u is None else update_leaf(p, u, threshold),
             params,
             updates,
-            is_leaf=lambda leaf: leaf is None,
+            is_leaf=is_none,
         )
         if isinstance(state, ProximalState):
             state = ProximalState(count=optax.safe_increment(state.count))
@@ -202,6 +232,7 @@ def proximal(
       Parikh and Boyd, `Proximal Algorithms
       <https://web.stanford.edu/~boyd/papers/prox_algs.html>`_, 2014, section 4.2
     """
+    _check_prox(prox)
 
     def update_leaf(
         p: chex.Array, u: chex.Array, threshold: chex.Numeric
@@ -381,7 +412,9 @@ def apply_proximal_updates(
       >>> new["conv"]["kernel"].ravel()
       Array([0.375, 0.375], dtype=float32)
     """
-    validation.check_nonnegative("threshold", threshold)
+    threshold = validation.check_nonnegative("threshold", threshold)
+    _check_prox(prox)
+    check_updates(params, updates)
     selected = selecting(conv_kernels if mask is None else mask)(params)
     moved = optax.apply_updates(params, updates)
     check_leaf = _check_layout(prox)
@@ -390,7 +423,13 @@ def apply_proximal_updates(
     def apply(path: tuple[Any, ...], chosen: bool, subtree: Any) -> Any:
         def apply_to_leaf(below: tuple[Any, ...], leaf: chex.Array) -> chex.Array:
             check_leaf((*path, *below), leaf)
-            return _applied(prox, leaf, threshold)
+            try:
+                return _applied(prox, leaf, threshold)
+            except ValueError as error:
+                where = jax.tree_util.keystr((*path, *below))
+                raise ValueError(
+                    f"{error} (at {where}, which `mask` selects)"
+                ) from None
 
         if not chosen:
             return subtree

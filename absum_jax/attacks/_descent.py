@@ -106,10 +106,10 @@ def attack(
         logits = logits_fn(images)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         losses = loss_fn(logits, y)
-        if losses.shape != y.shape:
+        if jnp.shape(losses) != y.shape:
             raise ValueError(
                 f"`loss` must return one loss for each of {y.shape[0]} images, "
-                f"got shape {losses.shape}."
+                f"got shape {jnp.shape(losses)}."
             )
         losses = -losses if aim.targeted else losses
         hit = logits.argmax(axis=-1) == y

@@ -36,7 +36,7 @@ def filtered(x: chex.Array, radius: chex.Numeric, low: bool | chex.Array) -> che
 
 def _pass(x: chex.Array, radius: chex.Numeric, *, low: bool) -> chex.Array:
     x = validation.check_images(x)
-    validation.check_nonnegative("radius", radius)
+    radius = validation.check_nonnegative("radius", radius)
     return with_automatic_axes(
         functools.partial(filtered, low=low), x, jnp.asarray(radius), like=x
     )

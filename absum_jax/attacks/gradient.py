@@ -108,8 +108,12 @@ def check_aim(
             "`loss` must be a function of logits and labels, or None for the "
             f"cross-entropy, got {loss!r}."
         )
-    validation.check_positive_int("restarts", restarts)
-    return Aim(loss, bool(targeted), int(restarts), bool(early_stop))
+    return Aim(
+        loss,
+        validation.check_bool("targeted", targeted),
+        validation.check_positive_int("restarts", restarts),
+        validation.check_bool("early_stop", early_stop),
+    )
 
 
 def check_not_futile(

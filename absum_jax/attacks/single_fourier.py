@@ -16,7 +16,7 @@ SCALES = ("linf", "l2", "coefficient")
 def _check_frequency(name: str, value: Any, size: int) -> None:
     if not validation.is_concrete(value):
         return
-    array = np.asarray(value)
+    array = np.asarray(validation.as_array(name, value))
     if array.ndim or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"`{name}` must be an integer scalar, got {value!r}.")
     if not 0 <= int(array) < size:
@@ -88,7 +88,7 @@ def single_fourier_perturbation(
     height, width = fourier.check_image_shape(shape)
     _check_frequency("l", l, height)
     _check_frequency("m", m, width)
-    validation.check_nonnegative("eps", eps, finite=True)
+    eps = validation.check_nonnegative("eps", eps, finite=True)
     validation.check_choice("scale", scale, SCALES)
     return eps * scaled_pattern(l, m, (height, width), scale)
 

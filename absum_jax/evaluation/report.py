@@ -205,7 +205,9 @@ def robustness_report(
     # All of this first, and by its names here: what follows may take minutes.
     bounds = validation.check_bounds(bounds)
     validation.check_positive_int("top_k", top_k)
-    validation.check_nonnegative("single_fourier_eps", single_fourier_eps, finite=True)
+    single_fourier_eps = validation.check_nonnegative(
+        "single_fourier_eps", single_fourier_eps, finite=True
+    )
     validation.check_keys(key)
     aim = check_aim(None, False, restarts, early_stop=restarts != 1)
     budget = check_budget(eps, step_size, steps, init_radius)

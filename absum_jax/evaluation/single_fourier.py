@@ -153,7 +153,8 @@ def summarize_frequencies(
       >>> absum_jax.summarize_frequencies(accuracy, frequencies).worst
       Array([1, 3], dtype=int32)
     """
-    accuracy, frequencies = jnp.asarray(accuracy), jnp.asarray(frequencies)
+    accuracy = jnp.asarray(validation.check_numbers("accuracy", accuracy))
+    frequencies = validation.check_integers("frequencies", frequencies)
     if not accuracy.size or frequencies.shape != (accuracy.size, 2):
         raise ValueError(
             "`frequencies` must be one (l, m) pair for each of the entries of "
@@ -253,7 +254,7 @@ def single_fourier_accuracy(
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Table 1
     """
     bounds = validation.check_bounds(bounds)
-    validation.check_nonnegative("eps", eps, finite=True)
+    eps = validation.check_nonnegative("eps", eps, finite=True)
     validation.check_choice("scale", scale, single_fourier.SCALES)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     pairs, shape = _pairs(frequencies, x)
@@ -323,7 +324,7 @@ def fourier_noise_accuracy(
       <https://arxiv.org/abs/1906.08988>`_, 2019
     """
     bounds = validation.check_bounds(bounds)
-    validation.check_nonnegative("norm", norm, finite=True)
+    norm = validation.check_nonnegative("norm", norm, finite=True)
     validation.check_keys(key)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     pairs, shape = _pairs(frequencies, x)

@@ -16,6 +16,8 @@ from absum_jax.prox import accumulation_dtype
 
 # Complex numbers that are computed at a time: 64 MiB of them in single precision.
 _CHUNK = 2**23
+# Places of an input whose frequencies can be numbered in 32 bits.
+_LARGEST_INPUT = 2**31 - 1
 
 
 class Frequencies(NamedTuple):
@@ -87,8 +89,9 @@ class CircularConv:
 
     def positions(self, axis: int) -> np.ndarray:
         """Where the kernel's taps along an axis fall on the input's circle."""
-        taps = np.arange(self.kernel_size[axis]) * self.kernel_dilation[axis]
-        return taps % self.input_shape[axis]
+        # In Python's integers, which a large dilation does not wrap.
+        step = self.kernel_dilation[axis] % self.input_shape[axis]
+        return np.arange(self.kernel_size[axis]) * step % self.input_shape[axis]
 
     @functools.cached_property
     def overlap(self) -> np.ndarray:
@@ -103,7 +106,10 @@ class CircularConv:
 
 def axis_values(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """One positive integer for each spatial axis; a single one serves all."""
-    values = (value,) * ndim if np.ndim(value) == 0 else tuple(value)
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        values = tuple(value)
+    else:
+        values = (value,) * ndim
     whole = all(
         isinstance(v, int | np.integer) and not isinstance(v, bool) and v >= 1
         for v in values
@@ -136,7 +142,7 @@ def circular_conv(
             "`kernel` must have the axes (spatial..., in, out), none of them empty, "
             f"got shape {kernel_shape}."
         )
-    if np.ndim(input_shape) == 0:
+    if not isinstance(input_shape, Sequence | np.ndarray):
         raise ValueError(
             f"`input_shape` must be the {ndim} spatial sizes of the input, "
             f"got {input_shape!r}."
@@ -144,6 +150,11 @@ def circular_conv(
     input_shape = axis_values("input_shape", input_shape, ndim)
     strides = axis_values("strides", strides, ndim)
     kernel_dilation = axis_values("kernel_dilation", kernel_dilation, ndim)
+    if math.prod(input_shape) > _LARGEST_INPUT:
+        raise ValueError(
+            f"`input_shape` must have at most {_LARGEST_INPUT} places, "
+            f"got {input_shape}."
+        )
     validation.check_positive_int("groups", groups)
     if any(n % s for n, s in zip(input_shape, strides, strict=True)):
         raise ValueError(

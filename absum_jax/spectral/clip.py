@@ -218,9 +218,10 @@ def clip_conv_spectral_norm(
       <https://arxiv.org/abs/1909.08830>`_, 2020, "Spectral Norm Constraint"
     """
     check_method(method)
-    validation.check_positive("max_norm", max_norm)
-    validation.check_positive_int("projections", projections)
-    dtype = jnp.asarray(kernel).dtype
+    max_norm = validation.check_positive("max_norm", max_norm)
+    projections = validation.check_positive_int("projections", projections)
+    rescale = validation.check_bool("rescale", rescale)
+    kernel = validation.check_real("kernel", kernel)
     wide, conv = circulant.checked(
         kernel, input_shape, strides, kernel_dilation, groups
     )
@@ -228,4 +229,4 @@ def clip_conv_spectral_norm(
     clipped = clip_kernels(
         wide[None], bound, conv, method, projections, rescale=rescale
     )
-    return clipped[0].astype(dtype)
+    return clipped[0].astype(kernel.dtype)
