@@ -299,26 +299,26 @@ def check_images(
     return x
 
 
-def check_labels(y: Any, x: chex.Array, name: str = "x") -> chex.Array:
-    """Returns integer labels, one for each row of an argument, by default images."""
+def check_labels(y: Any, x: chex.Array, rows: str = "images in `x`") -> chex.Array:
+    """Returns integer labels, one for each row of an array."""
     y = check_integers("y", y, "integer class labels")
     if y.shape != x.shape[:1]:
         raise ValueError(
-            f"`y` must hold one label for each of the {x.shape[0]} rows of `{name}`, "
+            f"`y` must hold one label for each of the {x.shape[0]} {rows}, "
             f"got shape {y.shape}."
         )
     if not y.size:
-        raise ValueError(f"`{name}` and `y` must hold at least one image.")
+        raise ValueError("`x` and `y` must hold at least one image.")
     return y
 
 
 def check_label_range(y: chex.Array, classes: int, having: str) -> None:
-    """Refuses concrete labels beyond the classes, which `having` says where from."""
+    """Refuses concrete labels beyond the classes; `having` says where they are from."""
     if is_concrete(y):
         with jax.ensure_compile_time_eval():
             low, high = int(jnp.min(y)), int(jnp.max(y))
         if low < 0 or high >= classes:
             raise ValueError(
-                f"`y` must lie in 0..{classes - 1}, as {having} {classes} classes, "
+                f"`y` must lie in 0..{classes - 1}, as {having}, "
                 f"got labels from {low} to {high}."
             )

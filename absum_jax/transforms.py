@@ -78,7 +78,7 @@ def check_updates(params: Any, updates: Any) -> None:
     """Refuses updates that do not fit the parameters; None is no update of a leaf."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_none)
     moves, other = jax.tree.flatten(updates, is_leaf=is_none)
-    if not structure == other:
+    if structure != other:  # type: ignore[operator]
         raise ValueError(
             f"`updates` must have the structure of `params`, {structure}, got {other}."
         )

@@ -50,13 +50,14 @@ def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
       <https://arxiv.org/abs/1608.04644>`_, 2017
     """
     logits = validation.check_real("logits", logits)
-    if logits.ndim != 2 or logits.shape[1] < 2:
+    if logits.ndim != 2 or not logits.size or logits.shape[1] < 2:
         raise ValueError(
             "`logits` must be (batch, classes) with at least two classes, "
             f"got shape {logits.shape}."
         )
-    y = validation.check_labels(y, logits, "logits")
-    validation.check_label_range(y, logits.shape[1], "`logits` has")
+    y = validation.check_labels(y, logits, "rows of `logits`")
+    classes = logits.shape[1]
+    validation.check_label_range(y, classes, f"`logits` has {classes} classes")
     own = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
     is_own = jnp.arange(logits.shape[-1]) == y[:, None]
     return jnp.where(is_own, -jnp.inf, logits).max(axis=-1) - own
@@ -153,7 +154,7 @@ def _checked(
     x = validation.check_images(x, bounds, batched=True)
     y = validation.check_labels(y, x)
     classes = _logits.check_logits(logits_fn, x, x.shape[0])
-    validation.check_label_range(y, classes, "`logits_fn` returns")
+    validation.check_label_range(y, classes, f"`logits_fn` returns {classes} logits")
     return x, y, bounds
 
 

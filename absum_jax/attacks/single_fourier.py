@@ -16,7 +16,7 @@ SCALES = ("linf", "l2", "coefficient")
 def _check_frequency(name: str, value: Any, size: int) -> None:
     if not validation.is_concrete(value):
         return
-    array = np.asarray(validation.as_array(name, value))
+    array = np.asarray(None if isinstance(value, list | tuple) else value)
     if array.ndim or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"`{name}` must be an integer scalar, got {value!r}.")
     if not 0 <= int(array) < size:

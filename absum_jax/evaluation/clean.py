@@ -54,7 +54,7 @@ def check_evaluation(
     y = validation.check_labels(y, x)
     _, batch = counting.batch_shape(x.shape[0], batch_size)
     classes = _logits.check_logits(logits_fn, x, batch, name)
-    validation.check_label_range(y, classes, f"`{name}` returns")
+    validation.check_label_range(y, classes, f"`{name}` returns {classes} logits")
     if largest > classes:
         raise ValueError(
             f"`top_k` must be at most the number of classes, {classes}, got {top_k}."

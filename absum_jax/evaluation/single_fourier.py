@@ -154,13 +154,13 @@ def summarize_frequencies(
       Array([1, 3], dtype=int32)
     """
     accuracy = jnp.asarray(validation.check_numbers("accuracy", accuracy))
-    frequencies = validation.check_integers("frequencies", frequencies)
+    frequencies = validation.as_array("frequencies", frequencies)
     if not accuracy.size or frequencies.shape != (accuracy.size, 2):
         raise ValueError(
             "`frequencies` must be one (l, m) pair for each of the entries of "
             f"`accuracy` of shape {accuracy.shape}, got shape {frequencies.shape}."
         )
-    return _summary(accuracy, frequencies)
+    return _summary(accuracy, validation.check_integers("frequencies", frequencies))
 
 
 @jax.jit
