@@ -142,8 +142,12 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_real(name: str, array: Any) -> chex.Array:
-    """Returns the array, refusing any dtype but a real floating-point one."""
-    array = array if isinstance(array, jax.Array) else jnp.asarray(array)
+    """Returns the array, refusing any dtype but a real floating-point one.
+
+    An abstract one, such as those of parameters in `jax.eval_shape`, stays as it is.
+    """
+    known = isinstance(array, jax.Array | jax.ShapeDtypeStruct)
+    array = array if known else jnp.asarray(array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(
             f"`{name}` must have a real floating-point dtype, got {array.dtype}."
@@ -166,6 +170,15 @@ def check_bounds(bounds: Any) -> tuple[Any, Any]:
     if is_concrete(low) and is_concrete(high) and not float(low) < float(high):
         raise ValueError(f"`bounds` must satisfy low < high, got {bounds!r}.")
     return low, high
+
+
+def check_params(params: Any) -> None:
+    """Refuses to update without parameters, which optax passes as None."""
+    if params is None:
+        raise ValueError(
+            "`params` must be the parameters that the updates are for, got None: call "
+            "`update(updates, state, params)`."
+        )
 
 
 def check_images(

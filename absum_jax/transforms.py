@@ -27,6 +27,15 @@ def value_at(value: optax.ScalarOrSchedule, state: Any) -> chex.Numeric:
     return value(state.count) if callable(value) else value
 
 
+def _product(a: chex.Numeric, b: chex.Numeric) -> chex.Numeric:
+    """Multiplies Python numbers as they are, arrays in at least float32."""
+    arrays = [factor for factor in (a, b) if isinstance(factor, jax.Array)]
+    if not arrays:
+        return a * b
+    dtype = accumulation_dtype(*arrays)
+    return jnp.asarray(a, dtype) * jnp.asarray(b, dtype)
+
+
 def _selecting(mask: Mask) -> Callable[[Any], Any]:
     """The mask as a function that refuses to select nothing."""
 
@@ -72,10 +81,8 @@ def _proximal(
         state: optax.OptState,
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, optax.OptState]:
-        if params is None:
-            # optax does not export its message for this; here it raises it itself.
-            optax.keep_params_nonnegative().update(updates, state, None)
-        threshold = value_at(learning_rate, state) * value_at(strength, state)
+        validation.check_params(params)
+        threshold = _product(value_at(learning_rate, state), value_at(strength, state))
         updates = jax.tree.map(
             lambda p, u: None if u is None else update_leaf(p, u, threshold),
             params,
@@ -113,7 +120,8 @@ def proximal(
     Wrap the whole chain, `optax.MultiSteps(optax.chain(sgd, proximal(...)), k)`, to
     accumulate gradients: a proximal step outside of `MultiSteps` shrinks at each
     mini-step. With `optax.inject_hyperparams`, pass a callable mask as a static
-    argument (`static_args=("prox", "mask")`).
+    argument (`static_args=("prox", "mask")`). To freeze layers, put the whole chain
+    inside `optax.partition`: a proximal step after it moves them.
 
     Args:
       prox: `prox(array, threshold) -> array`, jax-traceable.
@@ -172,9 +180,10 @@ def absum(
     a chain with `MultiSteps(sgd)` inside shrinks at each mini-step. The threshold
     uses the `learning_rate` given here: with `optax.inject_hyperparams`, inject a
     factory of the whole chain, so that both see one rate (a callable `mask` is then a
-    static argument). In bfloat16 a threshold of 1e-4 vanishes beside weights of 0.1:
-    keep float32 parameters. A schedule's values are not checked: they must not be
-    negative.
+    static argument). To freeze layers, put the whole chain inside `optax.partition`:
+    it shrinks kernels whose update is zero, too. In bfloat16 a threshold of 1e-4
+    vanishes beside weights of 0.1: keep float32 parameters. A schedule's values are not
+    checked: they must not be negative.
 
     Args:
       strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.
