@@ -234,7 +234,8 @@ def check_labels(y: Any, x: chex.Array) -> chex.Array:
         )
     if not y.size:
         raise ValueError("`x` and `y` must hold at least one image.")
-    return y
+    # The type of argmax and arange, which labels are compared with.
+    return y.astype(int)
 
 
 def check_label_range(y: chex.Array, classes: int, model: str = "logits_fn") -> None:

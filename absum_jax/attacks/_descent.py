@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from absum_jax import _logits
+from absum_jax.prox import accumulation_dtype
 
 # From logits (batch, classes) and labels (batch,) to losses (batch,).
 Loss = Callable[[chex.Array, chex.Array], chex.Array]
@@ -83,7 +84,7 @@ def attack(
       The attacked images, at least float32.
     """
     # The attack's own arithmetic: steps of bfloat16 would be larger than asked for.
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = accumulation_dtype(x)
     low, high = (jnp.asarray(bound, dtype) for bound in bounds)
     eps, step_size, radius = (
         jnp.asarray(value, dtype)
@@ -95,7 +96,7 @@ def attack(
 
     def assess(images: chex.Array) -> tuple[chex.Array, _Candidate]:
         logits = logits_fn(images)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        logits = logits.astype(accumulation_dtype(logits))
         losses = loss_fn(logits, y)
         if losses.shape != y.shape:
             raise ValueError(

@@ -31,7 +31,9 @@ def _filtered_accuracy(
     def at(point: tuple[chex.Array, chex.Array]) -> counting.Counts:
         def filtered(batch: counting.Batches) -> chex.Array:
             images = frequency.filtered(batch.x, *point)
-            return images if bounds is None else jnp.clip(images, *bounds)
+            if bounds is None:
+                return images
+            return jnp.clip(images, *(jnp.asarray(b, images.dtype) for b in bounds))
 
         return counting.count(logits_fn, filtered, batches, top_k)
 
