@@ -13,7 +13,7 @@ from absum_jax.kernels import check_layout, is_conv_kernel
 from absum_jax.prox import accumulation_dtype
 from absum_jax.spectral.circulant import CircularConv, circular_conv
 from absum_jax.tracing import ConvUse, leaf_name
-from absum_jax.transforms import Mask, is_none, selecting
+from absum_jax.transforms import Mask, is_absent, selecting
 
 InputShapes = Mapping[str, Sequence[ConvUse] | Sequence[int]]
 # (stacked kernels (layers, ...) of one geometry, geometry, bound) -> kernels
@@ -75,7 +75,7 @@ def select_layers(
     params: Any, input_shapes: InputShapes, mask: Mask | None
 ) -> dict[int, tuple[Layer, ...]]:
     """The layers of each leaf to constrain, by the leaf's place in the flat tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_none)
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_absent)
     if not isinstance(input_shapes, Mapping):
         raise ValueError(
             "`input_shapes` must map the names of leaves to their uses, "
@@ -88,15 +88,21 @@ def select_layers(
         chosen = jax.tree.leaves(
             jax.tree.map(
                 lambda keep, subtree: jax.tree.map(
-                    lambda _: bool(keep), subtree, is_leaf=is_none
+                    lambda _: bool(keep), subtree, is_leaf=is_absent
                 ),
                 tree,
                 params,
-                is_leaf=is_none,
+                is_leaf=is_absent,
             )
         )
     names = [leaf_name(path) for path, _ in leaves]
-    missing = sorted(set(shapes) - set(names))
+    # optax.partition may mask a whole module away, with the leaves that it holds.
+    masked = [n for n, (_, leaf) in zip(names, leaves, strict=True) if is_absent(leaf)]
+    missing = sorted(
+        name
+        for name in set(shapes) - set(names)
+        if not any(not module or name.startswith(f"{module}/") for module in masked)
+    )
     if missing:
         raise ValueError(
             f"`input_shapes` names {', '.join(missing)}, which `params` lacks; it has "
@@ -104,7 +110,7 @@ def select_layers(
         )
     selected = {}
     for place, ((path, leaf), name) in enumerate(zip(leaves, names, strict=True)):
-        if leaf is None:
+        if is_absent(leaf):
             continue
         marked = chosen[place] if mask is not None else is_conv_kernel(path, leaf.ndim)
         if name in shapes and chosen[place]:
@@ -116,7 +122,10 @@ def select_layers(
                 "missing; conv_input_shapes finds it, or leave it out with a `mask`."
             )
     if not selected:
-        raise ValueError("`input_shapes` names none of the leaves to constrain.")
+        raise ValueError(
+            "`mask` selects no leaf of `input_shapes`, or what wraps the "
+            "transformation, such as `optax.partition`, passes it none of them."
+        )
     return selected
 
 

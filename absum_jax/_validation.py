@@ -210,8 +210,12 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_real(name: str, array: Any) -> chex.Array:
-    """Returns the array, refusing any dtype but a real floating-point one."""
-    array = as_array(name, array)
+    """Returns the array, refusing any dtype but a real floating-point one.
+
+    An abstract one, such as those of parameters in `jax.eval_shape`, stays as it is.
+    """
+    is_abstract = isinstance(array, jax.ShapeDtypeStruct)
+    array = array if is_abstract else as_array(name, array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(
             f"`{name}` must have a real floating-point dtype, got {array.dtype}."
@@ -257,6 +261,15 @@ def check_bounds(bounds: Any) -> tuple[Any, Any]:
     if is_concrete(low) and is_concrete(high) and not float(low) < float(high):
         raise ValueError(f"`bounds` must satisfy low < high, got {bounds!r}.")
     return low, high
+
+
+def check_params(params: Any) -> None:
+    """Refuses to update without parameters, which optax passes as None."""
+    if params is None:
+        raise ValueError(
+            "`params` must be the parameters that the updates are for, got None: call "
+            "`update(updates, state, params)`."
+        )
 
 
 def check_images(
@@ -309,7 +322,8 @@ def check_labels(y: Any, x: chex.Array, rows: str = "images in `x`") -> chex.Arr
         )
     if not y.size:
         raise ValueError("`x` and `y` must hold at least one image.")
-    return y
+    # The type of argmax and arange, which labels are compared with.
+    return y.astype(int)
 
 
 def check_label_range(y: chex.Array, classes: int, having: str) -> None:

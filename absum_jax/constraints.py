@@ -17,7 +17,7 @@ from absum_jax._layers import (
 from absum_jax.prox import accumulation_dtype
 from absum_jax.spectral import clip, norms
 from absum_jax.spectral.circulant import CircularConv
-from absum_jax.transforms import Mask, check_updates, is_none, value_at
+from absum_jax.transforms import Mask, check_updates, is_absent, value_at
 
 
 class SpectralNormState(NamedTuple):
@@ -35,7 +35,7 @@ def _apply(
 ) -> optax.Params:
     max_norm = validation.check_positive("max_norm", max_norm)
     selected = select_layers(params, input_shapes, mask)
-    leaves, structure = jax.tree.flatten(params, is_leaf=is_none)
+    leaves, structure = jax.tree.flatten(params, is_leaf=is_absent)
     constrained = constrain_leaves(
         [leaves[place] for place in selected],
         list(selected.values()),
@@ -59,7 +59,9 @@ def _transformation(
     every = validation.check_positive_int("every", every)
 
     def init_fn(params: optax.Params) -> SpectralNormState:
-        select_layers(params, input_shapes, mask)
+        # `optax.tree.map_params` asks for the state of a tree without any leaf.
+        if jax.tree.leaves(params, is_leaf=is_absent):
+            select_layers(params, input_shapes, mask)
         return SpectralNormState(count=jnp.zeros([], jnp.int32))
 
     def update_fn(
@@ -67,14 +69,12 @@ def _transformation(
         state: SpectralNormState,
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, SpectralNormState]:
-        if params is None:
-            # optax does not export its message for this; here it raises it itself.
-            optax.keep_params_nonnegative().update(updates, state, None)
+        validation.check_params(params)
         check_updates(params, updates)
         selected = select_layers(params, input_shapes, mask)
-        flat, structure = jax.tree.flatten(updates, is_leaf=is_none)
-        kernels = jax.tree.leaves(params, is_leaf=is_none)
-        places = [place for place in selected if flat[place] is not None]
+        flat, structure = jax.tree.flatten(updates, is_leaf=is_absent)
+        kernels = jax.tree.leaves(params, is_leaf=is_absent)
+        places = [place for place in selected if not is_absent(flat[place])]
         layers = [selected[place] for place in places]
         bound = value_at("max_norm", max_norm, state, validation.check_positive)
 
@@ -151,6 +151,10 @@ def spectral_norm_constraint(
     (`in_axes=None, out_axes=None` for the state), or each model is clipped at each
     update and the result mostly thrown away: `lax.cond` becomes a selection there.
     :func:`apply_spectral_norm_constraint` serves loops that count for themselves.
+
+    To freeze layers, put the whole chain inside `optax.partition`: this transformation
+    moves kernels whose update is zero, too. Inside, `input_shapes` may name the leaves
+    that are masked away, which are skipped.
 
     `optax.inject_hyperparams` takes everything but `max_norm` for constants if told so:
     `static_args=("input_shapes", "every", "method", "projections", "rescale", "mask")`.

@@ -9,6 +9,7 @@ import numpy as np
 
 from absum_jax import _validation as validation
 from absum_jax._sharding import with_automatic_axes
+from absum_jax.prox import accumulation_dtype
 
 
 def check_image_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -39,8 +40,11 @@ def phase(l: chex.Numeric, m: chex.Numeric, shape: Sequence[int]) -> chex.Array:
       Phases (height, width) in radians, in [-pi, pi).
     """
     height, width = check_image_shape(shape)
-    rows = (jnp.asarray(l) * jnp.arange(height)) % height
-    columns = (jnp.asarray(m) * jnp.arange(width)) % width
+    pixels = jnp.arange(height), jnp.arange(width)
+    rows, columns = (
+        (jnp.asarray(frequency, along.dtype) * along) % along.size
+        for frequency, along in zip((l, m), pixels, strict=True)
+    )
     size = height * width
     turns = (rows[:, None] * width + columns[None, :] * height + size // 2) % size
     return 2 * jnp.pi * ((turns - size // 2) / size)
@@ -98,8 +102,9 @@ def radial_mean(grid: chex.Array) -> chex.Array:
     shape = grid.shape[-2:]
     rings = np.rint(frequency_radius(shape)).astype(int).ravel()
     membership = np.eye(rings.max() + 1)[rings]
-    weights = membership / membership.sum(axis=0)
-    values = grid.reshape(*grid.shape[:-2], -1)
+    dtype = accumulation_dtype(grid)
+    weights = jnp.asarray(membership / membership.sum(axis=0), dtype)
+    values = grid.reshape(*grid.shape[:-2], -1).astype(dtype)
     return jnp.matmul(values, weights, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -138,7 +143,7 @@ def power_spectrum(perturbation: chex.Array) -> chex.Array:
         raise ValueError("`perturbation` must hold at least one image.")
 
     def power(perturbation: chex.Array) -> chex.Array:
-        dtype = jnp.promote_types(perturbation.dtype, jnp.float32)
+        dtype = accumulation_dtype(perturbation)
         spectrum = jnp.fft.fft2(perturbation.astype(dtype), axes=(1, 2), norm="ortho")
         squares = spectrum.real**2 + spectrum.imag**2
         return jnp.fft.fftshift(squares.mean(axis=(0, 3)))

@@ -49,8 +49,10 @@ def resolve_spatial_axes(
 
 def accumulation_dtype(*arrays: chex.Array) -> jnp.dtype:
     """The dtype for sums: at least float32, float64 where the input has it."""
-    dtype = jnp.result_type(jnp.float32, *(array.dtype for array in arrays))
-    return jax.dtypes.canonicalize_dtype(dtype)
+    # `jnp.result_type` refuses to mix dtypes under strict promotion.
+    dtypes = [jnp.dtype(jnp.float32), *(array.dtype for array in arrays)]
+    inexact = (dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact))
+    return jax.dtypes.canonicalize_dtype(max(inexact, key=lambda d: d.itemsize))
 
 
 @functools.partial(jax.jit, static_argnames="axes")

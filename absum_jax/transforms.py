@@ -39,6 +39,15 @@ def value_at(
     return check(name, value(state.count)) if callable(value) else value
 
 
+def _product(a: chex.Numeric, b: chex.Numeric) -> chex.Numeric:
+    """Multiplies Python numbers as they are, arrays in at least float32."""
+    arrays = [factor for factor in (a, b) if isinstance(factor, jax.Array)]
+    if not arrays:
+        return a * b
+    dtype = accumulation_dtype(*arrays)
+    return jnp.asarray(a, dtype) * jnp.asarray(b, dtype)
+
+
 def selecting(mask: Mask) -> Callable[[Any], Any]:
     """Returns the mask as a function that refuses all but a tree of bools.
 
@@ -69,21 +78,21 @@ def selecting(mask: Mask) -> Callable[[Any], Any]:
     return select
 
 
-def is_none(leaf: Any) -> bool:
-    """Whether a leaf is none, for trees that keep its place."""
-    return leaf is None
+def is_absent(leaf: Any) -> bool:
+    """Whether a leaf is None or masked away, for trees that keep its place."""
+    return leaf is None or isinstance(leaf, optax.MaskedNode)
 
 
 def check_updates(params: Any, updates: Any) -> None:
     """Refuses updates that do not fit the parameters; None is no update of a leaf."""
-    leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_none)
-    moves, other = jax.tree.flatten(updates, is_leaf=is_none)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_absent)
+    moves, other = jax.tree.flatten(updates, is_leaf=is_absent)
     if structure != other:  # type: ignore[operator]
         raise ValueError(
             f"`updates` must have the structure of `params`, {structure}, got {other}."
         )
     for (path, leaf), move in zip(leaves, moves, strict=True):
-        if move is not None and jnp.shape(move) != jnp.shape(leaf):
+        if not is_absent(move) and jnp.shape(move) != jnp.shape(leaf):
             raise ValueError(
                 f"`updates` must have the shapes of `params`, {jnp.shape(leaf)} at "
                 f"{jax.tree_util.keystr(path)}, got {jnp.shape(move)}."
@@ -158,27 +167,35 @@ def _proximal(
         state: optax.OptState,
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, optax.OptState]:
-        if params is None:
-            # optax does not export its message for this; here it raises it itself.
-            optax.keep_params_nonnegative().update(updates, state, None)
-        check_updates(params, updates)
         check(params)
-        rate = value_at("learning_rate", learning_rate, state, check_rate)
-        threshold = rate * value_at("strength", strength, state, check_rate)
+        threshold = _product(
+            value_at("learning_rate", learning_rate, state, check_rate),
+            value_at("strength", strength, state, check_rate),
+        )
         updates = jax.tree.map(
-            lambda p, u: None if u is None else update_leaf(p, u, threshold),
+            lambda p, u: u if is_absent(u) else update_leaf(p, u, threshold),
             params,
             updates,
-            is_leaf=is_none,
+            is_leaf=is_absent,
         )
         if isinstance(state, ProximalState):
             state = ProximalState(count=optax.safe_increment(state.count))
         return updates, state
 
-    transformation = optax.GradientTransformation(init_fn, update_fn)
-    if mask is None:
-        return transformation
-    return optax.masked(transformation, selecting(mask))
+    inner = optax.GradientTransformation(init_fn, update_fn)
+    if mask is not None:
+        inner = optax.masked(inner, selecting(mask))
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        validation.check_params(params)
+        check_updates(params, updates)
+        return inner.update(updates, state, params)
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 def proximal(
@@ -202,7 +219,8 @@ def proximal(
     Wrap the whole chain, `optax.MultiSteps(optax.chain(sgd, proximal(...)), k)`, to
     accumulate gradients: a proximal step outside of `MultiSteps` shrinks at each
     mini-step. With `optax.inject_hyperparams`, pass a callable mask as a static
-    argument (`static_args=("prox", "mask")`).
+    argument (`static_args=("prox", "mask")`). To freeze layers, put the whole chain
+    inside `optax.partition`: a proximal step after it moves them.
 
     Args:
       prox: `prox(array, threshold) -> array`, jax-traceable.
@@ -262,9 +280,10 @@ def absum(
     a chain with `MultiSteps(sgd)` inside shrinks at each mini-step. The threshold
     uses the `learning_rate` given here: with `optax.inject_hyperparams`, inject a
     factory of the whole chain, so that both see one rate (a callable `mask` is then a
-    static argument). In bfloat16 a threshold of 1e-4 vanishes beside weights of 0.1:
-    keep float32 parameters. Under `jax.jit` a negative strength or rate, as of a
-    schedule, cannot raise an error: parameters become NaN.
+    static argument). To freeze layers, put the whole chain inside `optax.partition`:
+    it shrinks kernels whose update is zero, too. In bfloat16 a threshold of 1e-4
+    vanishes beside weights of 0.1: keep float32 parameters. Under `jax.jit` a negative
+    strength or rate, as of a schedule, cannot raise an error: parameters become NaN.
 
     Args:
       strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.

@@ -10,6 +10,7 @@ import optax
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
+from absum_jax.prox import accumulation_dtype
 
 # From logits (batch, classes) and labels (batch,) to losses (batch,).
 Loss = Callable[[chex.Array, chex.Array], chex.Array]
@@ -92,7 +93,7 @@ def attack(
       The attacked images, at least float32, and why the attack may have been futile.
     """
     # The attack's own arithmetic: steps of bfloat16 would be larger than asked for.
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = accumulation_dtype(x)
     low, high = (jnp.asarray(bound, dtype) for bound in bounds)
     eps, step_size, radius = (
         validation.nan_if_negative(value, dtype)
@@ -104,7 +105,7 @@ def attack(
 
     def assess(images: chex.Array) -> tuple[chex.Array, tuple[_Candidate, chex.Array]]:
         logits = logits_fn(images)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        logits = logits.astype(accumulation_dtype(logits))
         losses = loss_fn(logits, y)
         if jnp.shape(losses) != y.shape:
             raise ValueError(

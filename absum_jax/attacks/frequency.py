@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from absum_jax import _validation as validation
 from absum_jax import fourier
 from absum_jax._sharding import with_automatic_axes
+from absum_jax.prox import accumulation_dtype
 
 
 def filtered(x: chex.Array, radius: chex.Numeric, low: bool | chex.Array) -> chex.Array:
@@ -25,7 +26,7 @@ def filtered(x: chex.Array, radius: chex.Numeric, low: bool | chex.Array) -> che
     distance = jnp.asarray(fourier.frequency_radius((height, width)), jnp.float32)
     within = distance <= jnp.asarray(radius, jnp.float32)
     kept = within == low
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = accumulation_dtype(x)
     spectrum = jnp.fft.rfft2(x.astype(dtype), axes=(-3, -2))
     spectrum = jnp.where(kept[:, : width // 2 + 1, None], spectrum, 0)
     result = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))

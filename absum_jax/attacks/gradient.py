@@ -59,7 +59,8 @@ def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
     classes = logits.shape[1]
     validation.check_label_range(y, classes, f"`logits` has {classes} classes")
     own = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
-    is_own = jnp.arange(logits.shape[-1]) == y[:, None]
+    classes = jnp.arange(logits.shape[-1])[None]
+    is_own = classes == y[:, None].astype(classes.dtype)
     return jnp.where(is_own, -jnp.inf, logits).max(axis=-1) - own
 
 

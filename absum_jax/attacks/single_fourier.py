@@ -14,27 +14,32 @@ SCALES = ("linf", "l2", "coefficient")
 
 
 def _check_frequency(name: str, value: Any, size: int) -> None:
-    if not validation.is_concrete(value):
-        return
-    array = np.asarray(None if isinstance(value, list | tuple) else value)
+    is_known = validation.is_concrete(value)
+    if isinstance(value, list | tuple):
+        raise ValueError(f"`{name}` must be an integer scalar, got {value!r}.")
+    array = np.asarray(value) if is_known else value
     if array.ndim or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"`{name}` must be an integer scalar, got {value!r}.")
-    if not 0 <= int(array) < size:
+    if is_known and not 0 <= int(array) < size:
         raise ValueError(f"`{name}` must lie in 0..{size - 1}, got {value!r}.")
 
 
 def scaled_pattern(
-    l: chex.Numeric, m: chex.Numeric, shape: Sequence[int], scale: str
+    l: chex.Numeric,
+    m: chex.Numeric,
+    shape: Sequence[int],
+    eps: chex.Numeric,
+    scale: str,
 ) -> chex.Array:
-    """The pattern of frequency (l, m) for eps = 1, unchecked."""
+    """Returns the pattern of frequency (l, m), unchecked."""
     theta = fourier.phase(l, m, shape)
     # 2 Re[(1 + j) exp(-j theta)], the sum of eq. 6 with its complex conjugate.
     pattern = 2 * (jnp.cos(theta) + jnp.sin(theta))
     if scale == "linf":
-        return pattern / jnp.max(jnp.abs(pattern))
-    if scale == "l2":
-        return pattern / jnp.linalg.norm(pattern)
-    return pattern
+        pattern /= jnp.max(jnp.abs(pattern))
+    elif scale == "l2":
+        pattern /= jnp.linalg.norm(pattern)
+    return jnp.asarray(eps, pattern.dtype) * pattern
 
 
 def single_fourier_perturbation(
@@ -90,14 +95,14 @@ def single_fourier_perturbation(
     _check_frequency("m", m, width)
     eps = validation.check_nonnegative("eps", eps, finite=True)
     validation.check_choice("scale", scale, SCALES)
-    return eps * scaled_pattern(l, m, (height, width), scale)
+    return scaled_pattern(l, m, (height, width), eps, scale)
 
 
 def add_pattern(
     x: chex.Array, pattern: chex.Array, bounds: tuple[chex.Numeric, chex.Numeric]
 ) -> chex.Array:
     """Adds a pattern (..., height, width, channels or 1) and clips, unchecked."""
-    attacked = x + pattern.astype(x.dtype)
+    attacked = x + jnp.broadcast_to(pattern.astype(x.dtype), x.shape)
     return jnp.clip(attacked, *(jnp.asarray(bound, x.dtype) for bound in bounds))
 
 

@@ -75,10 +75,13 @@ def _is_correct(logits: chex.Array, y: chex.Array, top_k: TopK) -> chex.Array:
     is no class is never among them.
     """
     own = jnp.take_along_axis(logits, y[:, None], axis=-1)
-    classes = jnp.arange(logits.shape[-1])
+    classes = jnp.arange(logits.shape[-1])[None]
     ahead = (logits > own) | ((logits == own) & (classes < y[:, None]))
-    most = jnp.asarray(top_k)[:, None] if isinstance(top_k, tuple) else top_k
-    return (ahead.sum(axis=-1) < most) & (y >= 0) & (y < logits.shape[-1])
+    is_class = (y >= 0) & (y < logits.shape[-1])
+    if isinstance(top_k, tuple):
+        most = jnp.asarray(top_k)[:, None]
+        return (ahead.sum(axis=-1)[None] < most) & is_class[None]
+    return (ahead.sum(axis=-1) < top_k) & is_class
 
 
 def counted(
@@ -96,9 +99,12 @@ def counted(
       valid: (batch,), False at images that do not count.
     """
     is_nan = jnp.isnan(logits).any(axis=-1)
-    correct = _is_correct(logits, y, top_k) & ~is_nan
-    flags = correct, is_nan
-    return Counts(*((flag & valid).sum(axis=-1, dtype=jnp.int32) for flag in flags))
+    correct = _is_correct(logits, y, top_k)
+    counts = (
+        (flag & jnp.broadcast_to(where, flag.shape)).sum(axis=-1, dtype=jnp.int32)
+        for flag, where in ((correct, ~is_nan & valid), (is_nan, valid))
+    )
+    return Counts(*counts)
 
 
 def count(

@@ -31,7 +31,10 @@ def _filtered_accuracy(
     def at(point: tuple[chex.Array, chex.Array]) -> counting.Counts:
         def filtered(batch: counting.Batches) -> tuple[chex.Array, None]:
             images = frequency.filtered(batch.x, *point)
-            return images if bounds is None else jnp.clip(images, *bounds), None
+            if bounds is None:
+                return images, None
+            low, high = (jnp.asarray(bound, images.dtype) for bound in bounds)
+            return jnp.clip(images, low, high), None
 
         return counting.count(logits_fn, filtered, batches, top_k)[0]
 

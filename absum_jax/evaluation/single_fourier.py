@@ -65,7 +65,7 @@ def _single_fourier_accuracy(
 
     def perturbed(frequency: chex.Array, batch: counting.Batches) -> chex.Array:
         l, m = frequency
-        pattern = eps * single_fourier.scaled_pattern(l, m, shape, scale)
+        pattern = single_fourier.scaled_pattern(l, m, shape, eps, scale)
         return single_fourier.add_pattern(batch.x, pattern[..., None], bounds)
 
     batches = counting.in_batches(x, y, batch_size)
@@ -91,13 +91,15 @@ def _fourier_noise_accuracy(
 
     def perturbed(frequency: chex.Array, batch: counting.Batches) -> chex.Array:
         l, m = frequency
-        pattern = norm * single_fourier.scaled_pattern(l, m, shape, "l2")
+        pattern = single_fourier.scaled_pattern(l, m, shape, norm, "l2")
         own = jax.random.fold_in(key, l * shape[1] + m)
 
         def signs(index: chex.Array) -> chex.Array:
-            return jax.random.rademacher(jax.random.fold_in(own, index), (channels,))
+            image_key = jax.random.fold_in(own, index)
+            return jax.random.rademacher(image_key, (channels,), pattern.dtype)
 
-        patterns = pattern[..., None] * jax.vmap(signs)(batch.index)[:, None, None]
+        drawn = jax.vmap(signs)(batch.index)[:, None, None]
+        patterns = pattern[None, ..., None] * drawn
         return single_fourier.add_pattern(batch.x, patterns, bounds)
 
     batches = counting.in_batches(x, y, batch_size)

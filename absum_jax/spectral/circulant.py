@@ -210,7 +210,8 @@ def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> Any:
     ):
         turns = np.arange(n)[:, None] * conv.positions(axis) % n
         angles = 2 * np.pi * turns / n
-        rows = frequencies[:, axis, None] + m * np.arange(conv.strides[axis])
+        aliases = m * jnp.arange(conv.strides[axis], dtype=frequencies.dtype)
+        rows = frequencies[:, axis, None] + aliases[None]
         cosine = jnp.asarray(np.cos(angles), dtype)[rows]
         sine = jnp.asarray(np.sin(angles), dtype)[rows]
 

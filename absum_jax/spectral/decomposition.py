@@ -79,7 +79,7 @@ def eigh_above(
       in ascending order; zeros for those that need none.
     """
     gram = hermitian.gram(Split.of(matrix))
-    one = jnp.ones((1, 1), gram.re.dtype)
+    one = jnp.ones((*matrix.shape[:-2], 1, 1), gram.re.dtype)
 
     def undecided(state: GramPower) -> chex.Array:
         return jnp.any((state.upper > max_norm) & (state.lower <= max_norm))
@@ -140,6 +140,11 @@ def _shares(values: chex.Array, max_norm: chex.Array) -> chex.Array:
     return jnp.where(above, 1 - max_norm / jnp.where(above, values, 1), 0)
 
 
+def _scaled_columns(matrix: chex.Array, factors: chex.Array) -> chex.Array:
+    """Returns complex matrices, each column times a real factor (..., columns)."""
+    return matrix * factors[..., None, :].astype(matrix.dtype)
+
+
 def _excess_of_each(
     matrix: chex.Array, vectors: chex.Array, shares: chex.Array
 ) -> chex.Array:
@@ -147,7 +152,7 @@ def _excess_of_each(
     exceeds = jnp.any(shares > 0, axis=-1)[..., None, None]
 
     def products(_: None) -> chex.Array:
-        half = vectors * jnp.sqrt(shares)[..., None, :]
+        half = _scaled_columns(vectors, jnp.sqrt(shares))
         adjoint = jnp.conj(jnp.swapaxes(half, -1, -2))
         projector = hermitian.gram(Split.of(adjoint))
         excess = hermitian.product(Split.of(matrix), projector)
@@ -164,7 +169,7 @@ def excess(matrix: chex.Array, max_norm: chex.Array, method: str) -> chex.Array:
     vectors, values = _right_singular(matrix, max_norm, method)
     if method == EACH:
         return _excess_of_each(matrix, vectors, _shares(values, max_norm))
-    kept = vectors * _shares(values, max_norm)[..., None, :]
+    kept = _scaled_columns(vectors, _shares(values, max_norm))
     adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
     return _product(matrix, _product(kept, adjoint))
 
@@ -197,10 +202,10 @@ def _excess_jvp(
     cross = _product(jnp.conj(jnp.swapaxes(av, -1, -2)), dav)
     gram_tangent = cross + jnp.conj(jnp.swapaxes(cross, -1, -2))
     per_norm = jnp.where(above, -1 / safe, 0) * max_norm_tangent
-    out = av * shares[..., None, :]
+    out = _scaled_columns(av, shares)
     moved = (
-        dav * shares[..., None, :]
-        + _product(av, divided * gram_tangent)
-        + av * per_norm[..., None, :]
+        _scaled_columns(dav, shares)
+        + _product(av, divided.astype(gram_tangent.dtype) * gram_tangent)
+        + _scaled_columns(av, per_norm)
     )
     return _product(out, adjoint), _product(moved, adjoint)

@@ -44,8 +44,8 @@ class Split(NamedTuple):
 
     def plus_identity(self, factor: chex.Numeric) -> "Split":
         """The sum with a multiple of the identity."""
-        identity = jnp.eye(self.re.shape[-1], dtype=self.re.dtype)
-        return Split(self.re + factor * identity, self.im)
+        identity = factor * jnp.eye(self.re.shape[-1], dtype=self.re.dtype)
+        return Split(self.re + jnp.broadcast_to(identity, self.re.shape), self.im)
 
     @property
     def frobenius(self) -> chex.Array:

@@ -68,7 +68,8 @@ def _largest_norm_jvp(
     tiny = jnp.finfo(norm.dtype).tiny
     projector = jax.lax.complex(*power.scaled(1 / jnp.maximum(power.trace, tiny)))
     a, da = (m.reshape(-1, *m.shape[-2:])[largest] for m in (matrix, tangent))
-    weights = jnp.matmul(a, projector, precision="highest") / jnp.maximum(norm, tiny)
+    divisor = jnp.maximum(norm, tiny).astype(a.dtype)
+    weights = jnp.matmul(a, projector, precision="highest") / divisor
     return norm, jnp.sum(weights.real * da.real + weights.imag * da.imag)
 
 

@@ -100,8 +100,9 @@ class Weights(NamedTuple):
 
 
 def apply(weights: Weights, x: jax.Array) -> jax.Array:
-    """The logits of the model, in JAX."""
-    hidden = jnp.tanh(jnp.matmul(x, weights.kernel) + weights.bias)
+    """Returns the logits of the model, computed in the dtype of the weights."""
+    hidden = jnp.matmul(x.astype(weights.kernel.dtype), weights.kernel)
+    hidden = jnp.tanh(hidden + jnp.broadcast_to(weights.bias, hidden.shape))
     features = jnp.einsum("nhwf,hwf->nf", hidden, weights.pictures)
     return jnp.matmul(features, weights.head)
 

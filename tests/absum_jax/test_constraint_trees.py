@@ -156,13 +156,10 @@ def test_wrong_input_shapes_are_named(shapes):
 
 
 @battery
-def test_params_missing_gives_optax_message(factory):
-    tx, peer = factory(1.0, SHAPES), optax.keep_params_nonnegative()
-    with pytest.raises(ValueError, match="params") as expected:
-        peer.update(ZEROS, peer.init(PARAMS), None)
-    with pytest.raises(ValueError, match="params") as error:
+def test_missing_params_are_named(factory):
+    tx = factory(1.0, SHAPES)
+    with pytest.raises(ValueError, match=r"`params` must be .*, got None: call `upd"):
         tx.update(ZEROS, tx.init(PARAMS))
-    assert str(error.value) == str(expected.value)
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ FINITE = {
 @pytest.mark.parametrize("value", [np.inf, 1e39], ids=str)
 @pytest.mark.parametrize("name", FINITE)
 def test_finite_scalars(name, value):
-    with pytest.raises(ValueError, match=f"^`{name}` must be finite, got {value}"):
+    with pytest.raises(ValueError, match=f"^`{name}` must be finite, got "):
         FINITE[name](value)
 
 
@@ -301,7 +301,6 @@ EVALUATION_INPUT = [
     ({"x": X[:0], "y": Y[:0]}, "`x` and `y` must hold at least one image"),
     ({"x": X * NAN}, "`x` must hold finite numbers alone, got values from nan to nan"),
     ({"x": np.where(X > 0, -np.inf, X)}, "`x` must hold finite numbers alone"),
-    ({"x": X * np.float64(1e300)}, "`x` must hold finite numbers alone, got values"),
     ({"batch_size": 2.0}, "`batch_size` must be an integer of at least 1, got 2.0"),
     ({"top_k": 4}, "`top_k` must be at most the number of classes, 3, got 4"),
     ({"top_k": ()}, "`top_k` must hold at least one integer, got ()"),
@@ -664,9 +663,7 @@ UPDATES = [
 )
 def test_updates(make, updates, message):
     tx = make()
-    # optax's own masks look at the structure first, and raise errors of their own.
-    errors = (ValueError, TypeError) if not updates else ValueError
-    with pytest.raises(errors, match=message):
+    with pytest.raises(ValueError, match=f"^`updates` {message}"):
         tx.update(updates, tx.init(PARAMS), PARAMS)
 
 
@@ -710,7 +707,7 @@ def test_values_of_schedules(name, value, message):
 def test_bounds_of_schedules(value):
     shapes = {"conv/kernel": (4, 4)}
     tx = absum_jax.spectral_normalization(lambda count: value, shapes)
-    with pytest.raises(ValueError, match="^`max_norm` must be"):
+    with pytest.raises(ValueError, match=r"^`max_norm` must be"):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
 

@@ -1,7 +1,6 @@
 """transforms.py: one battery over every transformation, against eq. 16 in NumPy."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -385,12 +384,9 @@ def test_inject_hyperparams_of_proximal_with_static_arguments():
 
 
 @battery
-def test_missing_params_give_optax_message(factory, oracle):
-    peer = optax.keep_params_nonnegative()
-    with pytest.raises(ValueError, match="params") as expected:
-        peer.update(GRADS[0], peer.init(PARAMS), None)
+def test_missing_params_are_named(factory, oracle):
     tx = factory(0.1, learning_rate=0.1)
-    with pytest.raises(ValueError, match=re.escape(str(expected.value))):
+    with pytest.raises(ValueError, match=r"`params` must be .*, got None: call `upd"):
         tx.update(GRADS[0], tx.init(PARAMS))
 
 
