@@ -63,13 +63,20 @@ def check_integers(name: str, value: Any, what: str = "integers") -> chex.Array:
     return jnp.asarray(array)
 
 
-def nan_if_negative(value: chex.Numeric, dtype: Any) -> chex.Array:
-    """Returns a number of a dtype, and NaN for a negative one.
+def nan_if_negative(value: chex.Array, result: chex.Array) -> chex.Array:
+    """Returns a result of a number, or NaN if the number is negative.
 
-    A traced number cannot be refused: NaN shows in whatever is computed with it.
+    A traced number cannot be refused: NaN shows in whatever is computed with it. It is
+    a root, as a constant would alarm `jax_debug_nans`.
     """
+    root = jax.lax.stop_gradient(jnp.sqrt(jnp.minimum(value, 0)))
+    return jnp.where(value >= 0, result, root.astype(result.dtype))
+
+
+def nonnegative(value: chex.Numeric, dtype: Any) -> chex.Array:
+    """Returns a number in a dtype, NaN for a negative one."""
     array = jnp.asarray(value, dtype)
-    return jnp.where(array >= 0, array, jnp.nan)
+    return nan_if_negative(array, array)
 
 
 def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> chex.Numeric:

@@ -72,7 +72,7 @@ def absum_shift(
     ones = jnp.ones([kernel.shape[axis] for axis in axes], dtype)
     contracted = (axes, tuple(range(len(axes))))
     sums = jnp.tensordot(kernel.astype(dtype), ones, contracted, precision="highest")
-    limit = validation.nan_if_negative(threshold, dtype)
+    limit = validation.nonnegative(threshold, dtype)
     return jnp.expand_dims(jnp.clip(sums / ones.size, -limit, limit), axes)
 
 
@@ -160,7 +160,7 @@ def prox_l1(kernel: chex.Array, threshold: chex.Numeric) -> chex.Array:
     kernel = validation.check_real("kernel", kernel)
     threshold = validation.check_nonnegative("threshold", threshold)
     dtype = accumulation_dtype(kernel)
-    limit = validation.nan_if_negative(threshold, dtype)
+    limit = validation.nonnegative(threshold, dtype)
     wide = kernel.astype(dtype)
     return (wide - jnp.clip(wide, -limit, limit)).astype(kernel.dtype)
 

@@ -378,7 +378,7 @@ def l1(
         p: chex.Array, u: chex.Array, threshold: chex.Numeric
     ) -> chex.Array:
         dtype = accumulation_dtype(p, u)
-        limit = validation.nan_if_negative(threshold, dtype)
+        limit = validation.nonnegative(threshold, dtype)
         proposed = p.astype(dtype) + u.astype(dtype)
         shrunk = u.astype(dtype) - jnp.clip(proposed, -limit, limit)
         # u - (p + u) would miss -p by a rounding error, and the zero with it.

@@ -96,7 +96,7 @@ def attack(
     dtype = accumulation_dtype(x)
     low, high = (jnp.asarray(bound, dtype) for bound in bounds)
     eps, step_size, radius = (
-        validation.nan_if_negative(value, dtype)
+        validation.nonnegative(value, dtype)
         for value in (budget.eps, budget.step_size, budget.init_radius)
     )
     x = jnp.clip(x.astype(dtype), low, high)

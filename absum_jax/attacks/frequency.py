@@ -32,7 +32,7 @@ def filtered(x: chex.Array, radius: chex.Numeric, low: bool | chex.Array) -> che
     result = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
     everything = jnp.isinf(radius) & low
     result = jnp.where(everything, x, result.astype(x.dtype))
-    return jnp.where(jnp.asarray(radius) >= 0, result, jnp.nan)
+    return validation.nan_if_negative(jnp.asarray(radius, jnp.float32), result)
 
 
 def _pass(x: chex.Array, radius: chex.Numeric, *, low: bool) -> chex.Array:

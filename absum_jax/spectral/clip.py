@@ -142,7 +142,7 @@ def clip_kernels(
             0, projections, lambda _, u: _project(conv, u, bounds, method), units
         )
         kernels = jax.vmap(jnp.multiply)(scales, units)
-        kernels = jnp.where(max_norm >= 0, kernels, jnp.nan)
+        kernels = validation.nan_if_negative(max_norm, kernels)
         return rescale_kernels(kernels, conv, max_norm) if rescale else kernels
 
     return with_automatic_axes(clip, kernels, max_norm, like=kernels)

@@ -93,7 +93,7 @@ def rescale_kernels(
 
     A negative bound, which traced values cannot be refused for, gives NaN.
     """
-    max_norm = validation.nan_if_negative(max_norm, kernels.dtype)
+    max_norm = validation.nonnegative(max_norm, kernels.dtype)
 
     def rescale(kernel: chex.Array) -> chex.Array:
         norm = _spectral_norm(conv, kernel)
