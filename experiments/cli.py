@@ -43,6 +43,7 @@ _COMMANDS = {
 }
 
 
+
 def _command(arguments: Sequence[str]) -> str:
     """The command that the first argument names; leaves the process for none."""
     parser = argparse.ArgumentParser(
@@ -87,6 +88,12 @@ def _check_folders(options: object) -> None:
             files.writable_folder(getattr(options, name), option)
 
 
+def _check_precision() -> None:
+    # Late, as `--help` does without jax.
+    if importlib.import_module("jax").config.jax_enable_x64:
+        raise UsageError("commands compute in float32: unset JAX_ENABLE_X64.")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -101,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = _command(arguments)
     try:
         options = parse(name, arguments[1:])
+        _check_precision()
         if hasattr(options, "hosts"):
             options.hosts.join()
             if getattr(options, "has_device_for_each_core", False):
@@ -110,7 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Figure 6(b) reports how long its programs take to compile; the other starts
         # processes that need the accelerator.
         if name not in ("figure6b", "reproduce"):
-            # Late, as `--help` does without jax.
             importlib.import_module("experiments.compiled").keep_compiled()
         hosts.everywhere(lambda: _check_folders(options))
         written: list[pathlib.Path] = _module(name).run(options)
