@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from experiments import files, hosts
+from experiments import files, hosts, paths
 from experiments.errors import UsageError
 
 _PROGRAM = "python -m experiments"
@@ -42,6 +42,24 @@ _COMMANDS = {
     "models": ("studies.models", "the networks and their sizes"),
 }
 
+
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _path(
+    type_info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Reads all options that are paths."""
+    if type_info.type is not pathlib.Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda arguments: paths.expanded(*arguments),
+        is_instance=lambda value: isinstance(value, pathlib.Path),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 def _command(arguments: Sequence[str]) -> str:
@@ -77,6 +95,7 @@ def parse(name: str, arguments: Sequence[str]) -> typing.Any:
         prog=f"{_PROGRAM} {name}",
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes,),
+        registry=_REGISTRY,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from experiments.data.cache import default_cache_dir
+from experiments.errors import UsageError
 
 _LARGEST_TOTAL = 256 * 2**20  # bytes
 
@@ -32,7 +33,7 @@ def keep_compiled() -> None:
         # Whoever can write to it can have this user run any code.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _tidy(folder)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+    except (OSError, UsageError):  # UsageError: there is no home folder
         return
     # jax compiles what it cannot read; the next command removes it.
     warnings.filterwarnings(

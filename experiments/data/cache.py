@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from experiments import paths
 from experiments.data.split import Split
 
 Splits = tuple[Split, Split]
@@ -16,8 +17,7 @@ Splits = tuple[Split, Split]
 
 def default_cache_dir() -> pathlib.Path:
     """The user's cache folder for this project."""
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "absum-jax"
+    return paths.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "absum-jax"
 
 
 def folder_key(folder: pathlib.Path) -> str:
