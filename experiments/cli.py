@@ -1,6 +1,7 @@
 """Commands and their options."""
 
 import argparse
+import errno
 import importlib
 import pathlib
 import sys
@@ -43,6 +44,8 @@ _COMMANDS = {
 }
 
 
+# The system's errors where there is no room to write.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
@@ -145,6 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
+        if error.errno in _FULL:
+            print(
+                "What was written before is kept: once there is room, the same "
+                "command goes on from there.",
+                file=sys.stderr,
+            )
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
