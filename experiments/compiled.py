@@ -1,6 +1,7 @@
 """Keeps compiled programs from one command to the next."""
 
 import importlib.util
+import os
 import pathlib
 import sys
 import warnings
@@ -19,8 +20,8 @@ def keep_compiled() -> None:
     """Lets jax keep what it compiles below the user's cache folder.
 
     Does nothing where the user configured jax's compilation cache, where the folder
-    cannot be made, or in one of several processes, of which only the first would keep
-    programs, for itself. For a program, not a library: changes jax's configuration and
+    cannot be made or others may write to it, or in one of several processes, of which
+    only the first would keep programs, for itself. For a program, not a library: changes jax's configuration and
     what the process warns of. Call it before anything is compiled.
     """
     settings: Any = jax.config
@@ -32,6 +33,8 @@ def keep_compiled() -> None:
         folder = default_cache_dir() / "compiled"
         # Whoever can write to it can have this user run any code.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(folder):
+            return
         _tidy(folder)
     except (OSError, UsageError):  # UsageError: there is no home folder
         return
@@ -42,6 +45,14 @@ def keep_compiled() -> None:
     # Files of XLA's own, on GPUs, have no checksum, and their path is part of each key.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "")
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _is_private(folder: pathlib.Path) -> bool:
+    """Returns whether nobody else may write to a folder, as far as the system tells."""
+    if os.name != "posix":
+        return True
+    status = folder.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def _damage_is_noticed() -> bool:
