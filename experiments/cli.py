@@ -143,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             importlib.import_module("experiments.compiled").keep_compiled()
         hosts.everywhere(lambda: _check_folders(options))
         written: list[pathlib.Path] = _module(name).run(options)
+        for path in written:
+            print(f"wrote {path}")
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -158,6 +160,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    for path in written:
-        print(f"wrote {path}")
     return 0
