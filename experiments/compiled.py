@@ -21,8 +21,9 @@ def keep_compiled() -> None:
 
     Does nothing where the user configured jax's compilation cache, where the folder
     cannot be made or others may write to it, or in one of several processes, of which
-    only the first would keep programs, for itself. For a program, not a library: changes jax's configuration and
-    what the process warns of. Call it before anything is compiled.
+    only the first would keep programs, for itself. For a program, not a library:
+    changes jax's configuration and what the process warns of. Call it before anything
+    is compiled.
     """
     settings: Any = jax.config
     if settings.jax_compilation_cache_dir is not None or jax.process_count() > 1:
