@@ -1,5 +1,7 @@
 """Pictures of accuracy and power over spatial frequencies; needs the extra `plot`."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import chex
@@ -26,12 +28,24 @@ def _grid(grid: Any, name: str = "grid") -> np.ndarray:
     return grid
 
 
+@contextlib.contextmanager
+def _matplotlib() -> Iterator[None]:
+    """Names the extra to install where matplotlib is imported and missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"plots need {error.name}: pip install 'absum-jax[plot]'", name=error.name
+        ) from error
+
+
 def _axes(ax: "Axes | None") -> "Axes":
     if ax is not None:
         if not hasattr(ax, "imshow"):
             raise ValueError(f"`ax` must be axes of matplotlib, got {ax!r}.")
         return ax
-    from matplotlib import pyplot
+    with _matplotlib():
+        from matplotlib import pyplot
 
     return pyplot.gca()
 
@@ -201,7 +215,8 @@ def plot_report(report: "RobustnessReport") -> "Figure":
       >>> len(absum_jax.plot_report(report).axes)  # with the heat map's colour bar
       4
     """
-    from matplotlib.figure import Figure
+    with _matplotlib():
+        from matplotlib.figure import Figure
 
     if not hasattr(report, "rows"):
         raise ValueError(f"`report` must be a RobustnessReport, got {report!r}.")

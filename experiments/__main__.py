@@ -5,7 +5,6 @@ import sys
 # Not above: a process that decodes images imports this module, and one that watches
 # another one, and none of the others.
 if __name__ == "__main__":
-    from experiments import supervision, xla_flags
+    from experiments import supervision
 
-    xla_flags.turn_off_ynnpack_fusions()
     sys.exit(supervision.main())

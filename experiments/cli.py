@@ -1,6 +1,7 @@
 """Commands and their options."""
 
 import argparse
+import errno
 import importlib
 import pathlib
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from experiments import files, hosts
+from experiments import files, hosts, paths
 from experiments.errors import UsageError
 
 _PROGRAM = "python -m experiments"
@@ -41,6 +42,27 @@ _COMMANDS = {
     "claims": ("claims.report", "verdicts on the paper's claims, from records"),
     "models": ("studies.models", "the networks and their sizes"),
 }
+
+
+# The system's errors where there is no room to write.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _path(
+    type_info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Reads all options that are paths."""
+    if type_info.type is not pathlib.Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda arguments: paths.expanded(*arguments),
+        is_instance=lambda value: isinstance(value, pathlib.Path),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 def _command(arguments: Sequence[str]) -> str:
@@ -76,6 +98,7 @@ def parse(name: str, arguments: Sequence[str]) -> typing.Any:
         prog=f"{_PROGRAM} {name}",
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes,),
+        registry=_REGISTRY,
     )
 
 
@@ -85,6 +108,12 @@ def _check_folders(options: object) -> None:
         if hasattr(options, name) and not has_records:
             option = "--" + name.replace("_", "-")
             files.writable_folder(getattr(options, name), option)
+
+
+def _check_precision() -> None:
+    # Late, as `--help` does without jax.
+    if importlib.import_module("jax").config.jax_enable_x64:
+        raise UsageError("commands compute in float32: unset JAX_ENABLE_X64.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = _command(arguments)
     try:
         options = parse(name, arguments[1:])
+        _check_precision()
         if hasattr(options, "hosts"):
             options.hosts.join()
             if getattr(options, "has_device_for_each_core", False):
@@ -110,19 +140,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Figure 6(b) reports how long its programs take to compile; the other starts
         # processes that need the accelerator.
         if name not in ("figure6b", "reproduce"):
-            # Late, as `--help` does without jax.
             importlib.import_module("experiments.compiled").keep_compiled()
         hosts.everywhere(lambda: _check_folders(options))
         written: list[pathlib.Path] = _module(name).run(options)
+        for path in written:
+            print(f"wrote {path}")
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
+        if error.errno in _FULL:
+            print(
+                "What was written before is kept: once there is room, the same "
+                "command goes on from there.",
+                file=sys.stderr,
+            )
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    for path in written:
-        print(f"wrote {path}")
     return 0

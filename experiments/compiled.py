@@ -1,6 +1,7 @@
 """Keeps compiled programs from one command to the next."""
 
 import importlib.util
+import os
 import pathlib
 import sys
 import warnings
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 
 from experiments.data.cache import default_cache_dir
+from experiments.errors import UsageError
 
 _LARGEST_TOTAL = 256 * 2**20  # bytes
 
@@ -18,9 +20,10 @@ def keep_compiled() -> None:
     """Lets jax keep what it compiles below the user's cache folder.
 
     Does nothing where the user configured jax's compilation cache, where the folder
-    cannot be made, or in one of several processes, of which only the first would keep
-    programs, for itself. For a program, not a library: changes jax's configuration and
-    what the process warns of. Call it before anything is compiled.
+    cannot be made or others may write to it, or in one of several processes, of which
+    only the first would keep programs, for itself. For a program, not a library:
+    changes jax's configuration and what the process warns of. Call it before anything
+    is compiled.
     """
     settings: Any = jax.config
     if settings.jax_compilation_cache_dir is not None or jax.process_count() > 1:
@@ -31,8 +34,10 @@ def keep_compiled() -> None:
         folder = default_cache_dir() / "compiled"
         # Whoever can write to it can have this user run any code.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(folder):
+            return
         _tidy(folder)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+    except (OSError, UsageError):  # UsageError: there is no home folder
         return
     # jax compiles what it cannot read; the next command removes it.
     warnings.filterwarnings(
@@ -41,6 +46,14 @@ def keep_compiled() -> None:
     # Files of XLA's own, on GPUs, have no checksum, and their path is part of each key.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "")
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _is_private(folder: pathlib.Path) -> bool:
+    """Returns whether nobody else may write to a folder, as far as the system tells."""
+    if os.name != "posix":
+        return True
+    status = folder.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def _damage_is_noticed() -> bool:

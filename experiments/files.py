@@ -6,15 +6,17 @@ holds for all: all of them call the functions here in the same order.
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
-from experiments import hosts
+from experiments import hosts, locks
 from experiments.errors import UsageError
 
 _SCRATCH_SUFFIX = ".partial"
@@ -29,6 +31,32 @@ def _errors_name(path: pathlib.Path) -> Iterator[None]:
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+@contextlib.contextmanager
+def _scratch(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, IO[bytes]]]:
+    """Opens a scratch file beside a path, to be renamed to it, or removed otherwise.
+
+    First removes those that killed processes left: a live one locks its own.
+    """
+    ours = f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}{_SCRATCH_SUFFIX}"
+    for left in path.parent.glob(ours):
+        # It may be another user's, or just have been renamed or removed.
+        with contextlib.suppress(OSError), left.open("r+b") as stream:
+            if locks.lock(stream, wait=False):
+                left.unlink()
+    while True:
+        # Random, as processes on several hosts may have the same number.
+        scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_SCRATCH_SUFFIX}")
+        try:
+            with scratch.open("xb") as stream:
+                locks.lock(stream, wait=True)
+                # Another process may have removed it before the lock was there.
+                if scratch.exists():
+                    yield scratch, stream
+                    return
+        finally:
+            scratch.unlink(missing_ok=True)
 
 
 def _sync(path: pathlib.Path) -> None:
@@ -55,19 +83,18 @@ def write_atomically(
     path: pathlib.Path, write: Callable[[IO[bytes]], object]
 ) -> pathlib.Path:
     """Writes a file under a scratch name and renames it once it is on disk."""
-    if not hosts.is_first():
-        return path
+    return write_own(path, write) if hosts.is_first() else path
+
+
+def write_own(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> pathlib.Path:
+    """Writes a file as `write_atomically` does, in every process that calls it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}{_SCRATCH_SUFFIX}")
-    try:
-        with _errors_name(path), scratch.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+    with _errors_name(path), _scratch(path) as (scratch, stream):
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
         scratch.replace(path)
         _sync(path.parent)
-    finally:
-        scratch.unlink(missing_ok=True)
     return path
 
 

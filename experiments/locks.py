@@ -8,6 +8,7 @@ import contextlib
 import errno
 import pathlib
 from collections.abc import Iterator
+from typing import IO, Any
 
 from experiments.errors import UsageError
 
@@ -15,6 +16,35 @@ try:
     import fcntl
 except ImportError:
     fcntl = None  # type: ignore[assignment]
+
+
+def lock(stream: IO[Any], *, wait: bool) -> bool:
+    """Locks an open file for as long as it is open.
+
+    Args:
+      stream: the file.
+      wait: whether to wait for another process that holds a lock on it.
+
+    Returns:
+      Whether the file is locked now: never where there are no locks.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _opened(path: pathlib.Path) -> IO[str]:
+    """Opens a file to lock it, and makes it where there is none."""
+    try:
+        # On NFS a shared lock asks for a file to read, the other for one to write.
+        return path.open("a+")
+    except PermissionError:
+        # It is another user's, in a shared folder. Except on NFS reading is enough.
+        return path.open()
 
 
 @contextlib.contextmanager
@@ -25,8 +55,7 @@ def _locked(path: pathlib.Path, taken: str, *, shared: bool = False) -> Iterator
       UsageError: saying by whom it is taken.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # On NFS a shared lock asks for a file to read, the other for one to write.
-    with path.open("a+") as stream:
+    with _opened(path) as stream:
         if fcntl is not None:
             how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             try:

@@ -13,7 +13,10 @@ import time
 import traceback
 from collections.abc import Sequence
 
+from experiments import xla_flags
+
 _WATCHED = "ABSUM_JAX_WATCHED"
+_OWN = ("absum_jax", "experiments")
 # Exit code of a process that noticed itself.
 _LOST = 75
 _SECONDS_TO_SAY_GOODBYE = 1.0
@@ -47,17 +50,21 @@ def main() -> int:
     if _WATCHED not in os.environ:
         return _watch(sys.argv[1:])
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import jax
-
+    failure = None
     try:
         code = _command()
     except Exception as error:
-        code = 1
-        if jax.distributed.is_initialized() and _is_of_another(error):
+        code, failure = 1, error
+    # Not before the command has set XLA's flags.
+    import jax
+
+    has_joined = jax.distributed.is_initialized()
+    if failure is not None:
+        if has_joined and _is_of_another(failure):
             code = _LOST
         else:
-            traceback.print_exc()
-    if code != 0 and jax.distributed.is_initialized():
+            traceback.print_exception(failure)
+    if code != 0 and has_joined:
         # Without waiting for the others, which wait for this one.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -69,12 +76,23 @@ def main() -> int:
 
 
 def _command() -> int:
-    # Late, as one that only watches needs none of it.
-    from experiments import cli
-    from experiments.quiet import quiet_threads
+    try:
+        xla_flags.turn_off_ynnpack_fusions()
+        # Late, as one that only watches needs none of it.
+        from experiments import cli
+        from experiments.quiet import quiet_threads
 
-    quiet_threads()
-    return cli.main()
+        quiet_threads()
+        return cli.main()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in _OWN:
+            raise
+        print(
+            f"error: {sys.executable} has no {error.name}, which comes with "
+            "absum-jax[experiments]: pip install -e '.[experiments]'",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def _is_of_another(error: Exception) -> bool:

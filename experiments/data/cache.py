@@ -1,14 +1,15 @@
 """Decoded data sets kept as `.npy`, so that each is decoded once."""
 
 import hashlib
+import io
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Callable
+from typing import IO
 
 import numpy as np
 
+from experiments import files, paths
 from experiments.data.split import Split
 
 Splits = tuple[Split, Split]
@@ -16,8 +17,7 @@ Splits = tuple[Split, Split]
 
 def default_cache_dir() -> pathlib.Path:
     """The user's cache folder for this project."""
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "absum-jax"
+    return paths.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "absum-jax"
 
 
 def folder_key(folder: pathlib.Path) -> str:
@@ -29,33 +29,33 @@ def folder_key(folder: pathlib.Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-def _names(part: str) -> tuple[str, str]:
-    return f"{part}_images.npy", f"{part}_labels.npy"
+def _save(stream: IO[bytes], array: np.ndarray) -> None:
+    # In memory first: the error that NumPy raises on a full disk does not say so.
+    content = io.BytesIO()
+    np.save(content, array)
+    stream.write(content.getbuffer())
 
 
 def cached(entry: pathlib.Path, read: Callable[[], Splits]) -> Splits:
     """Returns what is cached in a folder, or reads and caches it.
 
-    The folder appears whole, so that a reader that is killed leaves no half of it.
+    Each file appears whole, so that a killed reader leaves no half of one, and readers
+    that run at the same time write the same files. A complete folder is only read; it
+    may be read-only.
+
+    Raises:
+      UsageError: if something has to be cached and cannot be.
     """
-    if not entry.exists():
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=entry.parent) as scratch:
-            whole = pathlib.Path(scratch) / "whole"
-            whole.mkdir()
-            for part, split in zip(("train", "test"), read(), strict=True):
-                images, labels = _names(part)
-                np.save(whole / images, split.images)
-                np.save(whole / labels, split.labels)
-            try:
-                whole.rename(entry)
-            except OSError:
-                # Another process was faster; its copy is as good.
-                if not entry.exists():
-                    raise
-                shutil.rmtree(whole)
-    train, test = (
-        Split(*(np.load(entry / file, allow_pickle=False) for file in _names(part)))
+    kept = [
+        entry / f"{part}_{name}.npy"
         for part in ("train", "test")
-    )
-    return train, test
+        for name in ("images", "labels")
+    ]
+    if not all(path.exists() for path in kept):
+        files.writable_folder(entry.parent, "--cache-dir")
+        train, test = read()
+        arrays = (train.images, train.labels, test.images, test.labels)
+        for path, array in zip(kept, arrays, strict=True):
+            files.write_own(path, lambda stream, array=array: _save(stream, array))  # type: ignore[misc]
+    loaded = [np.load(path, allow_pickle=False) for path in kept]
+    return Split(*loaded[:2]), Split(*loaded[2:])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import paths
 from experiments.data.split import Split
 from experiments.errors import UsageError
 from experiments.progress import progress
@@ -32,8 +33,7 @@ _REGISTERED = {
 
 def default_data_dir() -> pathlib.Path:
     """Where TFDS keeps prepared data sets."""
-    configured = os.environ.get("TFDS_DATA_DIR")
-    return pathlib.Path(configured or pathlib.Path.home() / "tensorflow_datasets")
+    return paths.expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """plotting.py: what the pictures hold."""
 
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -56,3 +58,18 @@ def test_radial_mean_line():
     np.testing.assert_allclose(line.get_ydata(), absum_jax.radial_mean(grid))
     np.testing.assert_array_equal(line.get_xdata(), np.arange(len(line.get_ydata())))
     assert (line.get_label(), line.get_color()) == ("none", "black")
+
+
+def test_without_matplotlib(monkeypatch):
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "matplotlib":
+            monkeypatch.setitem(sys.modules, name, None)
+    report = absum_jax.RobustnessReport(images=1, rows=(), grid=None, conditions={})
+    for plot in (
+        lambda: absum_jax.plot_frequency_heatmap(np.zeros((4, 4))),
+        lambda: absum_jax.plot_radial_mean(np.zeros((4, 4))),
+        lambda: absum_jax.plot_power_spectrum(np.zeros((4, 4))),
+        report.plot,
+    ):
+        with pytest.raises(ModuleNotFoundError, match=r"'absum-jax\[plot\]'"):
+            plot()

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -226,6 +227,12 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
     for name in ("no regularization", "weight decay", "L1", "Absum", "SNC"):
         assert f"| {name}" in said
     assert (tmp_path / "demo" / "heatmaps.png").stat().st_size > 10_000
+
+
+def test_no_float64(capsys):
+    with jax.enable_x64(True):
+        assert cli.main(["models"]) == 2
+    assert "unset JAX_ENABLE_X64" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["figure1", "figure3"])

@@ -105,6 +105,16 @@ def test_what_the_user_configured_is_left_alone(environment, folder, tmp_path):
     assert not _entries(tmp_path)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there are no such permissions")
+@pytest.mark.parametrize(("mode", "is_used"), [(0o700, True), (0o770, False)])
+def test_programs_that_others_may_write_are_not_run(mode, is_used, tmp_path):
+    folder = tmp_path / "home" / "absum-jax" / "compiled"
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    (output,) = _end_quietly(_start(["-c", CONFIGURED], tmp_path / "home"))
+    assert output.strip() == (str(folder) if is_used else "None")
+
+
 def test_the_oldest_of_too_many_are_removed(tmp_path, monkeypatch):
     for i in range(4):
         path = tmp_path / f"{i}-cache"

@@ -201,7 +201,7 @@ def test_wrong_data_is_said_shortly(damage, message, tmp_path, capsys):
     errors = [line for line in said if line.startswith("error: ")]
     assert errors == said[-1:]
     assert message in errors[0]
-    assert not any((tmp_path / "cache").iterdir())
+    assert not any((tmp_path / "cache").glob("*"))
 
 
 def test_preparing_without_tensorflow_is_refused(tmp_path, monkeypatch):
