@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -102,7 +103,7 @@ def add_pattern(
     x: chex.Array, pattern: chex.Array, bounds: tuple[chex.Numeric, chex.Numeric]
 ) -> chex.Array:
     """Adds a pattern (..., height, width, channels or 1) and clips, unchecked."""
-    attacked = x + jnp.broadcast_to(pattern.astype(x.dtype), x.shape)
+    attacked = x + jax.lax.broadcast_to_rank(pattern.astype(x.dtype), x.ndim)
     return jnp.clip(attacked, *(jnp.asarray(bound, x.dtype) for bound in bounds))
 
 

@@ -100,11 +100,9 @@ def counted(
     """
     is_nan = jnp.isnan(logits).any(axis=-1)
     correct = _is_correct(logits, y, top_k)
-    counts = (
-        (flag & jnp.broadcast_to(where, flag.shape)).sum(axis=-1, dtype=jnp.int32)
-        for flag, where in ((correct, ~is_nan & valid), (is_nan, valid))
-    )
-    return Counts(*counts)
+    correct &= jax.lax.broadcast_to_rank(~is_nan & valid, correct.ndim)
+    flags = correct, is_nan & valid
+    return Counts(*(flag.sum(axis=-1, dtype=jnp.int32) for flag in flags))
 
 
 def count(

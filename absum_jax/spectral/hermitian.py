@@ -45,7 +45,9 @@ class Split(NamedTuple):
     def plus_identity(self, factor: chex.Numeric) -> "Split":
         """The sum with a multiple of the identity."""
         identity = factor * jnp.eye(self.re.shape[-1], dtype=self.re.dtype)
-        return Split(self.re + jnp.broadcast_to(identity, self.re.shape), self.im)
+        return Split(
+            self.re + jax.lax.broadcast_to_rank(identity, self.re.ndim), self.im
+        )
 
     @property
     def frobenius(self) -> chex.Array:

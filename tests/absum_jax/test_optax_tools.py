@@ -232,6 +232,16 @@ def test_frozen_layers_move_by_what_follows_the_partition(name):
 
 @spectral
 @freezing
+def test_a_mask_of_kernels_passes_over_frozen_ones(freeze, name):
+    masked = TRANSFORMATIONS[name](mask=absum_jax.conv_kernels)
+    tx = freeze(optax.chain(optax.scale(SCALE), masked))
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    assert_same(updates["conv1"], alone(name)["conv1"])
+    np.testing.assert_array_equal(updates["conv2"]["kernel"], 0)
+
+
+@spectral
+@freezing
 def test_uses_of_unknown_leaves_are_refused_beside_frozen_ones(freeze, name):
     factory = TRANSFORMATIONS[name]
     shapes = SHAPES | {"conv/kernel": (4, 4)}

@@ -200,6 +200,14 @@ def test_everything_but_shapes_can_be_traced():
         np.testing.assert_allclose(attacked, expected, atol=1e-6)
 
 
+def test_traced_frequencies_are_integers():
+    def pattern(l):
+        return absum_jax.single_fourier_perturbation(l, 0, (4, 4), 1.0)
+
+    with pytest.raises(ValueError, match="`l` must be an integer scalar, got"):
+        jax.eval_shape(pattern, 0.5)
+
+
 @pytest.mark.parametrize("integer", [int, np.int64, np.uint8, jnp.int32])
 def test_frequencies_of_any_integer_type(integer):
     result = absum_jax.single_fourier_perturbation(

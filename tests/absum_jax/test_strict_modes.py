@@ -54,6 +54,7 @@ CALLS = TABLE + [
     if not call.case
     for changed in OPTIONS.get(call.name, ())
 ]
+OTHERS = [call for call in calls("small") if call.kind in ("host", "picture")]
 every_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.label)
 table = pytest.mark.parametrize("call", TABLE, ids=lambda call: call.label)
 
@@ -122,6 +123,16 @@ def test_float32_is_not_promoted_where_float64_exists(call):
         assert ours.shape == theirs.shape
         if is_real(theirs) and call.name != "single_fourier_perturbation":
             assert ours.dtype == theirs.dtype
+
+
+@pytest.mark.parametrize("call", OTHERS, ids=lambda call: call.label)
+def test_functions_of_concrete_values_promote_nothing(call):
+    with raising():
+        found = call.function(**call.arguments)
+    if call.name in ("conv_input_shapes", "conv_kernels"):
+        assert found == call.reference(**call.arguments)
+    elif call.reference is not None:
+        assert_near(found, call.reference(**call.arguments), 1e-6)
 
 
 @table
