@@ -47,6 +47,13 @@ def as_array(name: str, value: Any) -> Any:
     return array
 
 
+def as_tuple(value: Any) -> tuple[Any, ...] | None:
+    """Returns the entries of a list, tuple or array of one axis; None of all else."""
+    is_array = isinstance(value, np.ndarray | jax.Array) and value.ndim == 1
+    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return tuple(value) if is_array or is_list else None
+
+
 def check_integers(name: str, value: Any, what: str = "integers") -> chex.Array:
     """Returns an array of integers, refusing those that jax would wrap."""
     array = as_array(name, value)
@@ -79,6 +86,15 @@ def nonnegative(value: chex.Numeric, dtype: Any) -> chex.Array:
     return nan_if_negative(array, array)
 
 
+def _real_dtype(value: Any) -> Any:
+    """Returns the dtype of a real scalar, and None of all else."""
+    if getattr(value, "ndim", 0) or isinstance(value, list | tuple):
+        return None
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    kinds = jnp.integer, jnp.floating
+    return dtype if any(jnp.issubdtype(dtype, kind) for kind in kinds) else None
+
+
 def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> chex.Numeric:
     """Returns a real scalar, refusing a concrete one that is negative or NaN.
 
@@ -90,13 +106,8 @@ def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> chex.Nu
     """
     if getattr(value, "ndim", 0):
         raise ValueError(f"`{name}` must be a scalar, got shape {value.shape}.")
-    try:
-        dtype: Any = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-    except ValueError:
-        dtype = np.dtype(object)
-    is_integer = jnp.issubdtype(dtype, jnp.integer)
-    is_list = isinstance(value, list | tuple)
-    if is_list or not (is_integer or jnp.issubdtype(dtype, jnp.floating)):
+    dtype = _real_dtype(value)
+    if dtype is None:
         raise ValueError(f"`{name}` must be a real number, got {value!r}.")
     if not is_concrete(value):
         return value
@@ -106,7 +117,7 @@ def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> chex.Nu
     with np.errstate(over="ignore"):
         if finite and not np.isfinite(array.astype(jnp.result_type(float))):
             raise ValueError(f"`{name}` must be finite, got {value!r}.")
-    return float(array) if is_integer else value
+    return float(array) if jnp.issubdtype(dtype, jnp.integer) else value
 
 
 def check_positive(name: str, value: Any) -> chex.Numeric:
@@ -255,16 +266,12 @@ def check_finite(name: str, array: chex.Array) -> tuple[float, float] | None:
 
 def check_bounds(bounds: Any) -> tuple[Any, Any]:
     """Returns (low, high), refusing anything but two ordered numbers."""
-    try:
-        low, high = tuple(bounds) if not isinstance(bounds, set | dict | str) else ()
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"`bounds` must be a pair (low, high), got {bounds!r}."
-        ) from None
-    for bound in (low, high):
-        real = isinstance(bound, int | float | np.number | np.ndarray | jax.Array)
-        if not real or np.ndim(bound):
-            raise ValueError(f"`bounds` must be two real numbers, got {bounds!r}.")
+    pair = as_tuple(bounds)
+    if pair is None or len(pair) != 2:
+        raise ValueError(f"`bounds` must be a pair (low, high), got {bounds!r}.")
+    if not all(_real_dtype(bound) for bound in pair):
+        raise ValueError(f"`bounds` must be two real numbers, got {bounds!r}.")
+    low, high = pair
     if is_concrete(low) and is_concrete(high) and not float(low) < float(high):
         raise ValueError(f"`bounds` must satisfy low < high, got {bounds!r}.")
     return low, high

@@ -14,13 +14,11 @@ from absum_jax.prox import accumulation_dtype
 
 def check_image_shape(shape: Sequence[int]) -> tuple[int, int]:
     """Returns (height, width), refusing anything but two positive integers."""
-    try:
-        height, width = tuple(shape) if not isinstance(shape, set | dict) else ()
-    except (TypeError, ValueError):
-        raise ValueError(f"`shape` must be (height, width), got {shape!r}.") from None
-    validation.check_positive_int("shape", height)
-    validation.check_positive_int("shape", width)
-    return int(height), int(width)
+    sizes = validation.as_tuple(shape)
+    if sizes is None or len(sizes) != 2:
+        raise ValueError(f"`shape` must be (height, width), got {shape!r}.")
+    height, width = (validation.check_positive_int("shape", size) for size in sizes)
+    return height, width
 
 
 def phase(l: chex.Numeric, m: chex.Numeric, shape: Sequence[int]) -> chex.Array:

@@ -1,7 +1,7 @@
 """Proximal operators and penalties of one convolution kernel."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import chex
 import jax
@@ -32,13 +32,13 @@ def resolve_spatial_axes(
                 "axes are expected (spatial..., in, out)."
             )
         return tuple(range(ndim - 2))
-    axes = tuple(spatial_axes) if isinstance(spatial_axes, Iterable) else ()
+    axes = validation.as_tuple(spatial_axes) or ()
     valid = [
         axis
         for axis in axes
         if isinstance(axis, int | np.integer) and -ndim <= axis < ndim
     ]
-    resolved = tuple(sorted(axis % ndim for axis in valid))
+    resolved = tuple(sorted(int(axis) % ndim for axis in valid))
     if not axes or len(set(resolved)) != len(axes):
         raise ValueError(
             f"`spatial_axes` must be distinct axes of a kernel of shape {tuple(shape)},"

@@ -106,10 +106,8 @@ class CircularConv:
 
 def axis_values(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """One positive integer for each spatial axis; a single one serves all."""
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
-        values = tuple(value)
-    else:
-        values = (value,) * ndim
+    several = validation.as_tuple(value)
+    values = (value,) * ndim if several is None else several
     whole = all(
         isinstance(v, int | np.integer) and not isinstance(v, bool) and v >= 1
         for v in values
@@ -142,7 +140,7 @@ def circular_conv(
             "`kernel` must have the axes (spatial..., in, out), none of them empty, "
             f"got shape {kernel_shape}."
         )
-    if not isinstance(input_shape, Sequence | np.ndarray):
+    if validation.as_tuple(input_shape) is None:
         raise ValueError(
             f"`input_shape` must be the {ndim} spatial sizes of the input, "
             f"got {input_shape!r}."

@@ -1,5 +1,7 @@
 """Training steps on the parameter trees of flax nnx and linen, haiku and equinox."""
 
+import functools
+
 import equinox as eqx
 import haiku as hk
 import jax
@@ -175,3 +177,71 @@ def test_equinox_with_oihw_kernels_and_none_leaves():
 
     grads, after = step(params)
     assert_one_step(params, grads, after, ".conv.weight", axes=(2, 3))
+
+
+def equinox_params():
+    return eqx.partition(EquinoxModel(jax.random.key(0)), eqx.is_inexact_array)[0]
+
+
+WITHOUT_AXES = {
+    "absum": lambda params: sgd_with_absum().init(params),
+    "absum without init": lambda params: absum_jax.absum(
+        STRENGTH, learning_rate=LEARNING_RATE, mask=absum_jax.conv_kernels
+    ).update(params, optax.MaskedState(optax.EmptyState()), params),
+    "proximal": lambda params: absum_jax.proximal(
+        jax.tree_util.Partial(absum_jax.prox_absum),
+        STRENGTH,
+        learning_rate=LEARNING_RATE,
+        mask=absum_jax.conv_kernels,
+    ).init(params),
+    "apply_proximal_updates": lambda params: absum_jax.apply_proximal_updates(
+        params, params, absum_jax.prox_absum, 0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_AXES)
+def test_the_layout_of_a_leaf_named_weight_must_be_told(name):
+    message = r"^`spatial_axes` must be given for `conv/weight`.*\(2, 3\).*\(0, 1\)"
+    with pytest.raises(ValueError, match=message):
+        WITHOUT_AXES[name](equinox_params())
+
+
+def test_the_layout_of_a_leaf_of_other_ranks():
+    with pytest.raises(ValueError, match=r"`conv/weight`.*\(2,\).*\(0,\)"):
+        sgd_with_absum().init({"conv": {"weight": np.ones((3, 2, 2), np.float32)}})
+    with pytest.raises(ValueError, match=r"`weight`.*\(2, 3, 4\).*\(0, 1, 2\)"):
+        sgd_with_absum().init({"weight": np.ones((3, 3, 3, 2, 2), np.float32)})
+
+
+@pytest.mark.parametrize("axes", [(2, 3), (0, 1), (-2, -1)])
+def test_either_layout_of_a_leaf_named_weight(axes):
+    params = {"conv": {"weight": np.ones((3, 3, 3, 3), np.float32)}}
+    updates = jax.tree.map(jnp.zeros_like, params)
+    apply = absum_jax.apply_proximal_updates
+    prox_with_axes = functools.partial(absum_jax.prox_absum, spatial_axes=axes)
+    after = apply(params, updates, prox_with_axes, 0.1)
+    expected = absum_jax.prox_absum(params["conv"]["weight"], 0.1, spatial_axes=axes)
+    np.testing.assert_array_equal(after["conv"]["weight"], expected)
+    tx = absum_jax.absum(1.0, learning_rate=0.1, spatial_axes=axes)
+    moved, _ = tx.update(updates, tx.init(params), params)
+    np.testing.assert_allclose(1 + moved["conv"]["weight"], expected, rtol=1e-6)
+    # The layout does not matter to an operator of each coefficient.
+    apply(params, updates, absum_jax.prox_l1, 0.1)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [absum_jax.spectral_norm_constraint, absum_jax.spectral_normalization],
+)
+def test_sizes_do_not_tell_the_layout_of_a_leaf_named_weight(tx):
+    params = {"conv": {"weight": np.ones((5, 1, 3, 3), np.float32)}}
+    message = r"^`input_shapes` must hold `ConvUse`s with `kernel_axes`.*`conv/weight`"
+    with pytest.raises(ValueError, match=message):
+        tx(1.0, {"conv/weight": (8, 8)}).init(params)
+
+    def fn(params, x):
+        return jax.lax.conv(x, params["conv"]["weight"], (1, 1), "SAME")
+
+    uses = absum_jax.conv_input_shapes(fn, params, np.ones((1, 1, 8, 8), np.float32))
+    tx(1.0, uses).init(params)

@@ -348,45 +348,6 @@ def test_attack(changes, message):
         pgd(**changes)
 
 
-def numpy_model(x):
-    return np.asarray(x).reshape(len(x), -1)[:, :3]
-
-
-def torch_like(x):
-    return x.permute(0, 3, 1, 2)
-
-
-class OnlyTensors:
-    """Refuses all but its own kind, as functions of PyTorch do."""
-
-    def __call__(self, x):
-        raise TypeError(f"conv2d(): input must be Tensor, not {type(x).__name__}")
-
-
-@pytest.mark.parametrize("model", [numpy_model, torch_like, OnlyTensors()])
-@pytest.mark.parametrize("function", [accuracy, pgd])
-def test_models_that_are_not_of_jax(function, model):
-    message = r"^`logits_fn` must be traceable by jax.*`jax.pure_callback`"
-    with pytest.raises(ValueError, match=message):
-        function(logits_fn=model)
-
-
-def test_a_model_of_numpy_in_a_callback():
-    def model(x):
-        shape = jax.ShapeDtypeStruct((len(x), 3), x.dtype)
-        return jax.pure_callback(numpy_model, shape, x)
-
-    assert accuracy(logits_fn=model, y=np.zeros(4, int)) == 1
-
-
-def test_errors_of_the_model_itself_pass():
-    def wrong(x):
-        raise TypeError("unsupported operand")
-
-    with pytest.raises(TypeError, match="unsupported operand"):
-        accuracy(logits_fn=wrong)
-
-
 @pytest.mark.parametrize(
     ("x", "options", "message"),
     [
@@ -711,52 +672,6 @@ def test_bounds_of_schedules(value):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
 
-# A traced negative number cannot be refused: the result is NaN, not a wrong number.
-POISONED = {
-    "prox_absum": lambda n: absum_jax.prox_absum(KERNEL, n),
-    "prox_l1": lambda n: absum_jax.prox_l1(KERNEL, n),
-    "absum": lambda n: absum_jax.apply_proximal_updates(
-        PARAMS, PARAMS, absum_jax.prox_absum, n
-    ),
-    "clip": lambda n: absum_jax.clip_conv_spectral_norm(KERNEL, (4, 4), n),
-    "rescale": lambda n: absum_jax.apply_spectral_normalization(
-        PARAMS, n, {"conv/kernel": (4, 4)}
-    ),
-    "low_pass": lambda n: absum_jax.low_pass(X, n),
-    "pgd": lambda n: pgd(eps=n),
-}
-
-
-@pytest.mark.parametrize("name", POISONED)
-def test_traced_negative_numbers_give_nan(name):
-    function = jax.jit(POISONED[name])
-    for wrong in (-1.0, NAN):
-        assert all(map(np.isnan, map(np.sum, jax.tree.leaves(function(wrong)))))
-    assert not any(map(np.isnan, map(np.sum, jax.tree.leaves(function(0.5)))))
-
-
-@pytest.mark.parametrize("tx", ["absum", "l1"])
-def test_traced_negative_schedules_give_nan(tx):
-    tx = getattr(absum_jax, tx)(lambda count: 1.0 - count, learning_rate=0.1)
-
-    @jax.jit
-    def step(updates, state):
-        return tx.update(updates, state, PARAMS)
-
-    updates, state = step(PARAMS, tx.init(PARAMS))
-    for _ in range(2):
-        assert not np.isnan(updates["conv"]["kernel"]).any()
-        updates, state = step(PARAMS, state)
-    assert np.isnan(updates["conv"]["kernel"]).all()
-
-
-def test_traced_labels_beyond_the_classes_are_never_right():
-    labels = jnp.array([-1, 3, 2**31 - 1, int(MODEL(X).argmax(-1)[3])])
-    for k in (1, 3):
-        right = jax.jit(lambda y, k=k: accuracy(y=y, top_k=k))(labels)
-        assert right == 0.25
-
-
 @pytest.mark.parametrize(
     ("y", "message"),
     [
@@ -812,62 +727,6 @@ def test_loss_of_another_shape(loss, shape):
         pgd(loss=loss)
 
 
-def probabilities(x):
-    return jax.nn.softmax(MODEL(x))
-
-
-def rounded(x):
-    return jnp.round(MODEL(x), 1)
-
-
-def stopped(x):
-    return jax.lax.stop_gradient(MODEL(x))
-
-
-FOOLED = {
-    "fgsm": lambda **models: absum_jax.fgsm(x=X, y=Y, eps=0.1, **models),
-    "pgd": lambda **models: absum_jax.pgd(x=X, y=Y, **PGD, **models),
-    "pgd of a list": lambda **models: absum_jax.pgd(
-        x=X, y=Y, **PGD | {"eps": [0.0, 0.1]}, **models
-    ),
-    "pgd_accuracy": lambda **models: absum_jax.pgd_accuracy(
-        x=X, y=Y, **PGD | {"eps": [0.0, 0.1]}, batch_size=3, **models
-    ),
-}
-TRANSFERRED = functools.partial(FOOLED["pgd_accuracy"], logits_fn=MODEL)
-
-
-@pytest.mark.parametrize("name", FOOLED)
-def test_probabilities_are_no_logits(name):
-    message = "must return logits, got probabilities"
-    with pytest.raises(ValueError, match=f"^`logits_fn` {message}"):
-        FOOLED[name](logits_fn=probabilities)
-    with pytest.raises(ValueError, match=f"^`substitute` {message}"):
-        TRANSFERRED(substitute=probabilities)
-
-
-def test_a_loss_may_be_of_probabilities():
-    def loss(shares, y):
-        return -jnp.log(jnp.take_along_axis(shares, y[:, None], -1)[:, 0])
-
-    options = {"init_radius": 0.0, "eps": 0.2, "step_size": 0.1, "steps": 2}
-    attacked = pgd(logits_fn=probabilities, loss=loss, **options)
-    np.testing.assert_array_equal(attacked, pgd(**options))
-
-
-@pytest.mark.parametrize("model", [rounded, stopped])
-@pytest.mark.parametrize("name", FOOLED)
-def test_models_without_a_gradient(name, model):
-    right = np.asarray(MODEL(X).argmax(-1))
-    with pytest.warns(UserWarning, match=r"^`logits_fn` had no gradient at \d of 4"):
-        FOOLED[name](logits_fn=model)
-    with pytest.warns(UserWarning, match=r"^`substitute` had no gradient at \d of 4"):
-        TRANSFERRED(substitute=model)
-    # Wrong answers need no attack.
-    wrong = (right + 1) % 3
-    absum_jax.pgd_accuracy(model, X, wrong, **PGD | {"eps": 1e-6}, early_stop=True)
-
-
 @pytest.mark.parametrize(
     ("substitute", "message"),
     [
@@ -890,59 +749,3 @@ def test_a_large_dilation_does_not_wrap():
         for dilation in (2, 2 + 5 * 2**62)
     )
     np.testing.assert_array_equal(*values)
-
-
-# Inside a trace.
-
-TRACED = {
-    "threshold": lambda n: absum_jax.prox_absum(KERNEL, n),
-    "strength": lambda n: absum_jax.absum(n, learning_rate=n).update(
-        PARAMS, absum_jax.absum(n, learning_rate=n).init(PARAMS), PARAMS
-    ),
-    "eps": lambda n: absum_jax.single_fourier_attack(X, 0, 1, n),
-    "images": lambda n: absum_jax.single_fourier_attack(X * n * 300, 0, 1, 0.1),
-    "bounds": lambda n: absum_jax.single_fourier_attack(X, 0, 1, 0.1, bounds=(n, n)),
-    "l": lambda n: absum_jax.single_fourier_attack(X, n.astype(int), 1, 0.1),
-    "labels": lambda n: accuracy(y=jnp.full(4, n, int)),
-    "frequencies": lambda n: absum_jax.single_fourier_accuracy(
-        MODEL, X, Y, 0.1, frequencies=jnp.full((1, 2), n, int)
-    ),
-    "eps of pgd": lambda n: pgd(eps=n),
-    "list of eps": lambda n: pgd(eps=jnp.stack([n, 2 * n]), step_size=n),
-    "steps": lambda n: pgd(steps=n.astype(int)),
-    "images of fgsm": lambda n: absum_jax.fgsm(MODEL, X * n * 300, Y, eps=0.1),
-    "labels of pgd": lambda n: absum_jax.pgd_accuracy(
-        MODEL, X, jnp.full(4, n, int), **PGD
-    ),
-    "norm": lambda n: absum_jax.fourier_noise_accuracy(MODEL, X, Y, n, key=KEY),
-    "radius": lambda n: absum_jax.low_pass(X, n),
-    "radii": lambda n: absum_jax.high_pass_accuracy(MODEL, X, Y, jnp.stack([n, n])),
-}
-
-
-@pytest.mark.parametrize("name", TRACED)
-def test_values_are_not_looked_at_inside_jit(name):
-    result = jax.eval_shape(TRACED[name], jnp.float32(-1.0))
-    assert jax.tree.leaves(result)
-
-
-def test_concrete_values_inside_jit_are_looked_at():
-    labels, images = jnp.array(Y + 1), jnp.array(X * 255)
-    with pytest.raises(ValueError, match="`y` must lie in"):
-        jax.eval_shape(lambda x: absum_jax.accuracy(MODEL, x, labels), X)
-    with pytest.raises(ValueError, match="`x` must lie within"):
-        jax.eval_shape(
-            lambda eps: absum_jax.single_fourier_attack(images, 0, 1, eps), 0.1
-        )
-    with pytest.raises(ValueError, match="`l` must lie in"):
-        jax.eval_shape(lambda eps: absum_jax.single_fourier_attack(X, 4, 1, eps), 0.1)
-    with pytest.raises(ValueError, match="`radius` must be non-negative"):
-        jax.eval_shape(lambda x: absum_jax.low_pass(x, -1.0), X)
-
-
-def test_a_concrete_list_inside_jit_is_looked_at():
-    negative = jnp.array([0.1, -0.1])
-    with pytest.raises(ValueError, match="`eps` must be non-negative"):
-        jax.eval_shape(lambda x: absum_jax.fgsm(MODEL, x, Y, eps=negative), X)
-    with pytest.raises(ValueError, match="`radius` must be non-negative"):
-        jax.eval_shape(lambda x: absum_jax.low_pass_accuracy(MODEL, x, Y, negative), X)

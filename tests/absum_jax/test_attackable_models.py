@@ -1,0 +1,125 @@
+"""Models that cannot be attacked as they are: not of JAX, or without a gradient."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+import absum_jax
+
+KERNEL = np.ones((3, 3, 1, 2), np.float32)
+PARAMS = {"conv": {"kernel": KERNEL}}
+X = np.full((4, 4, 6, 1), 0.5, np.float32)
+Y = np.array([0, 1, 2, 0])
+MODEL = Partial(
+    lambda weights, x: x.reshape(len(x), -1) @ weights,
+    np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32),
+)
+KEY = jax.random.key(0)
+PGD = {"key": KEY, "eps": 0.1, "step_size": 0.1, "steps": 1}
+
+
+def accuracy(**changes):
+    return absum_jax.accuracy(**{"logits_fn": MODEL, "x": X, "y": Y} | changes)
+
+
+def pgd(**changes):
+    return absum_jax.pgd(**{"logits_fn": MODEL, "x": X, "y": Y} | PGD | changes)
+
+
+def numpy_model(x):
+    return np.asarray(x).reshape(len(x), -1)[:, :3]
+
+
+def torch_like(x):
+    return x.permute(0, 3, 1, 2)
+
+
+class OnlyTensors:
+    """Refuses all but its own kind, as functions of PyTorch do."""
+
+    def __call__(self, x):
+        raise TypeError(f"conv2d(): input must be Tensor, not {type(x).__name__}")
+
+
+@pytest.mark.parametrize("model", [numpy_model, torch_like, OnlyTensors()])
+@pytest.mark.parametrize("function", [accuracy, pgd])
+def test_models_that_are_not_of_jax(function, model):
+    message = r"^`logits_fn` must be traceable by jax.*`jax.pure_callback`"
+    with pytest.raises(ValueError, match=message):
+        function(logits_fn=model)
+
+
+def test_a_model_of_numpy_in_a_callback():
+    def model(x):
+        shape = jax.ShapeDtypeStruct((len(x), 3), x.dtype)
+        return jax.pure_callback(numpy_model, shape, x)
+
+    assert accuracy(logits_fn=model, y=np.zeros(4, int)) == 1
+
+
+def test_errors_of_the_model_itself_pass():
+    def wrong(x):
+        raise TypeError("unsupported operand")
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        accuracy(logits_fn=wrong)
+
+
+def probabilities(x):
+    return jax.nn.softmax(MODEL(x))
+
+
+def rounded(x):
+    return jnp.round(MODEL(x), 1)
+
+
+def stopped(x):
+    return jax.lax.stop_gradient(MODEL(x))
+
+
+FOOLED = {
+    "fgsm": lambda **models: absum_jax.fgsm(x=X, y=Y, eps=0.1, **models),
+    "pgd": lambda **models: absum_jax.pgd(x=X, y=Y, **PGD, **models),
+    "pgd of a list": lambda **models: absum_jax.pgd(
+        x=X, y=Y, **PGD | {"eps": [0.0, 0.1]}, **models
+    ),
+    "pgd_accuracy": lambda **models: absum_jax.pgd_accuracy(
+        x=X, y=Y, **PGD | {"eps": [0.0, 0.1]}, batch_size=3, **models
+    ),
+}
+TRANSFERRED = functools.partial(FOOLED["pgd_accuracy"], logits_fn=MODEL)
+
+
+@pytest.mark.parametrize("name", FOOLED)
+def test_probabilities_are_no_logits(name):
+    message = "must return logits, got probabilities"
+    with pytest.raises(ValueError, match=f"^`logits_fn` {message}"):
+        FOOLED[name](logits_fn=probabilities)
+    with pytest.raises(ValueError, match=f"^`substitute` {message}"):
+        TRANSFERRED(substitute=probabilities)
+
+
+def test_a_loss_may_be_of_probabilities():
+    def loss(shares, y):
+        return -jnp.log(jnp.take_along_axis(shares, y[:, None], -1)[:, 0])
+
+    options = {"init_radius": 0.0, "eps": 0.2, "step_size": 0.1, "steps": 2}
+    attacked = pgd(logits_fn=probabilities, loss=loss, **options)
+    np.testing.assert_array_equal(attacked, pgd(**options))
+
+
+@pytest.mark.parametrize("model", [rounded, stopped])
+@pytest.mark.parametrize("name", FOOLED)
+def test_models_without_a_gradient(name, model):
+    right = np.asarray(MODEL(X).argmax(-1))
+    with pytest.warns(UserWarning, match=r"^`logits_fn` had no gradient at \d of 4"):
+        FOOLED[name](logits_fn=model)
+    with pytest.warns(UserWarning, match=r"^`substitute` had no gradient at \d of 4"):
+        TRANSFERRED(substitute=model)
+    # Wrong answers need no attack.
+    wrong = (right + 1) % 3
+    absum_jax.pgd_accuracy(model, X, wrong, **PGD | {"eps": 1e-6}, early_stop=True)
