@@ -238,7 +238,7 @@ def check_real(name: str, array: Any) -> chex.Array:
         raise ValueError(
             f"`{name}` must have a real floating-point dtype, got {array.dtype}."
         )
-    return jnp.asarray(array)
+    return array if is_abstract else jnp.asarray(array)
 
 
 def check_numbers(name: str, value: Any) -> Any:
