@@ -1,17 +1,19 @@
-"""Decoded data sets kept as `.npy`, so that each is decoded once."""
+"""Decoded data sets kept as `.npz`, so that each is decoded once."""
 
 import hashlib
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Callable
 
 import numpy as np
 
 from experiments.data.split import Split
+from experiments.errors import UsageError, damage_named
 
 Splits = tuple[Split, Split]
+
+_PARTS = ("train", "test")
 
 
 def default_cache_dir() -> pathlib.Path:
@@ -29,33 +31,47 @@ def folder_key(folder: pathlib.Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-def _names(part: str) -> tuple[str, str]:
-    return f"{part}_images.npy", f"{part}_labels.npy"
+def cached(
+    path: pathlib.Path, read: Callable[[], Splits], check: Callable[[Splits], None]
+) -> Splits:
+    """Returns what is cached in a file, or reads and caches it.
 
+    A damaged file is replaced, which is printed.
 
-def cached(entry: pathlib.Path, read: Callable[[], Splits]) -> Splits:
-    """Returns what is cached in a folder, or reads and caches it.
-
-    The folder appears whole, so that a reader that is killed leaves no half of it.
+    Args:
+      path: the file.
+      read: returns the training and the test split.
+      check: raises a `ValueError` if cached splits cannot be those of the data set.
     """
-    if not entry.exists():
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=entry.parent) as scratch:
-            whole = pathlib.Path(scratch) / "whole"
-            whole.mkdir()
-            for part, split in zip(("train", "test"), read(), strict=True):
-                images, labels = _names(part)
-                np.save(whole / images, split.images)
-                np.save(whole / labels, split.labels)
-            try:
-                whole.rename(entry)
-            except OSError:
-                # Another process was faster; its copy is as good.
-                if not entry.exists():
-                    raise
-                shutil.rmtree(whole)
-    train, test = (
-        Split(*(np.load(entry / file, allow_pickle=False) for file in _names(part)))
-        for part in ("train", "test")
-    )
+    if path.exists():
+        try:
+            with damage_named(path, "decoding the data set again"):
+                splits = _load(path)
+                check(splits)
+                return splits
+        except UsageError as error:
+            print(error)
+    splits = read()
+    _save(path, splits)
+    return splits
+
+
+def _load(path: pathlib.Path) -> Splits:
+    # The archive has a checksum of each array, which is compared on reading.
+    with np.load(path, allow_pickle=False) as arrays:
+        train, test = (
+            Split(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in _PARTS
+        )
     return train, test
+
+
+def _save(path: pathlib.Path, splits: Splits) -> None:
+    """Writes a file that appears whole, whichever process is the first."""
+    arrays: dict[str, np.ndarray] = {}
+    for part, split in zip(_PARTS, splits, strict=True):
+        arrays |= {f"{part}_images": split.images, f"{part}_labels": split.labels}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        whole = pathlib.Path(scratch) / path.name
+        np.savez(whole, allow_pickle=False, **arrays)
+        whole.replace(path)
