@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from experiments import hosts
-from experiments.errors import UsageError
+from experiments.errors import UsageError, damage_named
 
 _SCRATCH_SUFFIX = ".partial"
 
@@ -82,10 +82,8 @@ def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
 
 
 def _parsed(data: bytes, path: pathlib.Path) -> Any:
-    try:
+    with damage_named(path, "remove it"):
         return json.loads(data)
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: {error}; remove it.") from error
 
 
 def read_json(path: pathlib.Path) -> Any:

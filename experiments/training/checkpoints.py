@@ -18,7 +18,8 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from experiments import files, hosts
-from experiments.training import devices
+from experiments.errors import damage_named
+from experiments.training import devices, digests
 
 
 class Save(Protocol):
@@ -108,7 +109,11 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
             _remove_older(checkpointer)
             latest = hosts.agreed(lambda: _latest(checkpointer))
             if latest is None or latest < step:
-                checkpointer.save_async(step, tree, force=True)
+                # Orbax itself does not notice a changed byte.
+                digest = digests.of_arrays(devices.fetched(tree))
+                checkpointer.save_async(
+                    step, tree, force=True, custom_metadata={"digest": digest}
+                )
 
     try:
         yield save
@@ -121,16 +126,16 @@ def _reader(folder: pathlib.Path) -> ocp.training.Checkpointer:
     return ocp.training.Checkpointer(folder.resolve())
 
 
-def latest_step(folder: pathlib.Path) -> int | None:
-    """The last whole step in a checkpointer's folder."""
-    if not files.exists(folder):
-        return None
-    with _reader(folder) as opened:
-        return hosts.agreed(lambda: _latest(opened))
-
-
 def _latest(checkpointer: ocp.training.Checkpointer) -> int | None:
     return None if checkpointer.latest is None else checkpointer.latest.step
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    """The whole steps in a checkpointer's folder, the last one first."""
+    if not files.exists(folder):
+        return []
+    with _reader(folder) as opened:
+        return hosts.agreed(lambda: [saved.step for saved in opened.checkpoints][::-1])
 
 
 def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
@@ -140,9 +145,31 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
       folder: a checkpointer's folder.
       step: which step.
       abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
+
+    Raises:
+      UsageError: if the step is damaged.
     """
-    with _reader(folder) as opened:
-        return _own(opened.load(step, _everywhere(abstract)))
+
+    def load() -> Any:
+        with (
+            damage_named(
+                folder / str(step), "remove it", passed=(jax.errors.JaxRuntimeError,)
+            ),
+            _reader(folder) as opened,
+        ):
+            tree = _own(opened.load(step, _everywhere(abstract)))
+            # Those of earlier versions have no digest.
+            saved = (opened.metadata(step).custom_metadata or {}).get("digest")
+            if saved not in (None, digests.of_arrays(tree)):
+                raise ValueError("its arrays are not those that were saved")
+            return tree
+
+    return hosts.everywhere(load)
+
+
+def remove_step(folder: pathlib.Path, step: int) -> None:
+    """Removes one step from a checkpointer's folder, for all processes."""
+    hosts.agreed(lambda: files.remove(folder / str(step)))
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:

@@ -129,4 +129,4 @@ def test_a_step_is_saved_once_and_not_too_often(tmp_path):
         save(3, _tree(3), final=True)
         save(3, _tree(4), final=True)
     assert _steps(tmp_path) == [3]
-    assert checkpoints.latest_step(tmp_path) == 3
+    assert checkpoints.saved_steps(tmp_path) == [3]

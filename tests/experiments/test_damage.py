@@ -13,7 +13,8 @@ from experiments import cli, files
 from experiments.errors import UsageError
 from experiments.evaluation import clean, single_fourier
 from experiments.evaluation.points import Points
-from experiments.training import digests, runs
+from experiments.training import digests, plan, runs
+from experiments.training.config import RunConfig
 from experiments.training.runs import Run
 
 OPTIONS = [
@@ -187,8 +188,10 @@ def test_models_whose_training_was_cut_short_are_not_damaged(
     path = _run_folder(folder) / "provenance.json"
     config = files.read_json(path.parent / "config.json")
     path.unlink()
-    sweep = folder / "runs/mnist5k/small_cnn/in-progress/some"
-    files.write_json(sweep / "members.json", [[config]])
+    sweep = plan.Sweep(((RunConfig.from_dict(config),),))
+    plan.save_members(
+        folder / "runs/mnist5k/small_cnn/in-progress" / sweep.digest, sweep
+    )
     capsys.readouterr()
     assert _table1(folder) == 0
     assert "training 1 model" in capsys.readouterr().err
