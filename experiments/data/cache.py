@@ -58,7 +58,7 @@ def cached(
 
 def _load(path: pathlib.Path) -> Splits:
     # The archive has a checksum of each array, which is compared on reading.
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         train, test = (
             Split(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in _PARTS
         )

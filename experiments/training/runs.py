@@ -31,6 +31,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 # The provenance of finished runs whose files this process has checked, by folder.
 _CHECKED: dict[pathlib.Path, dict[str, Any]] = {}
 
+_AGAIN = checkpoints.AGAIN.capitalize() + "."
 # Errors that do not tell of damage, also while a checkpoint is read.
 _OF_THE_SYSTEM = (MemoryError, OSError, jax.errors.JaxRuntimeError)
 
@@ -154,8 +155,10 @@ class Run:
         """The files that training leaves, but for parameters and provenance."""
         return (self._config, self._metrics, self._diagnostics)
 
-    def _damaged(self, path: pathlib.Path, how: str) -> UsageError:
-        fix = f"Remove the folder {self.folder} to have the model trained again."
+    def _damaged(
+        self, path: pathlib.Path, how: str, fix: str | None = None
+    ) -> UsageError:
+        fix = fix or f"Remove the folder {self.folder} to have the model trained again."
         if self.is_record:
             fix = "Restore the record, or make it again with the command record."
         return UsageError(f"{path} {how}: the run is damaged. {fix}")
@@ -182,9 +185,10 @@ class Run:
         logged = {}
         for path in (self._metrics, self._diagnostics):
             # What is not needed may be damaged.
-            lines = self._lines(path)[:epoch] if epoch else []
+            lines = self._lines(path, _AGAIN)[:epoch] if epoch else []
             if [line.get("epoch") for line in lines] != list(range(1, epoch + 1)):
-                raise self._damaged(path, f"has not the epochs 1 to {epoch}")
+                how = f"does not have the epochs 1 to {epoch}"
+                raise self._damaged(path, how, _AGAIN)
             logged[path] = lines
         return logged
 
@@ -233,13 +237,15 @@ class Run:
         """The diagnostics of the epochs so far, where they were logged."""
         return self._lines(self._diagnostics)
 
-    def _lines(self, path: pathlib.Path) -> list[dict[str, Any]]:
+    def _lines(
+        self, path: pathlib.Path, fix: str | None = None
+    ) -> list[dict[str, Any]]:
         try:
             lines = files.read_json_lines(path)
         except UsageError as error:
-            raise self._damaged(path, "is no JSON") from error
+            raise self._damaged(path, "is no JSON", fix) from error
         if not all(map(_is_whole, lines)):
-            raise self._damaged(path, "is not as training left it")
+            raise self._damaged(path, "is not as training left it", fix)
         return [
             {name: value for name, value in line.items() if name != "checksum"}
             for line in lines

@@ -54,9 +54,9 @@ def _unfinished(
                 yield plan.Unfinished(candidate, sweep, steps)
 
 
-def _tell(error: UsageError, consequence: str) -> None:
+def _print_once(line: str) -> None:
     if hosts.is_first():
-        print(f"{error} {consequence}")
+        print(line)
 
 
 def _report_damaged(folder: pathlib.Path) -> None:
@@ -67,7 +67,7 @@ def _report_damaged(folder: pathlib.Path) -> None:
             if sweep is None and files.exists(candidate / CHECKPOINTS):
                 raise UsageError(f"{candidate} has no members.json; remove it.")
         except UsageError as error:
-            _tell(error, "Its models begin again.")
+            _print_once(f"{error} Its models begin again.")
 
 
 def _whole(
@@ -79,23 +79,25 @@ def _whole(
 ) -> plan.Unfinished | None:
     """Finds the last step of a sweep that training can go on from.
 
-    Removes and reports later ones, which are damaged, or of which epochs are missing in
-    what was logged.
+    Reports later ones, which are damaged, or of which epochs are missing in what was
+    logged, and removes all others: orbax would not save beside a damaged one.
     """
     folder = source.folder / CHECKPOINTS
     abstract = jax.eval_shape(lambda: beginning(classifier, source.sweep))
     members = [config for config in source.sweep.members if config in missing]
+    found = None
     for steps in checkpoints.saved_steps(folder):
-        try:
-            checkpoints.load_step(folder, steps, abstract)
-            for config in members:
-                runs.Run(runs_dir, config).logged(steps // epoch_steps)
-        except UsageError as error:
-            _tell(error, "Training goes on from an earlier step or begins again.")
-            checkpoints.remove_step(folder, steps)
-        else:
-            return source._replace(steps=steps)
-    return None
+        if found is None:
+            try:
+                checkpoints.load_step(folder, steps, abstract)
+                for config in members:
+                    runs.Run(runs_dir, config).logged(steps // epoch_steps)
+                found = source._replace(steps=steps)
+                continue
+            except UsageError as error:
+                _print_once(str(error))
+        checkpoints.remove_step(folder, steps)
+    return found
 
 
 def _check_can_train(

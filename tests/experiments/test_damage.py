@@ -15,7 +15,6 @@ from experiments.evaluation import clean, single_fourier
 from experiments.evaluation.points import Points
 from experiments.training import digests, plan, runs
 from experiments.training.config import RunConfig
-from experiments.training.runs import Run
 
 OPTIONS = [
     "--epochs=1", "--train-examples=128", "--test-examples=20", "--methods=none",
@@ -84,30 +83,6 @@ def test_a_damaged_file_is_named_with_the_folder_to_remove(folder, name, how, ca
     after.pop(folder / "runs/mnist5k/small_cnn/lock", None)
     before.pop(folder / "runs/mnist5k/small_cnn/lock", None)
     assert after == before
-
-
-@damages
-def test_damage_to_any_file_of_the_checkpoint_is_noticed(
-    folder, how, classifier, capfd
-):
-    abstract = jax.eval_shape(classifier.init, jax.random.key(0))
-    [config] = folder.glob("runs/*/*/none/0/*/config.json")
-    run = Run(folder / "runs", runs.RunConfig.from_dict(json.loads(config.read_text())))
-    run.variables(abstract)
-    checkpoint = run.folder / "checkpoint"
-    whole = folder / "whole"
-    shutil.copytree(checkpoint, whole)
-    paths = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
-    assert len(paths) > 5
-    for path in paths:
-        if how != "missing" and not (whole / path).stat().st_size:
-            continue  # there is nothing to change in an empty file
-        shutil.rmtree(checkpoint)
-        shutil.copytree(whole, checkpoint)
-        _damage(checkpoint / path, how)
-        with pytest.raises(UsageError, match=rf"checkpoint .* Remove .*{run.folder}"):
-            run.variables(abstract)
-    assert capfd.readouterr().err == ""
 
 
 def test_a_checkpoint_of_an_earlier_version_is_still_checked_by_its_content(
