@@ -63,7 +63,7 @@ ARRAYS: dict[str, Callable[[bytes], bytes]] = {
             test_labels=a["test_labels"][:-1], test_images=a["test_images"][:-1]
         ),
         "another shape": lambda a: a.update(
-            train_images=a["train_images"].reshape(-1, 14, 56, 1)
+            train_images=a["train_images"].reshape(-1, 16, 64, 3)
         ),
         "another dtype": lambda a: a.update(
             train_images=a["train_images"].astype(np.float32)

@@ -53,21 +53,21 @@ def _contents(dataset):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A prepared MNIST of a few images in two files a split, and what it contains."""
+    """A prepared CIFAR-10 of a few images in two files a split, and what it holds."""
     folder = tmp_path_factory.mktemp("tiny")
     splits = {
-        "train": fake_tfds.fake_images(12, 0),
-        "test": fake_tfds.fake_images(10, 1),
+        "train": fake_tfds.fake_images(12, 0, "cifar10"),
+        "test": fake_tfds.fake_images(10, 1, "cifar10"),
     }
-    fake_tfds.write_prepared(folder / "data", splits=splits, shards=2)
+    fake_tfds.write_prepared(folder / "data", "cifar10", splits, shards=2)
     return folder / "data", _loaded_into(folder / "cache")(folder / "data")
 
 
 def _loaded_into(cache):
-    """Makes a function that loads a prepared MNIST, through another cache each time."""
+    """Makes a function that loads a prepared CIFAR-10, each time by another cache."""
 
     def read(folder):
-        return _contents(load("mnist", DataOptions(folder, cache / folder.name)))
+        return _contents(load("cifar10", DataOptions(folder, cache / folder.name)))
 
     return read
 
@@ -84,7 +84,7 @@ def test_a_cache(damages, tiny, tmp_path, capfd):
     data, expected = tiny
 
     def read(folder):
-        return _contents(load("mnist", DataOptions(data, folder)))
+        return _contents(load("cifar10", DataOptions(data, folder)))
 
     assert read(tmp_path / "cache") == expected
     for case in damaged_files.copies(

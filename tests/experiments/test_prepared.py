@@ -256,6 +256,19 @@ def test_labels_of_no_class_are_refused(label, tmp_path):
         load("mnist", options)
 
 
+@pytest.mark.parametrize("name", ["mnist", "imagenet2012"])
+def test_other_numbers_of_examples_are_refused(name, tmp_path):
+    folder = fake_tfds.write_prepared(tmp_path, name)
+    path = folder / "dataset_info.json"
+    info = json.loads(path.read_text())
+    [length] = info["splits"][0]["shardLengths"]
+    info["splits"][0]["shardLengths"] = [str(int(length) - 1)]
+    path.write_text(json.dumps(info))
+    options = DataOptions(tmp_path, tmp_path / "cache", workers=0)
+    with pytest.raises(UsageError, match=rf"-train.*: {length} examples in place of"):
+        load(name, options)
+
+
 def test_images_of_another_shape_are_refused(tmp_path):
     images, labels = fake_tfds.fake_images(4, 0)
     # Of one row, which NumPy would repeat.
