@@ -177,7 +177,7 @@ class Run:
             self._curves = Curves(self.folder / "tensorboard", epoch)
 
     def logged(self, epoch: int) -> dict[pathlib.Path, list[dict[str, Any]]]:
-        """Reads what was logged until the end of an epoch, by file.
+        """Reads the lines that were logged until the end of an epoch, by file.
 
         Raises:
           UsageError: if a file is damaged, or lacks an epoch.
@@ -185,11 +185,14 @@ class Run:
         logged = {}
         for path in (self._metrics, self._diagnostics):
             # What is not needed may be damaged.
-            lines = self._lines(path, _AGAIN)[:epoch] if epoch else []
-            if [line.get("epoch") for line in lines] != list(range(1, epoch + 1)):
-                how = f"does not have the epochs 1 to {epoch}"
-                raise self._damaged(path, how, _AGAIN)
-            logged[path] = lines
+            lines = self._lines(path, _AGAIN) if epoch else []
+            epochs = [line.get("epoch") for line in lines]
+            # The first ones may be from before this file was written.
+            until = epochs.index(epoch) + 1 if epoch in epochs else 0
+            consecutive = list(range(epoch - until + 1, epoch + 1))
+            if epochs[:until] != consecutive or until < min(epoch, 1):
+                raise self._damaged(path, f"lacks epochs up to {epoch}", _AGAIN)
+            logged[path] = lines[:until]
         return logged
 
     def close(self) -> None:
