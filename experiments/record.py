@@ -67,8 +67,8 @@ def _finished(options: RecordOptions) -> Iterator[Run]:
         if not (path / "provenance.json").exists():
             continue
         config, fix = path / "config.json", f"remove or move the folder {path}"
+        fields = files.read_json(config, fix)
         with damage_named(config, fix):
-            fields = files.read_json(config, fix)
             run = Run(options.runs_dir, RunConfig.from_dict(fields))
         if run.folder != path:
             raise UsageError(

@@ -95,7 +95,7 @@ def examples(folder: pathlib.Path, split: str) -> int:
     """
     with damage_named(folder / "dataset_info.json", _fix(folder)):
         counts = {
-            one["name"]: sum(map(int, one["shardLengths"]))
+            one["name"]: sum(map(int, one.get("shardLengths", ())))
             for one in _info(folder)["splits"]
         }
     if split not in counts:
@@ -110,8 +110,9 @@ def _classes_named(value: Any) -> Iterator[str]:
     """
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key in ("pythonClassName", "python_class_name", "type"):
-                yield str(inner)
+            is_class = key in ("pythonClassName", "python_class_name", "type")
+            if is_class and isinstance(inner, str):
+                yield inner
             yield from _classes_named(inner)
     elif isinstance(value, list):
         for inner in value:

@@ -129,7 +129,7 @@ def _latest(checkpointer: ocp.training.Checkpointer) -> int | None:
 
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
-    """The steps in a checkpointer's folder, the last one first.
+    """Lists the steps in a checkpointer's folder, the last one first.
 
     Orbax itself lists none if one is damaged.
     """

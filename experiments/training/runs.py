@@ -69,7 +69,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _is_whole(content: Any) -> bool:
-    """Whether what was read from JSON is as it was written."""
+    """Returns whether what was read from JSON is as it was written."""
     return isinstance(content, dict) and digests.is_whole(content)
 
 

@@ -33,7 +33,7 @@ def _sweeps_dir(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> pathlib
 
 
 def _begun(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, plan.Sweep]]:
-    """The sweeps in progress, but for damaged ones, and their folders."""
+    """Finds the sweeps in progress, but for damaged ones, with their folders."""
     for candidate in files.folders(folder):
         with contextlib.suppress(UsageError):
             sweep = plan.load_members(candidate)
@@ -60,7 +60,7 @@ def _print_once(line: str) -> None:
 
 
 def _report_damaged(folder: pathlib.Path) -> None:
-    """Reports sweeps in progress that cannot be gone on with, as they are damaged."""
+    """Reports sweeps in progress whose models are not known, as they are damaged."""
     for candidate in files.folders(folder):
         try:
             sweep = plan.load_members(candidate)
@@ -79,10 +79,10 @@ def _whole(
     runs_dir: pathlib.Path,
     epoch_steps: int,
 ) -> plan.Unfinished | None:
-    """Finds the last step of a sweep that training can go on from.
+    """Finds the last step of a sweep from which training can go on.
 
-    Reports later ones, which are damaged, or of which epochs are missing in what was
-    logged, and removes all others: orbax would not save beside a damaged one.
+    Removes all other steps, as orbax would not save beside a damaged one, and reports
+    the later ones: they are damaged, or the logs lack their epochs.
     """
     folder = source.folder / CHECKPOINTS
     abstract = jax.eval_shape(lambda: beginning(classifier, source.sweep))
