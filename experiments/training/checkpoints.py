@@ -166,9 +166,18 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
     return hosts.everywhere(load)
 
 
-def remove_step(folder: pathlib.Path, step: int) -> None:
-    """Removes one step from a checkpointer's folder, for all processes."""
-    hosts.agreed(lambda: files.remove(folder / str(step)))
+def keep(folder: pathlib.Path, step: int | None) -> None:
+    """Removes all steps but one, or all of them, from a checkpointer's folder.
+
+    Orbax saves no step before the last one, and none beside a damaged one.
+    """
+    others = set(saved_steps(folder)) - {step}
+
+    def remove() -> None:
+        for other in others:
+            files.remove(folder / str(other))
+
+    hosts.agreed(remove)
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:

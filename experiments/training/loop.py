@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import files, hosts
 from experiments.data import Split, StreamedSplit
 from experiments.models import Classifier
 from experiments.training import (
@@ -160,9 +159,8 @@ def train(
     )  # fmt: skip
     started = time.perf_counter()
     done, last = first, recipe.epochs * steps.epoch
-    if source is None:
-        # Steps from which training cannot go on would keep new ones from being saved.
-        hosts.agreed(lambda: files.remove(folder / CHECKPOINTS))
+    goes_on_here = source is not None and source.folder == folder
+    checkpoints.keep(folder / CHECKPOINTS, first if goes_on_here else None)
     plan.save_members(folder, sweep)
     with (
         contextlib.ExitStack() as stack,

@@ -81,25 +81,21 @@ def _whole(
 ) -> plan.Unfinished | None:
     """Finds the last step of a sweep from which training can go on.
 
-    Removes all other steps, as orbax would not save beside a damaged one, and reports
-    the later ones: they are damaged, or the logs lack their epochs.
+    Reports later ones: they are damaged, or the logs lack their epochs.
     """
     folder = source.folder / CHECKPOINTS
     abstract = jax.eval_shape(lambda: beginning(classifier, source.sweep))
     members = [config for config in source.sweep.members if config in missing]
-    found = None
     for steps in checkpoints.saved_steps(folder):
-        if found is None:
-            try:
-                checkpoints.load_step(folder, steps, abstract)
-                for config in members:
-                    runs.Run(runs_dir, config).logged(steps // epoch_steps)
-                found = source._replace(steps=steps)
-                continue
-            except UsageError as error:
-                _print_once(str(error))
-        checkpoints.remove_step(folder, steps)
-    return found
+        try:
+            checkpoints.load_step(folder, steps, abstract)
+            for config in members:
+                runs.Run(runs_dir, config).logged(steps // epoch_steps)
+        except UsageError as error:
+            _print_once(str(error))
+        else:
+            return source._replace(steps=steps)
+    return None
 
 
 def _check_can_train(

@@ -85,7 +85,7 @@ class Damaged(NamedTuple):
     how: str
 
     def is_named_in(self, line: str) -> bool:
-        """Returns whether a line names the file, or a folder in the folder that it is in."""
+        """Returns whether a line names the file, or a folder that it is in."""
         below = self.path.relative_to(self.folder)
         parts = [self.path, *(self.folder / parent for parent in below.parents)][:-1]
         return "\n" not in line and any(str(part) in line for part in parts)
