@@ -1,5 +1,52 @@
 """The error that a user can mend, shown without a traceback."""
 
+import contextlib
+import errno
+import pathlib
+from collections.abc import Iterator
+
+_ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+
 
 class UsageError(ValueError):
     """A wrong option or missing data; the message says what to do about it."""
+
+
+@contextlib.contextmanager
+def damage_named(
+    path: pathlib.Path, fix: str, *, passed: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turns whatever reading a damaged file raises into one line about the file.
+
+    Errors of the system, such as refused access or too little memory, stay as they are:
+    they do not mean damage.
+
+    Args:
+      path: the file or folder that is read.
+      fix: what the user can do, such as "remove it".
+      passed: further errors that do not mean damage.
+
+    Raises:
+      UsageError: if the file is damaged or missing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (UsageError, MemoryError, *passed)):
+            raise
+        if isinstance(error, OSError) and error.errno is not None:
+            if error.errno not in _ABSENT:
+                raise
+            path = pathlib.Path(error.filename or path)
+        if isinstance(error, FileNotFoundError):
+            raise UsageError(f"{path} is missing; {fix}.") from error
+        raise UsageError(f"{path} is damaged: {_described(error)}; {fix}.") from error
+
+
+def _described(error: Exception) -> str:
+    """Returns the first line of an error, which names its type if it says little."""
+    first, *_ = str(error).splitlines() or [""]
+    first = first[:200].rstrip(".")
+    if first and isinstance(error, ValueError | OSError | RuntimeError):
+        return first
+    return f"{type(error).__name__} {first}".rstrip()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from experiments import hosts, locks
-from experiments.errors import UsageError
+from experiments.errors import UsageError, damage_named
 
 _SCRATCH_SUFFIX = ".partial"
 
@@ -108,24 +108,30 @@ def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _parsed(data: bytes, path: pathlib.Path) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: {error}; remove it.") from error
+def _parsed(data: bytes, path: pathlib.Path, fix: str = "remove it") -> Any:
+    with damage_named(path, fix):
+        value = json.loads(data)
+        if value is None:
+            raise ValueError("null in place of a value")
+        return value
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file."""
-    return hosts.agreed(lambda: _parsed(path.read_bytes(), path))
+def read_json(path: pathlib.Path, fix: str = "remove it") -> Any:
+    """Reads a JSON file; a damaged or missing one is reported with the fix."""
+
+    def read() -> Any:
+        with damage_named(path, fix):
+            return _parsed(path.read_bytes(), path, fix)
+
+    return hosts.agreed(read)
 
 
-def read_json_if_there(path: pathlib.Path) -> Any:
+def read_json_if_there(path: pathlib.Path, fix: str = "remove it") -> Any:
     """Reads a JSON file; None where there is none."""
 
     def read() -> Any:
         try:
-            return _parsed(path.read_bytes(), path)
+            return _parsed(path.read_bytes(), path, fix)
         except FileNotFoundError:
             return None
 

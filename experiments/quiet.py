@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 # Before its logger is asked for: one that absl did not make names absl as the caller.
@@ -16,6 +17,7 @@ def quiet_threads() -> None:
     absl_logging.get_absl_logger().addFilter(
         lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
     )
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

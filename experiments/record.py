@@ -11,7 +11,7 @@ import jax
 from experiments import files
 from experiments.data import DataOptions, Dataset, DatasetName, load, recorded
 from experiments.data.registry import STREAMED
-from experiments.errors import UsageError
+from experiments.errors import UsageError, damage_named
 from experiments.evaluation.points import Evaluation, Points
 from experiments.models import ARCHITECTURES, build
 from experiments.options import check_seeds
@@ -64,10 +64,12 @@ def _finished(options: RecordOptions) -> Iterator[Run]:
         _, seed, *_ = path.name.split("-")
         if options.seeds is not None and seed not in map(str, options.seeds):
             continue
-        config = files.read_json_if_there(path / "config.json")
-        if config is None:
+        if not (path / "provenance.json").exists():
             continue
-        run = Run(options.runs_dir, RunConfig.from_dict(config))
+        config, fix = path / "config.json", f"remove or move the folder {path}"
+        fields = files.read_json(config, fix)
+        with damage_named(config, fix):
+            run = Run(options.runs_dir, RunConfig.from_dict(fields))
         if run.folder != path:
             raise UsageError(
                 f"{path}/config.json is that of {run.config.path}: a damaged file, or "
@@ -115,11 +117,16 @@ def _describe(
 ) -> None:  # fmt: skip
     """Writes down which images the models were trained and evaluated on."""
     path = recorded.file_of(folder, dataset.name)
-    known = files.read_json_if_there(path)
+    known = files.read_json_if_there(path, "restore it")
     examples: dict[str, set[int]] = {
-        kind: set(map(int, known["splits"][kind]["fingerprints"])) if known else set()
-        for kind in ("train", "test", "held_in", "held_out")
+        kind: set() for kind in ("train", "test", "held_in", "held_out")
     }
+    if known is not None:
+        with damage_named(path, "restore it"):
+            if not digests.is_whole(known):
+                raise ValueError("it is not as it was written")
+            for kind, of_kind in examples.items():
+                of_kind.update(map(int, known["splits"][kind]["fingerprints"]))
     for run, of_run in evaluations.items():
         config = run.config
         kind = "held_in" if config.validation_examples else "train"
@@ -142,7 +149,7 @@ def _describe(
                     f"{run.folder} is of other images ({fingerprint}) than those in "
                     "--data-dir."
                 )
-    files.write_json(path, content)
+    files.write_json(path, digests.with_checksum(content))
 
 
 def _check_alike(known: Any, content: Any, path: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ from experiments.claims.intervals import Interval
 from experiments.claims.judgement import Primary, Secondary
 from experiments.claims.measurements import Measured, Sample
 from experiments.claims.statements import QUANTITIES, SAMPLES, SECONDARY, quantities_of
-from experiments.errors import UsageError
+from experiments.errors import UsageError, damage_named
 from experiments.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.reproduce.items import READING_SEEDS, SEEDS
@@ -251,8 +251,12 @@ def _snc_as_published(results_dir: pathlib.Path) -> str | None:
     """
     paths = [results_dir / "snc-readings" / f"{name}.json" for name in SAMPLES]
     documents = [files.read_json_if_there(path) for path in paths]
-    if not all(documents) or not all(map(_has_planned_seeds, SAMPLES, documents)):
+    if None in documents:
         return None
+    for name, path, document in zip(SAMPLES, paths, documents, strict=True):
+        with damage_named(path, "make it again with the command snc-readings"):
+            if not _has_planned_seeds(name, document):
+                return None
     try:
         return explaining.snc_as_published(documents)
     except ValueError as error:

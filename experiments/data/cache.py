@@ -1,18 +1,20 @@
-"""Decoded data sets kept as `.npy`, so that each is decoded once."""
+"""Decoded data sets kept as `.npz`, so that each is decoded once."""
 
 import hashlib
 import io
 import os
 import pathlib
 from collections.abc import Callable
-from typing import IO
 
 import numpy as np
 
 from experiments import files, paths
 from experiments.data.split import Split
+from experiments.errors import UsageError, damage_named
 
 Splits = tuple[Split, Split]
+
+_PARTS = ("train", "test")
 
 
 def default_cache_dir() -> pathlib.Path:
@@ -29,33 +31,50 @@ def folder_key(folder: pathlib.Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-def _save(stream: IO[bytes], array: np.ndarray) -> None:
-    # In memory first: the error that NumPy raises on a full disk does not say so.
-    content = io.BytesIO()
-    np.save(content, array)
-    stream.write(content.getbuffer())
+def cached(
+    path: pathlib.Path, read: Callable[[], Splits], check: Callable[[Splits], None]
+) -> Splits:
+    """Returns what is cached in a file, or reads and caches it.
 
+    A damaged file is replaced, which is printed. An undamaged one is only read, and may
+    be read-only.
 
-def cached(entry: pathlib.Path, read: Callable[[], Splits]) -> Splits:
-    """Returns what is cached in a folder, or reads and caches it.
-
-    Each file appears whole, so that a killed reader leaves no half of one, and readers
-    that run at the same time write the same files. A complete folder is only read; it
-    may be read-only.
+    Args:
+      path: the file, which appears whole, whichever process is the first to write it.
+      read: returns the training and the test split.
+      check: raises a `ValueError` if cached splits cannot be those of the data set.
 
     Raises:
       UsageError: if something has to be cached and cannot be.
     """
-    kept = [
-        entry / f"{part}_{name}.npy"
-        for part in ("train", "test")
-        for name in ("images", "labels")
-    ]
-    if not all(path.exists() for path in kept):
-        files.writable_folder(entry.parent, "--cache-dir")
-        train, test = read()
-        arrays = (train.images, train.labels, test.images, test.labels)
-        for path, array in zip(kept, arrays, strict=True):
-            files.write_own(path, lambda stream, array=array: _save(stream, array))  # type: ignore[misc]
-    loaded = [np.load(path, allow_pickle=False) for path in kept]
-    return Split(*loaded[:2]), Split(*loaded[2:])
+    if path.exists():
+        try:
+            with damage_named(path, "decoding the data set again"):
+                splits = _load(path)
+                check(splits)
+                return splits
+        except UsageError as error:
+            print(error)
+    files.writable_folder(path.parent, "--cache-dir")
+    splits = read()
+    content = io.BytesIO()
+    # In memory first: the error that NumPy raises on a full disk does not say so.
+    np.savez(content, allow_pickle=False, **_arrays(splits))
+    files.write_own(path, lambda stream: stream.write(content.getbuffer()))
+    return splits
+
+
+def _arrays(splits: Splits) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for part, split in zip(_PARTS, splits, strict=True):
+        arrays |= {f"{part}_images": split.images, f"{part}_labels": split.labels}
+    return arrays
+
+
+def _load(path: pathlib.Path) -> Splits:
+    # The archive has a checksum of each array, which is compared on reading.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        train, test = (
+            Split(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in _PARTS
+        )
+    return train, test

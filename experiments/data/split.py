@@ -51,6 +51,40 @@ class Split:
         return digest.hexdigest()[:12]
 
 
+def check(
+    split: Split, image_shape: tuple[int, ...], classes: int, examples: int
+) -> None:
+    """Refuses images and labels that cannot be those of a data set.
+
+    Args:
+      split: the images and labels.
+      image_shape: (height, width, channels).
+      classes: how many; labels are below.
+      examples: how many images there are.
+
+    Raises:
+      ValueError: if a shape, a dtype or a label is another.
+    """
+    images, labels = split.images, split.labels
+    for array, shape, dtype in (
+        (images, (examples, *image_shape), np.uint8),
+        (labels, (examples,), np.int32),
+    ):
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(
+                f"an array {array.shape} {array.dtype} in place of {shape} "
+                f"{np.dtype(dtype)}"
+            )
+    check_labels(labels, classes)
+
+
+def check_labels(labels: np.ndarray, classes: int) -> None:
+    """Refuses labels that lie outside of 0..classes - 1, by a `ValueError`."""
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.size:
+        raise ValueError(f"label {outside[0]} in place of 0..{classes - 1}")
+
+
 def subset_indices(examples: int, total: int, option: str) -> np.ndarray:
     """The indices of `Split.subset`; raises what it does."""
     check_examples(examples, total, option)

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from experiments.data import pictures, prepared, workers
-from experiments.data.split import subset_indices
+from experiments.data.registry import CLASSES, STREAMED
+from experiments.data.split import check_labels, subset_indices
 from experiments.errors import UsageError
 
 Batch = tuple[
@@ -183,8 +184,9 @@ def whole(folder: pathlib.Path, name: str, processes: int) -> StreamedSplit:
     Raises:
       UsageError: if the split or a file of it is missing.
     """
-    examples = sum(prepared.files(folder, name).examples)
-    return StreamedSplit(folder, name, np.arange(examples), processes)
+    files = prepared.files(folder, name)
+    prepared.check_lengths(folder, files)
+    return StreamedSplit(folder, name, np.arange(sum(files.examples)), processes)
 
 
 def _ranges(start: int, stop: int) -> list[tuple[int, int]]:
@@ -225,6 +227,7 @@ class _Reader:
         try:
             stored = self._source[example]
             name = stored["file_name"].decode()
+            check_labels(np.atleast_1d(stored["label"]), CLASSES[STREAMED])
             return pictures.decode(stored["image"]), stored["label"]
         # array_record, protobuf, TFDS and Pillow each have errors of their own.
         except Exception as error:

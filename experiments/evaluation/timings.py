@@ -11,6 +11,8 @@ import jax
 
 import absum_jax
 from experiments import files
+from experiments.errors import damage_named
+from experiments.training import digests
 
 # What took this long altogether is timed no further: its median would hardly move.
 _ENOUGH_SECONDS = 60.0
@@ -66,9 +68,12 @@ class Log:
         self._path = path
         self._timings: dict[str, Timings] = {}
         lines = files.read_json_lines(path)
+        with damage_named(path, "remove it"):
+            for line in lines:
+                if not digests.is_whole(line):
+                    raise ValueError("a line is not as it was written")
+                self._remember(line["measurement"], line["kind"], line["seconds"])
         files.write_json_lines(path, lines)
-        for line in lines:
-            self._remember(**line)
 
     def _remember(self, measurement: dict[str, Any], kind: str, seconds: float) -> None:
         key = json.dumps(measurement, sort_keys=True)
@@ -79,7 +84,7 @@ class Log:
         """Appends seconds of one of the kinds that are the fields of `Timings`."""
         fields = dataclasses.asdict(measurement)
         line = {"measurement": fields, "kind": kind, "seconds": seconds}
-        files.append_json_line(self._path, line)
+        files.append_json_line(self._path, digests.with_checksum(line))
         self._remember(fields, kind, seconds)
 
     def __getitem__(self, measurement: Conditions) -> Timings:

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from experiments.data.registry import CLASSES, STREAMED
 from experiments.models.densenet import DenseNet121
 from experiments.models.googlenet import GoogLeNet
 from experiments.models.resnet import ImageNetResNet18, ResNet18
 from experiments.models.small_cnn import SmallCNN
 
 # Data sets, and how many classes they have.
-_GREY = {"mnist5k": 10, "mnist": 10, "fashion_mnist": 10}
-_COLOURED = {"cifar10": 10, "cifar100": 100, "svhn_cropped": 10}
+_GREY = {name: CLASSES[name] for name in ("mnist5k", "mnist", "fashion_mnist")}
+_COLOURED = {name: CLASSES[name] for name in ("cifar10", "cifar100", "svhn_cropped")}
 
 # Shares of ResNet-18's channels, beyond the paper, by what they are divided by, and how
 # the names of such networks end.
@@ -55,7 +56,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "googlenet": Architecture(GoogLeNet, GoogLeNet, _COLOURED),
     "densenet121": Architecture(DenseNet121, DenseNet121, _COLOURED),
     "resnet18_224": Architecture(
-        ImageNetResNet18, ImageNetResNet18, {"imagenet2012": 1000}
+        ImageNetResNet18, ImageNetResNet18, {STREAMED: CLASSES[STREAMED]}
     ),
     **{f"resnet18_{name}": _narrower(divisor) for divisor, name in WIDTHS.values()},
 }

@@ -18,7 +18,8 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from experiments import files, hosts
-from experiments.training import devices
+from experiments.errors import damage_named
+from experiments.training import devices, digests
 
 
 class Save(Protocol):
@@ -34,6 +35,8 @@ class Save(Protocol):
         """
 
 
+# What happens to models whose training cannot go on from its last step.
+AGAIN = "training goes on from an earlier step or begins again"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
@@ -108,7 +111,11 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
             _remove_older(checkpointer)
             latest = hosts.agreed(lambda: _latest(checkpointer))
             if latest is None or latest < step:
-                checkpointer.save_async(step, tree, force=True)
+                # Orbax itself does not notice a changed byte.
+                digest = digests.of_arrays(devices.fetched(tree))
+                checkpointer.save_async(
+                    step, tree, force=True, custom_metadata={"digest": digest}
+                )
 
     try:
         yield save
@@ -117,20 +124,17 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
             checkpointer.close()
 
 
-def _reader(folder: pathlib.Path) -> ocp.training.Checkpointer:
-    return ocp.training.Checkpointer(folder.resolve())
-
-
-def latest_step(folder: pathlib.Path) -> int | None:
-    """The last whole step in a checkpointer's folder."""
-    if not files.exists(folder):
-        return None
-    with _reader(folder) as opened:
-        return hosts.agreed(lambda: _latest(opened))
-
-
 def _latest(checkpointer: ocp.training.Checkpointer) -> int | None:
     return None if checkpointer.latest is None else checkpointer.latest.step
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    """Lists the steps in a checkpointer's folder, the last one first.
+
+    Orbax itself lists none if one is damaged.
+    """
+    names = hosts.agreed(lambda: [path.name for path in folder.glob("*")])
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
 def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
@@ -140,9 +144,40 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
       folder: a checkpointer's folder.
       step: which step.
       abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
+
+    Raises:
+      UsageError: if the step is damaged.
     """
-    with _reader(folder) as opened:
-        return _own(opened.load(step, _everywhere(abstract)))
+    path = folder / str(step)
+
+    def load() -> Any:
+        with damage_named(path, AGAIN, passed=(jax.errors.JaxRuntimeError,)):
+            metadata = ocp.metadata(path.resolve())
+            if metadata.init_timestamp_nsecs is None:
+                # Loads all the same, but would keep the folder from being written to.
+                raise ValueError("its metadata are not as they were written")
+            tree = load_arrays(path, abstract)
+            # Those of earlier versions have no digest.
+            saved = (metadata.custom_metadata or {}).get("digest")
+            if saved not in (None, digests.of_arrays(tree)):
+                raise ValueError("its arrays are not those that were saved")
+            return tree
+
+    return hosts.everywhere(load)
+
+
+def keep(folder: pathlib.Path, step: int | None) -> None:
+    """Removes all steps but one, or all of them, from a checkpointer's folder.
+
+    Orbax saves no step before the last one, and none beside a damaged one.
+    """
+    others = set(saved_steps(folder)) - {step}
+
+    def remove() -> None:
+        for other in others:
+            files.remove(folder / str(other))
+
+    hosts.agreed(remove)
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:

@@ -159,6 +159,8 @@ def train(
     )  # fmt: skip
     started = time.perf_counter()
     done, last = first, recipe.epochs * steps.epoch
+    goes_on_here = source is not None and source.folder == folder
+    checkpoints.keep(folder / CHECKPOINTS, first if goes_on_here else None)
     plan.save_members(folder, sweep)
     with (
         contextlib.ExitStack() as stack,

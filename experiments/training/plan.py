@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from experiments import files
+from experiments.errors import damage_named
 from experiments.training.config import RunConfig, Setting
 
 _MEMBERS = "members.json"
@@ -63,16 +64,21 @@ def save_members(folder: pathlib.Path, sweep: Sweep) -> None:
 def load_members(folder: pathlib.Path) -> Sweep | None:
     """The models of a sweep's folder.
 
-    None where it was cut off before naming them, another process removes it, or another
-    version of this code named them in other terms.
+    None where it was cut off before naming them, or another process removes it.
+
+    Raises:
+      UsageError: if the file that names them is damaged, or of another version.
     """
-    rows = files.read_json_if_there(folder / _MEMBERS)
+    path = folder / _MEMBERS
+    fix = f"remove {folder}"
+    rows = files.read_json_if_there(path, fix)
     if rows is None:
         return None
-    try:
-        return Sweep(tuple(tuple(map(RunConfig.from_dict, row)) for row in rows))
-    except (KeyError, TypeError):
-        return None
+    with damage_named(path, fix):
+        sweep = Sweep(tuple(tuple(map(RunConfig.from_dict, row)) for row in rows))
+        if sweep.digest != folder.name:
+            raise ValueError("it is of other models than the folder")
+        return sweep
 
 
 def rectangles(configs: Iterable[RunConfig]) -> list[Sweep]:

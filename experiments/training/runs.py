@@ -31,6 +31,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 # The provenance of finished runs whose files this process has checked, by folder.
 _CHECKED: dict[pathlib.Path, dict[str, Any]] = {}
 
+_AGAIN = checkpoints.AGAIN.capitalize() + "."
 # Errors that do not tell of damage, also while a checkpoint is read.
 _OF_THE_SYSTEM = (MemoryError, OSError, jax.errors.JaxRuntimeError)
 
@@ -65,6 +66,11 @@ def provenance() -> dict[str, Any]:
         "cpu_cores": os.cpu_count(),
         "platform": platform.platform(),
     }
+
+
+def _is_whole(content: Any) -> bool:
+    """Returns whether what was read from JSON is as it was written."""
+    return isinstance(content, dict) and digests.is_whole(content)
 
 
 class Run:
@@ -128,10 +134,11 @@ class Run:
             raise self._damaged(self._provenance, "is no JSON") from error
         if provenance is None:
             return None
-        if not (isinstance(provenance, dict) and digests.is_whole(provenance)):
+        if not _is_whole(provenance) or not isinstance(
+            expected := provenance.get("digests", {}), dict
+        ):
             raise self._damaged(self._provenance, "is not as training left it")
-        if "digests" in provenance:
-            expected = provenance["digests"]
+        if expected:
             for name, found in digests.of_files(self._kept).items():
                 if found != expected.get(name):
                     how = "is not as training left it" if found else "is missing"
@@ -148,8 +155,10 @@ class Run:
         """The files that training leaves, but for parameters and provenance."""
         return (self._config, self._metrics, self._diagnostics)
 
-    def _damaged(self, path: pathlib.Path, how: str) -> UsageError:
-        fix = f"Remove the folder {self.folder} to have the model trained again."
+    def _damaged(
+        self, path: pathlib.Path, how: str, fix: str | None = None
+    ) -> UsageError:
+        fix = fix or f"Remove the folder {self.folder} to have the model trained again."
         if self.is_record:
             fix = "Restore the record, or make it again with the command record."
         return UsageError(f"{path} {how}: the run is damaged. {fix}")
@@ -162,12 +171,29 @@ class Run:
           tensorboard: whether to log for TensorBoard too, until `close`.
         """
         files.write_json(self._config, self.config.as_dict())
-        for path in (self._metrics, self._diagnostics):
-            lines = self._lines(path)
-            told = [line for line in lines if line["epoch"] <= epoch]
-            files.write_json_lines(path, told)
+        for path, lines in self.logged(epoch).items():
+            files.write_json_lines(path, map(digests.with_checksum, lines))
         if tensorboard and hosts.is_first():
             self._curves = Curves(self.folder / "tensorboard", epoch)
+
+    def logged(self, epoch: int) -> dict[pathlib.Path, list[dict[str, Any]]]:
+        """Reads the lines that were logged until the end of an epoch, by file.
+
+        Raises:
+          UsageError: if a file is damaged, or lacks an epoch.
+        """
+        logged = {}
+        for path in (self._metrics, self._diagnostics):
+            # What is not needed may be damaged.
+            lines = self._lines(path, _AGAIN) if epoch else []
+            epochs = [line.get("epoch") for line in lines]
+            # The first ones may be from before this file was written.
+            until = epochs.index(epoch) + 1 if epoch in epochs else 0
+            consecutive = list(range(epoch - until + 1, epoch + 1))
+            if epochs[:until] != consecutive or until < min(epoch, 1):
+                raise self._damaged(path, f"lacks epochs up to {epoch}", _AGAIN)
+            logged[path] = lines[:until]
+        return logged
 
     def close(self) -> None:
         """Ends what `begin` has opened."""
@@ -193,7 +219,7 @@ class Run:
         }
         if diverged_at:
             line["diverged_at_step"] = diverged_at
-        files.append_json_line(self._metrics, line)
+        files.append_json_line(self._metrics, digests.with_checksum(line))
         if self._curves is not None:
             self._curves.add(epoch, train_loss=loss, train_accuracy=accuracy)
 
@@ -208,17 +234,25 @@ class Run:
 
     def log_diagnostics(self, line: dict[str, Any]) -> None:
         """Appends what `diagnostics.Recorder` tells of the model after an epoch."""
-        files.append_json_line(self._diagnostics, line)
+        files.append_json_line(self._diagnostics, digests.with_checksum(line))
 
     def diagnostics(self) -> list[dict[str, Any]]:
         """The diagnostics of the epochs so far, where they were logged."""
         return self._lines(self._diagnostics)
 
-    def _lines(self, path: pathlib.Path) -> list[dict[str, Any]]:
+    def _lines(
+        self, path: pathlib.Path, fix: str | None = None
+    ) -> list[dict[str, Any]]:
         try:
-            return files.read_json_lines(path)
+            lines = files.read_json_lines(path)
         except UsageError as error:
-            raise self._damaged(path, "is no JSON") from error
+            raise self._damaged(path, "is no JSON", fix) from error
+        if not all(map(_is_whole, lines)):
+            raise self._damaged(path, "is not as training left it", fix)
+        return [
+            {name: value for name, value in line.items() if name != "checksum"}
+            for line in lines
+        ]
 
     def finish(self, variables: Variables, provenance: dict[str, Any]) -> None:
         """Writes the trained network, and then the provenance with all digests."""

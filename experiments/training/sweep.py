@@ -5,6 +5,8 @@ import pathlib
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 
+import jax
+
 from experiments import files, hosts
 from experiments.data import Split, StreamedSplit
 from experiments.errors import UsageError
@@ -21,13 +23,22 @@ from experiments.training import (
 from experiments.training.config import RunConfig
 from experiments.training.constraints import CONSTRAINTS, is_ever_due
 from experiments.training.devices import Placement
-from experiments.training.loop import CHECKPOINTS, Pauses, train
+from experiments.training.loop import CHECKPOINTS, Pauses, beginning, train
 
 SECONDS_BETWEEN_CHECKPOINTS = 10
 
 
 def _sweeps_dir(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> pathlib.Path:
     return runs_dir / configs[0].dataset / configs[0].model / "in-progress"
+
+
+def _begun(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, plan.Sweep]]:
+    """Finds the sweeps in progress, but for damaged ones, with their folders."""
+    for candidate in files.folders(folder):
+        with contextlib.suppress(UsageError):
+            sweep = plan.load_members(candidate)
+            if sweep is not None:
+                yield candidate, sweep
 
 
 def _unfinished(
@@ -37,13 +48,54 @@ def _unfinished(
 
     Others may be another part's, at work on them.
     """
+    for candidate, sweep in _begun(folder):
+        if not set(sweep.members).isdisjoint(missing):
+            for steps in checkpoints.saved_steps(candidate / CHECKPOINTS)[:1]:
+                yield plan.Unfinished(candidate, sweep, steps)
+
+
+def _print_once(line: str) -> None:
+    if hosts.is_first():
+        print(line)
+
+
+def _report_damaged(folder: pathlib.Path) -> None:
+    """Reports sweeps in progress whose models are not known, as they are damaged."""
     for candidate in files.folders(folder):
-        sweep = plan.load_members(candidate)
-        if sweep is None or set(sweep.members).isdisjoint(missing):
-            continue
-        steps = checkpoints.latest_step(candidate / CHECKPOINTS)
-        if steps is not None:
-            yield plan.Unfinished(candidate, sweep, steps)
+        try:
+            sweep = plan.load_members(candidate)
+            if sweep is None and files.exists(candidate / CHECKPOINTS):
+                raise UsageError(
+                    f"{candidate / 'members.json'} is missing; remove {candidate}."
+                )
+        except UsageError as error:
+            _print_once(f"{error} Its models begin again.")
+
+
+def _whole(
+    classifier: Classifier,
+    source: plan.Unfinished,
+    missing: Collection[RunConfig],
+    runs_dir: pathlib.Path,
+    epoch_steps: int,
+) -> plan.Unfinished | None:
+    """Finds the last step of a sweep from which training can go on.
+
+    Reports later ones: they are damaged, or the logs lack their epochs.
+    """
+    folder = source.folder / CHECKPOINTS
+    abstract = jax.eval_shape(lambda: beginning(classifier, source.sweep))
+    members = [config for config in source.sweep.members if config in missing]
+    for steps in checkpoints.saved_steps(folder):
+        try:
+            checkpoints.load_step(folder, steps, abstract)
+            for config in members:
+                runs.Run(runs_dir, config).logged(steps // epoch_steps)
+        except UsageError as error:
+            _print_once(str(error))
+        else:
+            return source._replace(steps=steps)
+    return None
 
 
 def _check_can_train(
@@ -58,12 +110,7 @@ def _check_can_train(
             f"{runs_dir} has records, and none of {len(missing)} of these models, such "
             f"as {missing[0].path}: train in another --runs-dir."
         )
-    begun = {
-        member
-        for candidate in files.folders(folder)
-        if (sweep := plan.load_members(candidate)) is not None
-        for member in sweep.members
-    }
+    begun = {member for _, sweep in _begun(folder) for member in sweep.members}
     for config in missing:
         run = runs.Run(runs_dir, config)
         if config not in begun and run.is_trained:
@@ -174,9 +221,13 @@ def train_missing(
     _check_can_train(sweeps_dir, runs_dir, missing)
     _remove_finished(sweeps_dir, runs_dir, configs)
     recipe = configs[0].recipe
-    tasks = plan.plan(
-        missing, list(_unfinished(sweeps_dir, missing)), together=classifier.is_small
-    )
+    steps = feeds.steps_of(data, classifier, recipe.batch_size)
+    _report_damaged(sweeps_dir)
+    unfinished = [
+        _whole(classifier, source, missing, runs_dir, steps.epoch)
+        for source in _unfinished(sweeps_dir, missing)
+    ]
+    tasks = plan.plan(missing, filter(None, unfinished), together=classifier.is_small)
     how_many, batch_size = len(missing), recipe.batch_size
     if classifier.is_small:
         how_many = max(len(task.sweep.settings) for task in tasks)
@@ -189,7 +240,6 @@ def train_missing(
     how = "" if recipe.adversary is None else " adversarially"
     plural = "model" if len(missing) == 1 else "models"
     title = f"training {len(missing)} {plural}{how} on {configs[0].dataset}"
-    steps = feeds.steps_of(data, classifier, recipe.batch_size)
     _warn_of_idle_constraints(missing, recipe.epochs * steps.epoch)
     # Of what is told of only once an epoch, epochs are counted.
     unit, size = "step", 1
@@ -225,9 +275,8 @@ def _remove_finished(
     sweeps_dir: pathlib.Path, runs_dir: pathlib.Path, configs: Collection[RunConfig]
 ) -> None:
     """Removes what is left of sweeps of some of these models that are complete."""
-    for folder in files.folders(sweeps_dir):
-        sweep = plan.load_members(folder)
-        if sweep is None or set(sweep.members).isdisjoint(configs):
+    for folder, sweep in _begun(sweeps_dir):
+        if set(sweep.members).isdisjoint(configs):
             continue
         if all(runs.Run(runs_dir, c).is_complete for c in sweep.members):
             # Last what tells that it is finished. Another part that had models in it

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from experiments import files
-from experiments.errors import UsageError
+from experiments.errors import UsageError, damage_named
 from experiments.models import Variables
 from experiments.training import digests
 
@@ -56,7 +56,7 @@ def read(path: pathlib.Path, abstract: Variables) -> list[Model]:
     Raises:
       UsageError: if the file is damaged, or of another network.
     """
-    try:
+    with damage_named(path, "restore it"):
         with safe_open(path, framework="numpy") as stream:
             metadata = stream.metadata() or {}
             stacked = [stream.get_tensor(name) for name in digests.named(abstract)]
@@ -67,8 +67,6 @@ def read(path: pathlib.Path, abstract: Variables) -> list[Model]:
         if not digests.is_whole(content, may_lack=False):
             raise ValueError("its metadata is not as it was written")
         lists = [content["seeds"], content["runs"], content["digests"]]
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise UsageError(f"{path} is damaged: {error}; restore it.") from error
     structure = jax.tree.structure(abstract)
     models = []
     for i, (seed, run, digest) in enumerate(zip(*lists, strict=True)):

@@ -20,9 +20,8 @@ def _tree(step):
 
 
 def _steps(folder):
-    """The steps that orbax knows of, each of which loads."""
-    with checkpoints._reader(folder) as reader:
-        steps = [checkpoint.step for checkpoint in reader.checkpoints]
+    """The steps in a folder, each of which loads."""
+    steps = checkpoints.saved_steps(folder)[::-1]
     for step in steps:
         loaded = checkpoints.load_step(folder, step, _tree(0))
         np.testing.assert_array_equal(loaded["a"], _tree(step)["a"])
@@ -129,4 +128,4 @@ def test_a_step_is_saved_once_and_not_too_often(tmp_path):
         save(3, _tree(3), final=True)
         save(3, _tree(4), final=True)
     assert _steps(tmp_path) == [3]
-    assert checkpoints.latest_step(tmp_path) == 3
+    assert checkpoints.saved_steps(tmp_path) == [3]

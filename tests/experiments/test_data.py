@@ -75,7 +75,7 @@ def test_a_failed_read_leaves_no_cache(tmp_path):
         raise OSError("torn")
 
     with pytest.raises(OSError, match="torn"):
-        cache.cached(tmp_path / "entry", fail)
+        cache.cached(tmp_path / "entry.npz", fail, lambda splits: None)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -152,9 +152,16 @@ def test_lines_are_cut_at_an_epoch_even_if_the_first_are_missing(make_config, tm
     run = Run(tmp_path, make_config())
     run.begin(0)
     for epoch in (6, 7, 8):
+        run.log(epoch, 0.5, 0.9)
         run.log_diagnostics({"epoch": epoch})
     run.begin(7)
+    assert [line["epoch"] for line in run.metrics()] == [6, 7]
     assert run.diagnostics() == [{"epoch": 6}, {"epoch": 7}]
+    for epoch in (8, 5):
+        with pytest.raises(
+            UsageError, match=rf"metrics.jsonl lacks epochs up to {epoch}"
+        ):
+            run.begin(epoch)
 
 
 def test_layers_of_resnet18_come_in_the_order_of_depth():
@@ -224,7 +231,7 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
 
     # Models that were trained without it are named, before others are trained.
     path = tmp_path / "runs" / absum["run"] / "diagnostics.jsonl"
-    del line["spectral_norm"]
+    del line["spectral_norm"], line["checksum"]
     files.write_json_lines(path, [line | {"epoch": 1}, line])
     capsys.readouterr()
     assert cli.main([*arguments, "--methods", "l1", "absum"]) == 2

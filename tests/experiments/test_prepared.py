@@ -175,6 +175,10 @@ def _half_the_metadata(folder):
     (folder / "dataset_info.json").write_text('{"name": ')
 
 
+def _no_metadata(folder):
+    (folder / "dataset_info.json").unlink()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -185,10 +189,11 @@ def _half_the_metadata(folder):
         (_tfrecord, "3.0.2 is prepared as tfrecord, which only TensorFlow reads"),
         (_no_test_split, "3.0.2 has no test split."),
         (_no_test_file, "cifar10-test.array_record-00000-of-00001 is missing"),
-        (_half_a_file, "cifar10/3.0.2 is damaged; copy or prepare the set anew"),
-        (_no_features, "features.json cannot be read"),
-        (_features_without_label, "features.json has no classes of a label"),
-        (_half_the_metadata, "dataset_info.json cannot be read"),
+        (_half_a_file, "cifar10-train.array_record-00000-of-00001 is damaged"),
+        (_no_features, "features.json is missing"),
+        (_features_without_label, "KeyError 'label'"),
+        (_half_the_metadata, "dataset_info.json is damaged"),
+        (_no_metadata, "dataset_info.json is missing"),
     ],
 )
 def test_wrong_data_is_said_shortly(damage, message, tmp_path, capsys):
@@ -202,6 +207,86 @@ def test_wrong_data_is_said_shortly(damage, message, tmp_path, capsys):
     assert errors == said[-1:]
     assert message in errors[0]
     assert not any((tmp_path / "cache").glob("*"))
+
+
+def _another_class(features):
+    features["pythonClassName"] = "evil_class.Feature"
+
+
+def _another_class_of_a_feature(features):
+    features["featuresDict"]["features"]["image"]["python_class_name"] = "evil_class.A"
+
+
+def _another_class_in_json_in_json(features):
+    inner = {"label": {"type": "evil_class.Feature", "content": {}}}
+    label = features["featuresDict"]["features"]["label"]
+    label["jsonFeature"] = {"json": json.dumps(inner)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_another_class, _another_class_of_a_feature, _another_class_in_json_in_json],
+)
+def test_no_foreign_class_is_imported(change, tmp_path, monkeypatch):
+    (tmp_path / "evil_class.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = fake_tfds.write_prepared(tmp_path) / "features.json"
+    features = json.loads(path.read_text())
+    change(features)
+    path.write_text(json.dumps(features))
+    options = DataOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        UsageError, match=r"features.json is damaged: evil_class\."
+    ) as e:
+        load("mnist", options)
+    assert "is no class of tensorflow_datasets" in str(e.value)
+
+
+@pytest.mark.parametrize("label", [-1, 10, 2**33])
+def test_labels_of_no_class_are_refused(label, tmp_path):
+    images, labels = fake_tfds.fake_images(4, 0)
+    labels = labels.astype(np.int64)
+    splits = {"train": (images, labels.copy()), "test": (images, labels)}
+    labels[3] = label
+    fake_tfds.write_prepared(tmp_path, splits=splits, shards=2)
+    options = DataOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        UsageError, match=r"mnist-test.array_record-00001-of-00002 is damaged: .*; copy"
+    ):
+        load("mnist", options)
+
+
+@pytest.mark.parametrize("name", ["mnist", "imagenet2012"])
+def test_other_numbers_of_examples_are_refused(name, tmp_path):
+    folder = fake_tfds.write_prepared(tmp_path, name)
+    path = folder / "dataset_info.json"
+    info = json.loads(path.read_text())
+    [length] = info["splits"][0]["shardLengths"]
+    info["splits"][0]["shardLengths"] = [str(int(length) - 1)]
+    path.write_text(json.dumps(info))
+    options = DataOptions(tmp_path, tmp_path / "cache", workers=0)
+    with pytest.raises(UsageError, match=rf"-train.*: {length} examples in place of"):
+        load(name, options)
+
+
+def test_images_of_another_shape_are_refused(tmp_path):
+    images, labels = fake_tfds.fake_images(4, 0)
+    # Of one row, which NumPy would repeat.
+    splits = {"train": (images, labels), "test": (images[:, :1], labels)}
+    fake_tfds.write_prepared(tmp_path, splits=splits)
+    options = DataOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    with pytest.raises(UsageError, match=r"mnist-test.* is damaged: .*28, 28, 1"):
+        load("mnist", options)
+
+
+def test_labels_of_no_class_are_refused_of_pictures(tmp_path):
+    pictures, labels = fake_tfds.fake_pictures(3, 0)
+    labels[1] = 1000
+    splits = {"train": (pictures, labels), "validation": (pictures, labels)}
+    fake_tfds.write_prepared(tmp_path, "imagenet2012", splits)
+    dataset = load("imagenet2012", DataOptions(tmp_path, workers=0))
+    with pytest.raises(UsageError, match=r"record 1 of .* label 1000 in place of"):
+        next(dataset.test.read([(0, 3)]))
 
 
 def test_preparing_without_tensorflow_is_refused(tmp_path, monkeypatch):

@@ -203,6 +203,11 @@ def test_damaged_runs_are_not_recorded(made, tmp_path, capsys):
     config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
     assert _record(tmp_path, tmp_path / "runs") == 2
     assert "config.json is that of mnist5k/small_cnn/none" in capsys.readouterr().err
+    config.write_text("null")
+    assert _record(tmp_path, tmp_path / "runs") == 2
+    said = capsys.readouterr().err
+    assert f"{config} is damaged: " in said
+    assert f"; remove or move the folder {config.parent}" in said
     assert not (tmp_path / "records").exists()
 
 

@@ -315,13 +315,20 @@ def _another(folder):
     info.write_text(info.read_text().replace('"imagenet2012"', '"imagenette"'))
 
 
+def _no_features(folder):
+    (folder / "features.json").unlink()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_no_file, "validation.array_record-00001-of-00003 is missing; copy or"),
+        (_no_file, "validation.array_record-00001-of-00003 is missing; copy it"),
         (_tfrecord, "is prepared as tfrecord, which only TensorFlow reads"),
         (_another, "is that of data set imagenette, not of imagenet2012"),
-        (lambda folder: (folder / "features.json").unlink(), "features.json cannot be"),
+        (
+            lambda folder: (folder / "features.json").unlink(),
+            "features.json is missing",
+        ),
     ],
 )
 def test_wrong_data_is_said_shortly(damage, message, tmp_path):

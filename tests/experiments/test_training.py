@@ -348,13 +348,16 @@ def test_plan_goes_on_from_the_furthest_checkpoint(make_config, tmp_path):
 
 
 def test_sweeps_of_another_version_are_left_alone(
-    classifier, noise, make_config, tmp_path
+    classifier, noise, make_config, tmp_path, capsys
 ):
     config = make_config(NONE)
     folder = tmp_path / "noise" / "small_cnn" / "in-progress" / "old"
     files.write_json(folder / "members.json", [[config.as_dict() | {"unknown": 1}]])
     _train(classifier, noise, [config], tmp_path)
     assert folder.exists()
+    [said] = capsys.readouterr().out.splitlines()
+    assert said.startswith(f"{folder}/members.json is damaged: ")
+    assert f"remove {folder}. Its models begin again." in said
 
 
 def test_checkpoints_left_by_a_late_kill_are_removed(
@@ -362,8 +365,9 @@ def test_checkpoints_left_by_a_late_kill_are_removed(
 ):
     config = make_config(NONE)
     _train(classifier, noise, [config], tmp_path)
-    folder = tmp_path / "noise" / "small_cnn" / "in-progress" / "left"
-    plan.save_members(folder, plan.Sweep(((config,),)))
+    rest = plan.Sweep(((config,),))
+    folder = tmp_path / "noise" / "small_cnn" / "in-progress" / rest.digest
+    plan.save_members(folder, rest)
     _train(classifier, noise, [config], tmp_path)
     assert not folder.exists()
 
@@ -375,7 +379,7 @@ def test_what_other_parts_work_on_is_left_alone(make_config, tmp_path, monkeypat
     )
     for sweep_ in (own, theirs):
         plan.save_members(tmp_path / "in-progress" / sweep_.digest, sweep_)
-    monkeypatch.setattr(checkpoints, "latest_step", lambda folder: 2)
+    monkeypatch.setattr(checkpoints, "saved_steps", lambda folder: [2, 1])
     folder = tmp_path / "in-progress"
     [found] = sweep._unfinished(folder, own.members[1:])
     assert found == plan.Unfinished(folder / own.digest, own, 2)
@@ -389,8 +393,9 @@ def test_a_sweep_that_another_part_removes_is_no_error(
     make_config, tmp_path, monkeypatch
 ):
     config = make_config(NONE)
-    folder = tmp_path / "in-progress" / "left"
-    plan.save_members(folder, plan.Sweep(((config,),)))
+    rest = plan.Sweep(((config,),))
+    folder = tmp_path / "in-progress" / rest.digest
+    plan.save_members(folder, rest)
     monkeypatch.setattr(Run, "is_complete", True)
     load_members = plan.load_members
 
