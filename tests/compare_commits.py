@@ -49,7 +49,7 @@ COMMANDS = {
     "figure7": ("figure7", *DATA, *AT_PAPER),
     "figure8": ("figure8", *DATA, *FEW, "--seeds", "0"),
     "fourier-heatmaps": (
-        "fourier-heatmaps", *DATA, *FEW, *TEST, *STRIDE, "--select-on", "paper",
+        "fourier-heatmaps", *DATA, *FEW, *TEST, "--select-on", "paper",
         "--methods", "none", "absum", "--seeds", "0",
     ),
     "snc-readings": (
