@@ -84,10 +84,8 @@ def run_all(code: pathlib.Path, folder: pathlib.Path, compiled: pathlib.Path) ->
     for name, arguments in COMMANDS.items():
         if (folder / "printed" / name).exists():
             continue
-        folders = [
-            f"--runs-dir={'runs' if name != 'claims' else 'records'}",
-            f"--results-dir=results/{name}",
-        ]
+        runs = {"claims": "records", "diagnostics": "runs/diagnosed"}.get(name, "runs")
+        folders = [f"--runs-dir={runs}", f"--results-dir=results/{name}"]
         if name in ("train", "evaluate", "record"):
             folders = folders[:1]
         if name == "record":
