@@ -84,7 +84,11 @@ def run_all(code: pathlib.Path, folder: pathlib.Path, compiled: pathlib.Path) ->
     for name, arguments in COMMANDS.items():
         if (folder / "printed" / name).exists():
             continue
-        runs = {"claims": "records", "diagnostics": "runs/diagnosed"}.get(name, "runs")
+        elsewhere = {
+            "claims": ROOT / "results" / "records",
+            "diagnostics": "runs/diagnosed",
+        }
+        runs = elsewhere.get(name, "runs")
         folders = [f"--runs-dir={runs}", f"--results-dir=results/{name}"]
         if name in ("train", "evaluate", "record"):
             folders = folders[:1]
