@@ -141,9 +141,10 @@ def check_not_futile(
         warnings.warn(
             f"`{model}` had no gradient at {motionless} of {images} images, which the "
             "attack left as they were: their accuracy shows nothing. Rounding and "
-            "`stop_gradient` take the gradient away; where a model is so certain that "
-            "the cross-entropy has none, `loss=absum_jax.margin_loss` has.",
-            stacklevel=3,
+            "`stop_gradient` take the gradient away, as does NaN; where a model is so "
+            "certain that the cross-entropy has none, `loss=absum_jax.margin_loss` "
+            "has.",
+            stacklevel=4,
         )
 
 
