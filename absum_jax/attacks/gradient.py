@@ -292,7 +292,12 @@ def pgd(
     Raises:
       ValueError: if eps, `step_size` or `init_radius` is negative, empty or of
         another shape, `steps` or `restarts` less than one, `loss` no function or of
-        another shape, or for the reasons of :func:`accuracy`.
+        another shape, the logits are probabilities without a `loss`, or for the reasons
+        of :func:`accuracy`.
+
+    Warns:
+      UserWarning: if the loss had no gradient at an image in any step, so that the
+        attack could not work there.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp

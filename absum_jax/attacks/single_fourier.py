@@ -133,8 +133,9 @@ def single_fourier_attack(
       The attacked images, of the shape and dtype of `x`.
 
     Raises:
-      ValueError: if the images are integers or concrete ones leave the bounds by more
-        than 1e-6, or for the reasons of :func:`single_fourier_perturbation`.
+      ValueError: if the images are integers, not finite or leave the bounds by more
+        than 1e-6 where they are concrete, or for the reasons of
+        :func:`single_fourier_perturbation`.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
