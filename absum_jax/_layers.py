@@ -1,6 +1,6 @@
 """The layers of a parameter tree as circular convolutions, constrained in batches."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -38,20 +38,22 @@ def _layers(
 ) -> tuple[Layer, ...]:
     """The geometries of a leaf; a plain shape is one plain use of an HWIO kernel."""
     name = leaf_name(path)
-    if not isinstance(uses, Iterable) or not all(
-        isinstance(use, ConvUse | int | np.integer) for use in uses
+    entries = validation.as_tuple(uses)
+    are_sizes = entries is not None and all(map(validation.is_integer, entries))
+    if entries is None or not (
+        are_sizes or all(isinstance(use, ConvUse) for use in entries)
     ):
         raise ValueError(
             f"`input_shapes` of `{name}` must be spatial sizes or `ConvUse`s, "
             f"got {uses!r}."
         )
-    if all(isinstance(size, int | np.integer) for size in uses):
+    if are_sizes:
         check_layout(path, len(shape), _USES_NEEDED)
         ones = (1,) * (len(shape) - 2)
         axes = tuple(range(len(shape)))
-        uses = [ConvUse(tuple(uses), (), ones, (), ones, 1, axes)]
+        entries = (ConvUse(entries, (), ones, (), ones, 1, axes),)
     layers = []
-    for use in uses:
+    for use in entries:
         if sorted(use.kernel_axes) != list(range(len(shape))):
             raise ValueError(
                 f"`input_shapes` of `{name}` must permute its {len(shape)} axes, got "
@@ -114,7 +116,7 @@ def select_layers(
             continue
         marked = chosen[place] if mask is not None else is_conv_kernel(path, leaf.ndim)
         if name in shapes and chosen[place]:
-            validation.check_real(name, leaf)
+            validation.check_real(name, leaf, abstract=True)
             selected[place] = _layers(path, leaf.shape, shapes[name])
         elif marked:
             raise ValueError(

@@ -7,6 +7,7 @@ it is compiled anew at each call, and is never stale.
 """
 
 import functools
+import re
 from collections.abc import Callable, Hashable
 from types import FunctionType, ModuleType
 from typing import Any
@@ -204,10 +205,9 @@ def check_logits(
     images = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
     try:
         logits = _logits.eval_shape(logits_fn, images)  # type: ignore[attr-defined]
-    except (
-        AttributeError, TypeError, jax.errors.TracerArrayConversionError
-    ) as error:  # fmt: skip
-        if "Tracer" not in f"{type(error).__name__} {error}":
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        # Each library has an error of its own, and jax several.
+        if not re.search(r"Tracer|jax\.errors", f"{type(error)} {error}"):
             raise
         raise ValueError(
             f"`{argument}` must be traceable by jax, but fails on a traced array, as a "

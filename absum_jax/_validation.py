@@ -5,6 +5,7 @@ kin a value is not known, and a check of it is skipped. A concrete value that a
 traced function closes over is read outside of the trace.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,31 +28,48 @@ def is_concrete(value: Any) -> bool:
 def as_array(name: str, value: Any) -> Any:
     """Returns an array of numbers, of jax where it holds some, and else of NumPy.
 
-    NumPy keeps 64-bit integers as they are, where jax would wrap them to 32 bits.
+    NumPy keeps 64-bit integers as they are, where jax would wrap them to 32 bits. Other
+    byte orders become the machine's. A masked array is refused, as jax would use what
+    it hides.
     """
-    if isinstance(value, jax.Array):
-        return value
-    leaves = jax.tree.leaves(value)
-    of_jax = any(
-        isinstance(leaf, jax.Array) or hasattr(leaf, "__jax_array__")
-        for leaf in (value, *leaves)
-    )
-    try:
-        array = jnp.asarray(value) if of_jax else np.asarray(value)
-    except (TypeError, ValueError):
-        array = None
-    if array is None or not (
-        jnp.issubdtype(array.dtype, np.number) or array.dtype == bool
-    ):
+    array: Any = value if isinstance(value, jax.Array) else None
+    if array is None and not isinstance(value, np.ma.MaskedArray):
+        entries = jax.tree.leaves(value) if isinstance(value, list | tuple) else ()
+        of_jax = any(
+            isinstance(entry, jax.Array) or hasattr(entry, "__jax_array__")
+            for entry in (value, *entries)
+        )
+        with contextlib.suppress(OverflowError, TypeError, ValueError):
+            array = jnp.asarray(value) if of_jax else np.asarray(value)
+    if array is None or not _is_number(array.dtype):
         raise ValueError(f"`{name}` must be an array of numbers, got {value!r}.")
+    if isinstance(array, np.ndarray):
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
     return array
+
+
+def _is_number(dtype: Any) -> bool:
+    """Whether jax computes with a dtype: not with time spans and extended precision."""
+    if not any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_)):
+        return False
+    is_complex = jnp.issubdtype(dtype, np.complexfloating)
+    return dtype.kind != "m" and dtype.itemsize <= (16 if is_complex else 8)
 
 
 def as_tuple(value: Any) -> tuple[Any, ...] | None:
     """Returns the entries of a list, tuple or array of one axis; None of all else."""
     is_array = isinstance(value, np.ndarray | jax.Array) and value.ndim == 1
     is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    if is_array and is_concrete(value) and _is_number(value.dtype):
+        value = np.asarray(value)  # whose integers are sizes, unlike arrays of jax
     return tuple(value) if is_array or is_list else None
+
+
+def is_integer(value: Any) -> bool:
+    """Whether the value is an integer of Python or NumPy; a bool is none."""
+    return isinstance(value, int | np.integer) and not isinstance(
+        value, bool | np.timedelta64
+    )
 
 
 def check_integers(name: str, value: Any, what: str = "integers") -> chex.Array:
@@ -59,7 +77,7 @@ def check_integers(name: str, value: Any, what: str = "integers") -> chex.Array:
     array = as_array(name, value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"`{name}` must be {what}, got dtype {array.dtype}.")
-    narrow = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
+    narrow = jnp.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
     if isinstance(array, np.ndarray) and array.size:
         low, high = array.min(), array.max()
         if low < narrow.min or high > narrow.max:
@@ -86,38 +104,43 @@ def nonnegative(value: chex.Numeric, dtype: Any) -> chex.Array:
     return nan_if_negative(array, array)
 
 
-def _real_dtype(value: Any) -> Any:
-    """Returns the dtype of a real scalar, and None of all else."""
-    if getattr(value, "ndim", 0) or isinstance(value, list | tuple):
-        return None
-    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-    kinds = jnp.integer, jnp.floating
-    return dtype if any(jnp.issubdtype(dtype, kind) for kind in kinds) else None
-
-
 def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> chex.Numeric:
     """Returns a real scalar, refusing a concrete one that is negative or NaN.
 
     Args:
       name: of the argument.
-      value: its value. A concrete integer is returned as a float: jax would wrap those
-        beyond 32 bits.
+      value: its value. One that is none of jax's is returned as a float: jax would wrap
+        integers beyond 32 bits, and NumPy would multiply in half precision.
       finite: whether to refuse what is infinite, or would be in jax's default dtype.
     """
-    if getattr(value, "ndim", 0):
-        raise ValueError(f"`{name}` must be a scalar, got shape {value.shape}.")
-    dtype = _real_dtype(value)
-    if dtype is None:
-        raise ValueError(f"`{name}` must be a real number, got {value!r}.")
-    if not is_concrete(value):
-        return value
-    array = np.asarray(value)
+    number = _real_scalar(name, value)
+    if not is_concrete(number):
+        return number
+    array = np.asarray(number)
     if not array >= 0:
         raise ValueError(f"`{name}` must be non-negative, got {value!r}.")
     with np.errstate(over="ignore"):
         if finite and not np.isfinite(array.astype(jnp.result_type(float))):
             raise ValueError(f"`{name}` must be finite, got {value!r}.")
-    return float(array) if jnp.issubdtype(dtype, jnp.integer) else value
+    return number
+
+
+def _real_scalar(name: str, value: Any) -> chex.Numeric:
+    """Returns a real number as a float, or a scalar of jax."""
+    try:
+        array = as_array(name, value)
+    except ValueError:
+        array = np.asarray(None)
+    if array.ndim and hasattr(value, "ndim"):
+        raise ValueError(f"`{name}` must be a scalar, got shape {array.shape}.")
+    if array.ndim or not any(
+        jnp.issubdtype(array.dtype, t) for t in (jnp.integer, jnp.floating)
+    ):
+        raise ValueError(f"`{name}` must be a real number, got {value!r}.")
+    is_float = jnp.issubdtype(array.dtype, jnp.floating)
+    if isinstance(array, jax.Array) and (is_float or not is_concrete(array)):
+        return array
+    return float(array)
 
 
 def check_positive(name: str, value: Any) -> chex.Numeric:
@@ -128,13 +151,13 @@ def check_positive(name: str, value: Any) -> chex.Numeric:
     return value
 
 
-def check_positive_int(name: str, value: Any) -> int:
-    """Returns a Python or NumPy integer, refusing all but 1 to the most of int32."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+def check_positive_int(name: str, value: Any, most: int = _LARGEST) -> int:
+    """Returns a Python or NumPy integer, refusing all but 1 to the most."""
+    if not is_integer(value) or value < 1:
         raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
-    if value > _LARGEST:
+    if value > most:
         raise ValueError(
-            f"`{name}` must be an integer of at most {_LARGEST}, got {value!r}."
+            f"`{name}` must be an integer of at most {most}, got {value!r}."
         )
     return int(value)
 
@@ -159,8 +182,8 @@ def check_count(name: str, value: Any) -> None:
                 f"`{name}` must be an integer, got {value.dtype}{value.shape}."
             )
         return
-    is_scalar = isinstance(value, jax.Array | np.ndarray) and not value.ndim
-    check_positive_int(name, value.item() if is_scalar else value)
+    is_array = isinstance(value, jax.Array | np.ndarray) and not value.ndim
+    check_positive_int(name, as_array(name, value).item() if is_array else value)
 
 
 def check_bool(name: str, value: Any) -> bool:
@@ -172,15 +195,17 @@ def check_bool(name: str, value: Any) -> bool:
 
 def check_nonnegative_list(name: str, value: Any) -> chex.Array:
     """Returns a scalar or a list (E,), refusing an empty one and negative values."""
-    if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
+    is_array = bool(getattr(value, "ndim", 0))
+    entries = None if is_array else as_tuple(value)
+    if entries is None and not is_array:
         return jnp.asarray(check_nonnegative(name, value))
-    if isinstance(value, list | tuple):
-        for entry in value:
+    if entries is not None:
+        for entry in entries:
             if isinstance(entry, list | tuple) or getattr(entry, "ndim", None):
                 raise ValueError(
                     f"`{name}` must be a scalar or a list of scalars, got {value!r}."
                 )
-        value = [check_nonnegative(name, entry) for entry in value]
+        value = [check_nonnegative(name, entry) for entry in entries]
     array = as_array(name, value)
     if array.ndim != 1 or not array.size:
         raise ValueError(
@@ -206,10 +231,12 @@ def check_keys(key: Any, images: int | None = None) -> bool:
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         leading = shape
-    elif dtype == jnp.uint32 and shape:
-        leading = shape[:-1]
     else:
         leading = None
+        if dtype == jnp.uint32 and shape:
+            # It raises if the words of a key are too many or too few.
+            with contextlib.suppress(TypeError):
+                leading = jax.random.wrap_key_data(key).shape
     if leading == () or (images is not None and leading == (images,)):
         return leading == ()
     seen = type(key).__name__ if dtype is None else f"{dtype} of shape {shape}"
@@ -227,12 +254,16 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
         )
 
 
-def check_real(name: str, array: Any) -> chex.Array:
+def check_real(name: str, array: Any, *, abstract: bool = False) -> chex.Array:
     """Returns the array, refusing any dtype but a real floating-point one.
 
-    An abstract one, such as those of parameters in `jax.eval_shape`, stays as it is.
+    Args:
+      name: of the argument.
+      array: its value.
+      abstract: whether it may be a `jax.ShapeDtypeStruct`, which stays as it is, as of
+        parameters that are not made yet.
     """
-    is_abstract = isinstance(array, jax.ShapeDtypeStruct)
+    is_abstract = abstract and isinstance(array, jax.ShapeDtypeStruct)
     array = array if is_abstract else as_array(name, array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(
@@ -269,9 +300,13 @@ def check_bounds(bounds: Any) -> tuple[Any, Any]:
     pair = as_tuple(bounds)
     if pair is None or len(pair) != 2:
         raise ValueError(f"`bounds` must be a pair (low, high), got {bounds!r}.")
-    if not all(_real_dtype(bound) for bound in pair):
-        raise ValueError(f"`bounds` must be two real numbers, got {bounds!r}.")
     low, high = pair
+    try:
+        _real_scalar("bounds", low), _real_scalar("bounds", high)
+    except ValueError:
+        raise ValueError(
+            f"`bounds` must be two real numbers, got {bounds!r}."
+        ) from None
     if is_concrete(low) and is_concrete(high) and not float(low) < float(high):
         raise ValueError(f"`bounds` must satisfy low < high, got {bounds!r}.")
     return low, high
@@ -314,6 +349,10 @@ def check_images(
             else "(..., height, width, channels)"
         )
         raise ValueError(f"`{name}` must have the axes {axes}, got shape {x.shape}.")
+    if 0 in x.shape[-3:]:
+        raise ValueError(
+            f"`{name}` must hold images of at least one pixel, got shape {x.shape}."
+        )
     x = jnp.asarray(x)
     seen = check_finite(name, x)
     if seen and bounds is not None and all(map(is_concrete, bounds)):

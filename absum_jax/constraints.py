@@ -37,7 +37,7 @@ def _apply(
     selected = select_layers(params, input_shapes, mask)
     leaves, structure = jax.tree.flatten(params, is_leaf=is_absent)
     constrained = constrain_leaves(
-        [leaves[place] for place in selected],
+        [jnp.asarray(leaves[place]) for place in selected],
         list(selected.values()),
         constrain,
         max_norm,
@@ -75,6 +75,8 @@ def _transformation(
         flat, structure = jax.tree.flatten(updates, is_leaf=is_absent)
         kernels = jax.tree.leaves(params, is_leaf=is_absent)
         places = [place for place in selected if not is_absent(flat[place])]
+        for place in places:
+            flat[place] = validation.check_real("updates", flat[place])
         layers = [selected[place] for place in places]
         bound = value_at("max_norm", max_norm, state, validation.check_positive)
 

@@ -123,7 +123,7 @@ def power_spectrum(perturbation: chex.Array) -> chex.Array:
       zero is at (height // 2, width // 2).
 
     Raises:
-      ValueError: if the perturbations are integers or have not four axes.
+      ValueError: if the perturbations are integers, not finite or have not four axes.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp

@@ -1,6 +1,7 @@
 """How far an accuracy on a finite set of images may be from the true one."""
 
 import math
+import sys
 
 from absum_jax import _validation as validation
 
@@ -38,7 +39,7 @@ def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, 
       Wilson, `Probable Inference, the Law of Succession, and Statistical Inference
       <https://doi.org/10.1080/01621459.1927.10502953>`_, 1927
     """
-    validation.check_positive_int("images", images)
+    images = validation.check_positive_int("images", images, most=sys.maxsize)
     share = float(validation.check_nonnegative("share", share))
     z = float(validation.check_nonnegative("z", z, finite=True))
     if share > 1:

@@ -250,5 +250,6 @@ def plot_report(report: "RobustnessReport") -> "Figure":
         ax.axhline(clean.accuracy, color="gray", lw=0.6, ls=":")
         ax.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.02))
         if panel:
-            ax.legend(fontsize=7)
+            for text in ax.legend(fontsize=7).get_texts():
+                text.set_parse_math(False)
     return figure

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from absum_jax import _validation as validation
 
@@ -34,9 +33,7 @@ def resolve_spatial_axes(
         return tuple(range(ndim - 2))
     axes = validation.as_tuple(spatial_axes) or ()
     valid = [
-        axis
-        for axis in axes
-        if isinstance(axis, int | np.integer) and -ndim <= axis < ndim
+        axis for axis in axes if validation.is_integer(axis) and -ndim <= axis < ndim
     ]
     resolved = tuple(sorted(int(axis) % ndim for axis in valid))
     if not axes or len(set(resolved)) != len(axes):

@@ -58,7 +58,8 @@ def selecting(mask: Mask) -> Callable[[Any], Any]:
         selected = mask(tree) if callable(mask) else mask
         for leaf in jax.tree.leaves(selected):
             dtype, shape = getattr(leaf, "dtype", None), getattr(leaf, "shape", None)
-            if not isinstance(leaf, bool) and (dtype != np.bool_ or shape):
+            is_scalar = dtype == np.bool_ and not shape and validation.is_concrete(leaf)
+            if not isinstance(leaf, bool) and not is_scalar:
                 raise ValueError(f"`mask` must be a tree of bools, got {leaf!r} in it.")
         try:
             jax.tree.map(lambda *_: None, selected, tree)
@@ -109,10 +110,12 @@ def _check_prox(prox: Prox) -> None:
 def _applied(prox: Prox, array: chex.Array, threshold: chex.Numeric) -> chex.Array:
     """Returns the operator's value, refusing one that does not fit the array."""
     value = prox(array, threshold)
-    if jnp.shape(value) != array.shape or jnp.iscomplexobj(value):
+    shape = getattr(value, "shape", None)
+    if shape != array.shape or jnp.issubdtype(value.dtype, jnp.complexfloating):
+        seen = type(value).__name__ if shape is None else f"{value.dtype}{shape}"
         raise ValueError(
             f"`prox` must return a real array of the shape {array.shape} that it is "
-            f"given, got {jnp.result_type(value)}{jnp.shape(value)}."
+            f"given, got {seen}."
         )
     return value
 
@@ -120,9 +123,12 @@ def _applied(prox: Prox, array: chex.Array, threshold: chex.Numeric) -> chex.Arr
 def _check_layout(prox: Prox) -> Callable[[tuple[Any, ...], Any], None]:
     """Returns a check of leaves by path, for the operator of Absum without axes."""
     axes = None
-    while isinstance(prox, functools.partial):
-        axes = axes or prox.keywords.get("spatial_axes")
-        prox = prox.func
+    while isinstance(prox, functools.partial) or hasattr(prox, "__wrapped__"):
+        if isinstance(prox, functools.partial):
+            axes = prox.keywords.get("spatial_axes") if axes is None else axes
+            prox = prox.func
+        else:  # by `jax.jit`
+            prox = prox.__wrapped__
 
     def check(path: tuple[Any, ...], leaf: Any) -> None:
         if prox is prox_absum and axes is None:
@@ -173,7 +179,11 @@ def _proximal(
             value_at("strength", strength, state, check_rate),
         )
         updates = jax.tree.map(
-            lambda p, u: u if is_absent(u) else update_leaf(p, u, threshold),
+            lambda p, u: (
+                u
+                if is_absent(u)
+                else update_leaf(p, validation.check_real("updates", u), threshold)
+            ),
             params,
             updates,
             is_leaf=is_absent,
@@ -183,8 +193,7 @@ def _proximal(
         return updates, state
 
     inner = optax.GradientTransformation(init_fn, update_fn)
-    if mask is not None:
-        inner = optax.masked(inner, selecting(mask))
+    init = inner.init if mask is None else optax.masked(inner, selecting(mask)).init
 
     def update(
         updates: optax.Updates,
@@ -193,9 +202,14 @@ def _proximal(
     ) -> tuple[optax.Updates, optax.OptState]:
         validation.check_params(params)
         check_updates(params, updates)
-        return inner.update(updates, state, params)
+        if mask is None:
+            return inner.update(updates, state, params)
+        # By the parameters, as an update may be None where the mask is True.
+        return optax.masked(inner, selecting(mask)(params)).update(
+            updates, state, params
+        )
 
-    return optax.GradientTransformation(inner.init, update)
+    return optax.GradientTransformation(init, update)
 
 
 def proximal(
@@ -318,7 +332,8 @@ def absum(
     """
 
     def check_leaf(path: tuple[Any, ...], leaf: chex.Array) -> None:
-        resolve_spatial_axes(validation.check_real("kernel", leaf).shape, spatial_axes)
+        kernel = validation.check_real("kernel", leaf, abstract=True)
+        resolve_spatial_axes(kernel.shape, spatial_axes)
         if spatial_axes is None:
             check_layout(path, leaf.ndim, "`spatial_axes` must be given")
 
@@ -386,7 +401,7 @@ def l1(
         return zeroed.astype(u.dtype)
 
     def check_leaf(_: tuple[Any, ...], leaf: chex.Array) -> None:
-        validation.check_real("kernel", leaf)
+        validation.check_real("kernel", leaf, abstract=True)
 
     mask = conv_kernels if mask is None else mask
     return _proximal(update_leaf, strength, learning_rate, mask, check_leaf)
@@ -443,7 +458,7 @@ def apply_proximal_updates(
         def apply_to_leaf(below: tuple[Any, ...], leaf: chex.Array) -> chex.Array:
             check_leaf((*path, *below), leaf)
             try:
-                return _applied(prox, leaf, threshold)
+                return jnp.asarray(_applied(prox, leaf, threshold), leaf.dtype)
             except ValueError as error:
                 where = jax.tree_util.keystr((*path, *below))
                 raise ValueError(

@@ -37,7 +37,7 @@ class Aim(NamedTuple):
 class Futility(NamedTuple):
     """Signs that an attack could not work, of each image."""
 
-    # The attack did not succeed, and the gradient of the loss was zero in each step.
+    # The attack did not succeed, and the loss had no gradient, or NaN, in each step.
     motionless: chex.Array
     probabilities: chex.Array  # all of its logits were in [0, 1] and their sum was 1
 
@@ -105,6 +105,7 @@ def attack(
 
     def assess(images: chex.Array) -> tuple[chex.Array, tuple[_Candidate, chex.Array]]:
         logits = logits_fn(images)
+        rounding = max(1e-3, float(jnp.finfo(logits.dtype).eps))
         logits = logits.astype(accumulation_dtype(logits))
         losses = loss_fn(logits, y)
         if jnp.shape(losses) != y.shape:
@@ -122,7 +123,7 @@ def attack(
         if valid is not None:
             broken |= ~valid
         within = ((logits >= 0) & (logits <= 1)).all(axis=-1)
-        probabilities = within & (jnp.abs(logits.sum(axis=-1) - 1) < 1e-3)
+        probabilities = within & (jnp.abs(logits.sum(axis=-1) - 1) < rounding)
         return losses.sum(), (_Candidate(images, ranked, broken), probabilities)
 
     def climb(images: chex.Array) -> tuple[_Candidate, Futility]:
@@ -132,7 +133,7 @@ def attack(
         # No step is none, of an infinite size too.
         move = jnp.where(direction == 0, 0, step_size * direction)
         moved = jnp.clip(images + move, lowest, highest)
-        no_gradient = (gradient == 0).all(axis=(1, 2, 3))
+        no_gradient = (direction == 0).all(axis=(1, 2, 3))
         futility = Futility(no_gradient & ~here.broken, probabilities)
         return here._replace(images=moved), futility
 

@@ -63,8 +63,8 @@ def low_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
       pixels a little.
 
     Raises:
-      ValueError: if the images are integers or have too few axes, or the radius is
-        negative.
+      ValueError: if the images are integers, not finite or have too few axes, or the
+        radius is negative.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp

@@ -141,9 +141,10 @@ def check_not_futile(
         warnings.warn(
             f"`{model}` had no gradient at {motionless} of {images} images, which the "
             "attack left as they were: their accuracy shows nothing. Rounding and "
-            "`stop_gradient` take the gradient away; where a model is so certain that "
-            "the cross-entropy has none, `loss=absum_jax.margin_loss` has.",
-            stacklevel=3,
+            "`stop_gradient` take the gradient away, as does NaN; where a model is so "
+            "certain that the cross-entropy has none, `loss=absum_jax.margin_loss` "
+            "has.",
+            stacklevel=4,
         )
 
 
@@ -291,7 +292,12 @@ def pgd(
     Raises:
       ValueError: if eps, `step_size` or `init_radius` is negative, empty or of
         another shape, `steps` or `restarts` less than one, `loss` no function or of
-        another shape, or for the reasons of :func:`accuracy`.
+        another shape, the logits are probabilities without a `loss`, or for the reasons
+        of :func:`accuracy`.
+
+    Warns:
+      UserWarning: if the loss had no gradient at an image in any step, so that the
+        attack could not work there.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp

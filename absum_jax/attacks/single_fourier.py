@@ -15,13 +15,13 @@ SCALES = ("linf", "l2", "coefficient")
 
 
 def _check_frequency(name: str, value: Any, size: int) -> None:
-    is_known = validation.is_concrete(value)
-    if isinstance(value, list | tuple):
-        raise ValueError(f"`{name}` must be an integer scalar, got {value!r}.")
-    array = np.asarray(value) if is_known else value
+    try:
+        array = validation.as_array(name, value)
+    except ValueError:
+        array = np.asarray(None)
     if array.ndim or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"`{name}` must be an integer scalar, got {value!r}.")
-    if is_known and not 0 <= int(array) < size:
+    if validation.is_concrete(array) and not 0 <= int(array) < size:
         raise ValueError(f"`{name}` must lie in 0..{size - 1}, got {value!r}.")
 
 
@@ -133,8 +133,9 @@ def single_fourier_attack(
       The attacked images, of the shape and dtype of `x`.
 
     Raises:
-      ValueError: if the images are integers or concrete ones leave the bounds by more
-        than 1e-6, or for the reasons of :func:`single_fourier_perturbation`.
+      ValueError: if the images are integers, not finite or leave the bounds by more
+        than 1e-6 where they are concrete, or for the reasons of
+        :func:`single_fourier_perturbation`.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp

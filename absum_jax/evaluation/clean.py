@@ -89,9 +89,10 @@ def accuracy(
       A scalar in [0, 1], or (K,) for K numbers `top_k`.
 
     Raises:
-      ValueError: if images and labels do not fit each other, images are integers,
-        labels are out of range, logits are not (batch, classes), `batch_size` or
-        `top_k` is out of range, or a module is seen to be in training mode.
+      ValueError: if images and labels do not fit each other, images are integers or
+        not finite, labels are out of range, logits are not (batch, classes),
+        `batch_size` or `top_k` is out of range, `logits_fn` cannot be traced, or a
+        module is seen to be in training mode.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp

@@ -52,7 +52,8 @@ class RobustnessReport:
         """The rows as a markdown table, in percent."""
         cells = [
             (
-                row.attack,
+                # A bar or a line break would end the cell.
+                " ".join(row.attack.replace("|", "\\|").splitlines()),
                 "" if row.strength is None else f"{row.strength:.4g}",
                 f"{100 * row.accuracy:.2f}",
                 f"{100 * row.low:.2f} to {100 * row.high:.2f}",
@@ -204,7 +205,7 @@ def robustness_report(
     """
     # All of this first, and by its names here: what follows may take minutes.
     bounds = validation.check_bounds(bounds)
-    validation.check_positive_int("top_k", top_k)
+    top_k = validation.check_positive_int("top_k", top_k)
     single_fourier_eps = validation.check_nonnegative(
         "single_fourier_eps", single_fourier_eps, finite=True
     )
@@ -220,7 +221,9 @@ def robustness_report(
     attackers: dict[str, tuple[str, _logits.LogitsFn | None]] = {
         "PGD": ("logits_fn", None)
     }
-    if not isinstance(substitutes, Mapping | None):
+    if not isinstance(substitutes, Mapping | None) or not all(
+        isinstance(name, str) for name in substitutes or ()
+    ):
         raise ValueError(
             f"`substitutes` must map names to models, got {substitutes!r}."
         )
@@ -272,8 +275,8 @@ def robustness_report(
         "pgd_eps": np.asarray(eps).tolist(),
         "pgd_step_size": np.asarray(step_size).tolist(),
         "pgd_steps": int(steps),
-        "pgd_init_radius": None if init_radius is None else float(init_radius),
-        "pgd_restarts": restarts,
+        "pgd_init_radius": np.asarray(init_radius).tolist(),
+        "pgd_restarts": aim.restarts,
         "radii": all_radii,
         "top_k": top_k,
         "bounds": [float(bound) for bound in bounds],

@@ -108,10 +108,7 @@ def axis_values(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """One positive integer for each spatial axis; a single one serves all."""
     several = validation.as_tuple(value)
     values = (value,) * ndim if several is None else several
-    whole = all(
-        isinstance(v, int | np.integer) and not isinstance(v, bool) and v >= 1
-        for v in values
-    )
+    whole = all(validation.is_integer(v) and v >= 1 for v in values)
     if not whole or len(values) != ndim:
         raise ValueError(
             f"`{name}` must be positive integers, one for each of {ndim} spatial axes, "

@@ -45,7 +45,29 @@ class OnlyTensors:
         raise TypeError(f"conv2d(): input must be Tensor, not {type(x).__name__}")
 
 
-@pytest.mark.parametrize("model", [numpy_model, torch_like, OnlyTensors()])
+class NoTensor(OnlyTensors):
+    """Fails as TensorFlow does, or PyTorch in another place."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, x):
+        raise self.error(f"Could not infer the dtype of {type(x).__name__}")
+
+
+def concrete(x):
+    return MODEL(x) * float(x.sum())
+
+
+def selected(x):
+    return MODEL(x[x.sum((1, 2, 3)) > 0])
+
+
+OTHERS = [numpy_model, torch_like, OnlyTensors(), concrete, selected]
+OTHERS += [NoTensor(ValueError), NoTensor(RuntimeError)]
+
+
+@pytest.mark.parametrize("model", OTHERS)
 @pytest.mark.parametrize("function", [accuracy, pgd])
 def test_models_that_are_not_of_jax(function, model):
     message = r"^`logits_fn` must be traceable by jax.*`jax.pure_callback`"
@@ -71,6 +93,18 @@ def test_errors_of_the_model_itself_pass():
 
 def probabilities(x):
     return jax.nn.softmax(MODEL(x))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_rounded_probabilities_are_no_logits(dtype):
+    def shares(x):
+        return jax.nn.softmax(MODEL(x).astype(dtype))
+
+    sums = shares(X).astype(float).sum(-1)
+    assert np.abs(sums - 1).max() > (1e-3 if dtype == jnp.bfloat16 else 0)
+    for name in FOOLED:
+        with pytest.raises(ValueError, match=r"^`logits_fn` must return logits, got"):
+            FOOLED[name](logits_fn=shares)
 
 
 def rounded(x):
@@ -112,12 +146,20 @@ def test_a_loss_may_be_of_probabilities():
     np.testing.assert_array_equal(attacked, pgd(**options))
 
 
-@pytest.mark.parametrize("model", [rounded, stopped])
+def undefined(x):
+    """Returns the logits, with a gradient of NaN alone: the root of zero has none."""
+    return MODEL(x) + jnp.sqrt(x - x)[:, 0, 0]
+
+
+@pytest.mark.parametrize("model", [rounded, stopped, undefined])
 @pytest.mark.parametrize("name", FOOLED)
 def test_models_without_a_gradient(name, model):
     right = np.asarray(MODEL(X).argmax(-1))
-    with pytest.warns(UserWarning, match=r"^`logits_fn` had no gradient at \d of 4"):
+    message = r"^`logits_fn` had no gradient at \d of 4"
+    with pytest.warns(UserWarning, match=message) as warned:
         FOOLED[name](logits_fn=model)
+    # The line that called the library.
+    assert warned[0].filename == __file__
     with pytest.warns(UserWarning, match=r"^`substitute` had no gradient at \d of 4"):
         TRANSFERRED(substitute=model)
     # Wrong answers need no attack.

@@ -197,6 +197,11 @@ WITHOUT_AXES = {
     "apply_proximal_updates": lambda params: absum_jax.apply_proximal_updates(
         params, params, absum_jax.prox_absum, 0.1
     ),
+    "apply_proximal_updates of a compiled operator": lambda params: (
+        absum_jax.apply_proximal_updates(
+            params, params, jax.jit(absum_jax.prox_absum), 0.1
+        )
+    ),
 }
 
 
@@ -220,7 +225,7 @@ def test_either_layout_of_a_leaf_named_weight(axes):
     updates = jax.tree.map(jnp.zeros_like, params)
     apply = absum_jax.apply_proximal_updates
     prox_with_axes = functools.partial(absum_jax.prox_absum, spatial_axes=axes)
-    after = apply(params, updates, prox_with_axes, 0.1)
+    after = apply(params, updates, jax.jit(prox_with_axes), 0.1)
     expected = absum_jax.prox_absum(params["conv"]["weight"], 0.1, spatial_axes=axes)
     np.testing.assert_array_equal(after["conv"]["weight"], expected)
     tx = absum_jax.absum(1.0, learning_rate=0.1, spatial_axes=axes)

@@ -78,6 +78,18 @@ def test_masks(function, mask, message):
         function(mask)
 
 
+def test_masks_of_traced_values():
+    def move(flag):
+        return absum_jax.apply_proximal_updates(
+            PARAMS, PARAMS, absum_jax.prox_l1, 0.1, {"conv": flag}
+        )
+
+    with pytest.raises(
+        ValueError, match=r"^`mask` must be a tree of bools, got .*Trac"
+    ):
+        jax.jit(move)(True)
+
+
 @pytest.mark.parametrize("mask", [np.True_, jnp.array(True), {"conv": True}])
 def test_any_bool_is_a_mask(mask):
     moved = absum_jax.apply_proximal_updates(
@@ -90,6 +102,7 @@ UPDATES = [
     ({}, "must have the structure of `params`"),
     ({"conv": {"kernel": np.ones((3, 3, 1, 1))}}, "must have the shapes of `params`"),
     ({"conv": {"kernel": 1.0}}, "must have the shapes of `params`"),
+    ({"conv": {"kernel": KERNEL.astype(int)}}, "must have a real floating-point dtype"),
 ]
 
 
@@ -115,6 +128,8 @@ def test_updates(make, updates, message):
         lambda array, threshold: array[None],
         lambda array, threshold: array * 1j,
         lambda array, threshold: 3.0,
+        lambda array, threshold: (array, threshold),
+        lambda array, threshold: None,
     ],
 )
 def test_operators_of_another_shape_or_dtype(prox):
@@ -124,6 +139,56 @@ def test_operators_of_another_shape_or_dtype(prox):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match=message):
         absum_jax.apply_proximal_updates(PARAMS, PARAMS, prox, 0.1)
+
+
+@pytest.mark.parametrize("threshold", [np.float64(0.25), jnp.float32(0.25)])
+def test_operators_do_not_widen_parameters(threshold):
+    params = {"conv": {"kernel": jnp.ones((3, 3, 1, 2), jnp.bfloat16)}}
+    moved = absum_jax.apply_proximal_updates(
+        params, params, lambda array, limit: array - limit, threshold
+    )
+    assert moved["conv"]["kernel"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(moved["conv"]["kernel"].astype(float), 1.75)
+
+
+TRANSFORMATIONS = {
+    "absum": lambda: absum_jax.absum(0.25, learning_rate=1.0),
+    "l1": lambda: absum_jax.l1(0.25, learning_rate=1.0),
+    "proximal": lambda: absum_jax.proximal(
+        absum_jax.prox_l1, 0.25, learning_rate=1.0, mask=absum_jax.conv_kernels
+    ),
+    "spectral_normalization": lambda: absum_jax.spectral_normalization(
+        1.0, {"conv/kernel": (4, 4)}
+    ),
+    "spectral_norm_constraint": lambda: absum_jax.spectral_norm_constraint(
+        1.0, {"conv/kernel": (4, 4)}, every=1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_updates_of_numpy_and_none(name):
+    tx = TRANSFORMATIONS[name]()
+    params = {"conv": {"kernel": KERNEL, "bias": np.ones(2, np.float32)}}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    expected, _ = tx.update(zeros, tx.init(params), params)
+    wide = jax.tree.map(lambda leaf: np.zeros(leaf.shape), params)
+    wide["conv"]["bias"] = None
+    found, _ = tx.update(wide, tx.init(params), params)
+    assert found["conv"]["bias"] is None
+    np.testing.assert_array_equal(
+        found["conv"]["kernel"], expected["conv"]["kernel"], strict=True
+    )
+    nothing = {"conv": {"kernel": None, "bias": None}}
+    assert tx.update(nothing, tx.init(params), params)[0] == nothing
+
+
+def test_half_precision_of_numpy_is_not_multiplied():
+    tx = absum_jax.l1(np.float16(1e-3), learning_rate=np.float16(1e-3))
+    zeros = {"conv": {"kernel": np.zeros_like(KERNEL)}}
+    moved, _ = tx.update(zeros, tx.init(PARAMS), PARAMS)
+    expected = -(float(np.float16(1e-3)) ** 2)
+    np.testing.assert_allclose(moved["conv"]["kernel"], expected, rtol=1e-6)
 
 
 SCHEDULES = [

@@ -4,6 +4,8 @@ One wrong value for each argument of each public function; all kinds of wrong va
 each check, with one function; and what arguments must be to each other.
 """
 
+import array
+import collections
 import functools
 import inspect
 import re
@@ -175,6 +177,66 @@ FINITE = {
     "norm": lambda n: absum_jax.fourier_noise_accuracy(MODEL, X, Y, n, key=KEY),
     "z": lambda n: absum_jax.wilson_interval(0.5, 10, n),
 }
+
+
+MASKED = np.ma.masked_array([1, 2, 0, 1], mask=[0, 0, 0, 1])
+NO_NUMBERS = [
+    *(array.array("d", [0.1, 0.2]), collections.deque([0.1]), {0.1}),
+    *(jax.ShapeDtypeStruct((), np.float32), np.timedelta64(1, "s"), np.ma.masked),
+    *(MASKED, KEY, jax.random.split(KEY)),
+]
+ARRAYS = {
+    "threshold": lambda value: absum_jax.prox_l1(KERNEL, value),
+    "l": lambda value: absum_jax.single_fourier_perturbation(value, 0, (4, 4), 0.1),
+    "bounds": lambda value: pgd(bounds=(0, value)),
+    "steps": lambda value: pgd(steps=value),
+    "batch_size": lambda value: accuracy(batch_size=value),
+    "strides": lambda value: absum_jax.conv_spectral_norm(
+        KERNEL, (9, 9), strides=value
+    ),
+    "spatial_axes": lambda value: absum_jax.absum_penalty(KERNEL, spatial_axes=value),
+    "logits": lambda value: absum_jax.margin_loss(value, Y),
+    "grid": absum_jax.radial_mean,
+    "x": lambda value: accuracy(x=value),
+    "y": lambda value: accuracy(y=value),
+    "shape": absum_jax.frequency_radius,
+    "radius": lambda value: absum_jax.low_pass(X, value),
+    "share": lambda value: absum_jax.wilson_interval(value, 10),
+}
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("name", ARRAYS)
+def test_other_objects_are_no_numbers(name, value):
+    with pytest.raises(ValueError, match=f"^`{name}` must"):
+        ARRAYS[name](value)
+
+
+def test_any_byte_order_and_any_array_of_integers():
+    assert accuracy(x=X.astype(">f4"), y=Y.astype(">i8")) == accuracy()
+    big, sizes = KERNEL.astype(">f8"), jnp.array([4, 4])
+    expected = absum_jax.prox_absum(KERNEL, 0.1)
+    found = absum_jax.prox_absum(
+        big, np.array(0.1, ">f4"), spatial_axes=jnp.array([0, 1])
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    expected = absum_jax.conv_spectral_norm(KERNEL, (4, 4), strides=2)
+    found = absum_jax.conv_spectral_norm(big, sizes, strides=jnp.array([2, 2]))
+    assert found == expected
+    shapes = {"conv/kernel": (4, 4)}, {"conv/kernel": sizes}
+    found, expected = (
+        absum_jax.apply_spectral_normalization(PARAMS, 1, each) for each in shapes
+    )
+    np.testing.assert_array_equal(found["conv"]["kernel"], expected["conv"]["kernel"])
+    radii = absum_jax.low_pass_accuracy(MODEL, X, Y, range(1, 3)).strength
+    np.testing.assert_array_equal(radii, [1, 2])
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 6, 1), (4, 4, 0, 1), (4, 4, 6, 0)])
+def test_images_without_pixels(shape):
+    for function in (lambda x: accuracy(x=x), lambda x: absum_jax.low_pass(x, 1)):
+        with pytest.raises(ValueError, match=r"^`x` must hold images of at least one"):
+            function(np.ones(shape, np.float32))
 
 
 @pytest.mark.parametrize("value", [np.inf, 1e39], ids=str)
@@ -394,6 +456,8 @@ KEYS = [
     (jax.random.split(KEY, 3), "got key<fry> of shape (3,)"),
     (jax.random.split(KEY, (4, 1)), "got key<fry> of shape (4, 1)"),
     (np.zeros((3, 2), np.uint32), "got uint32 of shape (3, 2)"),
+    (np.zeros(3, np.uint32), "got uint32 of shape (3,)"),
+    (np.zeros((4, 3), np.uint32), "got uint32 of shape (4, 3)"),
     (np.uint32(3), "got uint32 of shape ()"),
     (np.zeros(2, np.float32), "got float32 of shape (2,)"),
     (np.zeros(2, int), "got int64 of shape (2,)"),

@@ -144,6 +144,36 @@ def test_panels_show_what_rows_measure():
     assert radius == ["low-pass", "high-pass"]
 
 
+def test_names_of_any_characters():
+    names = ["low|pass", "two\nlines", r"$\frac$", "_", "PGD", ""]
+    found = report(
+        eps=0.1, substitutes=dict.fromkeys(names, OTHER), frequencies=[[0, 1]]
+    )
+    rows = str(found).splitlines()[2:-2]
+    assert len(rows) == len(found.rows)
+    for row in rows:
+        assert row.replace(r"\|", "").count("|") == 5
+    figure = found.plot()
+    figure.draw_without_rendering()
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["PGD", *(f"PGD on {name}" for name in names)]
+
+
+def test_numbers_of_any_type_are_recorded():
+    found = report(
+        steps=np.int64(2), restarts=np.int8(2), top_k=np.int8(1), batch_size=np.int8(9),
+        init_radius=[0.1, np.float32(0.5)], eps=jnp.array([0.25, 0.5]),
+        step_size=jnp.bfloat16(0.5), radii=range(2), frequencies=[[0, 1]],
+    )  # fmt: skip
+    conditions = json.loads(found.to_json())["conditions"]
+    assert conditions["pgd_init_radius"] == pytest.approx([0.1, 0.5])
+    recorded = [
+        conditions[f"pgd_{name}"] for name in ("steps", "restarts", "eps", "step_size")
+    ]
+    assert recorded == [2, 2, [0.25, 0.5], 0.5]
+    assert conditions["radii"] == [0, 1]
+
+
 def test_restarts_and_lists():
     single = report(eps=0.1)
     assert sum(row.attack == "PGD" for row in single.rows) == 1
@@ -166,6 +196,7 @@ def test_restarts_and_lists():
         ({"key": 0}, "`key` must be a key"),
         ({"substitutes": {"other": 3}}, r"`substitutes\['other'\]` must be a callable"),
         ({"substitutes": [OTHER]}, "`substitutes` must map names to models"),
+        ({"substitutes": {1: OTHER}}, "`substitutes` must map names to models"),
         ({"single_fourier_eps": -1}, "`single_fourier_eps` must be non-negative"),
         ({"top_k": (1, 2)}, "`top_k` must be an integer of at least 1"),
     ],
@@ -195,7 +226,7 @@ def test_wrong_z(z):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-@pytest.mark.parametrize("images", [1, 7, 100, 10_000])
+@pytest.mark.parametrize("images", [1, 7, 100, 10_000, 10**12])
 def test_ends_of_intervals(share, images):
     for z in (0.0, 1.96, 1e6, 1e30):
         low, high = absum_jax.wilson_interval(share, images, z)
