@@ -5,7 +5,7 @@ import errno
 import pathlib
 from collections.abc import Iterator
 
-_ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+_ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
 class UsageError(ValueError):

@@ -108,6 +108,16 @@ def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def _content(path: pathlib.Path, fix: str = "remove it") -> bytes | None:
+    """Reads a file; None where there is none. Anything else there is damage."""
+    with (
+        contextlib.suppress(FileNotFoundError),
+        damage_named(path, fix, passed=(FileNotFoundError,)),
+    ):
+        return path.read_bytes()
+    return None
+
+
 def _parsed(data: bytes, path: pathlib.Path, fix: str = "remove it") -> Any:
     with damage_named(path, fix):
         value = json.loads(data)
@@ -130,10 +140,8 @@ def read_json_if_there(path: pathlib.Path, fix: str = "remove it") -> Any:
     """Reads a JSON file; None where there is none."""
 
     def read() -> Any:
-        try:
-            return _parsed(path.read_bytes(), path, fix)
-        except FileNotFoundError:
-            return None
+        data = _content(path, fix)
+        return None if data is None else _parsed(data, path, fix)
 
     return hosts.agreed(read)
 
@@ -202,11 +210,8 @@ def read_lines(path: pathlib.Path) -> list[str] | None:
 
 
 def _whole_lines(path: pathlib.Path) -> list[bytes] | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    return data[: data.rfind(b"\n") + 1].splitlines()
+    data = _content(path)
+    return None if data is None else data[: data.rfind(b"\n") + 1].splitlines()
 
 
 def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -50,7 +51,7 @@ class RecordOptions:
             check_seeds(self.seeds)
         folder = self.records_dir / self.dataset
         if any(folder.glob("*/*/*/seed-*/checkpoint")) or (
-            self.records_dir.resolve() == self.runs_dir.resolve()
+            os.path.realpath(self.records_dir) == os.path.realpath(self.runs_dir)
         ):
             raise UsageError(f"--records-dir {self.records_dir} is a runs folder.")
         if self.dataset == STREAMED:
@@ -84,17 +85,13 @@ def _evaluations(run: Run) -> Iterator[Evaluation]:
     fields = {field.name for field in dataclasses.fields(Evaluation)}
     for path in sorted(run.folder.glob("*-*.jsonl")):
         lines = files.read_lines(path) or [""]
-        try:
+        with damage_named(path, "give the command that made it again, or remove it"):
             header = json.loads(lines[0])
             evaluation = Evaluation(**{name: header[name] for name in fields})
-            is_whole = len(Points(run, evaluation).read()) == len(lines) - 1
-        except (ValueError, KeyError, TypeError):
-            is_whole = False
-        if not is_whole:
-            raise UsageError(
-                f"{path} is damaged, or of other parameters: give the command that "
-                "made it again."
-            )
+            if evaluation.name != path.name:
+                raise ValueError("it is that of another evaluation")
+            if len(Points(run, evaluation).read()) != len(lines) - 1:
+                raise ValueError("lines are damaged, or of other parameters")
         yield evaluation
 
 
@@ -135,8 +132,9 @@ def _describe(
             kind = "test" if evaluation.split == "test" else "held_out"
             examples[kind].add(evaluation.examples)
     content = recorded.described(dataset, examples)
-    if known:
-        _check_alike(known, content, path)
+    if known is not None:
+        with damage_named(path, "restore it"):
+            _check_alike(known, content, path)
     for run, of_run in evaluations.items():
         kind = "held_in" if run.config.validation_examples else "train"
         used = [(kind, run.config.train_examples, run.config.data_fingerprint)]

@@ -76,6 +76,10 @@ def main() -> int:
 
 
 def _command() -> int:
+    if sys.stdout is None:  # closed by who started this
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    # As on stderr: what it has no code for, such as in a path, is escaped.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         xla_flags.turn_off_ynnpack_fusions()
         # Late, as one that only watches needs none of it.

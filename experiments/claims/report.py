@@ -17,6 +17,7 @@ from experiments.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.options import SweepOptions
 from experiments.reproduce.items import READING_SEEDS, SEEDS
 from experiments.tables.document import names
+from experiments.training import digests
 from experiments.training.config import NONE, SNC_METHODS
 from experiments.training.runs import provenance
 
@@ -250,11 +251,14 @@ def _snc_as_published(results_dir: pathlib.Path) -> str | None:
     None if they are not there, or of other seeds than the planned ones.
     """
     paths = [results_dir / "snc-readings" / f"{name}.json" for name in SAMPLES]
-    documents = [files.read_json_if_there(path) for path in paths]
+    fix = "make it again with the command snc-readings"
+    documents = [files.read_json_if_there(path, fix) for path in paths]
     if None in documents:
         return None
     for name, path, document in zip(SAMPLES, paths, documents, strict=True):
-        with damage_named(path, "make it again with the command snc-readings"):
+        with damage_named(path, fix):
+            if not digests.is_whole(document):
+                raise ValueError("it is not as it was written")
             if not _has_planned_seeds(name, document):
                 return None
     try:

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -66,7 +67,9 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
     folders = [
         folder
         for folder in (data_dir / name).glob("*.*.*")
-        if folder.name.replace(".", "").isdigit() and any(folder.iterdir())
+        if re.fullmatch(r"[0-9]+(\.[0-9]+){2}", folder.name)
+        and folder.is_dir()
+        and any(folder.iterdir())
     ]
     if not folders:
         return None

@@ -1,5 +1,6 @@
 """What commands will train, evaluate and reuse, and how long that takes."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from experiments import files
 from experiments.data.registry import TRAIN_SHAPES
-from experiments.errors import UsageError
+from experiments.errors import UsageError, damage_named
 from experiments.evaluation import gradient
 from experiments.evaluation.frequency import radii_of
 from experiments.evaluation.kept import Images
@@ -115,18 +116,22 @@ def _models(
     ]
 
 
+@contextlib.contextmanager
+def _others_report(path: pathlib.Path) -> Iterator[None]:
+    """Passes over a file that cannot be read, which the commands that use it report."""
+    with contextlib.suppress(UsageError, OSError), damage_named(path, "remove it"):
+        yield
+
+
 def _points(run: Run, need: Need) -> int:
     """How many points of an evaluation are there."""
     examples = len(need.images.split)
     most = 0
     for path in run.folder.glob(f"{need.attack}-*.jsonl"):
-        header, *lines = files.read_lines(path) or [""]
-        try:
-            is_alike = json.loads(header)["examples"] == examples
-        except (ValueError, KeyError, TypeError):
-            is_alike = False
-        if is_alike:
-            most = max(most, len(lines))
+        with _others_report(path):
+            header, *lines = files.read_lines(path) or [""]
+            if json.loads(header)["examples"] == examples:
+                most = max(most, len(lines))
     return min(most, need.points)
 
 
@@ -139,27 +144,25 @@ def measured(runs_dir: pathlib.Path) -> dict[str, float]:
     rates: dict[str, float] = {}
     times: dict[str, float] = {}
     for path in runs_dir.glob("*/*/*/*/seed-*/provenance.json"):
-        try:
+        with _others_report(path):
             provenance = json.loads(path.read_text())
             config = json.loads((path.parent / "config.json").read_text())
-            seconds = provenance["seconds"]
             members = len(provenance["seeds_in_one_program"]) * len(
                 provenance["settings_in_one_program"]
             )
             steps = provenance["steps_in_these_seconds"]
+            rate = members * steps / provenance["seconds"]
             network, time = config["model"], path.stat().st_mtime
             has_adversary = bool(config["recipe"]["adversary"])
             is_here = provenance["device"] == devices.available()[0].device_kind
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # other commands report it
-        # Of few steps most is compilation.
-        if (
-            is_here
-            and not has_adversary
-            and steps >= 1000
-            and time > times.get(network, 0)
-        ):
-            rates[network], times[network] = members * steps / seconds, time
+            # Of few steps most is compilation.
+            if (
+                is_here
+                and not has_adversary
+                and steps >= 1000
+                and time > times.get(network, 0)
+            ):
+                rates[network], times[network] = rate, time
     return rates
 
 

@@ -28,6 +28,7 @@ from experiments.paper import TABLE1, Published
 from experiments.studies.snc_rows import HEADER, READINGS, Row
 from experiments.tables import naming
 from experiments.tables.selection import by_setting
+from experiments.training import digests
 from experiments.training.config import NONE, Setting
 from experiments.training.constraints import CONSTRAINTS
 from experiments.training.runs import Run, provenance
@@ -236,6 +237,6 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
         "provenance": provenance(),
     }
     return [
-        files.write_json(stem.with_suffix(".json"), content),
+        files.write_json(stem.with_suffix(".json"), digests.with_checksum(content)),
         files.write_text(stem.with_suffix(".md"), text + "\n"),
     ]

@@ -111,11 +111,10 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
             _remove_older(checkpointer)
             latest = hosts.agreed(lambda: _latest(checkpointer))
             if latest is None or latest < step:
-                # Orbax itself does not notice a changed byte.
-                digest = digests.of_arrays(devices.fetched(tree))
                 checkpointer.save_async(
-                    step, tree, force=True, custom_metadata={"digest": digest}
-                )
+                    step, tree, force=True,
+                    custom_metadata=_identity(folder, step, devices.fetched(tree)),
+                )  # fmt: skip
 
     try:
         yield save
@@ -128,13 +127,24 @@ def _latest(checkpointer: ocp.training.Checkpointer) -> int | None:
     return None if checkpointer.latest is None else checkpointer.latest.step
 
 
+def _identity(folder: pathlib.Path, step: int, tree: Any) -> dict[str, Any]:
+    """Returns what tells a step apart, as orbax itself notices no changed byte.
+
+    A step that was moved is another number's, or another sweep's, whose folder this is
+    in.
+    """
+    digest = digests.of_arrays(tree)
+    return {"digest": digest, "step": step, "sweep": folder.parent.name}
+
+
 def saved_steps(folder: pathlib.Path) -> list[int]:
     """Lists the steps in a checkpointer's folder, the last one first.
 
     Orbax itself lists none if one is damaged.
     """
     names = hosts.agreed(lambda: [path.name for path in folder.glob("*")])
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    steps = (int(name) for name in names if re.fullmatch("[0-9]+", name))
+    return sorted(steps, reverse=True)
 
 
 def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
@@ -157,9 +167,9 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
                 # Loads all the same, but would keep the folder from being written to.
                 raise ValueError("its metadata are not as they were written")
             tree = load_arrays(path, abstract)
-            # Those of earlier versions have no digest.
-            saved = (metadata.custom_metadata or {}).get("digest")
-            if saved not in (None, digests.of_arrays(tree)):
+            # Those of earlier versions lack some of it.
+            found = _identity(folder, step, tree)
+            if not (metadata.custom_metadata or {}).items() <= found.items():
                 raise ValueError("its arrays are not those that were saved")
             return tree
 

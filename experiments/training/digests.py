@@ -61,23 +61,26 @@ def of_arrays(tree: Any) -> str:
     return content.hexdigest()
 
 
-def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
-    """Adds a checksum of the rest to what JSON holds."""
-    return content | {"checksum": _checksum(content)}
+def with_checksum(content: dict[str, Any], owner: str = "") -> dict[str, Any]:
+    """Adds a checksum of the rest, and of whose it is, to what JSON holds."""
+    return content | {"checksum": _checksum(content, owner)}
 
 
-def is_whole(content: dict[str, Any], *, may_lack: bool = True) -> bool:
+def is_whole(
+    content: dict[str, Any], owner: str = "", *, may_lack: bool = True
+) -> bool:
     """Whether what was read from JSON matches its checksum.
 
     Args:
       content: from `with_checksum`.
+      owner: whose it is. Checksums of earlier versions may be without.
       may_lack: whether it may have none, as of earlier versions.
     """
     if "checksum" not in content:
         return may_lack
     rest = {name: value for name, value in content.items() if name != "checksum"}
-    return content["checksum"] == _checksum(rest)
+    return content["checksum"] in (_checksum(rest, owner), _checksum(rest, ""))
 
 
-def _checksum(content: dict[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(content).encode()):08x}"
+def _checksum(content: dict[str, Any], owner: str) -> str:
+    return f"{zlib.crc32(json.dumps(content).encode(), zlib.crc32(owner.encode())):08x}"

@@ -76,7 +76,7 @@ def load_members(folder: pathlib.Path) -> Sweep | None:
         return None
     with damage_named(path, fix):
         sweep = Sweep(tuple(tuple(map(RunConfig.from_dict, row)) for row in rows))
-        if sweep.digest != folder.name:
+        if sweep.digest != folder.name or rectangles(sweep.members) != [sweep]:
             raise ValueError("it is of other models than the folder")
         return sweep
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -68,11 +68,6 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _is_whole(content: Any) -> bool:
-    """Returns whether what was read from JSON is as it was written."""
-    return isinstance(content, dict) and digests.is_whole(content)
-
-
 class Run:
     """The folder of one trained model.
 
@@ -128,13 +123,10 @@ class Run:
         """Reads the provenance, and checks the files by it; None before the end."""
         if self.folder in _CHECKED:
             return _CHECKED[self.folder]
-        try:
-            provenance = files.read_json_if_there(self._provenance)
-        except UsageError as error:
-            raise self._damaged(self._provenance, "is no JSON") from error
+        provenance = self._read(files.read_json_if_there, self._provenance)
         if provenance is None:
             return None
-        if not _is_whole(provenance) or not isinstance(
+        if not self._is_whole(self._provenance, provenance) or not isinstance(
             expected := provenance.get("digests", {}), dict
         ):
             raise self._damaged(self._provenance, "is not as training left it")
@@ -143,6 +135,10 @@ class Run:
                 if found != expected.get(name):
                     how = "is not as training left it" if found else "is missing"
                     raise self._damaged(self.folder / name, how)
+        # Where folders are copied or exchanged as a whole, all digests are right.
+        config = self._read(files.read_json, self._config)
+        if config != self.config.as_dict():
+            raise self._damaged(self._config, "is that of another model")
         _CHECKED[self.folder] = provenance
         return provenance
 
@@ -172,7 +168,8 @@ class Run:
         """
         files.write_json(self._config, self.config.as_dict())
         for path, lines in self.logged(epoch).items():
-            files.write_json_lines(path, map(digests.with_checksum, lines))
+            whole = [self._with_checksum(path, line) for line in lines]
+            files.write_json_lines(path, whole)
         if tensorboard and hosts.is_first():
             self._curves = Curves(self.folder / "tensorboard", epoch)
 
@@ -219,7 +216,7 @@ class Run:
         }
         if diverged_at:
             line["diverged_at_step"] = diverged_at
-        files.append_json_line(self._metrics, digests.with_checksum(line))
+        self._append(self._metrics, line)
         if self._curves is not None:
             self._curves.add(epoch, train_loss=loss, train_accuracy=accuracy)
 
@@ -234,20 +231,47 @@ class Run:
 
     def log_diagnostics(self, line: dict[str, Any]) -> None:
         """Appends what `diagnostics.Recorder` tells of the model after an epoch."""
-        files.append_json_line(self._diagnostics, digests.with_checksum(line))
+        self._append(self._diagnostics, line)
 
     def diagnostics(self) -> list[dict[str, Any]]:
         """The diagnostics of the epochs so far, where they were logged."""
         return self._lines(self._diagnostics)
 
+    def _owner(self, path: pathlib.Path) -> str:
+        """Names a file of this run for checksums, as there are others like it."""
+        return (self.config.path / path.name).as_posix()
+
+    def _with_checksum(
+        self, path: pathlib.Path, content: dict[str, Any]
+    ) -> dict[str, Any]:
+        return digests.with_checksum(content, self._owner(path))
+
+    def _is_whole(self, path: pathlib.Path, content: Any) -> bool:
+        """Returns whether what was read from JSON is as it was written to a file."""
+        return isinstance(content, dict) and digests.is_whole(
+            content, self._owner(path)
+        )
+
+    def _append(self, path: pathlib.Path, line: dict[str, Any]) -> None:
+        files.append_json_line(path, self._with_checksum(path, line))
+
+    def _read(
+        self,
+        read: Callable[[pathlib.Path], Any],
+        path: pathlib.Path,
+        fix: str | None = None,
+    ) -> Any:
+        """Reads JSON; a damaged file is reported with what to do about the run."""
+        try:
+            return read(path)
+        except UsageError as error:
+            raise self._damaged(path, "is no JSON", fix) from error
+
     def _lines(
         self, path: pathlib.Path, fix: str | None = None
     ) -> list[dict[str, Any]]:
-        try:
-            lines = files.read_json_lines(path)
-        except UsageError as error:
-            raise self._damaged(path, "is no JSON", fix) from error
-        if not all(map(_is_whole, lines)):
+        lines = self._read(files.read_json_lines, path, fix)
+        if not all(self._is_whole(path, line) for line in lines):
             raise self._damaged(path, "is not as training left it", fix)
         return [
             {name: value for name, value in line.items() if name != "checksum"}
@@ -261,7 +285,7 @@ class Run:
         found["checkpoint"] = digests.of_folder(self._checkpoint)
         found["parameters"] = digests.of_arrays(variables)
         files.sync(self.folder)
-        whole = digests.with_checksum(provenance | {"digests": found})
+        whole = self._with_checksum(self._provenance, provenance | {"digests": found})
         files.write_json(self._provenance, whole)
         _CHECKED.pop(self.folder, None)
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from experiments import files
-from experiments.errors import UsageError, damage_named
+from experiments.errors import damage_named
 from experiments.models import Variables
 from experiments.training import digests
 
@@ -67,15 +67,11 @@ def read(path: pathlib.Path, abstract: Variables) -> list[Model]:
         if not digests.is_whole(content, may_lack=False):
             raise ValueError("its metadata is not as it was written")
         lists = [content["seeds"], content["runs"], content["digests"]]
-    structure = jax.tree.structure(abstract)
-    models = []
-    for i, (seed, run, digest) in enumerate(zip(*lists, strict=True)):
-        variables = jax.tree.unflatten(structure, [leaf[i] for leaf in stacked])
-        models.append(Model(seed, run, digest, variables))
-    for model in models:
-        if digests.of_arrays(model.variables) != model.digest:
-            raise UsageError(
-                f"{path} is damaged: seed {model.seed} is not as it was written; "
-                "restore it."
-            )
-    return models
+        structure = jax.tree.structure(abstract)
+        models = []
+        for i, (seed, run, digest) in enumerate(zip(*lists, strict=True)):
+            variables = jax.tree.unflatten(structure, [leaf[i] for leaf in stacked])
+            if digests.of_arrays(variables) != digest:
+                raise ValueError(f"seed {seed} is not as it was written")
+            models.append(Model(seed, run, digest, variables))
+        return models

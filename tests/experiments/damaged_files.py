@@ -32,6 +32,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "null": lambda data: b"null\n",
     "a list": lambda data: b"[]\n",
     "NaN": lambda data: b"NaN\n",
+    "lists without end": lambda data: b"[" * 100_000 + b"\n",
 }
 MISSING = "missing"
 

@@ -1,5 +1,6 @@
 """Attacks on trained runs: the library's numbers, kept point by point."""
 
+import dataclasses
 import types
 
 import jax
@@ -198,7 +199,8 @@ def test_models_are_evaluated_in_the_same_order_by_all_processes(
     runs = [Run(tmp_path, make_config(seed=seed)) for seed in range(len(names))]
     for run, own in zip(runs, names, strict=True):
         done = [{"point": name, "value": 0} for name in names if name != own]
-        files.write_json_lines(run.folder / evaluation.name, done)
+        lines = [dataclasses.asdict(evaluation), *done]
+        files.write_json_lines(run.folder / evaluation.name, lines)
     monkeypatch.setattr(Images, "variables", lambda self, runs: {})
     asked = []
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import files
+from experiments.errors import UsageError
 from experiments.training import checkpoints
 
 
@@ -118,6 +119,18 @@ def test_what_is_removed_is_no_checkpoint(tmp_path, monkeypatch):
     with checkpoints.writer(tmp_path, 0) as save:
         save(3, _tree(3), final=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+
+
+@pytest.mark.parametrize("moved", ["one/steps/2", "two/steps/1"])
+def test_a_step_that_was_moved_is_not_used(moved, tmp_path):
+    folder = tmp_path / "one" / "steps"
+    with checkpoints.writer(folder, 0) as save:
+        save(1, _tree(1))
+    assert _steps(folder) == [1]
+    there = tmp_path / moved
+    shutil.copytree(folder / "1", there)
+    with pytest.raises(UsageError, match=f"{there} is damaged: its arrays are not"):
+        checkpoints.load_step(there.parent, int(there.name), _tree(0))
 
 
 def test_a_step_is_saved_once_and_not_too_often(tmp_path):

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import command_line
 import jax
 import numpy as np
 import pytest
@@ -227,6 +228,20 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
     for name in ("no regularization", "weight decay", "L1", "Absum", "SNC"):
         assert f"| {name}" in said
     assert (tmp_path / "demo" / "heatmaps.png").stat().st_size > 10_000
+
+
+def test_a_closed_output():
+    done = command_line.run("import sys; sys.stdout = None", "table1", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_output_that_lacks_letters(tmp_path):
+    done = command_line.run(
+        "import sys; sys.stdout.reconfigure(encoding='ascii')",
+        "figure3", f"--results-dir={tmp_path}/\xfc",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"wrote {tmp_path}/\\xfc/figure3" in done.stdout
 
 
 def test_no_float64(capsys):

@@ -1,5 +1,6 @@
 """Damage to finished runs is noticed, and never trained over or counted."""
 
+import itertools
 import json
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ from experiments.evaluation import clean, single_fourier
 from experiments.evaluation.points import Points
 from experiments.training import digests, plan, runs
 from experiments.training.config import RunConfig
+from experiments.training.runs import Run
 
 OPTIONS = [
     "--epochs=1", "--train-examples=128", "--test-examples=20", "--methods=none",
@@ -103,6 +105,42 @@ def test_a_checkpoint_of_an_earlier_version_is_still_checked_by_its_content(
         run.variables(abstract)
 
 
+def test_the_folder_of_another_model_is_refused(runs):
+    """Its digests are right, and its checksum, if it is of an earlier version."""
+    run, other = runs
+    for file in ("provenance", "config"):
+        shutil.rmtree(run.folder)
+        shutil.copytree(other.folder, run.folder)
+        with pytest.raises(UsageError, match=rf"{run.folder}/{file}\.json is "):
+            _ = run.is_complete
+        assert other.is_complete
+        path = other.folder / "provenance.json"
+        provenance = files.read_json(path)
+        del provenance["checksum"]
+        files.write_json(path, digests.with_checksum(provenance))
+
+
+def test_logs_of_another_model_are_refused(make_config, tmp_path):
+    """Of runs in progress, which no digests tell apart yet."""
+    run, other = (Run(tmp_path, make_config(seed=seed)) for seed in (0, 1))
+    for own in (run, other):
+        own.begin(0)
+        own.log(1, 0.5, 0.5)
+        own.log_diagnostics({"epoch": 1})
+    whole = [own.logged(1) for own in (run, other)]
+    assert [len(lines) for own in whole for lines in own.values()] == [1, 1, 1, 1]
+    for path, another in itertools.pairwise([*whole[0], *whole[1], *whole[0]]):
+        kept = path.read_bytes()
+        shutil.copy(another, path)
+        with pytest.raises(UsageError, match=f"{path} is not as training left it"):
+            (run if path in whole[0] else other).logged(1)
+        path.write_bytes(kept)
+    # Checksums of earlier versions do not tell whose they are.
+    for path, lines in whole[0].items():
+        files.write_json_lines(path, map(digests.with_checksum, lines))
+    assert run.logged(1) == whole[0]
+
+
 def test_runs_of_earlier_versions_are_unverified(folder, capsys):
     path = _run_folder(folder) / "provenance.json"
     provenance = files.read_json(path)
@@ -126,6 +164,13 @@ def test_runs_of_earlier_versions_are_unverified(folder, capsys):
     said = capsys.readouterr()
     assert "1 of 1 models are trained already; 1 of them unverified" in said.out
     assert said.err == ""
+    # Not even of these does one evaluation count as another.
+    [one], [other] = (path.parent.glob(f"{k}-*") for k in ("clean", "single-fourier"))
+    shutil.copy(other, one)
+    assert _table1(folder) == 0
+    said = capsys.readouterr()
+    assert f"{one}: 2 damaged lines are computed again" in said.out
+    assert "1 of 1 evaluations" in said.err
 
 
 @pytest.mark.parametrize("how", ["a bit", "another value", "another model", "header"])

@@ -18,7 +18,7 @@ from experiments import files
 from experiments.data import DataOptions, load, mnist5k, recorded
 from experiments.errors import UsageError
 from experiments.evaluation import clean, single_fourier, timings
-from experiments.training import checkpoints, digests, programs, runs, sweep
+from experiments.training import checkpoints, digests, plan, programs, runs, sweep
 from experiments.training.config import NONE
 
 
@@ -189,6 +189,21 @@ def test_timings(tmp_path, capfd):
     for case in damaged_files.copies(tmp_path / "whole", tmp_path / "copies"):
         # What is missing at the end is measured again.
         _read(case, lambda folder: read(folder) in ([], [0.25]), True, capfd)
+
+
+def test_members_in_other_rows(make_config, tmp_path):
+    """Their paths, of which the folder is named, are the same in the same order."""
+    row = tuple(make_config(NONE, seed=seed) for seed in (0, 1))
+    sweep_ = plan.Sweep(tuple((config,) for config in row))
+    folder = tmp_path / sweep_.digest
+    plan.save_members(folder, sweep_)
+    assert plan.load_members(folder) == sweep_
+    for rows in ((row,), ((), *sweep_.configs), (*sweep_.configs, ())):
+        plan.save_members(folder, plan.Sweep(rows))
+        with pytest.raises(
+            UsageError, match=r"members\.json is damaged: it is of other"
+        ):
+            plan.load_members(folder)
 
 
 class _StoppedError(Exception):

@@ -111,6 +111,10 @@ def test_the_newest_version_is_found(tmp_path):
         target = tmp_path / "all" / "mnist" / version
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
+    for other in ("11..2", "12.0.²", "13.0.0-copy"):
+        (tmp_path / "all" / "mnist" / other).mkdir()
+        (tmp_path / "all" / "mnist" / other / "file").touch()
+    (tmp_path / "all" / "mnist" / "14.0.0").touch()
     assert prepared.find("mnist", tmp_path / "all").name == "10.0.0"
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from experiments import cli, files
 from experiments.claims import measurements
@@ -198,6 +198,19 @@ def test_damaged_runs_are_not_recorded(made, tmp_path, capsys):
     path.write_text(whole.replace('"accuracy": ', '"accuracy": 1'))
     assert _record(tmp_path, tmp_path / "runs") == 2
     assert f"{path} is damaged" in capsys.readouterr().err
+    path.unlink()
+    path.mkdir()
+    assert _record(tmp_path, tmp_path / "runs") == 2
+    assert f"{path} is damaged: " in capsys.readouterr().err
+    path.rmdir()
+    path.write_text("[" * 100_000)
+    assert _record(tmp_path, tmp_path / "runs") == 2
+    assert f"{path} is damaged: " in capsys.readouterr().err
+    [other] = path.parent.glob("single-fourier-*.jsonl")
+    shutil.copy(other, path)
+    assert _record(tmp_path, tmp_path / "runs") == 2
+    said = capsys.readouterr().err
+    assert f"{path} is damaged: it is that of another evaluation; give the" in said
     path.write_text(whole)
     config = path.parent / "config.json"
     config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
@@ -233,6 +246,9 @@ def test_the_plan_counts_what_is_there(made, tmp_path):
     provenance |= {"steps_in_these_seconds": 5000, "seconds": 20.0}
     files.write_json(path, provenance)
     assert plan.measured(tmp_path / "runs") == {"small_cnn": 4 * 5000 / 20.0}
+    for damaged in ({"seconds": 0}, {"seconds": "20"}, {"steps_in_these_seconds": []}):
+        files.write_json(path, provenance | damaged)
+        assert plan.measured(tmp_path / "runs") == {}
 
 
 @pytest.fixture
@@ -285,6 +301,12 @@ def test_damaged_weights_are_refused(classifier, trained, tmp_path):
     data[-3] ^= 1
     path.write_bytes(data)
     with pytest.raises(UsageError, match="damaged: seed 1 is not as it was written"):
+        weights.read(path, abstract)
+    with safe_open(path, framework="numpy") as stream:
+        metadata = stream.metadata()
+    fewer = {name: array[:1] for name, array in load_file(path).items()}
+    save_file(fewer, path, metadata)
+    with pytest.raises(UsageError, match=r"a.safetensors is damaged: .*restore it"):
         weights.read(path, abstract)
     path.write_bytes(whole)
     other = jax.eval_shape(build("resnet18", (0.0,), (1.0,)).init, jax.random.key(0))

@@ -70,10 +70,8 @@ def test_a_complete_cache_is_only_read(shared):
     for uid in (os.geteuid(), 12345):
         with _user(uid):
             _same(cache.cached(kept, pytest.fail, _any), _splits())
-    with (
-        _user(12345),
-        pytest.raises(UsageError, match=r"--cache-dir .*cannot be written to"),
-    ):
+    refused = pytest.raises(UsageError, match=r"--cache-dir .*cannot be written to")
+    with _user(12345), refused:
         cache.cached(kept.parent / "other.npz", pytest.fail, _any)
     kept.parent.chmod(0o755)
 

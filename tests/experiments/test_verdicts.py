@@ -15,6 +15,7 @@ from experiments.claims.statements import SAMPLES
 from experiments.errors import UsageError
 from experiments.options import SweepOptions
 from experiments.reproduce.items import SEEDS
+from experiments.training import digests
 from experiments.training.config import SNC_METHODS
 from experiments.training.constraints import CONSTRAINTS
 
@@ -101,7 +102,7 @@ def _decide(results_dir, near):
             for method in ("none", *CONSTRAINTS)
         ]
         document = {"title": name, "published": published, "models": models}
-        document["rows"] = rows
+        document = digests.with_checksum(document | {"rows": rows})
         files.write_json(results_dir / "snc-readings" / f"{name}.json", document)
 
 
@@ -237,6 +238,22 @@ def test_undecided_snc_is_shown_in_both_forms(complete, tmp_path):
     content = files.read_json(tmp_path / "claims.json")
     [p3] = [one for one in content["primary"] if one["claim"] == "P3"]
     assert (p3["larger"], p3["estimate"]) == ("snc", 0.01)
+
+
+def test_damaged_readings_of_snc_are_refused(complete, tmp_path, capsys):
+    _decide(tmp_path, "snc-numpy-axes")
+    path = tmp_path / "snc-readings" / "mnist.json"
+    whole = path.read_text()
+    for damaged in (
+        whole.replace("0.79", "0.97"), whole.replace('"models"', '"model"'),
+        whole.replace('"avg"', '"awg"'), "null", "[]", "7", "",
+    ):  # fmt: skip
+        path.write_text(damaged)
+        assert _claims(complete, tmp_path) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {path} is damaged: ")
+        assert line.endswith("; make it again with the command snc-readings.")
+    assert not (tmp_path / "claims.json").exists()
 
 
 def test_nothing_is_tested_before_all_seeds_are_complete(tmp_path, capsys):
