@@ -101,6 +101,8 @@ def examples(folder: pathlib.Path, split: str) -> int:
             one["name"]: sum(map(int, one.get("shardLengths", ())))
             for one in _info(folder)["splits"]
         }
+        if counts.get(split) == 0:
+            raise ValueError(f"the {split} split has no examples")
     if split not in counts:
         raise UsageError(f"{folder} has no {split} split.")
     return counts[split]

@@ -105,6 +105,18 @@ def test_svhn_is_read_without_its_extra_images(tmp_path):
     assert len(load("svhn_cropped", options).train) == fake_tfds.TRAIN
 
 
+@pytest.mark.parametrize("lengths", [{}, {"shardLengths": []}])
+def test_a_split_without_examples_is_damaged(lengths, tmp_path):
+    path = fake_tfds.write_prepared(tmp_path) / "dataset_info.json"
+    info = json.loads(path.read_text())
+    del info["splits"][0]["shardLengths"]
+    info["splits"][0] |= lengths
+    path.write_text(json.dumps(info))
+    options = DataOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    with pytest.raises(UsageError, match=f"{path} is damaged: the train split has no"):
+        load("mnist", options)
+
+
 def test_the_newest_version_is_found(tmp_path):
     for version in ("3.0.1", "10.0.0", "2.9.9"):
         folder = fake_tfds.write_prepared(tmp_path / version)
