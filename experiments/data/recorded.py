@@ -1,12 +1,14 @@
 """What records tell of a data set whose images need not be there."""
 
 import dataclasses
+import operator
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from experiments import files
 from experiments.data.dataset import Dataset
+from experiments.data.registry import CLASSES, TRAIN_SHAPES
 from experiments.data.split import check_examples
 from experiments.errors import UsageError, damage_named
 from experiments.training import digests
@@ -80,10 +82,14 @@ def load(runs_dir: pathlib.Path, name: str) -> RecordedDataset:
     with damage_named(path, fix):
         if not digests.is_whole(content):
             raise ValueError("it is not as it was written")
+        # Those of earlier versions have no checksum.
+        found = content["classes"], tuple(content["image_shape"])
+        if found != (CLASSES[name], TRAIN_SHAPES[name][1:]):
+            raise ValueError("it is that of another data set")
         # Of `Dataset` as far as records need them.
         splits: dict[str, Any] = {
             kind: RecordedSplit(
-                total=of_kind["total"],
+                total=operator.index(of_kind["total"]),
                 image_shape=tuple(content["image_shape"]),
                 fingerprints={int(n): f for n, f in of_kind["fingerprints"].items()},
                 examples=of_kind["total"],
@@ -92,7 +98,7 @@ def load(runs_dir: pathlib.Path, name: str) -> RecordedDataset:
         }
         return RecordedDataset(
             name, splits["train"], splits["test"], content["classes"],
-            tuple(content["mean"]), tuple(content["std"]),
+            tuple(map(float, content["mean"])), tuple(map(float, content["std"])),
             splits["held_in"], splits["held_out"],
         )  # fmt: skip
 

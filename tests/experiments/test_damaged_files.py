@@ -173,6 +173,17 @@ def test_what_records_tell_of_a_data_set(tmp_path, capfd):
         with pytest.raises(UsageError, match="restore it, or make it again"):
             read(case.folder)
         assert _read(case, read, expected, capfd) == []
+    # As of earlier versions, without a checksum.
+    files.write_json(path, content)
+    assert read(whole) == expected
+    for damage in (
+        {"classes": "10"}, {"classes": 9}, {"image_shape": "28"}, {"mean": ["a"]},
+        {"mean": None}, {"image_shape": [32, 32, 3]}, {"splits": []},
+        {"splits": splits | {"test": splits["test"] | {"total": "20"}}},
+    ):  # fmt: skip
+        files.write_json(path, content | damage)
+        with pytest.raises(UsageError, match=f"{path} is damaged: .*; restore it, or"):
+            read(whole)
 
 
 def test_timings(tmp_path, capfd):
