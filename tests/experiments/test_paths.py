@@ -79,3 +79,12 @@ def test_libraries_need_no_home_folder(prepared_fake, tmp_path):
         f"--cache-dir={tmp_path}", f"--results-dir={tmp_path}",
     )  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.mark.parametrize("option", ["--runs-dir", "--records-dir"])
+def test_a_link_to_itself(option, tmp_path, capsys):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert cli.main(["record", f"--runs-dir={tmp_path}", f"{option}={loop}"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(tmp_path) in line
