@@ -130,7 +130,7 @@ def expected_or_none(call, arguments):
 
 
 @pytest.mark.parametrize("label", CALLS)
-@hypothesis.settings(max_examples=60)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(data=st.data())
 def test_any_values(label, data):
     call = CALLS[label]
