@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from experiments.claims.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
-from experiments.models import networks_for
-from experiments.paper import TABLE1, TABLE2, TABLE3, with_snc_readings
-from experiments.reproduce.items import SEEDS
-from experiments.training.config import (
+from experiments.config import (
     ABSUM_AUTODIFF,
     METHODS,
     NONE,
     SNC_METHODS,
     SNC_NUMPY_AXES,
 )
+from experiments.models import networks_for
+from experiments.paper import TABLE1, TABLE2, TABLE3, with_snc_readings
+from experiments.reproduce.items import SEEDS
+from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
 
 # The models of item 1, as fields of `SweepOptions`; all else is the published schedule.
 # Another item is an entry here and a name among the `samples` of its claims.

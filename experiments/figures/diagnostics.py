@@ -12,15 +12,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from experiments import files
-from experiments.errors import UsageError
-from experiments.figures.axes import log_scale
-from experiments.figures.layers import layers_by_depth
-from experiments.figures.saving import save
+from experiments.config import METHODS, Setting
 from experiments.figures.spectra import SpectraOptions, label
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.options import MethodName, check_choices
-from experiments.tables import naming
-from experiments.training.config import METHODS, Setting
+from experiments.reporting import naming
+from experiments.reporting.plots.axes import log_scale
+from experiments.reporting.plots.layers import layers_by_depth
+from experiments.reporting.plots.saving import save
 from experiments.training.diagnostics import ZERO, epochs_with_spectral_norms
 from experiments.training.runs import Run, provenance
 from experiments.training.sweep import epochs_begun

@@ -8,17 +8,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments import files
 from experiments.adversaries import check_attacked
-from experiments.errors import UsageError
 from experiments.evaluation import gradient
-from experiments.figures.saving import save
-from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
-from experiments.outcomes import sweep_workspace
 from experiments.paper import SPECTRUM_EPS
-from experiments.tables import document, naming
-from experiments.tables.selection import choose
+from experiments.reporting import document, naming
+from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.plots.saving import save
+from experiments.reporting.selection import choose
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,17 +11,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments import files
-from experiments.errors import UsageError
-from experiments.figures.layers import layers_by_depth
-from experiments.figures.saving import save
-from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.config import NONE, SNC_METHODS, Setting
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.models import Classifier, named_kernels
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.paper import TABLE1, published_as
-from experiments.tables import naming
+from experiments.reporting import naming
+from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.plots.layers import layers_by_depth
+from experiments.reporting.plots.saving import save
 from experiments.training import optimization, step
-from experiments.training.config import NONE, SNC_METHODS, Setting
 from experiments.training.runs import provenance
 from experiments.workspace import opened
 

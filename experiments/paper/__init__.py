@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
+from experiments.config import SNC_METHODS
 from experiments.paper.attacks import (
     PGD,
     SINGLE_FOURIER_EPS,
@@ -14,7 +15,6 @@ from experiments.paper.table1 import TABLE1, TABLE1_TOP5, Published
 from experiments.paper.table4 import TABLE4, PublishedPgd
 from experiments.paper.tables2and3 import TABLE2, TABLE3
 from experiments.paper.training import ADVERSARIAL_TRAINING, TRAINING
-from experiments.training.config import SNC_METHODS
 
 _Cell = TypeVar("_Cell")
 

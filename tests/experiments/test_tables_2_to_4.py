@@ -5,17 +5,18 @@ import csv
 import numpy as np
 import pytest
 
-from experiments import cli, files
+from experiments import cli
+from experiments.config import Adversary, Setting
 from experiments.evaluation.clean import Clean
 from experiments.evaluation.frequency import radii_of
 from experiments.figures import figure7
+from experiments.jobs import files
 from experiments.options import SweepOptions, filled_up, pairs
 from experiments.paper import PGD, TABLE1, TABLE2, TABLE3, TABLE4
-from experiments.tables import selection
+from experiments.reporting import selection
+from experiments.reporting.under_pgd import Attacked, select
 from experiments.tables.table2 import Transfer
 from experiments.tables.table4 import Table4Options
-from experiments.tables.under_pgd import Attacked, select
-from experiments.training.config import Adversary, Setting
 from experiments.training.runs import Run
 
 

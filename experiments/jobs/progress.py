@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from experiments import hosts
+from experiments.jobs import agreement
 
 _SECONDS_BETWEEN_LINES = 15
 
@@ -31,7 +31,7 @@ def progress(
       A function to call with the number of units done since the last call, and with
       how many there were of `rate_of`.
     """
-    if not hosts.is_first():
+    if not agreement.is_first():
         yield lambda *_: None
         return
     started = time.perf_counter()

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
 
 
 def draw(grids: Mapping[str, np.ndarray], clean: Mapping[str, float]) -> Figure:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
 
 
 def draw(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 
 def are_several() -> bool:
@@ -49,7 +49,7 @@ def agreed(find: Callable[[], Any]) -> Any:
     """
     if not are_several():
         return find()
-    from experiments.hosts.telling import told_by_all
+    from experiments.jobs.telling import told_by_all
 
     data = b""
     if is_first():
@@ -76,7 +76,7 @@ def everywhere(work: Callable[[], Any]) -> Any:
     """
     if not are_several():
         return work()
-    from experiments.hosts.telling import told_by_all
+    from experiments.jobs.telling import told_by_all
 
     result, failure = _outcome(work)
     failures = map(json.loads, told_by_all(json.dumps(failure).encode()))

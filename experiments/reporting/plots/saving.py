@@ -5,7 +5,7 @@ import pathlib
 import matplotlib
 from matplotlib.figure import Figure
 
-from experiments import files
+from experiments.jobs import files
 
 
 def save(figure: Figure, stem: pathlib.Path) -> list[pathlib.Path]:

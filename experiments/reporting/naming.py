@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from experiments.labels import DATASET_NAMES, METHOD_NAMES, MODEL_NAMES, WIDTH_NAMES
+from experiments.config import METHODS, NONE, SNC_METHODS
 from experiments.models import networks_for
 from experiments.options import (
     PUBLISHED_MAX_NORMS,
@@ -12,7 +12,12 @@ from experiments.options import (
     SweepOptions,
 )
 from experiments.paper import PARENTS
-from experiments.training.config import METHODS, NONE, SNC_METHODS
+from experiments.reporting.labels import (
+    DATASET_NAMES,
+    METHOD_NAMES,
+    MODEL_NAMES,
+    WIDTH_NAMES,
+)
 
 _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
 

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import NamedTuple
 
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 
 class Part(NamedTuple):

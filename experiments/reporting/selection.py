@@ -6,13 +6,13 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from experiments.errors import UsageError
+from experiments.config import Adversary, RunConfig, Setting
 from experiments.evaluation import clean
 from experiments.evaluation.single_fourier import Robustness
+from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
-from experiments.outcomes import Outcome, attacked
-from experiments.tables.statistics import Statistic
-from experiments.training.config import Adversary, RunConfig, Setting
+from experiments.reporting.outcomes import Outcome, attacked
+from experiments.statistics.summary import Statistic
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 

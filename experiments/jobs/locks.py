@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 try:
     import fcntl

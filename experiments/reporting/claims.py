@@ -9,17 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.claims.intervals import Interval, mean_interval
 from experiments.claims.statements import published_difference
-from experiments.claims.verdicts import (
+from experiments.config import SNC_METHODS
+from experiments.reporting.labels import METHOD_NAMES
+from experiments.statistics.intervals import Interval, mean_interval
+from experiments.statistics.verdicts import (
     FEWEST_UNITS,
     OF_INTEREST,
     Verdict,
     improvement_verdict,
     no_improvement_verdict,
 )
-from experiments.labels import METHOD_NAMES
-from experiments.training.config import SNC_METHODS
 
 # What the paper says of most tables: these methods withstand more than those.
 ROBUST = ("absum", *SNC_METHODS)

@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.config import NONE, Recipe, Setting
 from experiments.data import Split
 from experiments.data.registry import TRAIN_SHAPES
-from experiments.evaluation.timings import Conditions, Log, is_enough, is_long
 from experiments.models import ARCHITECTURES, Classifier, build
-from experiments.paper import TRAINING, numpy_snc, published_as
+from experiments.paper import TRAINING, published_as
+from experiments.runtimes import numpy_snc
+from experiments.runtimes.log import Conditions, Log, is_enough, is_long
 from experiments.timing import in_turns, seconds_of
 from experiments.training import constraints, optimization, programs, step
-from experiments.training.config import NONE, Recipe, Setting
 
 # Of the images of a data set that lies on the device.
 _MOST_BYTES = 4 * 2**30

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.labels import METHOD_COLORS, METHOD_NAMES
-from experiments.outcomes import Outcome
-from experiments.training.config import NONE, SNC_METHODS
+from experiments.config import NONE, SNC_METHODS
+from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.outcomes import Outcome
 
 _STRENGTH = r"regularization strength $\lambda$"
 _STRENGTHS = dict.fromkeys(SNC_METHODS, r"bound on the spectral norm $\sigma$")

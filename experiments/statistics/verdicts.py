@@ -2,7 +2,7 @@
 
 import enum
 
-from experiments.claims.intervals import Interval
+from experiments.statistics.intervals import Interval
 
 # Smallest differences of interest, as fractions of the images.
 OF_INTEREST = 0.01
@@ -35,7 +35,7 @@ def improvement_verdict(
       interval_90: of the difference, 90 %, in the same unit.
       of_interest: the smallest difference of interest, d >= 0, in the same unit.
       is_significant: whether a test agrees; without, the claim is not reproduced. For
-        primary claims this is `experiments.claims.significance.holm`.
+        primary claims this is `experiments.statistics.significance.holm`.
 
     Returns:
       The first that holds: contradicted (the interval lies below 0); reproduced, but

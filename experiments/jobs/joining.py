@@ -7,8 +7,8 @@ import socket
 import sys
 import time
 
-from experiments.errors import UsageError
-from experiments.hosts.agreement import is_first
+from experiments.jobs.agreement import is_first
+from experiments.jobs.errors import UsageError
 
 _SECONDS_BETWEEN_TRIES = 0.2
 

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import jax
 
 import absum_jax
-from experiments import files
-from experiments.errors import damage_named
-from experiments.training import digests
+from experiments.jobs import digests, files
+from experiments.jobs.errors import damage_named
 
 # What took this long altogether is timed no further: its median would hardly move.
 _ENOUGH_SECONDS = 60.0

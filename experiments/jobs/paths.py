@@ -2,7 +2,7 @@
 
 import pathlib
 
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 
 def expanded(text: str) -> pathlib.Path:

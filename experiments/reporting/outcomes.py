@@ -9,9 +9,9 @@ from experiments.evaluation import single_fourier
 from experiments.evaluation.clean import says_nothing
 from experiments.evaluation.kept import Images
 from experiments.evaluation.single_fourier import Robustness
+from experiments.jobs.shards import Part
 from experiments.options import SweepOptions
 from experiments.paper import SINGLE_FOURIER_EPS, published_as
-from experiments.parts import Part
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, opened
 

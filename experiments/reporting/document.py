@@ -7,21 +7,21 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments import files
+from experiments.config import NONE, Adversary, RunConfig, Setting
 from experiments.data.registry import TRAIN_SHAPES
-from experiments.labels import DATASET_NAMES, METHOD_NAMES
+from experiments.jobs import files
+from experiments.jobs.shards import Part
 from experiments.options import ModelOptions, SweepOptions
-from experiments.outcomes import Outcome
 from experiments.paper import (
     PARENTS,
     SINGLE_FOURIER_EPS,
     published_as,
     with_snc_readings,
 )
-from experiments.parts import Part
-from experiments.tables import naming
-from experiments.tables.statistics import Statistic
-from experiments.training.config import NONE, Adversary, RunConfig, Setting
+from experiments.reporting import naming
+from experiments.reporting.labels import DATASET_NAMES, METHOD_NAMES
+from experiments.reporting.outcomes import Outcome
+from experiments.statistics.summary import Statistic
 from experiments.training.runs import provenance
 
 

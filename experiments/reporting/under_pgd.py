@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.evaluation import clean, gradient
-from experiments.tables.selection import best
+from experiments.reporting.selection import best
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 

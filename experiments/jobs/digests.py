@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import hosts
+from experiments.jobs import agreement
 
 
 def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str | None]:
@@ -22,7 +22,7 @@ def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str | None]:
         except FileNotFoundError:
             return None
 
-    return hosts.agreed(lambda: {path.name: digest(path) for path in paths})
+    return agreement.agreed(lambda: {path.name: digest(path) for path in paths})
 
 
 def of_folder(folder: pathlib.Path) -> str:
@@ -37,7 +37,7 @@ def of_folder(folder: pathlib.Path) -> str:
                 content.update(json.dumps([name, len(data)]).encode() + data)
         return content.hexdigest()
 
-    return hosts.agreed(digest)
+    return agreement.agreed(digest)
 
 
 def named(tree: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
-from experiments import hosts, locks
-from experiments.errors import UsageError, damage_named
+from experiments.jobs import agreement, locks
+from experiments.jobs.errors import UsageError, damage_named
 
 _SCRATCH_SUFFIX = ".partial"
 
@@ -74,7 +74,7 @@ def _sync(path: pathlib.Path) -> None:
 
 def sync(folder: pathlib.Path) -> None:
     """Forces all that is in a folder onto the disk."""
-    if hosts.is_first():
+    if agreement.is_first():
         for path in [*folder.rglob("*"), folder]:
             _sync(path)
 
@@ -83,7 +83,7 @@ def write_atomically(
     path: pathlib.Path, write: Callable[[IO[bytes]], object]
 ) -> pathlib.Path:
     """Writes a file under a scratch name and renames it once it is on disk."""
-    return write_own(path, write) if hosts.is_first() else path
+    return write_own(path, write) if agreement.is_first() else path
 
 
 def write_own(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> pathlib.Path:
@@ -133,7 +133,7 @@ def read_json(path: pathlib.Path, fix: str = "remove it") -> Any:
         with damage_named(path, fix):
             return _parsed(path.read_bytes(), path, fix)
 
-    return hosts.agreed(read)
+    return agreement.agreed(read)
 
 
 def read_json_if_there(path: pathlib.Path, fix: str = "remove it") -> Any:
@@ -143,17 +143,17 @@ def read_json_if_there(path: pathlib.Path, fix: str = "remove it") -> Any:
         data = _content(path, fix)
         return None if data is None else _parsed(data, path, fix)
 
-    return hosts.agreed(read)
+    return agreement.agreed(read)
 
 
 def exists(path: pathlib.Path) -> bool:
     """Whether there is such a file or folder."""
-    return hosts.agreed(path.exists)
+    return agreement.agreed(path.exists)
 
 
 def folders(folder: pathlib.Path) -> list[pathlib.Path]:
     """The folders in a folder, by name; none where there is none."""
-    names = hosts.agreed(
+    names = agreement.agreed(
         lambda: sorted(entry.name for entry in folder.glob("*") if entry.is_dir())
     )
     return [folder / name for name in names]
@@ -161,13 +161,13 @@ def folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def remove(folder: pathlib.Path) -> None:
     """Removes a folder with all that is in it, which others may be removing too."""
-    if hosts.is_first():
+    if agreement.is_first():
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def append_json_line(path: pathlib.Path, value: Any) -> None:
     """Appends one line of JSON."""
-    if not hosts.is_first():
+    if not agreement.is_first():
         return
     with _errors_name(path), path.open("a") as stream:
         stream.write(json.dumps(value) + "\n")
@@ -189,7 +189,7 @@ def writable_folder(folder: pathlib.Path, option: str) -> None:
 
 def read_json_lines(path: pathlib.Path) -> list[Any]:
     """Reads a file of JSON lines, leaving out a last line that was cut short."""
-    return hosts.agreed(
+    return agreement.agreed(
         lambda: [_parsed(line, path) for line in _whole_lines(path) or []]
     )
 
@@ -206,7 +206,7 @@ def read_lines(path: pathlib.Path) -> list[str] | None:
             return None
         return [line.decode(errors="replace") for line in lines]
 
-    return hosts.agreed(read)
+    return agreement.agreed(read)
 
 
 def _whole_lines(path: pathlib.Path) -> list[bytes] | None:

@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 
 from matplotlib.figure import Figure
 
-from experiments import files
-from experiments.errors import UsageError
-from experiments.figures.saving import save
-from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.options import check_choices
+from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.plots.saving import save
 from experiments.training import devices
 
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
