@@ -14,9 +14,9 @@ from experiments.claims.statements import (
     SECONDARY,
     Claim,
     published,
-    published_difference,
 )
 from experiments.config import SNC_METHODS
+from experiments.paper import published_difference
 from experiments.reporting.labels import DATASET_NAMES
 from experiments.statistics.intervals import Interval, mean_interval, pooled_interval
 from experiments.statistics.significance import Corrected, holm, sign_flip_p_value

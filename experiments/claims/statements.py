@@ -218,13 +218,3 @@ def published(quantity: str, dataset: str) -> dict[str, float]:
         "low-pass": TABLE3[dataset],
     }
     return with_snc_readings(rows.get(quantity, {}))
-
-
-def published_difference(
-    percent: Mapping[str, float], larger: str, smaller: str
-) -> float | None:
-    """Returns a published difference as a fraction; None if a method is not there."""
-    if larger not in percent or smaller not in percent:
-        return None
-    # Numbers in print have two decimals, means of them more: this drops rounding alone.
-    return round((percent[larger] - percent[smaller]) / 100, 9)

@@ -40,13 +40,6 @@ class Figure7Options(SweepOptions):
             raise UsageError(f"--eps must be positive and at most 1, got {self.eps}.")
 
 
-def high_share(spectrum: np.ndarray) -> float:
-    """The share of a centred spectrum's power beyond a quarter of the width."""
-    distance = np.fft.fftshift(absum_jax.frequency_radius(spectrum.shape))
-    beyond = distance > spectrum.shape[1] / 4
-    return float(spectrum[beyond].sum() / spectrum.sum())
-
-
 def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
     """Draws a picture a method, and the powers over rings.
 
@@ -95,7 +88,7 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
                 "method": setting.method,
                 "strength": setting.strength,
                 "share_of_power_beyond_a_quarter_of_the_width": [
-                    high_share(spectrum) for spectrum in of_seeds
+                    gradient.high_share(spectrum) for spectrum in of_seeds
                 ],
             }
             for setting, of_seeds in zip(chosen.settings, spectra, strict=True)

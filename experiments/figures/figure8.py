@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from absum_jax._markdown import aligned
 from experiments.config import ABSUM_AUTODIFF, Setting
-from experiments.figures.diagnostics import check_logged, curves
 from experiments.jobs import files
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.reporting import naming
+from experiments.reporting.curves import check_logged, curves
 from experiments.reporting.plots.axes import log_scale
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save

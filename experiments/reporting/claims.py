@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.claims.statements import published_difference
 from experiments.config import SNC_METHODS
+from experiments.paper import published_difference
 from experiments.reporting.labels import METHOD_NAMES
 from experiments.statistics.intervals import Interval, mean_interval
 from experiments.statistics.verdicts import (

@@ -1,5 +1,7 @@
 """Names and colours of methods and data sets, the same in every table and figure."""
 
+from experiments.config import NONE, SNC_METHODS, Setting
+
 METHOD_NAMES = {
     "none": "no regularization",
     "weight_decay": "weight decay",
@@ -33,3 +35,11 @@ MODEL_NAMES = {
     "resnet18_224": "ResNet-18",
 }
 WIDTH_NAMES = {"1/2": "half", "1/4": "a quarter", "1/8": "an eighth"}
+
+
+def setting_label(setting: Setting) -> str:
+    """A method and its strength, for a picture."""
+    if setting == NONE:
+        return METHOD_NAMES[NONE.method]
+    symbol = r"\sigma" if setting.method in SNC_METHODS else r"\lambda"
+    return rf"{METHOD_NAMES[setting.method]}, ${symbol}={setting.strength:g}$"

@@ -17,7 +17,7 @@ from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.paper import TRAINING, published_as
 from experiments.runtimes import numpy_snc
 from experiments.runtimes.log import Conditions, Log, is_enough, is_long
-from experiments.timing import in_turns, seconds_of
+from experiments.runtimes.timing import in_turns, seconds_of
 from experiments.training import constraints, optimization, programs, step
 
 # Of the images of a data set that lies on the device.

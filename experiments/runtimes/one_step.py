@@ -15,7 +15,7 @@ from flax import nnx
 import absum_jax
 from experiments.runtimes import numpy_snc
 from experiments.runtimes.log import Conditions, Log, is_enough, is_long
-from experiments.timing import in_turns, seconds_of
+from experiments.runtimes.timing import in_turns, seconds_of
 
 ConvUses = Mapping[str, Sequence[absum_jax.ConvUse]]
 
