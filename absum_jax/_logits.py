@@ -1,14 +1,15 @@
 """How a `logits_fn` passes through `jax.jit`.
 
 A callable that is a pytree (`jax.tree_util.Partial`, a flax nnx or equinox module)
-goes in as data: its arrays are arguments of the compiled program, and new values
-recompile nothing. Any other callable may close over values that nobody can see, so
-it is compiled anew at each call, and is never stale.
+passes as data: its arrays are arguments of the compiled program, so that new values
+recompile nothing. What else it holds is a constant of the program if it is a function,
+a type, or an object that is hashed by value. Anything else may change unseen, as what a
+plain function closes over: it is compiled anew at each call, and is never stale.
 """
 
 import functools
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -67,7 +68,15 @@ def compiled_with(
             logits_fn: Any, args: tuple[Any, ...], static: dict[str, Any]
         ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
             """A compiled function with its arguments."""
-            if any(map(_is_opaque, _functions(logits_fn))):
+            leaves, structure = jax.tree.flatten(logits_fn)
+            is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+            pairs = list(zip(leaves, is_array, strict=True))
+            rest = tuple(leaf for leaf, yes in pairs if not yes)
+            several = isinstance(logits_fn, tuple) and not callable(logits_fn)
+            functions = logits_fn if several else (logits_fn,)
+            if any(map(_is_leaf, functions)) or not (
+                _is_constant(rest) and all(map(_is_constant, _static(structure)))
+            ):
 
                 def anew(*args: Any, **static: Any) -> Any:
                     def whole(_: list[Any], *args: Any) -> Any:
@@ -76,11 +85,7 @@ def compiled_with(
                     return laid_out(whole, [], *args)
 
                 return jax.jit(anew, static_argnames=static_argnames), args, static
-            leaves, structure = jax.tree.flatten(logits_fn)
-            is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-            pairs = list(zip(leaves, is_array, strict=True))
             arrays = [leaf if yes else None for leaf, yes in pairs]
-            rest = tuple(leaf for leaf, yes in pairs if not yes)
             static = static | {"structure": structure, "rest": rest}
             return as_data, (arrays, *args), static
 
@@ -99,54 +104,33 @@ def compiled_with(
     return decorate
 
 
-def _functions(logits_fn: Any) -> tuple[Any, ...]:
-    """The callables in a `logits_fn` or a tuple of several, where None is none."""
-    several = isinstance(logits_fn, tuple) and not callable(logits_fn)
-    functions = logits_fn if several else (logits_fn,)
-    return tuple(function for function in functions if function is not None)
+def _is_leaf(function: Any) -> bool:
+    """Whether a function is no pytree, so that nobody can see what it holds."""
+    structure = jax.tree.structure(function)
+    return function is not None and jax.tree_util.treedef_is_leaf(structure)
 
 
-def _is_opaque(logits_fn: LogitsFn) -> bool:
-    """Whether a callable may change unseen, so that it cannot be data."""
-    structure = jax.tree.structure(logits_fn)
-    if jax.tree_util.treedef_is_leaf(structure) or _may_change(logits_fn):
+def _static(structure: Any) -> Iterator[Any]:
+    """Yields what the nodes of a tree hold beside their children."""
+    if (node := structure.node_data()) is not None:
+        yield node[1]
+        for child in structure.children():
+            yield from _static(child)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether a compiled program may hold a value: it cannot change unseen."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_constant, value))
+    if isinstance(value, dict):
+        return all(map(_is_constant, value.values()))
+    if hasattr(value, "__self__") and not isinstance(value.__self__, ModuleType):
+        return _is_constant(value.__self__)
+    if value is None or isinstance(value, FunctionType | ModuleType | type):
         return True
-    return any(_has_state(inside) for _, inside in _modules(logits_fn, ""))
-
-
-def _has_state(value: Any) -> bool:
-    """Whether an object inside a pytree, itself no pytree, may change unseen.
-
-    Such objects are constants of the compiled program. Those of libraries, such as
-    dtypes and functions that jax has wrapped, stay as they are.
-    """
-    if isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
-        return False
-    kind = type(value)
-    if kind.__module__.split(".")[0] in ("flax", "jax", "jaxlib", "numpy"):
-        return False
-    by_identity = kind.__hash__ is object.__hash__
-    structure = jax.tree.structure(value)
-    return by_identity and jax.tree_util.treedef_is_leaf(structure)
-
-
-def _may_change(logits_fn: LogitsFn) -> bool:
-    """Whether a `Partial` holds a function that an object with state stands behind.
-
-    The function of a `Partial` is a constant of the compiled program. Functions and
-    methods of value-like objects (linen modules) may be one; an object that is told
-    apart by identity (an nnx module) may change in place.
-    """
-    while isinstance(logits_fn, functools.partial):
-        logits_fn = logits_fn.func
-        owner = getattr(logits_fn, "__self__", logits_fn)
-        is_function = isinstance(owner, FunctionType | ModuleType) or hasattr(
-            owner, "__wrapped__"
-        )
-        by_identity = type(owner).__hash__ is object.__hash__
-        if not is_function and by_identity and hasattr(owner, "__dict__"):
-            return not isinstance(owner, functools.partial)
-    return False
+    # Functions that jax or functools have wrapped.
+    by_value = type(value).__hash__ not in (None, object.__hash__)
+    return by_value or hasattr(value, "__wrapped__")
 
 
 def _modules(root: Any, argument: str) -> list[tuple[str, Any]]:

@@ -11,12 +11,12 @@ import numpy as np
 import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
+from experiments.config import NONE, Adversary, Setting
 from experiments.data import Split, load
 from experiments.evaluation.gradient import Steps, budget_of, white_box_accuracies
 from experiments.models import build
 from experiments.paper import PGD, TABLE4
 from experiments.training import optimization, programs, step
-from experiments.training.config import NONE, Adversary, Setting
 
 _PAPER = PGD["mnist"]
 _DRAWS = 5

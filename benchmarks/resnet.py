@@ -12,13 +12,13 @@ import optax
 import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
+from experiments.config import NONE, Setting
 from experiments.data import Split
 from experiments.evaluation.kept import Images
 from experiments.evaluation.single_fourier import attacked_accuracies
 from experiments.models import Classifier, build
 from experiments.paper import SINGLE_FOURIER_EPS, TRAINING
 from experiments.training import optimization, programs, step
-from experiments.training.config import NONE, Setting
 from experiments.training.constraints import constrained
 
 _RECIPE = TRAINING["cifar10"]

@@ -15,8 +15,8 @@ import absum_jax
 from absum_jax.tracing import leaf_name
 from benchmarks import torch_peer
 from experiments.models.resnet import ResNet18
-from experiments.paper import numpy_snc
-from experiments.timing import in_turns
+from experiments.runtimes import numpy_snc
+from experiments.runtimes.timing import in_turns
 
 SIZE = 32
 MAX_NORM = 1.0

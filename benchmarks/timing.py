@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.timing import in_turns, seconds_of
+from experiments.runtimes.timing import in_turns, seconds_of
 
 
 def median_seconds(

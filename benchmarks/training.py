@@ -12,9 +12,9 @@ import optax
 import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
+from experiments.config import NONE
 from experiments.models import Variables, build
 from experiments.training import devices, optimization, programs, step
-from experiments.training.config import NONE
 
 BATCH = 64
 STEPS = 100  # of which one is SNC's

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from experiments.errors import UsageError
+from experiments.config import NONE, Adversary
+from experiments.jobs.errors import UsageError
 from experiments.options import ModelOptions
 from experiments.paper import PGD, TABLE4, Pgd, published_as, with_snc_readings
-from experiments.training.config import NONE, Adversary
 
 TrainingName = Literal["pgd", "fast", "clean"]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from experiments import files, hosts, paths
-from experiments.errors import UsageError
+from experiments.jobs import agreement, files, paths
+from experiments.jobs.errors import UsageError
 
 _PROGRAM = "python -m experiments"
 # The module of each command, whose `run` has its options for its argument, and what it
@@ -136,12 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if getattr(options, "has_device_for_each_core", False):
                 devices = importlib.import_module("experiments.training.devices")
                 devices.one_for_each_core()
-            hosts.check_alike({"command": name, **options.of_all_processes})
+            agreement.check_alike({"command": name, **options.of_all_processes})
         # Figure 6(b) reports how long its programs take to compile; the other starts
         # processes that need the accelerator.
         if name not in ("figure6b", "reproduce"):
             importlib.import_module("experiments.compiled").keep_compiled()
-        hosts.everywhere(lambda: _check_folders(options))
+        agreement.everywhere(lambda: _check_folders(options))
         written: list[pathlib.Path] = _module(name).run(options)
         for path in written:
             print(f"wrote {path}")

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from experiments.data.cache import default_cache_dir
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 _LARGEST_TOTAL = 256 * 2**20  # bytes
 

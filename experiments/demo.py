@@ -5,11 +5,11 @@ import pathlib
 
 import numpy as np
 
-from experiments.figures import heatmaps
-from experiments.figures.saving import save
 from experiments.options import SweepOptions
-from experiments.outcomes import Outcome, run_sweep
-from experiments.tables.selection import by_setting
+from experiments.reporting.outcomes import Outcome, run_sweep
+from experiments.reporting.plots import heatmaps
+from experiments.reporting.plots.saving import save
+from experiments.reporting.selection import by_setting
 from experiments.tables.table1 import table1
 
 

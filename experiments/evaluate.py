@@ -8,13 +8,13 @@ import numpy as np
 
 from absum_jax._markdown import aligned
 from experiments.adversaries import check_attacked
-from experiments.errors import UsageError
+from experiments.config import NONE
 from experiments.evaluation import frequency, gradient, singular_values
-from experiments.labels import METHOD_NAMES
+from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
-from experiments.outcomes import Outcome, attacked, sweep_workspace
 from experiments.paper import PGD, SPECTRUM_EPS, published_as
-from experiments.training.config import NONE
+from experiments.reporting.labels import METHOD_NAMES
+from experiments.reporting.outcomes import Outcome, attacked, sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 

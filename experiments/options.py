@@ -6,10 +6,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from experiments import files
+from experiments.config import METHODS, NONE, SNC_METHODS, Adversary, Recipe, Setting
 from experiments.data import DATASETS, DataOptions, DatasetName, recorded
-from experiments.errors import UsageError
-from experiments.hosts import HostOptions
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
+from experiments.jobs.joining import HostOptions
 from experiments.models import ARCHITECTURES, WIDTHS, networks_for, with_width
 from experiments.paper import (
     ADVERSARIAL_TRAINING,
@@ -21,14 +22,6 @@ from experiments.paper import (
     with_snc_readings,
 )
 from experiments.training import devices, tensorboard
-from experiments.training.config import (
-    METHODS,
-    NONE,
-    SNC_METHODS,
-    Adversary,
-    Recipe,
-    Setting,
-)
 
 NetworkName = Literal[
     "small_cnn", "resnet18", "googlenet", "densenet121", "resnet18_224"

@@ -9,16 +9,16 @@ from typing import Any
 
 import jax
 
-from experiments import files
+from experiments.config import RunConfig, Setting
 from experiments.data import DataOptions, Dataset, DatasetName, load, recorded
 from experiments.data.registry import STREAMED
-from experiments.errors import UsageError, damage_named
 from experiments.evaluation.points import Evaluation, Points
+from experiments.jobs import digests, files
+from experiments.jobs.errors import UsageError, damage_named
 from experiments.models import ARCHITECTURES, build
 from experiments.options import check_seeds
 from experiments.paper import TRAINING, published_as
-from experiments.training import digests, weights
-from experiments.training.config import RunConfig, Setting
+from experiments.training import weights
 from experiments.training.runs import Run
 
 

@@ -84,7 +84,7 @@ def _command() -> int:
         xla_flags.turn_off_ynnpack_fusions()
         # Late, as one that only watches needs none of it.
         from experiments import cli
-        from experiments.quiet import quiet_threads
+        from experiments.jobs.quiet import quiet_threads
 
         quiet_threads()
         return cli.main()

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from absum_jax._markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
+from experiments.config import NONE
 from experiments.evaluation import clean
-from experiments.labels import METHOD_NAMES
+from experiments.jobs.shards import DivisionOptions
 from experiments.options import MethodOptions
-from experiments.parts import DivisionOptions
-from experiments.training.config import NONE
+from experiments.reporting.labels import METHOD_NAMES
 from experiments.training.runs import Run
 from experiments.workspace import opened
 

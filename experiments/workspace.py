@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
-from experiments import hosts, locks
+from experiments.config import Adversary, RunConfig, Setting
 from experiments.data import Dataset, Split, StreamedSplit, load, recorded
-from experiments.errors import UsageError
 from experiments.evaluation.kept import Images
+from experiments.jobs import agreement, locks
+from experiments.jobs.errors import UsageError
+from experiments.jobs.shards import Part
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.options import ModelOptions
-from experiments.parts import Part
-from experiments.training.config import Adversary, RunConfig, Setting
 from experiments.training.constraints import CONSTRAINTS, SETTLE_STEPS
 from experiments.training.runs import Run
 from experiments.training.sweep import train_missing
@@ -115,9 +115,9 @@ def _loaded(options: ModelOptions) -> Dataset:
     """The data set, the same one for all processes; of records without its images."""
     if options.has_records:
         return recorded.load(options.runs_dir, options.dataset)
-    dataset = hosts.everywhere(lambda: load(options.dataset, options.data))
+    dataset = agreement.everywhere(lambda: load(options.dataset, options.data))
     fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
-    of_first = hosts.agreed(lambda: fingerprints)
+    of_first = agreement.agreed(lambda: fingerprints)
 
     def check() -> None:
         if fingerprints != of_first:
@@ -126,7 +126,7 @@ def _loaded(options: ModelOptions) -> Dataset:
                 f"not those of process 0 ({of_first}); give another --data-dir."
             )
 
-    hosts.everywhere(check)
+    agreement.everywhere(check)
     return dataset
 
 
@@ -203,5 +203,5 @@ def opened(
     with contextlib.ExitStack() as stack:
         if not options.has_records:  # where nothing is written
             # Of several processes the first one keeps others out.
-            hosts.agreed(lambda: stack.enter_context(_lock(options, part)))
+            agreement.agreed(lambda: stack.enter_context(_lock(options, part)))
         yield workspace

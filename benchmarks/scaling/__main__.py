@@ -21,7 +21,7 @@ from benchmarks.scaling.projection import (  # noqa: E402
     Assumptions,
     Projected,
 )
-from experiments.errors import UsageError  # noqa: E402
+from experiments.jobs.errors import UsageError  # noqa: E402
 from experiments.paper import PGD, SINGLE_FOURIER_FREQUENCIES  # noqa: E402
 
 _ACCELERATORS = 8, 64, 512

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 import absum_jax
+from experiments.config import NONE
 from experiments.evaluation.single_fourier import attacked_accuracies
 from experiments.models import Classifier, build
 from experiments.training import devices, optimization, programs, step
-from experiments.training.config import NONE
 
 # ResNet-18 of ImageNet: its parameters, and the channels of its normalized layers.
 PARAMETERS, CHANNELS = 11_689_512, 4_800

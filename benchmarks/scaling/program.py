@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.hosts import HostOptions
+from experiments.config import NONE
+from experiments.jobs.joining import HostOptions
 from experiments.models import Variables, build
 from experiments.training import devices, optimization, programs, step
-from experiments.training.config import NONE
 
 BATCH = 64
 SIZE = 16  # of the images of ResNet-18, half of what CIFAR has, to be quick

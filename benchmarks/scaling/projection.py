@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 from benchmarks.scaling.exchanges import Step
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 from experiments.paper import TRAINING
 from experiments.training.constraints import CLIP_EVERY
 

@@ -10,9 +10,9 @@ program holds besides changes no bit of a model. The number of devices does.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.claims.intervals import Interval, prediction_interval
+from experiments.config import NONE, SNC_NUMPY_AXES
 from experiments.paper import Published
-from experiments.training.config import NONE, SNC_NUMPY_AXES
+from experiments.statistics.intervals import Interval, prediction_interval
 from experiments.training.constraints import CONSTRAINTS
 from experiments.training.programs import steps_of
 from experiments.training.runs import Run

@@ -7,25 +7,25 @@ alone.
 import dataclasses
 from collections.abc import Mapping
 
-from experiments.claims.intervals import Interval, mean_interval, pooled_interval
 from experiments.claims.measurements import Measured, Sample
-from experiments.claims.significance import Corrected, holm, sign_flip_p_value
 from experiments.claims.statements import (
     PRIMARY,
     QUANTITIES,
     SECONDARY,
     Claim,
     published,
-    published_difference,
 )
-from experiments.claims.verdicts import (
+from experiments.config import SNC_METHODS
+from experiments.paper import published_difference
+from experiments.reporting.labels import DATASET_NAMES
+from experiments.statistics.intervals import Interval, mean_interval, pooled_interval
+from experiments.statistics.significance import Corrected, holm, sign_flip_p_value
+from experiments.statistics.verdicts import (
     FEWEST_UNITS,
     Verdict,
     improvement_verdict,
     no_improvement_verdict,
 )
-from experiments.labels import DATASET_NAMES
-from experiments.training.config import SNC_METHODS
 
 _BROKEN = "a model diverged or predicts one class"
 

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.config import RunConfig
 from experiments.data.recorded import RecordedSplit
-from experiments.errors import UsageError
 from experiments.evaluation import clean, frequency, gradient, single_fourier
-from experiments.figures.figure7 import high_share
+from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
-from experiments.outcomes import sweep_workspace
 from experiments.paper import PGD, SINGLE_FOURIER_EPS, SPECTRUM_EPS, published_as
-from experiments.training.config import RunConfig
+from experiments.reporting.outcomes import sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
@@ -178,7 +177,10 @@ def _measured(
     if "high share" in wanted:
         steps = gradient.published_steps(dataset)
         spectra = gradient.power_spectra(test, runs, SPECTRUM_EPS, steps)
-        parts["high share"] = np.array([high_share(each) for each in spectra]), 1
+        parts["high share"] = (
+            np.array([gradient.high_share(each) for each in spectra]),
+            1,
+        )
     measured = {
         name: Measured(own.reshape(len(of_seed), -1), whole)
         for name, (own, whole) in parts.items()

@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absum_jax._markdown import aligned
-from experiments import files
 from experiments.claims import explaining, judgement, measurements
-from experiments.claims.intervals import Interval
 from experiments.claims.judgement import Primary, Secondary
 from experiments.claims.measurements import Measured, Sample
 from experiments.claims.statements import QUANTITIES, SAMPLES, SECONDARY, quantities_of
-from experiments.errors import UsageError, damage_named
-from experiments.labels import DATASET_NAMES, METHOD_NAMES
+from experiments.config import NONE, SNC_METHODS
+from experiments.jobs import digests, files
+from experiments.jobs.errors import UsageError, damage_named
 from experiments.options import SweepOptions
+from experiments.reporting.document import names
+from experiments.reporting.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.reproduce.items import READING_SEEDS, SEEDS
-from experiments.tables.document import names
-from experiments.training import digests
-from experiments.training.config import NONE, SNC_METHODS
+from experiments.statistics.intervals import Interval
 from experiments.training.runs import provenance
 
 

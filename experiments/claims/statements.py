@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from experiments.claims.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
-from experiments.models import networks_for
-from experiments.paper import TABLE1, TABLE2, TABLE3, with_snc_readings
-from experiments.reproduce.items import SEEDS
-from experiments.training.config import (
+from experiments.config import (
     ABSUM_AUTODIFF,
     METHODS,
     NONE,
     SNC_METHODS,
     SNC_NUMPY_AXES,
 )
+from experiments.models import networks_for
+from experiments.paper import TABLE1, TABLE2, TABLE3, with_snc_readings
+from experiments.reproduce.items import SEEDS
+from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
 
 # The models of item 1, as fields of `SweepOptions`; all else is the published schedule.
 # Another item is an entry here and a name among the `samples` of its claims.
@@ -218,13 +218,3 @@ def published(quantity: str, dataset: str) -> dict[str, float]:
         "low-pass": TABLE3[dataset],
     }
     return with_snc_readings(rows.get(quantity, {}))
-
-
-def published_difference(
-    percent: Mapping[str, float], larger: str, smaller: str
-) -> float | None:
-    """Returns a published difference as a fraction; None if a method is not there."""
-    if larger not in percent or smaller not in percent:
-        return None
-    # Numbers in print have two decimals, means of them more: this drops rounding alone.
-    return round((percent[larger] - percent[smaller]) / 100, 9)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments import files, paths
 from experiments.data.split import Split
-from experiments.errors import UsageError, damage_named
+from experiments.jobs import files, paths
+from experiments.jobs.errors import UsageError, damage_named
 
 Splits = tuple[Split, Split]
 

@@ -16,7 +16,7 @@ from experiments.data.registry import (
     TRAIN_SHAPES,
 )
 from experiments.data.split import check as check_split
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.data.registry import CLASSES, EMBEDDED, TRAIN_SHAPES
 from experiments.data.split import Split, check
-from experiments.errors import damage_named
+from experiments.jobs.errors import damage_named
 
 _CLASSES, _SHAPE = CLASSES[EMBEDDED], TRAIN_SHAPES[EMBEDDED][1:]
 PER_CLASS, TEST_PER_CLASS = 500, 100

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import paths
 from experiments.data.registry import CLASSES, TRAIN_SHAPES
 from experiments.data.split import Split, check
-from experiments.errors import UsageError, damage_named
-from experiments.progress import progress
+from experiments.jobs import paths
+from experiments.jobs.errors import UsageError, damage_named
+from experiments.jobs.progress import progress
 
 
 class _Registered(NamedTuple):

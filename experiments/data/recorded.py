@@ -6,12 +6,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import files
 from experiments.data.dataset import Dataset
 from experiments.data.registry import CLASSES, TRAIN_SHAPES
 from experiments.data.split import check_examples
-from experiments.errors import UsageError, damage_named
-from experiments.training import digests
+from experiments.jobs import digests, files
+from experiments.jobs.errors import UsageError, damage_named
 
 _FILE = "data.json"
 

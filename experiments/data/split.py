@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from experiments.data import pictures, prepared, workers
 from experiments.data.registry import CLASSES, STREAMED
 from experiments.data.split import check_labels, subset_indices
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 Batch = tuple[
     np.ndarray, np.ndarray

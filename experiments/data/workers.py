@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent import futures
 from typing import Any, TypeVar
 
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 try:
     import resource

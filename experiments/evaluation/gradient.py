@@ -200,3 +200,10 @@ def power_spectra(
     )
     values = kept(images, runs, evaluation, [eps], compute, "attack")
     return np.array([value[eps] for value in values])
+
+
+def high_share(spectrum: np.ndarray) -> float:
+    """The share of a centred spectrum's power beyond a quarter of the width."""
+    distance = np.fft.fftshift(absum_jax.frequency_radius(spectrum.shape))
+    beyond = distance > spectrum.shape[1] / 4
+    return float(spectrum[beyond].sum() / spectrum.sum())

@@ -13,8 +13,8 @@ from jax.sharding import NamedSharding
 from experiments.data import Split
 from experiments.data.recorded import RecordedSplit
 from experiments.evaluation.points import Evaluation, Line, Point, Points
+from experiments.jobs.progress import progress
 from experiments.models import Classifier, Variables
-from experiments.progress import progress
 from experiments.training import devices
 from experiments.training.runs import Run, stacked_variables
 

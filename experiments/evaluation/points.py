@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import files
-from experiments.errors import UsageError
-from experiments.training import digests
+from experiments.jobs import digests, files
+from experiments.jobs.errors import UsageError
 from experiments.training.runs import Run
 
 # What tells the parts of an evaluation apart, such as an eps or a row of frequencies.

@@ -13,7 +13,7 @@ import jax
 
 from experiments.evaluation.kept import Images, Range, kept
 from experiments.evaluation.points import Evaluation, Point, Points
-from experiments.progress import progress
+from experiments.jobs.progress import progress
 from experiments.training import devices
 from experiments.training.runs import Run
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,18 +12,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from experiments import files
-from experiments.errors import UsageError
-from experiments.figures.axes import log_scale
-from experiments.figures.layers import layers_by_depth
-from experiments.figures.saving import save
-from experiments.figures.spectra import SpectraOptions, label
+from experiments.config import METHODS, Setting
+from experiments.jobs import files
 from experiments.options import MethodName, check_choices
-from experiments.tables import naming
-from experiments.training.config import METHODS, Setting
-from experiments.training.diagnostics import ZERO, epochs_with_spectral_norms
+from experiments.reporting import naming
+from experiments.reporting.curves import Curves, check_logged, curves
+from experiments.reporting.labels import setting_label
+from experiments.reporting.one_seed import OneSeedOptions
+from experiments.reporting.plots.axes import log_scale
+from experiments.reporting.plots.layers import layers_by_depth
+from experiments.reporting.plots.saving import save
+from experiments.training.diagnostics import ZERO
 from experiments.training.runs import Run, provenance
-from experiments.training.sweep import epochs_begun
 from experiments.workspace import opened
 
 # As logged, and as the rows of the figure.
@@ -37,7 +37,7 @@ _NAMED_LAYERS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class DiagnosticsOptions(SpectraOptions):
+class DiagnosticsOptions(OneSeedOptions):
     """Draw what becomes of each convolution while it trains, under no regularization,
     weight decay, L1, Absum and SNC: the share of filters (pairs of an input and an
     output channel) whose sum is zero, the penalty of Absum, and the spectral norm."""  # noqa: D205, D209
@@ -61,68 +61,6 @@ class DiagnosticsOptions(SpectraOptions):
         methods = [setting.method.replace("_", "-") for setting in self.settings]
         subset = methods if len(methods) < len(METHODS) else []
         return "".join(f"-{name}" for name in subset) + super().variant
-
-
-class Curves(NamedTuple):
-    """What one kind of diagnostics of one model has been over training."""
-
-    epochs: list[int]
-    layers: dict[str, list[float | None]]  # values at those epochs
-
-
-def _check_logged(run: Run, kind: str, epochs: int) -> None:
-    """Refuses a model whose first so many epochs lack a kind of diagnostics."""
-    found = [line["epoch"] for line in run.diagnostics() if kind in line]
-    wanted = list(range(1, epochs + 1))
-    if kind == "spectral_norm":
-        at = epochs_with_spectral_norms(run.config.recipe.epochs)
-        wanted = [epoch for epoch in wanted if epoch in at]
-    if [epoch for epoch in found if epoch <= epochs] != wanted:
-        raise UsageError(
-            f"{run.folder} was trained, at least in part, without logging its "
-            f"{kind.replace('_', ' ')}; give another --runs-dir to train it anew."
-        )
-
-
-def check_logged(
-    runs_dir: pathlib.Path, runs: Sequence[Run], kinds: Iterable[str]
-) -> None:
-    """Refuses models before any is trained whose curves would lack epochs.
-
-    Args:
-      runs_dir: the folder of all runs.
-      runs: the models, of which some are trained, and some begun and interrupted.
-      kinds: of diagnostics.
-
-    Raises:
-      UsageError: if one was trained without them, be it in part.
-    """
-    complete = [run for run in runs if run.is_complete]
-    epochs = [len(run.metrics()) for run in complete]
-    if incomplete := [run for run in runs if not run.is_complete]:
-        epochs += epochs_begun(runs_dir, [run.config for run in incomplete])
-    for run, done in zip(complete + incomplete, epochs, strict=True):
-        for kind in kinds:
-            _check_logged(run, kind, done)
-
-
-def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
-    """The diagnostics of a trained model.
-
-    Args:
-      run: the model.
-      kind: `"zero_share"`, `"penalty"` or `"spectral_norm"`.
-      layers: which, in order.
-
-    Raises:
-      UsageError: if it was trained without them, be it in part.
-    """
-    _check_logged(run, kind, len(run.metrics()))
-    lines = [line for line in run.diagnostics() if kind in line]
-    return Curves(
-        [line["epoch"] for line in lines],
-        {name: [line[kind][name] for line in lines] for name in layers},
-    )
 
 
 def _all_curves(run: Run, layers: Sequence[str]) -> dict[str, Curves]:
@@ -160,7 +98,7 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
     for column, setting, of_model in zip(axes.T, settings, found, strict=True):
         for ax, kind in zip(column, _KINDS, strict=True):
             draw_layers(ax, kind, of_model[kind], colors)
-        column[0].set_title(label(setting), fontsize=9)
+        column[0].set_title(setting_label(setting), fontsize=9)
         column[-1].set_xlabel("epoch")
     for ax, kind in zip(axes[:, 0], _KINDS, strict=True):
         ax.set_ylabel(_KINDS[kind])

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments.data import DataOptions, DatasetName, Split, load
-from experiments.errors import UsageError
 from experiments.evaluation.kept import Streamed
-from experiments.figures.saving import save
+from experiments.jobs.errors import UsageError
 from experiments.paper import SINGLE_FOURIER_EPS, published_as
+from experiments.reporting.plots.saving import save
 
 Frequencies = tuple[tuple[int, int], ...]
 

@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.figures.saving import save
-from experiments.labels import METHOD_COLORS
+from experiments.reporting.labels import METHOD_COLORS
+from experiments.reporting.plots.saving import save
 
 
 @dataclasses.dataclass(frozen=True)

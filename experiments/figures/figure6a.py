@@ -9,13 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from absum_jax._markdown import aligned
-from experiments import locks
+from experiments.config import NONE
 from experiments.data import DATASETS, DatasetName
 from experiments.data.registry import TRAIN_SHAPES
-from experiments.errors import UsageError
-from experiments.evaluation.epochs import Measurement, measure
-from experiments.evaluation.timings import Log, is_enough
-from experiments.figures.runtimes import (
+from experiments.jobs import locks
+from experiments.jobs.errors import UsageError
+from experiments.jobs.progress import progress
+from experiments.models import networks_for
+from experiments.options import ComputeOptions, ModelOptions, check_choices
+from experiments.reporting.labels import DATASET_NAMES, MODEL_NAMES
+from experiments.reporting.plots.runtimes import (
     COLORS,
     METHODS,
     NAMES,
@@ -26,11 +29,8 @@ from experiments.figures.runtimes import (
     strength,
     write,
 )
-from experiments.labels import DATASET_NAMES, MODEL_NAMES
-from experiments.models import networks_for
-from experiments.options import ComputeOptions, ModelOptions, check_choices
-from experiments.progress import progress
-from experiments.training.config import NONE
+from experiments.runtimes.log import Log, is_enough
+from experiments.runtimes.one_epoch import Measurement, measure
 from experiments.training.constraints import CLIP_EVERY
 from experiments.training.runs import provenance
 

@@ -10,11 +10,12 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 from absum_jax._markdown import aligned
-from experiments import locks
-from experiments.errors import UsageError
-from experiments.evaluation.runtime import CLASSES, Measurement, Network, measure
-from experiments.evaluation.timings import Log, is_enough
-from experiments.figures.runtimes import (
+from experiments.jobs import locks
+from experiments.jobs.errors import UsageError
+from experiments.jobs.progress import progress
+from experiments.models.resnet import ResNet18
+from experiments.options import check_choices
+from experiments.reporting.plots.runtimes import (
     COLORS,
     METHODS,
     NAMES,
@@ -25,9 +26,8 @@ from experiments.figures.runtimes import (
     strength,
     write,
 )
-from experiments.models.resnet import ResNet18
-from experiments.options import check_choices
-from experiments.progress import progress
+from experiments.runtimes.log import Log, is_enough
+from experiments.runtimes.one_step import CLASSES, Measurement, Network, measure
 from experiments.training.constraints import CLIP_EVERY
 from experiments.training.runs import provenance
 

@@ -8,17 +8,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments import files
 from experiments.adversaries import check_attacked
-from experiments.errors import UsageError
 from experiments.evaluation import gradient
-from experiments.figures.saving import save
-from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
-from experiments.outcomes import sweep_workspace
 from experiments.paper import SPECTRUM_EPS
-from experiments.tables import document, naming
-from experiments.tables.selection import choose
+from experiments.reporting import document, naming
+from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.plots.saving import save
+from experiments.reporting.selection import choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +38,6 @@ class Figure7Options(SweepOptions):
         check_attacked(self.dataset)
         if not 0 < self.eps <= 1:
             raise UsageError(f"--eps must be positive and at most 1, got {self.eps}.")
-
-
-def high_share(spectrum: np.ndarray) -> float:
-    """The share of a centred spectrum's power beyond a quarter of the width."""
-    distance = np.fft.fftshift(absum_jax.frequency_radius(spectrum.shape))
-    beyond = distance > spectrum.shape[1] / 4
-    return float(spectrum[beyond].sum() / spectrum.sum())
 
 
 def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
@@ -95,7 +88,7 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
                 "method": setting.method,
                 "strength": setting.strength,
                 "share_of_power_beyond_a_quarter_of_the_width": [
-                    high_share(spectrum) for spectrum in of_seeds
+                    gradient.high_share(spectrum) for spectrum in of_seeds
                 ],
             }
             for setting, of_seeds in zip(chosen.settings, spectra, strict=True)

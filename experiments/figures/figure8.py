@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from absum_jax._markdown import aligned
-from experiments import files
-from experiments.figures.axes import log_scale
-from experiments.figures.diagnostics import check_logged, curves
-from experiments.figures.layers import layers_by_depth
-from experiments.figures.saving import save
+from experiments.config import ABSUM_AUTODIFF, Setting
+from experiments.jobs import files
 from experiments.options import ModelOptions, check_positive, check_seeds
-from experiments.tables import naming
-from experiments.training.config import ABSUM_AUTODIFF, Setting
+from experiments.reporting import naming
+from experiments.reporting.curves import check_logged, curves
+from experiments.reporting.plots.axes import log_scale
+from experiments.reporting.plots.layers import layers_by_depth
+from experiments.reporting.plots.saving import save
 from experiments.training.diagnostics import ZERO
 from experiments.training.runs import Run, provenance
 from experiments.workspace import opened

@@ -5,17 +5,17 @@ import pathlib
 
 import numpy as np
 
-from experiments import files
 from experiments.data.registry import TRAIN_SHAPES
-from experiments.errors import UsageError
 from experiments.evaluation import clean, single_fourier
-from experiments.figures import heatmaps
-from experiments.figures.saving import save
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
-from experiments.outcomes import sweep_workspace
 from experiments.paper import SINGLE_FOURIER_FREQUENCIES
-from experiments.tables import document, naming
-from experiments.tables.selection import choose
+from experiments.reporting import document, naming
+from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.plots import heatmaps
+from experiments.reporting.plots.saving import save
+from experiments.reporting.selection import choose
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,17 +11,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments import files
-from experiments.errors import UsageError
-from experiments.figures.layers import layers_by_depth
-from experiments.figures.saving import save
-from experiments.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.config import NONE, Setting
+from experiments.jobs import files
 from experiments.models import Classifier, named_kernels
-from experiments.options import ModelOptions, check_positive, check_seeds
-from experiments.paper import TABLE1, published_as
-from experiments.tables import naming
+from experiments.reporting import naming
+from experiments.reporting.labels import METHOD_COLORS, setting_label
+from experiments.reporting.one_seed import OneSeedOptions
+from experiments.reporting.plots.layers import layers_by_depth
+from experiments.reporting.plots.saving import save
 from experiments.training import optimization, step
-from experiments.training.config import NONE, SNC_METHODS, Setting
 from experiments.training.runs import provenance
 from experiments.workspace import opened
 
@@ -32,51 +30,9 @@ Spectra = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class SpectraOptions(ModelOptions):
+class SpectraOptions(OneSeedOptions):
     """Draw the singular values of each convolution of a network, trained with none,
     weight decay, L1 and Absum at the strengths that the paper selects, and with SNC."""  # noqa: D205, D209
-
-    strength: float | None = None
-    """Strength (lambda) of weight decay, L1 and Absum; None is the paper's choice of
-    each."""
-
-    max_norm: float = 1.0
-    """Bound on the spectral norm (sigma) of SNC."""
-
-    seed: int = 0
-    """Seed of every model."""
-
-    results_dir: pathlib.Path = pathlib.Path("runs/results")
-    """Folder for the figure."""
-
-    def __post_init__(self) -> None:
-        """Refuses options out of range."""
-        super().__post_init__()
-        if self.strength is not None:
-            check_positive("--strength", (self.strength,))
-        elif (published_as(self.dataset), self.published_network) not in TABLE1:
-            raise UsageError(
-                f"the paper has no {self.published_network} on {self.dataset}; give a "
-                "--strength."
-            )
-        check_positive("--max-norm", (self.max_norm,))
-        check_seeds((self.seed,))
-
-    @property
-    def settings(self) -> tuple[Setting, ...]:
-        """No regularization, and every method as it is asked for."""
-        methods = ("weight_decay", "l1", "absum")
-        if self.strength is None:
-            published = TABLE1[published_as(self.dataset), self.published_network]
-            regularized = [Setting(name, published[name].strength) for name in methods]
-        else:
-            regularized = [Setting(name, self.strength) for name in methods]
-        return (NONE, *regularized, Setting("snc", self.max_norm))
-
-    @property
-    def variant(self) -> str:
-        """The strengths that are not the default, for the names of files."""
-        return naming.variant(self, "strength", "max_norm")
 
 
 def singular_values(
@@ -113,14 +69,6 @@ def initial_params(classifier: Classifier, seed: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[0, 0], state.variables.params)
 
 
-def label(setting: Setting) -> str:
-    """A method and its strength, for a picture."""
-    if setting == NONE:
-        return METHOD_NAMES[NONE.method]
-    symbol = r"\sigma" if setting.method in SNC_METHODS else r"\lambda"
-    return rf"{METHOD_NAMES[setting.method]}, ${symbol}={setting.strength:g}$"
-
-
 def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Figure:
     """Draws the singular values of up to eight layers, a line a model.
 
@@ -143,7 +91,7 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
             ({"color": "k", "ls": ":", "lw": 1, "label": "initial"}, initial[path])
         ]
         lines += [
-            ({"color": METHOD_COLORS[s.method], "label": label(s)}, each[None])
+            ({"color": METHOD_COLORS[s.method], "label": setting_label(s)}, each[None])
             for s, each in zip(settings, values, strict=True)
         ]
         for style, [each] in lines:

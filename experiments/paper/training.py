@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.training.config import Recipe
+from experiments.config import Recipe
 
 _GRAY = Recipe(epochs=100, batch_size=64, learning_rate=0.01, momentum=0.5)
 _COLOR = Recipe(

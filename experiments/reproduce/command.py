@@ -16,7 +16,7 @@ from typing import NoReturn
 from absum_jax._markdown import aligned
 from experiments import cli
 from experiments.data import DataOptions, DatasetName
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 from experiments.options import check_choices, check_positive, check_seeds
 from experiments.reproduce import plan
 from experiments.reproduce.items import Item, Number, Profile, items

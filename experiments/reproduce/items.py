@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from experiments.training.config import METHODS, SNC_METHODS, SNC_NUMPY_AXES
+from experiments.config import METHODS, SNC_METHODS, SNC_NUMPY_AXES
 from experiments.training.constraints import CONSTRAINTS
 
 Profile = Literal["smoke", "full"]

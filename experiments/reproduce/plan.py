@@ -7,16 +7,16 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import files
+from experiments.config import ABSUM_AUTODIFF, Adversary, Setting
 from experiments.data.registry import TRAIN_SHAPES
-from experiments.errors import UsageError, damage_named
 from experiments.evaluation import gradient
 from experiments.evaluation.frequency import radii_of
 from experiments.evaluation.kept import Images
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError, damage_named
 from experiments.options import ModelOptions, filled_up, pairs
 from experiments.paper import PGD, SINGLE_FOURIER_FREQUENCIES, published_as
 from experiments.training import devices, programs
-from experiments.training.config import ABSUM_AUTODIFF, Adversary, Setting
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, loaded
 

@@ -13,23 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from absum_jax._markdown import aligned
-from experiments import files
 from experiments.claims import explaining
-from experiments.errors import UsageError
+from experiments.config import NONE, Setting
+from experiments.jobs import digests, files
+from experiments.jobs.errors import UsageError
 from experiments.models import Classifier
-from experiments.options import (
-    ModelOptions,
-    check_choices,
-    check_positive,
-    check_seeds,
-)
-from experiments.outcomes import attacked
+from experiments.options import ModelOptions, check_choices, check_positive, check_seeds
 from experiments.paper import TABLE1, Published
+from experiments.reporting import naming
+from experiments.reporting.outcomes import attacked
+from experiments.reporting.selection import by_setting
 from experiments.studies.snc_rows import HEADER, READINGS, Row
-from experiments.tables import naming
-from experiments.tables.selection import by_setting
-from experiments.training import digests
-from experiments.training.config import NONE, Setting
 from experiments.training.constraints import CONSTRAINTS
 from experiments.training.runs import Run, provenance
 from experiments.workspace import Workspace, opened

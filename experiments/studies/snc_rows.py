@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.claims import explaining
-from experiments.claims.intervals import Interval
-from experiments.outcomes import Outcome
+from experiments.config import NONE, SNC_NUMPY_AXES, Setting
 from experiments.paper import Published
-from experiments.tables.selection import summarize
-from experiments.training.config import NONE, SNC_NUMPY_AXES, Setting
+from experiments.reporting.outcomes import Outcome
+from experiments.reporting.selection import summarize
+from experiments.statistics.intervals import Interval
 
 READINGS = {
     NONE.method: "no constraint",

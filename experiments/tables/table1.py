@@ -6,25 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absum_jax._markdown import aligned
-from experiments.claims.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
-from experiments.figures.saving import save
-from experiments.figures.strength import FIGURES
-from experiments.labels import METHOD_NAMES
+from experiments.config import NONE, Setting
+from experiments.jobs.shards import DivisionOptions
 from experiments.options import SweepOptions
-from experiments.outcomes import Outcome, sweep_workspace
 from experiments.paper import SINGLE_FOURIER_EPS, Published, published_as
-from experiments.parts import DivisionOptions
-from experiments.tables import claims, document, naming
-from experiments.tables.claims import Claim
-from experiments.tables.document import Document
-from experiments.tables.selection import (
+from experiments.reporting import claims, document, naming
+from experiments.reporting.claims import Claim
+from experiments.reporting.document import Document
+from experiments.reporting.labels import METHOD_NAMES
+from experiments.reporting.outcomes import Outcome, sweep_workspace
+from experiments.reporting.plots.saving import save
+from experiments.reporting.plots.strength import FIGURES
+from experiments.reporting.selection import (
     Row,
     by_setting,
     select,
     summarize,
     tried_under_attack,
 )
-from experiments.training.config import NONE, Setting
+from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
 
 
 class _Part(NamedTuple):

@@ -8,16 +8,16 @@ import numpy as np
 
 from absum_jax._markdown import aligned
 from experiments.adversaries import check_attacked
-from experiments.claims.verdicts import OF_INTEREST_MINIMUM_OR_TRANSFER
 from experiments.evaluation import clean, gradient
-from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions, filled_up, pairs
-from experiments.outcomes import sweep_workspace
 from experiments.paper import PGD, TABLE2, published_as
-from experiments.tables import claims, document
-from experiments.tables.document import Document
-from experiments.tables.selection import Chosen, choose
-from experiments.tables.statistics import Statistic
+from experiments.reporting import claims, document
+from experiments.reporting.document import Document
+from experiments.reporting.labels import METHOD_NAMES
+from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.selection import Chosen, choose
+from experiments.statistics.summary import Statistic
+from experiments.statistics.verdicts import OF_INTEREST_MINIMUM_OR_TRANSFER
 
 
 @dataclasses.dataclass(frozen=True)

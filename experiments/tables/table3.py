@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from absum_jax._markdown import aligned
+from experiments.config import SNC_METHODS
 from experiments.evaluation import clean, frequency
-from experiments.figures import radius
-from experiments.figures.saving import save
-from experiments.labels import METHOD_NAMES
 from experiments.options import SweepOptions
-from experiments.outcomes import sweep_workspace
 from experiments.paper import TABLE3
-from experiments.tables import claims, document
-from experiments.tables.claims import Claim
-from experiments.tables.document import Document
-from experiments.tables.selection import Chosen, choose
-from experiments.tables.statistics import Statistic
-from experiments.training.config import SNC_METHODS
+from experiments.reporting import claims, document
+from experiments.reporting.claims import Claim
+from experiments.reporting.document import Document
+from experiments.reporting.labels import METHOD_NAMES
+from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.plots import radius
+from experiments.reporting.plots.saving import save
+from experiments.reporting.selection import Chosen, choose
+from experiments.statistics.summary import Statistic
 
 
 @dataclasses.dataclass(frozen=True)

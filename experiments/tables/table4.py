@@ -9,22 +9,22 @@ import numpy as np
 from absum_jax._markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
-from experiments.errors import UsageError
+from experiments.config import NONE, SNC_METHODS, Adversary
 from experiments.evaluation import gradient
-from experiments.figures import pgd
-from experiments.figures.saving import save
-from experiments.labels import METHOD_NAMES
+from experiments.jobs.errors import UsageError
+from experiments.jobs.shards import DivisionOptions
 from experiments.options import SweepOptions
-from experiments.outcomes import sweep_workspace
 from experiments.paper import PGD, TABLE4, PublishedPgd, published_as
-from experiments.parts import DivisionOptions
-from experiments.tables import claims, document, naming
-from experiments.tables.claims import Claim
-from experiments.tables.document import Document
-from experiments.tables.selection import tried
-from experiments.tables.statistics import Statistic
-from experiments.tables.under_pgd import Attacked, attack, score, select
-from experiments.training.config import NONE, SNC_METHODS, Adversary
+from experiments.reporting import claims, document, naming
+from experiments.reporting.claims import Claim
+from experiments.reporting.document import Document
+from experiments.reporting.labels import METHOD_NAMES
+from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.plots import pgd
+from experiments.reporting.plots.saving import save
+from experiments.reporting.selection import tried
+from experiments.reporting.under_pgd import Attacked, attack, score, select
+from experiments.statistics.summary import Statistic
 
 _TRAINING = {
     "pgd": "adversarial training",

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from experiments import files, hosts
-from experiments.errors import damage_named
-from experiments.training import devices, digests
+from experiments.jobs import agreement, digests, files
+from experiments.jobs.errors import damage_named
+from experiments.training import devices
 
 
 class Save(Protocol):
@@ -72,7 +72,7 @@ def _remove_older(checkpointer: ocp.training.Checkpointer) -> None:
             # whole.
             shutil.rmtree(folder.rename(folder.with_name(folder.name + _TEMPORARY)))
 
-    hosts.agreed(remove)
+    agreement.agreed(remove)
     checkpointer.reload()
 
 
@@ -109,7 +109,7 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
                 return
             checkpointer.wait()
             _remove_older(checkpointer)
-            latest = hosts.agreed(lambda: _latest(checkpointer))
+            latest = agreement.agreed(lambda: _latest(checkpointer))
             if latest is None or latest < step:
                 checkpointer.save_async(
                     step, tree, force=True,
@@ -142,7 +142,7 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 
     Orbax itself lists none if one is damaged.
     """
-    names = hosts.agreed(lambda: [path.name for path in folder.glob("*")])
+    names = agreement.agreed(lambda: [path.name for path in folder.glob("*")])
     steps = (int(name) for name in names if re.fullmatch("[0-9]+", name))
     return sorted(steps, reverse=True)
 
@@ -173,7 +173,7 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
                 raise ValueError("its arrays are not those that were saved")
             return tree
 
-    return hosts.everywhere(load)
+    return agreement.everywhere(load)
 
 
 def keep(folder: pathlib.Path, step: int | None) -> None:
@@ -187,7 +187,7 @@ def keep(folder: pathlib.Path, step: int | None) -> None:
         for other in others:
             files.remove(folder / str(other))
 
-    hosts.agreed(remove)
+    agreement.agreed(remove)
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 import absum_jax
 from absum_jax.tracing import leaf_name
-from experiments.training.config import SNC_NUMPY_AXES, Setting
+from experiments.config import SNC_NUMPY_AXES, Setting
 
 Params = Any
 Uses = Mapping[str, Sequence[absum_jax.ConvUse]]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 
 class Placement(NamedTuple):

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.config import Recipe
 from experiments.data import Split, StreamedSplit
 from experiments.models import Classifier
 from experiments.training import devices, programs, step
-from experiments.training.config import Recipe
 from experiments.training.constraints import Constrained
 from experiments.training.devices import Placement
 from experiments.training.optimization import Hyperparameters, Schedule

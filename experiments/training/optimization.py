@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import absum_jax
-from experiments.training.config import ABSUM_AUTODIFF, Setting
+from experiments.config import ABSUM_AUTODIFF, Setting
 from experiments.training.constraints import CONSTRAINTS
 
 # What the learning rate is multiplied by at a milestone.

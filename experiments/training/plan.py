@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from experiments import files
-from experiments.errors import damage_named
-from experiments.training.config import RunConfig, Setting
+from experiments.config import RunConfig, Setting
+from experiments.jobs import files
+from experiments.jobs.errors import damage_named
 
 _MEMBERS = "members.json"
 

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
-from experiments import files, hosts
+from experiments.config import RunConfig
 from experiments.data import recorded
-from experiments.errors import UsageError
+from experiments.jobs import agreement, digests, files
+from experiments.jobs.errors import UsageError
 from experiments.models import Variables
-from experiments.training import checkpoints, digests
-from experiments.training.config import RunConfig
+from experiments.training import checkpoints
 from experiments.training.tensorboard import Curves
 
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
@@ -170,7 +170,7 @@ class Run:
         for path, lines in self.logged(epoch).items():
             whole = [self._with_checksum(path, line) for line in lines]
             files.write_json_lines(path, whole)
-        if tensorboard and hosts.is_first():
+        if tensorboard and agreement.is_first():
             self._curves = Curves(self.folder / "tensorboard", epoch)
 
     def logged(self, epoch: int) -> dict[pathlib.Path, list[dict[str, Any]]]:

@@ -20,11 +20,7 @@ from experiments.models import Classifier, Variables
 from experiments.models.stacked import over_models
 from experiments.training import penalty
 from experiments.training.constraints import Constrained, constrain
-from experiments.training.optimization import (
-    Hyperparameters,
-    Schedule,
-    optimizer,
-)
+from experiments.training.optimization import Hyperparameters, Schedule, optimizer
 
 # What a seed is folded with to give independent streams.
 _INIT, _ORDER, _DROPOUT, _ATTACK, _AUGMENTATION = range(5)

@@ -7,20 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import jax
 
-from experiments import files, hosts
+from experiments.config import RunConfig
 from experiments.data import Split, StreamedSplit
-from experiments.errors import UsageError
+from experiments.jobs import agreement, files
+from experiments.jobs.errors import UsageError
+from experiments.jobs.progress import progress
 from experiments.models import Classifier
-from experiments.progress import progress
-from experiments.training import (
-    checkpoints,
-    devices,
-    feeds,
-    plan,
-    programs,
-    runs,
-)
-from experiments.training.config import RunConfig
+from experiments.training import checkpoints, devices, feeds, plan, programs, runs
 from experiments.training.constraints import CONSTRAINTS, is_ever_due
 from experiments.training.devices import Placement
 from experiments.training.loop import CHECKPOINTS, Pauses, beginning, train
@@ -55,7 +48,7 @@ def _unfinished(
 
 
 def _print_once(line: str) -> None:
-    if hosts.is_first():
+    if agreement.is_first():
         print(line)
 
 
@@ -125,7 +118,7 @@ def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> N
         if config.method in CONSTRAINTS
         and not is_ever_due(config.method, last_step, config.settle_steps or 0)
     ]
-    if idle and hosts.is_first():
+    if idle and agreement.is_first():
         plural = "model" if len(idle) == 1 else "models"
         print(
             f"warning: {len(idle)} {plural} with SNC, such as {idle[0].path}, will be "

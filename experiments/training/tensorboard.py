@@ -4,7 +4,7 @@ import math
 import pathlib
 from typing import Any
 
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 
 def _summary_writer() -> Any:

@@ -10,10 +10,9 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from experiments import files
-from experiments.errors import damage_named
+from experiments.jobs import digests, files
+from experiments.jobs.errors import damage_named
 from experiments.models import Variables
-from experiments.training import digests
 
 
 class Model(NamedTuple):

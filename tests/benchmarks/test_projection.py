@@ -7,7 +7,7 @@ import pytest
 from benchmarks.scaling import projection
 from benchmarks.scaling.exchanges import Amount, Step
 from benchmarks.scaling.projection import Assumptions
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 _ASSUMED = Assumptions(
     tflops=10.0, host_gigabytes=100.0, network_gigabytes=10.0, hop_microseconds=2.0,

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.config import NONE, Recipe, RunConfig, Setting
 from experiments.data import Split
 from experiments.evaluation.kept import Images
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.training import devices
-from experiments.training.config import NONE, Recipe, RunConfig, Setting
 from experiments.training.runs import Run
 
 # What `make_config` changes of a recipe.

@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import files
 from experiments.claims.statements import SAMPLES
 from experiments.data import recorded
 from experiments.evaluation.points import Points
+from experiments.jobs import digests, files
 from experiments.options import SweepOptions, pairs
-from experiments.outcomes import sweep_workspace
-from experiments.training import digests
+from experiments.reporting.outcomes import sweep_workspace
 
 IMAGES = 10_000
 # Of ten seeds in order, without a mean, so that differences keep the means they have.

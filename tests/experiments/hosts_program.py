@@ -16,9 +16,9 @@ from hosts_work import (
     train_on_pictures,
 )
 
-from experiments import files, hosts
-from experiments.errors import UsageError
-from experiments.hosts import HostOptions
+from experiments.jobs import agreement, files
+from experiments.jobs.errors import UsageError
+from experiments.jobs.joining import HostOptions
 
 
 def _error(work) -> str:
@@ -43,15 +43,21 @@ def _agreement(folder: pathlib.Path) -> dict:
 
     files.write_text(folder / "written", str(own))
     return {
-        "agreed": hosts.agreed(lambda: {"from": own, "text": "ü" * own or "-" * 3000}),
-        "agreed_error": _error(lambda: hosts.agreed(lambda: _fail(UsageError, "no"))),
-        "everywhere": hosts.everywhere(lambda: own),
-        "everywhere_error": _error(
-            lambda: hosts.everywhere(lambda: only_second(UsageError))
+        "agreed": agreement.agreed(
+            lambda: {"from": own, "text": "ü" * own or "-" * 3000}
         ),
-        "system_error": _error(lambda: hosts.everywhere(lambda: only_second(OSError))),
-        "alike": _error(lambda: hosts.check_alike({"epochs": 4, "seeds": (0, 1)})),
-        "unlike": _error(lambda: hosts.check_alike({"epochs": 4 + own})),
+        "agreed_error": _error(
+            lambda: agreement.agreed(lambda: _fail(UsageError, "no"))
+        ),
+        "everywhere": agreement.everywhere(lambda: own),
+        "everywhere_error": _error(
+            lambda: agreement.everywhere(lambda: only_second(UsageError))
+        ),
+        "system_error": _error(
+            lambda: agreement.everywhere(lambda: only_second(OSError))
+        ),
+        "alike": _error(lambda: agreement.check_alike({"epochs": 4, "seeds": (0, 1)})),
+        "unlike": _error(lambda: agreement.check_alike({"epochs": 4 + own})),
         "read": files.read_json(folder / "written"),
     }
 

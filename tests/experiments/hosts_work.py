@@ -7,12 +7,12 @@ from unittest import mock
 import numpy as np
 from batch_norm_network import network
 
+from experiments.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.data import Split
 from experiments.data.streamed import whole
 from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.evaluation.kept import Images
 from experiments.training import feeds, programs, sweep
-from experiments.training.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.training.runs import Run
 
 EPOCHS = 4

@@ -8,8 +8,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 import absum_jax
+from experiments.config import NONE, Adversary, RunConfig, Setting
 from experiments.training import optimization, plan, programs, step, sweep
-from experiments.training.config import NONE, Adversary, RunConfig, Setting
 
 ADVERSARY = Adversary(eps=0.3, step_size=0.1, steps=3, init_radius=0.05)
 SETTINGS = (NONE, Setting("absum", 0.05))

@@ -10,10 +10,10 @@ import pytest
 from jax.tree_util import Partial
 
 import absum_jax
-from experiments import files
 from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.evaluation.kept import Images, kept
-from experiments.tables import under_pgd
+from experiments.jobs import files
+from experiments.reporting import under_pgd
 from experiments.training.runs import Run
 
 # One of the models gives all images the same answer.

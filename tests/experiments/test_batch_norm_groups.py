@@ -11,15 +11,16 @@ from flax import nnx
 from networks import evaluated, filled, images, norms
 from numpy_networks import ByBatch, resnet18
 
-from experiments import cli, files
-from experiments.errors import UsageError
+from experiments import cli
+from experiments.config import NONE, RunConfig
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.models import build, resnet
 from experiments.models.layers import norm
 from experiments.options import ModelOptions, SweepOptions
 from experiments.paper import ADVERSARIAL_TRAINING, TRAINING
-from experiments.tables import naming
+from experiments.reporting import naming
 from experiments.training import checkpoints, devices, optimization, programs, step
-from experiments.training.config import NONE, RunConfig
 
 EXAMPLES, GROUPS = 8, 4
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import files
-from experiments.errors import UsageError
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.training import checkpoints
 
 

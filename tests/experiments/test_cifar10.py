@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import cli, files
+from experiments import cli
+from experiments.jobs import files
 
 
 def test_table1_of_real_images(prepared_cifar10, tmp_path, capsys):

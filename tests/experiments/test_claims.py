@@ -12,15 +12,15 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.claims import intervals, significance, verdicts
-from experiments.claims.intervals import (
+from experiments.statistics import intervals, significance, verdicts
+from experiments.statistics.intervals import (
     Interval,
     mean_interval,
     pooled_interval,
     prediction_interval,
 )
-from experiments.claims.significance import holm, sign_flip_p_value
-from experiments.claims.verdicts import (
+from experiments.statistics.significance import holm, sign_flip_p_value
+from experiments.statistics.verdicts import (
     Verdict,
     improvement_verdict,
     no_improvement_verdict,

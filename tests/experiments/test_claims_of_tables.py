@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from experiments import files
-from experiments.claims.verdicts import Verdict
+from experiments.config import Setting
+from experiments.jobs import files
 from experiments.options import SweepOptions
 from experiments.paper import TABLE1
-from experiments.tables import claims
-from experiments.tables.claims import Claim
-from experiments.tables.selection import Chosen
+from experiments.reporting import claims
+from experiments.reporting.claims import Claim
+from experiments.reporting.selection import Chosen
+from experiments.statistics.verdicts import Verdict
 from experiments.tables.table2 import Transfer, table2
 from experiments.tables.table3 import Filtered, table3
-from experiments.training.config import Setting
 from experiments.training.runs import Run
 
 

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, files
+from experiments import cli
+from experiments.config import NONE, Setting
+from experiments.jobs import files
 from experiments.options import SweepOptions
-from experiments.training.config import NONE, Setting
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (

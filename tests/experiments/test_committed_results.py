@@ -7,7 +7,8 @@ import pathlib
 
 import pytest
 
-from experiments import cli, files
+from experiments import cli
+from experiments.jobs import files
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "results"
 RECORDS = RESULTS / "records"

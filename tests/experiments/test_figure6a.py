@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import cli, files
+from experiments import cli
 from experiments.data import registry
-from experiments.evaluation import epochs
-from experiments.evaluation.timings import Log
-from experiments.figures import figure6a, runtimes
+from experiments.figures import figure6a
 from experiments.figures.figure6a import Figure6aOptions
+from experiments.jobs import files
+from experiments.reporting.plots import runtimes
+from experiments.runtimes import one_epoch
+from experiments.runtimes.log import Log
 from experiments.training import optimization
 
 
@@ -52,7 +54,7 @@ def test_methods_and_strengths_of_the_paper():
 
 def test_noise_is_as_large_as_the_data_set():
     assert registry.TRAIN_SHAPES.keys() == set(registry.DATASETS)
-    noise = epochs.noise(_measurement(dataset="mnist5k"))
+    noise = one_epoch.noise(_measurement(dataset="mnist5k"))
     assert noise.images.shape == (4000, 28, 28, 1)
     assert noise.images.dtype == np.uint8
     assert set(noise.labels) == set(range(10))
@@ -60,7 +62,7 @@ def test_noise_is_as_large_as_the_data_set():
 
 def test_noise_for_imagenet_is_as_much_as_its_steps_take():
     measurement = _measurement("snc", "imagenet2012", steps=1)
-    noise = epochs.noise(measurement)
+    noise = one_epoch.noise(measurement)
     assert noise.images.shape == (256, 224, 224, 3)
     assert len(set(noise.labels)) > 200
     assert (measurement.model, measurement.is_held) == ("resnet18_224", False)
@@ -96,7 +98,7 @@ def test_an_average_epoch_has_a_clip_every_100_steps(method, steps, seconds):
 @pytest.mark.parametrize("method", runtimes.METHODS)
 def test_the_program_has_its_own_regularizer_alone_and_does_the_same(method):
     measurement = _measurement(method)
-    h = epochs.hyperparameters(measurement)
+    h = one_epoch.hyperparameters(measurement)
     regularizers = {"weight_decay", "l1", "absum"}
     left = {name for name in regularizers if getattr(h, name) is not None}
     assert left == regularizers & {method}
@@ -120,7 +122,7 @@ def test_the_program_has_its_own_regularizer_alone_and_does_the_same(method):
 def tiny(monkeypatch):
     """256 images, which are four steps."""
     shapes = {**registry.TRAIN_SHAPES, "mnist5k": (256, 28, 28, 1)}
-    for module in (epochs, figure6a):
+    for module in (one_epoch, figure6a):
         monkeypatch.setattr(module, "TRAIN_SHAPES", shapes)
 
 
@@ -164,7 +166,7 @@ def test_the_command_measures_once(tiny, tmp_path, capsys, monkeypatch):
     # Killed before the last clips, it does those alone.
     path = folder / "measurements.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
-    monkeypatch.setattr(epochs._Model, "train", None)
+    monkeypatch.setattr(one_epoch._Model, "train", None)
     assert cli.main(_arguments(tmp_path, "--steps=2")) == 0
     again = files.read_json_lines(path)
     assert again[:-2] == lines[:-2]

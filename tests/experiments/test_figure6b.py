@@ -11,13 +11,13 @@ import pytest
 from flax import nnx
 
 import absum_jax
-from experiments import cli, files
-from experiments.evaluation import runtime, timings
-from experiments.evaluation.runtime import Network
-from experiments.evaluation.timings import Log
+from experiments import cli
 from experiments.figures import figure6b
 from experiments.figures.figure6b import Figure6bOptions
-from experiments.paper import numpy_snc
+from experiments.jobs import files
+from experiments.runtimes import log, numpy_snc, one_step
+from experiments.runtimes.log import Log
+from experiments.runtimes.one_step import Network
 
 
 class _TinyNet(nnx.Module):
@@ -82,7 +82,7 @@ def test_a_step_of_each_method_does_what_the_method_says():
         method = measurement.method
         strength = strengths.get(method, measurement.strength)
         measurement = dataclasses.replace(measurement, strength=strength)
-        step, seconds = runtime._compiled_step(network, measurement)
+        step, seconds = one_step._compiled_step(network, measurement)
         assert seconds > 0
         kernels[method] = step()[0]["conv"]["kernel"][...]
         # Each call starts anew.
@@ -206,7 +206,7 @@ def test_what_identifies_a_measurement(tmp_path):
 
 
 def test_a_long_step_is_done_once(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(timings, "_ENOUGH_SECONDS", 1e-9)
+    monkeypatch.setattr(log, "_ENOUGH_SECONDS", 1e-9)
     assert cli.main(_arguments(tmp_path)) == 0
     assert len(_steps(tmp_path)) == 2
 

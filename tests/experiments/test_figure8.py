@@ -7,11 +7,12 @@ import optax
 import pytest
 
 import absum_jax
-from experiments import cli, files
+from experiments import cli
+from experiments.config import ABSUM_AUTODIFF, NONE, Setting
 from experiments.figures import figure8
+from experiments.jobs import files
 from experiments.models import Variables
 from experiments.training import optimization, penalty, step
-from experiments.training.config import ABSUM_AUTODIFF, NONE, Setting
 
 AUTODIFF = Setting(ABSUM_AUTODIFF, 0.05)
 LAYERS = ("conv1", "conv2")

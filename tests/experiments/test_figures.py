@@ -7,11 +7,12 @@ import pytest
 from streaming import InMemory
 
 import absum_jax
+from experiments.config import NONE, Setting
 from experiments.data import Split
 from experiments.evaluation.single_fourier import Robustness
-from experiments.figures import figure1, figure3, heatmaps, saving, strength
-from experiments.outcomes import Outcome
-from experiments.training.config import NONE, Setting
+from experiments.figures import figure1, figure3
+from experiments.reporting.outcomes import Outcome
+from experiments.reporting.plots import heatmaps, saving, strength
 from experiments.training.runs import Run
 
 

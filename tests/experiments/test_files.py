@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from experiments import files
-from experiments.errors import UsageError
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 
 
 def test_write_leaves_no_scratch_file(tmp_path):

@@ -24,7 +24,7 @@ from hosts_work import (
 )
 from processes import ROOT, end_well, start
 
-from experiments import files
+from experiments.jobs import files
 from experiments.training.runs import Run
 
 # On other devices sums over a batch are added in another order, and training amplifies

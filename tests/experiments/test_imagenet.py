@@ -4,7 +4,8 @@ import fake_tfds
 import pytest
 import upstream
 
-from experiments import cli, files
+from experiments import cli
+from experiments.jobs import files
 
 
 def _prepared(folder):

@@ -9,11 +9,11 @@ from networks import evaluated, filled, images, norms
 from numpy_networks import ByBatch, by_statistics, imagenet_resnet18
 
 import absum_jax
+from experiments.config import Setting
 from experiments.models import build, named_kernels
 from experiments.models.architectures import without_values
 from experiments.models.resnet import ImageNetResNet18, _Block
 from experiments.training import constraints
-from experiments.training.config import Setting
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import files
+from experiments.config import RunConfig
+from experiments.jobs import files
 from experiments.training import checkpoints, loop, plan
-from experiments.training.config import RunConfig
 from experiments.training.runs import Run
 from experiments.xla_flags import without_ynnpack_fusions
 

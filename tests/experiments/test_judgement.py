@@ -10,8 +10,8 @@ from fabricated import NOISE, exact_p
 from experiments.claims import judgement
 from experiments.claims.measurements import Measured, Sample
 from experiments.claims.statements import PRIMARY, QUANTITIES, SAMPLES, SECONDARY
-from experiments.claims.verdicts import Verdict
 from experiments.options import SweepOptions
+from experiments.statistics.verdicts import Verdict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.config import NONE, Setting
 from experiments.models import Classifier, Variables
 from experiments.training import devices, optimization, plan, programs, step, sweep
-from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
 

@@ -6,8 +6,8 @@ import types
 
 import pytest
 
-from experiments import locks
-from experiments.errors import UsageError
+from experiments.jobs import locks
+from experiments.jobs.errors import UsageError
 
 
 def _part(folder, group, member):

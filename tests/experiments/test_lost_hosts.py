@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from processes import ROOT, free_port, outputs, start
 
-from experiments import cli, files, supervision
-from experiments.errors import UsageError
-from experiments.hosts import HostOptions
-from experiments.training.config import RunConfig
+from experiments import cli, supervision
+from experiments.config import RunConfig
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
+from experiments.jobs.joining import HostOptions
 from experiments.training.runs import Run
 
 EPOCHS = 30

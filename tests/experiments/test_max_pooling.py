@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.config import NONE, Adversary, RunConfig, Setting
 from experiments.models import ARCHITECTURES
 from experiments.models.small_cnn import SmallCNN, _max_pool
 from experiments.options import ModelOptions
 from experiments.training import plan
-from experiments.training.config import NONE, Adversary, RunConfig, Setting
 from experiments.workspace import Workspace
 
 ABSUM = Setting("absum", 0.1)

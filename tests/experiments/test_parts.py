@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import cli, files, workspace
-from experiments.errors import UsageError
-from experiments.parts import Part
+from experiments import cli, workspace
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
+from experiments.jobs.shards import Part
 from experiments.xla_flags import without_ynnpack_fusions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -8,9 +8,10 @@ import typing
 import command_line
 import pytest
 
-from experiments import cli, paths
+from experiments import cli
 from experiments.data import cache, prepared
-from experiments.errors import UsageError
+from experiments.jobs import paths
+from experiments.jobs.errors import UsageError
 
 
 def _unknown(uid):

@@ -12,8 +12,8 @@ import upstream
 from experiments import cli
 from experiments.data import DataOptions, cache, load, prepared
 from experiments.data.registry import STANDARDIZED
-from experiments.errors import UsageError
 from experiments.figures import figure1
+from experiments.jobs.errors import UsageError
 
 
 @pytest.mark.parametrize("name", fake_tfds.CLASSES)

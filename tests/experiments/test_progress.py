@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from experiments import progress
+from experiments.jobs import progress
 
 
 def test_no_time_is_left_to_tell_before_anything_is_done(monkeypatch, capsys):

@@ -9,17 +9,18 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from experiments import cli, files
+from experiments import cli
 from experiments.claims import measurements
 from experiments.claims.statements import QUANTITIES
+from experiments.config import RunConfig
 from experiments.data import loading
-from experiments.errors import UsageError
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.models import build
 from experiments.options import SweepOptions
 from experiments.reproduce import plan
 from experiments.training import runs as runs_module
 from experiments.training import weights
-from experiments.training.config import RunConfig
 from experiments.training.runs import Run
 
 OPTIONS = [

@@ -11,7 +11,7 @@ import typing
 import pytest
 
 from experiments import cli
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 from experiments.reproduce import command, plan
 from experiments.reproduce.command import ReproduceOptions
 from experiments.reproduce.items import Item, Number, items

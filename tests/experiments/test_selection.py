@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from experiments import cli, files
-from experiments.errors import UsageError
+from experiments import cli
+from experiments.config import NONE, Setting
 from experiments.evaluate import EvaluateOptions
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
-from experiments.tables import document
-from experiments.tables.selection import best, tried
-from experiments.training.config import NONE, Setting
+from experiments.reporting import document
+from experiments.reporting.selection import best, tried
 
 LOW, HIGH = Setting("l1", 0.01), Setting("l1", 0.1)
 

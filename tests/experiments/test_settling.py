@@ -7,6 +7,7 @@ import pytest
 from batch_norm_network import network
 from flax import nnx
 
+from experiments.config import NONE, SNC_METHODS, RunConfig, Setting
 from experiments.data import Split
 from experiments.data.registry import TRAIN_SHAPES
 from experiments.models import ARCHITECTURES, networks_for
@@ -14,7 +15,6 @@ from experiments.models.architectures import without_values
 from experiments.options import WIDTHS, ModelOptions
 from experiments.paper import ADVERSARIAL_TRAINING, TRAINING
 from experiments.training import feeds, optimization, programs, step, sweep
-from experiments.training.config import NONE, SNC_METHODS, RunConfig, Setting
 from experiments.training.constraints import (
     CONSTRAINTS,
     SETTLE_STEPS,

@@ -13,9 +13,10 @@ import tempfile
 import numpy as np
 import pytest
 
-from experiments import cli, files, locks
+from experiments import cli
 from experiments.data import Split, cache
-from experiments.errors import UsageError
+from experiments.jobs import files, locks
+from experiments.jobs.errors import UsageError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

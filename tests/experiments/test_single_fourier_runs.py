@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import absum_jax
-from experiments import files
 from experiments.evaluation import single_fourier
 from experiments.evaluation.kept import Images
 from experiments.evaluation.single_fourier import Robustness, evaluate
+from experiments.jobs import files
 
 
 def test_results_are_the_librarys(classifier, runs, images):

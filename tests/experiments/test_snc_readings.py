@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import cli, files
+from experiments import cli
 from experiments.claims import explaining
-from experiments.errors import UsageError
+from experiments.config import NONE, RunConfig, Setting
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.models import build
 from experiments.paper import TABLE1, Published
 from experiments.studies import snc_readings, snc_rows
 from experiments.studies.snc_readings import SncReadingsOptions
-from experiments.training.config import NONE, RunConfig, Setting
 from experiments.training.constraints import CONSTRAINTS, Constraint
 
 PUBLISHED = Published(avg=80.0, min=50.0, clean=90.0, strength=10.0)

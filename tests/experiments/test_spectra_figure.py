@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, files
+from experiments import cli
+from experiments.config import NONE, Setting
 from experiments.figures import spectra
+from experiments.jobs import files
 from experiments.options import ComputeOptions
-from experiments.tables import naming
+from experiments.reporting import naming
 from experiments.training import programs, step, sweep
-from experiments.training.config import NONE, Setting
 
 
 def test_values_are_those_of_each_frequency(classifier):

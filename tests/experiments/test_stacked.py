@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.config import NONE, Setting
 from experiments.models import stacked
 from experiments.training import constraints, devices, sweep
-from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run, stacked_variables
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from experiments import cli
 from experiments.data import DataOptions, Split, load, pictures, prepared, workers
-from experiments.errors import UsageError
+from experiments.jobs.errors import UsageError
 
 TRAIN, TEST = fake_tfds.TRAIN_PICTURES, fake_tfds.VALIDATION_PICTURES
 

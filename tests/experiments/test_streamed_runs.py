@@ -9,15 +9,15 @@ import pytest
 from streaming import InMemory
 
 import absum_jax
-from experiments import files
+from experiments.config import Setting
 from experiments.data import Split
 from experiments.evaluation import clean, frequency, shares, single_fourier
 from experiments.evaluation.batches import mapped
 from experiments.evaluation.kept import Images
+from experiments.jobs import files
 from experiments.models import Classifier, Variables
-from experiments.outcomes import attacked
+from experiments.reporting.outcomes import attacked
 from experiments.training import devices
-from experiments.training.config import Setting
 from experiments.training.runs import Run
 
 CLASSES, EPS = 7, 0.3

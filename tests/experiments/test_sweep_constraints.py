@@ -11,15 +11,11 @@ import pytest
 from jax.extend import core
 
 import absum_jax
+from experiments.config import NONE, SNC_NUMPY_AXES, Setting
 from experiments.models import Variables
 from experiments.options import SweepOptions
 from experiments.training import optimization, programs, step
-from experiments.training.config import NONE, SNC_NUMPY_AXES, Setting
-from experiments.training.constraints import (
-    CONSTRAINTS,
-    constrain,
-    constrained,
-)
+from experiments.training.constraints import CONSTRAINTS, constrain, constrained
 
 BATCH, LEARNING_RATE, MOMENTUM = 32, 0.05, 0.5
 

@@ -9,17 +9,17 @@ from scipy.stats import binomtest
 
 import absum_jax
 from absum_jax._markdown import aligned
-from experiments import files
+from experiments.config import NONE, Setting
 from experiments.evaluation.single_fourier import Robustness
-from experiments.figures import strength
+from experiments.jobs import files
 from experiments.options import SweepOptions
-from experiments.outcomes import Outcome
 from experiments.paper import TABLE1, TABLE1_TOP5, Published
-from experiments.tables import naming
-from experiments.tables.selection import select
-from experiments.tables.statistics import Statistic
+from experiments.reporting import naming
+from experiments.reporting.outcomes import Outcome
+from experiments.reporting.plots import strength
+from experiments.reporting.selection import select
+from experiments.statistics.summary import Statistic
 from experiments.tables.table1 import table1
-from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
 

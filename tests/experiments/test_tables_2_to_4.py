@@ -5,17 +5,18 @@ import csv
 import numpy as np
 import pytest
 
-from experiments import cli, files
+from experiments import cli
+from experiments.config import Adversary, Setting
+from experiments.evaluation import gradient
 from experiments.evaluation.clean import Clean
 from experiments.evaluation.frequency import radii_of
-from experiments.figures import figure7
+from experiments.jobs import files
 from experiments.options import SweepOptions, filled_up, pairs
 from experiments.paper import PGD, TABLE1, TABLE2, TABLE3, TABLE4
-from experiments.tables import selection
+from experiments.reporting import selection
+from experiments.reporting.under_pgd import Attacked, select
 from experiments.tables.table2 import Transfer
 from experiments.tables.table4 import Table4Options
-from experiments.tables.under_pgd import Attacked, select
-from experiments.training.config import Adversary, Setting
 from experiments.training.runs import Run
 
 
@@ -142,12 +143,12 @@ def test_the_share_of_high_frequencies():
     # Of a flat spectrum it is the share of frequencies beyond 7 cycles, counted here.
     far = [(l, m) for l in range(-14, 14) for m in range(-14, 14) if l * l + m * m > 49]
     flat = np.ones((28, 28))
-    assert figure7.high_share(flat) == pytest.approx(len(far) / 784)
+    assert gradient.high_share(flat) == pytest.approx(len(far) / 784)
     centre = np.zeros((28, 28))
     centre[14, 14 + 7] = 1
-    assert figure7.high_share(centre) == 0
+    assert gradient.high_share(centre) == 0
     centre[14 + 5, 14 + 5] = 3
-    assert figure7.high_share(centre) == pytest.approx(0.75)
+    assert gradient.high_share(centre) == pytest.approx(0.75)
 
 
 def test_strengths_are_those_of_table_1(folder, capsys):

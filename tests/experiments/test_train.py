@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import pytest
 
-from experiments import adversaries, cli, files
-from experiments.errors import UsageError
+from experiments import adversaries, cli
+from experiments.config import NONE, Setting
 from experiments.evaluation.clean import Clean
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.options import ComputeOptions
 from experiments.train import TrainOptions, table
 from experiments.training import programs, sweep
-from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
 SMALL = ("--dataset=mnist5k", "--train-examples=128", "--epochs=2")

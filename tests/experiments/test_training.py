@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import absum_jax
-from experiments import files
+from experiments.config import NONE, Setting
+from experiments.jobs import files
 from experiments.models import Variables
 from experiments.training import (
     checkpoints,
@@ -21,7 +22,6 @@ from experiments.training import (
     step,
     sweep,
 )
-from experiments.training.config import NONE, Setting
 from experiments.training.runs import Run
 
 ABSUM = Setting("absum", 0.05)

@@ -9,14 +9,14 @@ import pytest
 from fabricated import NOISE, Numbers, exact_p, write
 from scipy import stats
 
-from experiments import cli, files
+from experiments import cli
 from experiments.claims import measurements
 from experiments.claims.statements import SAMPLES
-from experiments.errors import UsageError
+from experiments.config import SNC_METHODS
+from experiments.jobs import digests, files
+from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
 from experiments.reproduce.items import SEEDS
-from experiments.training import digests
-from experiments.training.config import SNC_METHODS
 from experiments.training.constraints import CONSTRAINTS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -12,16 +12,17 @@ from flax import nnx
 from networks import evaluated, filled, images
 from numpy_networks import ByBatch, by_statistics, resnet18
 
-from experiments import cli, files
-from experiments.errors import UsageError
+from experiments import cli
+from experiments.config import SNC_METHODS
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
 from experiments.models import ARCHITECTURES, WIDTHS, build, with_width
 from experiments.models.architectures import without_values
 from experiments.models.resnet import ResNet18
 from experiments.options import ModelOptions, SweepOptions, WidthName
 from experiments.paper import TABLE1, TABLE2
-from experiments.tables import document, naming
+from experiments.reporting import document, naming
 from experiments.tables.table4 import Table4Options
-from experiments.training.config import SNC_METHODS
 from experiments.training.constraints import CONSTRAINTS
 
 MODELS = {"1": "resnet18"} | {width: with_width("resnet18", width) for width in WIDTHS}

@@ -1,0 +1,1 @@
+"""What every command needs to run for long: files, locks, progress, many processes."""

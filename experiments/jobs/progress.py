@@ -1,0 +1,79 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+from experiments.jobs import agreement
+
+_SECONDS_BETWEEN_LINES = 15
+
+
+@contextlib.contextmanager
+def progress(
+    total: int, title: str, unit: str, *, initial: int = 0, rate_of: str | None = None
+) -> Iterator[Callable[..., None]]:
+    """Shows how far a piece of work has come, and when it will be done.
+
+    On standard error, of the first of several processes.
+
+    Args:
+      total: how many units the work has.
+      title: what it is.
+      unit: what is counted, in the singular.
+      initial: how many units are done already.
+      rate_of: what else is counted to tell the speed, in the singular.
+
+    Yields:
+      A function to call with the number of units done since the last call, and with
+      how many there were of `rate_of`.
+    """
+    if not agreement.is_first():
+        yield lambda *_: None
+        return
+    started = time.perf_counter()
+    done, said, counted = initial, started, 0
+
+    def rate(now: float) -> str:
+        per_second = counted / max(now - started, 1e-9)
+        # Of the slowest, two digits.
+        told = f"{per_second:.2g}" if per_second < 10 else f"{per_second:,.0f}"
+        return f"{told} {rate_of}s/s"
+
+    if sys.stderr.isatty():
+        with tqdm(total=total, desc=title, unit=f" {unit}s", initial=initial) as bar:
+
+            def advance(units: int, of_rate: int = 0) -> None:
+                nonlocal counted
+                counted += of_rate
+                if rate_of is not None:
+                    bar.set_postfix_str(rate(time.perf_counter()), refresh=False)
+                bar.update(units)
+
+            yield advance
+        return
+
+    def advance_in_log(units: int, of_rate: int = 0) -> None:
+        nonlocal done, said, counted
+        done += units
+        counted += of_rate
+        now = time.perf_counter()
+        if done < total and now - said < _SECONDS_BETWEEN_LINES:
+            return
+        said = now
+        parts = [f"{title}: {done} of {total} {unit}s", f"{now - started:.0f} s"]
+        if rate_of is not None:
+            parts.append(rate(now))
+        if initial < done < total:
+            left = (now - started) * (total - done) / (done - initial)
+            parts.append(f"{left:.0f} s left")
+        _line(", ".join(parts))
+
+    yield advance_in_log
+
+
+def _line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,57 @@
+"""Options of figures that compare the methods by one model of each."""
+
+import dataclasses
+import pathlib
+
+from experiments.config import NONE, Setting
+from experiments.jobs.errors import UsageError
+from experiments.options import ModelOptions, check_positive, check_seeds
+from experiments.paper import TABLE1, published_as
+from experiments.reporting import naming
+
+
+@dataclasses.dataclass(frozen=True)
+class OneSeedOptions(ModelOptions):
+    """One model for each method, all of one seed."""
+
+    strength: float | None = None
+    """Strength (lambda) of weight decay, L1 and Absum; None is the paper's choice of
+    each."""
+
+    max_norm: float = 1.0
+    """Bound on the spectral norm (sigma) of SNC."""
+
+    seed: int = 0
+    """Seed of every model."""
+
+    results_dir: pathlib.Path = pathlib.Path("runs/results")
+    """Folder for the figure."""
+
+    def __post_init__(self) -> None:
+        """Refuses options out of range."""
+        super().__post_init__()
+        if self.strength is not None:
+            check_positive("--strength", (self.strength,))
+        elif (published_as(self.dataset), self.published_network) not in TABLE1:
+            raise UsageError(
+                f"the paper has no {self.published_network} on {self.dataset}; give a "
+                "--strength."
+            )
+        check_positive("--max-norm", (self.max_norm,))
+        check_seeds((self.seed,))
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """No regularization, and every method as it is asked for."""
+        methods = ("weight_decay", "l1", "absum")
+        if self.strength is None:
+            published = TABLE1[published_as(self.dataset), self.published_network]
+            regularized = [Setting(name, published[name].strength) for name in methods]
+        else:
+            regularized = [Setting(name, self.strength) for name in methods]
+        return (NONE, *regularized, Setting("snc", self.max_norm))
+
+    @property
+    def variant(self) -> str:
+        """The strengths that are not the default, for the names of files."""
+        return naming.variant(self, "strength", "max_norm")

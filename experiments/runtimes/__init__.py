@@ -1,0 +1,1 @@
+"""Times training, and the SNC in NumPy that the paper timed."""

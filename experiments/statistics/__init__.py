@@ -1,0 +1,1 @@
+"""Means, intervals, tests and verdicts over seeds (results/CRITERIA.md)."""
