@@ -40,7 +40,8 @@ def test_examples(module):
 
 def test_statistics_need_no_jax(pytestconfig):
     code = (
-        "import sys; from experiments.claims import intervals, significance, verdicts; "
+        "import sys; "
+        "from experiments.statistics import intervals, significance, verdicts; "
         "sys.exit('jax' in sys.modules)"
     )
     command = [sys.executable, "-c", code]
