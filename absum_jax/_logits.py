@@ -3,8 +3,9 @@
 A callable that is a pytree (`jax.tree_util.Partial`, a flax nnx or equinox module)
 passes as data: its arrays are arguments of the compiled program, so that new values
 recompile nothing. What else it holds is a constant of the program if it is a function,
-a type, or an object that is hashed by value. Anything else may change unseen, as what a
-plain function closes over: it is compiled anew at each call, and is never stale.
+a type, an object that is hashed by value, or one without attributes. Anything else may
+change unseen, as what a plain function closes over: it is compiled anew at each call,
+and is never stale.
 """
 
 import functools
@@ -120,17 +121,22 @@ def _static(structure: Any) -> Iterator[Any]:
 
 def _is_constant(value: Any) -> bool:
     """Whether a compiled program may hold a value: it cannot change unseen."""
+    if isinstance(value, jax.Array):
+        return False  # no key that programs are found by
     if isinstance(value, tuple | list):
         return all(map(_is_constant, value))
     if isinstance(value, dict):
         return all(map(_is_constant, value.values()))
+    if isinstance(value, functools.partial):
+        return _is_constant((value.func, value.args, value.keywords))
     if hasattr(value, "__self__") and not isinstance(value.__self__, ModuleType):
         return _is_constant(value.__self__)
     if value is None or isinstance(value, FunctionType | ModuleType | type):
         return True
-    # Functions that jax or functools have wrapped.
-    by_value = type(value).__hash__ not in (None, object.__hash__)
-    return by_value or hasattr(value, "__wrapped__")
+    if type(value).__hash__ not in (None, object.__hash__):
+        return True  # hashed by value
+    # What jax or functools have wrapped; and markers, which hold nothing.
+    return hasattr(value, "__wrapped__") or getattr(value, "__dict__", None) == {}
 
 
 def _modules(root: Any, argument: str) -> list[tuple[str, Any]]:

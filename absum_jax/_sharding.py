@@ -23,20 +23,14 @@ def with_automatic_axes(
       *args: trees of arrays.
       like: an array of the result's sharding, or of each result's; None replicates.
     """
-    for leaf in jax.tree.leaves(args):
-        mesh = jax.typeof(leaf).sharding.mesh
-        if AxisType.Explicit in mesh.axis_types:
+    meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(args))
+    mesh = next((m for m in meshes if AxisType.Explicit in m.axis_types), None)
+    if mesh is None:
+        return function(*args)
 
-            def sharding(like: chex.Array | None) -> NamedSharding:
-                replicated = PartitionSpec()
-                spec = replicated if like is None else jax.typeof(like).sharding.spec
-                return NamedSharding(mesh, spec)  # noqa: B023
+    def sharding(like: chex.Array | None) -> NamedSharding:
+        spec = PartitionSpec() if like is None else jax.typeof(like).sharding.spec
+        return NamedSharding(mesh, spec)
 
-            out = (
-                tuple(map(sharding, like))
-                if isinstance(like, tuple)
-                else sharding(like)
-            )
-            function = jax.sharding.auto_axes(function, out_sharding=out)
-            break
-    return function(*args)
+    out = tuple(map(sharding, like)) if isinstance(like, tuple) else sharding(like)
+    return jax.sharding.auto_axes(function, out_sharding=out)(*args)

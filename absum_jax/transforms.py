@@ -123,12 +123,12 @@ def _applied(prox: Prox, array: chex.Array, threshold: chex.Numeric) -> chex.Arr
 def _check_layout(prox: Prox) -> Callable[[tuple[Any, ...], Any], None]:
     """Returns a check of leaves by path, for the operator of Absum without axes."""
     axes = None
-    while isinstance(prox, functools.partial) or hasattr(prox, "__wrapped__"):
+    while isinstance(prox, functools.partial | jax.stages.Wrapped):
         if isinstance(prox, functools.partial):
             axes = prox.keywords.get("spatial_axes") if axes is None else axes
             prox = prox.func
         else:  # by `jax.jit`
-            prox = prox.__wrapped__
+            prox = prox.__wrapped__  # type: ignore[attr-defined]
 
     def check(path: tuple[Any, ...], leaf: Any) -> None:
         if prox is prox_absum and axes is None:

@@ -231,6 +231,13 @@ def test_either_layout_of_a_leaf_named_weight(axes):
     tx = absum_jax.absum(1.0, learning_rate=0.1, spatial_axes=axes)
     moved, _ = tx.update(updates, tx.init(params), params)
     np.testing.assert_allclose(1 + moved["conv"]["weight"], expected, rtol=1e-6)
+
+    @functools.wraps(absum_jax.prox_absum)
+    def own(kernel, threshold):
+        return prox_with_axes(kernel, threshold)
+
+    again = apply(params, updates, own, 0.1)
+    np.testing.assert_array_equal(again["conv"]["weight"], expected)
     # The layout does not matter to an operator of each coefficient.
     apply(params, updates, absum_jax.prox_l1, 0.1)
 

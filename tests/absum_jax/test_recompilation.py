@@ -1,13 +1,15 @@
 """New values compile nothing: compilations counted by jax's own monitoring."""
 
 import contextlib
+import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from jax.tree_util import Partial
 
 import absum_jax
@@ -295,6 +297,91 @@ def test_a_pytree_is_traced_once():
     evaluate(1)
     # Not even for the shape of its logits.
     assert len(traces) == traced_before
+
+
+class EquinoxModel(eqx.Module):
+    """A dense layer after an activation, which is no array."""
+
+    dense: eqx.nn.Linear
+    activation: object = eqx.field(static=True)
+
+    def __call__(self, x):
+        return jax.vmap(self.dense)(self.activation(x.reshape(len(x), -1)))
+
+
+class LinenModel(linen.Module):
+    """Likewise."""
+
+    activation: object
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(3)(self.activation(x.reshape(len(x), -1)))
+
+
+class NnxModel(nnx.Module):
+    """Likewise."""
+
+    def __init__(self, activation, seed):
+        self.dense = nnx.Linear(16, 3, rngs=nnx.Rngs(seed))
+        self.activation = activation
+
+    def __call__(self, x):
+        return self.dense(self.activation(x.reshape(len(x), -1)))
+
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "partial": functools.partial(jax.nn.leaky_relu, negative_slope=0.1),
+}
+# Bound methods are equal only if they are of one object.
+LINEN_MODELS = {
+    activation: LinenModel(activation) for activation in ACTIVATIONS.values()
+}
+
+
+def _linen(activation, seed):
+    model = LINEN_MODELS[activation]
+    return Partial(model.apply, model.init(jax.random.key(seed), X))
+
+
+FRAMEWORKS = {
+    "equinox": lambda activation, seed: EquinoxModel(
+        eqx.nn.Linear(16, 3, key=jax.random.key(seed)), activation
+    ),
+    "equinox, as a leaf": lambda activation, seed: eqx.nn.Sequential(
+        [
+            eqx.nn.Lambda(jnp.ravel),
+            eqx.nn.Linear(16, 3, key=jax.random.key(seed)),
+            eqx.nn.Lambda(activation),
+        ]
+    ),
+    "linen": _linen,
+    "nnx": NnxModel,
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_parameters_of_any_framework(framework, activation):
+    def evaluate(seed):
+        model = FRAMEWORKS[framework](ACTIVATIONS[activation], seed)
+        if "leaf" in framework:
+            model = Partial(call_each, model)
+        return model, absum_jax.accuracy(model, X, Y)
+
+    evaluate(0)
+    jax.block_until_ready(evaluate(1))
+    with counting() as before:
+        FRAMEWORKS[framework](ACTIVATIONS[activation], 2)
+    with counting() as compiled:
+        model, result = evaluate(2)
+    assert len(compiled) == len(before)
+    assert result == np.mean(np.argmax(model(X), -1) == Y)
+
+
+def call_each(model, x):
+    return jax.vmap(model)(x)
 
 
 def test_a_plain_function_is_attacked_anew():
