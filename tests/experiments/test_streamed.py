@@ -411,9 +411,11 @@ def _is_running(group):
 def test_no_process_outlives_a_stopped_one(prepared_imagenet, tmp_path, sent):
     script = tmp_path / "train.py"
     script.write_text(f"""
-import pathlib
+import pathlib, signal
 from experiments.data import DataOptions, load
 if __name__ == "__main__":
+    # A shell has its background jobs ignore it, as would what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = DataOptions(pathlib.Path({str(prepared_imagenet)!r}), workers=1)
     try:
         for _ in load("imagenet2012", options).train.training_batches(0, 6, 0):
