@@ -14,7 +14,7 @@ from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.config import NONE, Setting
 from experiments.data import Split
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.evaluation.single_fourier import attacked_accuracies
 from experiments.models import Classifier, build
 from experiments.paper import SINGLE_FOURIER_EPS, TRAINING
@@ -182,7 +182,7 @@ def attack_speed() -> list[dict[str, Any]]:
     """Images a second under the Single Fourier Attack, a part of the grid."""
     classifier = _classifier()
     frequencies = np.array([(l, m) for l in (0, 5) for m in (3, 16)])
-    images = Images(classifier, _split(100 if _is_on_cpu() else 10_000), "test")
+    images = EvaluationSet(classifier, _split(100 if _is_on_cpu() else 10_000), "test")
     variables = jax.tree.map(
         lambda leaf: leaf[None], jax.jit(classifier.init)(jax.random.key(0))
     )

@@ -84,11 +84,11 @@ def models_in_one_program() -> list[dict[str, Any]]:
     images, labels = _data(BATCH * STEPS)
 
     def epoch(models: int) -> Callable[[], Any]:
-        placement = devices.together(models, BATCH, None)
+        placement = devices.joint_placement(models, BATCH, None)
         padded = placement.padded(models)
         h = optimization.hyperparameters((NONE,) * padded, LEARNING_RATE, MOMENTUM)
         held = images, labels, jnp.array([0]), optimization.schedule(0, 1)
-        x, y, seeds, at = devices.put(held, placement.everywhere)
+        x, y, seeds, at = devices.put(held, placement.replicated)
         kept = devices.put(
             step.init_sweep(classifier, jnp.array([0]), h), placement.state
         )

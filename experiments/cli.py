@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # processes that need the accelerator.
         if name not in ("figure6b", "reproduce"):
             importlib.import_module("experiments.compiled").keep_compiled()
-        agreement.everywhere(lambda: _check_folders(options))
+        agreement.on_all_processes(lambda: _check_folders(options))
         written: list[pathlib.Path] = _module(name).run(options)
         for path in written:
             print(f"wrote {path}")

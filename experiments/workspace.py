@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments.config import Adversary, RunConfig, Setting
 from experiments.data import Dataset, Split, StreamedSplit, load, recorded
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.jobs import agreement, locks
 from experiments.jobs.errors import UsageError
 from experiments.jobs.shards import Part
@@ -31,8 +31,10 @@ class Workspace:
     dataset: Dataset
     classifier: Classifier
     training: Split | StreamedSplit
-    test: Images
-    selection: Images  # what chooses strengths: the test images, or held-out ones
+    test: EvaluationSet
+    selection: (
+        EvaluationSet  # what chooses strengths: the test images, or held-out ones
+    )
     part: Part | None = None  # of all models; None is all of them
 
     @property
@@ -115,9 +117,9 @@ def _loaded(options: ModelOptions) -> Dataset:
     """The data set, the same one for all processes; of records without its images."""
     if options.has_records:
         return recorded.load(options.runs_dir, options.dataset)
-    dataset = agreement.everywhere(lambda: load(options.dataset, options.data))
+    dataset = agreement.on_all_processes(lambda: load(options.dataset, options.data))
     fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
-    of_first = agreement.agreed(lambda: fingerprints)
+    of_first = agreement.broadcast_from_first(lambda: fingerprints)
 
     def check() -> None:
         if fingerprints != of_first:
@@ -126,7 +128,7 @@ def _loaded(options: ModelOptions) -> Dataset:
                 f"not those of process 0 ({of_first}); give another --data-dir."
             )
 
-    agreement.everywhere(check)
+    agreement.on_all_processes(check)
     return dataset
 
 
@@ -170,14 +172,14 @@ def loaded(
     )  # fmt: skip
     training = dataset.train
     shown = dataset.test.subset(test_examples, "--test-examples")
-    test = Images(classifier, shown, "test")
+    test = EvaluationSet(classifier, shown, "test")
     selection = test
     if hold_out:
         training, held_out = dataset.with_validation()
         if test_examples is not None:
             attacked = min(test_examples, len(held_out))
             held_out = held_out.subset(attacked, "--test-examples")
-        selection = Images(classifier, held_out, "validation")
+        selection = EvaluationSet(classifier, held_out, "validation")
     training = training.subset(options.train_examples, "--train-examples")
     return Workspace(options, dataset, classifier, training, test, selection, part)
 
@@ -203,5 +205,7 @@ def opened(
     with contextlib.ExitStack() as stack:
         if not options.has_records:  # where nothing is written
             # Of several processes the first one keeps others out.
-            agreement.agreed(lambda: stack.enter_context(_lock(options, part)))
+            agreement.broadcast_from_first(
+                lambda: stack.enter_context(_lock(options, part))
+            )
         yield workspace

@@ -141,14 +141,13 @@ def unchanged(batch: Batches) -> tuple[chex.Array, None]:
     return batch.x, None
 
 
-def shares(counts: Counts, images: int) -> Counts:
-    """Counts as shares of the images, rounded once; of several `top_k` (K, ...).
+def fractions(counts: Counts, images: int) -> Counts:
+    """Converts counts to fractions of the images; of several `top_k`, to (K, ...).
 
-    A table, as XLA turns a division by a constant into a product with its rounded
-    reciprocal, by which 41 correct answers of 41 are no longer 1.
+    Uses a lookup table: XLA compiles division by a constant to multiplication by its
+    rounded reciprocal, so 41/41 would not be exactly 1.
     """
-    fractions = np.arange(images + 1) / images
-    table = jnp.asarray(fractions, jnp.float32)
+    table = jnp.asarray(np.arange(images + 1) / images, jnp.float32)
     correct, nan_logits = (table[count] for count in counts)
     if correct.ndim > nan_logits.ndim:
         correct = jnp.moveaxis(correct, -1, 0)

@@ -23,7 +23,7 @@ def clean_accuracy(
     """Shares of images answered correctly and with a NaN logit, unchecked."""
     batches = counting.in_batches(x, y, batch_size)
     counts, _ = counting.count(logits_fn, counting.unchanged, batches, top_k)
-    return counting.shares(counts, x.shape[0])
+    return counting.fractions(counts, x.shape[0])
 
 
 def check_evaluation(

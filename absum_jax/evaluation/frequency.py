@@ -40,7 +40,7 @@ def _filtered_accuracy(
 
     points = radii, low
     counts = jax.lax.map(at, points) if radii.ndim else at(points)
-    return counting.shares(counts, x.shape[0])
+    return counting.fractions(counts, x.shape[0])
 
 
 def filtered_accuracy(

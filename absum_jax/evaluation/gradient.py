@@ -51,7 +51,7 @@ def _pgd_accuracy(
 
     radii = eps, step_size, init_radius
     counts, futility = jax.lax.map(at, radii) if eps.ndim else at(radii)
-    return counting.shares(counts, x.shape[0]), futility
+    return counting.fractions(counts, x.shape[0]), futility
 
 
 def checked_pgd_accuracy(

@@ -45,7 +45,7 @@ def _over_frequencies(
             logits_fn, lambda batch: (perturbed(frequency, batch), None), batches, top_k
         )[0]
 
-    return counting.shares(jax.lax.map(count, frequencies), images)
+    return counting.fractions(jax.lax.map(count, frequencies), images)
 
 
 @_logits.compiled_with(static_argnames=("batch_size", "top_k", "scale"))

@@ -153,7 +153,7 @@ def of_training(
       groups: in how many the batch is normalized.
     """
     classifier = _classifier(groups)
-    [placement] = devices.apart(1, batch, None)
+    [placement] = devices.separate_placements(1, batch, None)
     h = optimization.hyperparameters((NONE,), 0.1, 0.9)
     h = optimization.without_unused(h, (NONE,))
     seeds = jnp.array([0])
@@ -162,7 +162,7 @@ def of_training(
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
     lowered = programs.train_batch.lower(
         classifier, _laid_out(state, placement.state),
-        _laid_out(seeds, placement.everywhere), _laid_out(h, placement.settings),
+        _laid_out(seeds, placement.replicated), _laid_out(h, placement.settings),
         *_laid_out((images, labels), placement.batch), optimization.schedule(0, 1),
         jnp.asarray(0), epoch_steps=1,
     )  # fmt: skip
@@ -177,7 +177,7 @@ def of_attacks(size: int = _SIZE, batch: int = _BATCH) -> list[list[Exchange]]:
       batch: how many there are.
     """
     classifier = _classifier()
-    sharding = devices.dividing(batch)
+    sharding = devices.divided_batch(batch)
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     variables = jax.eval_shape(classifier.init, jax.random.key(0))
     stacked = jax.eval_shape(

@@ -35,13 +35,13 @@ def _noise(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 def resnet_step() -> Callable[[], Any]:
     """A step of CIFAR's ResNet-18, its batch divided over all devices."""
     classifier = build("resnet18", (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
-    [placement] = devices.apart(1, BATCH, None)
+    [placement] = devices.separate_placements(1, BATCH, None)
     h = optimization.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
     h = optimization.without_unused(h, (NONE,))
     state = step.init_sweep(classifier, jnp.array([0]), h)
     state = devices.put(state, placement.state)
     h = devices.put(h, placement.settings)
-    seeds = devices.put(np.array([0]), placement.everywhere)
+    seeds = devices.put(np.array([0]), placement.replicated)
     x, y = devices.put(_noise((BATCH, SIZE, SIZE, 3)), placement.batch)
 
     def run() -> Variables:
@@ -59,15 +59,15 @@ def sweep_steps() -> Callable[[], Any]:
     """Some steps of many small CNNs in one program, divided over all devices."""
     classifier = build("small_cnn", (0.13,), (0.31,))
     settings = (NONE,) * MODELS
-    placement = devices.together(MODELS, BATCH, None)
+    placement = devices.joint_placement(MODELS, BATCH, None)
     padded = placement.padded(MODELS)
     h = optimization.hyperparameters(settings, _LEARNING_RATE, _MOMENTUM)
     state = step.init_sweep(classifier, jnp.array([0]), h)
     state = devices.put(devices.pad_settings(state, 1, padded), placement.state)
     h = devices.put(devices.pad_settings(h, 0, padded), placement.settings)
-    seeds = devices.put(np.array([0]), placement.everywhere)
+    seeds = devices.put(np.array([0]), placement.replicated)
     data = _noise((SWEEP_STEPS * BATCH, 28, 28, 1))
-    images, labels = devices.put(data, placement.everywhere)
+    images, labels = devices.put(data, placement.replicated)
 
     def run() -> Variables:
         nonlocal state

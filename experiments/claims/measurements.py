@@ -203,7 +203,7 @@ def _broken(workspace: Workspace, runs: Sequence[Run]) -> tuple[RunConfig, ...]:
     return tuple(
         run.config
         for run, answer in zip(runs, answers, strict=True)
-        if clean.says_nothing(run, answer.classes_predicted)
+        if clean.is_degenerate(run, answer.classes_predicted)
     )
 
 

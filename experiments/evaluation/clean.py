@@ -9,7 +9,7 @@ import jax
 
 from absum_jax.evaluation import _counting as counting
 from experiments.evaluation.batches import mapped
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.evaluation.shares import kept_shares
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
@@ -27,7 +27,7 @@ class Clean:
     top5: float | None = None  # accuracy of the five largest logits, if streamed
 
 
-def says_nothing(run: Run, classes_predicted: int) -> bool:
+def is_degenerate(run: Run, classes_predicted: int) -> bool:
     """Whether a model diverged, or answers one class whatever it sees."""
     return run.has_diverged or classes_predicted == 1
 
@@ -42,7 +42,7 @@ def _clean(
     def one(variables: Any) -> dict[str, jax.Array]:
         logits = mapped(functools.partial(classifier.logits, variables), x, batch)
         predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
-        shares = counting.shares(counting.counted(logits, y, top_k), y.shape[0])
+        shares = counting.fractions(counting.counted(logits, y, top_k), y.shape[0])
         return {
             "accuracy": shares.correct,
             "predicted": predicted.mean(axis=0),
@@ -64,7 +64,7 @@ def _told(shares: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def evaluate(images: Images, runs: Sequence[Run]) -> list[Clean]:
+def evaluate(images: EvaluationSet, runs: Sequence[Run]) -> list[Clean]:
     """Clean accuracy of each run, and how many classes it answers."""
 
     def compute(
@@ -76,7 +76,7 @@ def evaluate(images: Images, runs: Sequence[Run]) -> list[Clean]:
             batch=images.batch_size(models), top_k=images.top_k,
         )  # fmt: skip
         lists = {
-            name: share.tolist() for name, share in devices.fetched(shares).items()
+            name: share.tolist() for name, share in devices.to_numpy(shares).items()
         }
         return [
             dict(zip(lists, of_model, strict=True))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from absum_jax.evaluation.frequency import filtered_accuracy
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.evaluation.shares import kept_shares
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
@@ -34,7 +34,7 @@ def _filtered(
 
 
 def evaluate(
-    images: Images, runs: Sequence[Run], kind: Kind, radii: Sequence[float]
+    images: EvaluationSet, runs: Sequence[Run], kind: Kind, radii: Sequence[float]
 ) -> np.ndarray:
     """Accuracies (runs, radii) on filtered images.
 
@@ -58,7 +58,7 @@ def evaluate(
             kind == "low-pass",
             batch=batch,
         )
-        return devices.fetched(accuracies).tolist()
+        return devices.to_numpy(accuracies).tolist()
 
     evaluation = images.evaluation(kind)
     values = kept_shares(images, runs, evaluation, radii, compute, "filter")

@@ -11,7 +11,7 @@ import numpy as np
 
 import absum_jax
 from experiments.evaluation.batches import mapped
-from experiments.evaluation.kept import Images, kept
+from experiments.evaluation.kept import EvaluationSet, kept
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
 from experiments.paper import PGD, published_as
@@ -68,7 +68,7 @@ def budget_of(eps: float, steps: Steps) -> dict[str, Any]:
 
 
 def white_box(
-    images: Images, runs: Sequence[Run], eps: Sequence[float], steps: Steps
+    images: EvaluationSet, runs: Sequence[Run], eps: Sequence[float], steps: Steps
 ) -> list[dict[float, PgdAccuracy]]:
     """Accuracy of each run under PGD on itself, for each eps."""
 
@@ -79,7 +79,7 @@ def white_box(
         results = white_box_accuracies(
             images.classifier, variables, x, y, budget_of(eps, steps), batch=batch
         )
-        return np.stack(devices.fetched(results), axis=1).tolist()
+        return np.stack(devices.to_numpy(results), axis=1).tolist()
 
     evaluation = images.evaluation("pgd", seed=_SEED, **dataclasses.asdict(steps))
     return [
@@ -107,7 +107,11 @@ def _attacked(
 
 
 def _through(
-    images: Images, run: Run, x: jax.Array, y: jax.Array, budget: Mapping[str, Any]
+    images: EvaluationSet,
+    run: Run,
+    x: jax.Array,
+    y: jax.Array,
+    budget: Mapping[str, Any],
 ) -> jax.Array:
     """All images, attacked through one run."""
     variables = jax.tree.map(lambda leaf: leaf[0], images.variables([run]))
@@ -134,7 +138,7 @@ def _named(substitute: Run) -> str:
 
 
 def transferred(
-    images: Images,
+    images: EvaluationSet,
     targets: Sequence[Run],
     substitutes: Sequence[Run],
     eps: float,
@@ -152,11 +156,11 @@ def transferred(
     def compute(variables: Any, x: jax.Array, y: jax.Array, path: str) -> list[float]:
         if path not in attacked:
             made = _through(images, by_path[path], x, y, budget_of(eps, steps))
-            attacked[path] = devices.fetched(made)
+            attacked[path] = devices.to_numpy(made)
         shown = devices.put(attacked[path], x.sharding)
         batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
         accuracies = _accuracies(images.classifier, variables, shown, y, batch=batch)
-        return devices.fetched(accuracies).tolist()
+        return devices.to_numpy(accuracies).tolist()
 
     evaluation = images.evaluation(
         "transfer", eps=eps, seed=_SEED, **dataclasses.asdict(steps)
@@ -180,7 +184,7 @@ def _spectra(
 
 
 def power_spectra(
-    images: Images, runs: Sequence[Run], eps: float, steps: Steps
+    images: EvaluationSet, runs: Sequence[Run], eps: float, steps: Steps
 ) -> np.ndarray:
     """Power spectra (runs, h, w) of PGD's perturbations, averaged over the images."""
 
@@ -193,7 +197,7 @@ def power_spectra(
             budget_of(eps, steps),
             batch=images.batch_size(1),
         )
-        return devices.fetched(spectra).tolist()
+        return devices.to_numpy(spectra).tolist()
 
     evaluation = images.evaluation(
         "power-spectrum", seed=_SEED, **dataclasses.asdict(steps)

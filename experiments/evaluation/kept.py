@@ -54,7 +54,7 @@ class Streamed(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
+class EvaluationSet:
     """A network, and the images that its models are evaluated on.
 
     Held ones lie on the device all at once (`arrays`), streamed ones chunk by chunk
@@ -89,12 +89,12 @@ class Images:
         if not isinstance(self.split, Split):
             raise TypeError("streamed images do not lie on the device all at once.")
         total = len(self.split)
-        own = slice(*devices.own_part(0, total))
+        own = slice(*devices.local_range(0, total))
         images, labels = self.split.images[own], self.split.labels[own]
         is_alone = devices.on_cpu() and jax.process_count() == 1
         if self.classifier.is_small and is_alone:
-            return _on_devices(images, labels, total, devices.everywhere())
-        return _on_devices(images, labels, total, devices.dividing(total))
+            return _on_devices(images, labels, total, devices.replicated_per_process())
+        return _on_devices(images, labels, total, devices.divided_batch(total))
 
     @property
     def chunk_size(self) -> int:
@@ -107,11 +107,11 @@ class Images:
         """Yields streamed images and labels range by range, as `arrays` has them."""
         if isinstance(self.split, Split | RecordedSplit):
             raise TypeError("held images do not come in chunks.")
-        parts = [devices.own_part(*limits) for limits in ranges]
+        parts = [devices.local_range(*limits) for limits in ranges]
         with contextlib.closing(self.split.read(parts)) as read:
             for (start, stop), own in zip(ranges, read, strict=True):
                 total = stop - start
-                yield _on_devices(*own, total, devices.dividing(total))
+                yield _on_devices(*own, total, devices.divided_batch(total))
 
     def variables(self, runs: Sequence[Run]) -> Variables:
         """The networks of several runs, stacked along a new first axis."""
@@ -141,7 +141,7 @@ def _on_devices(
     """Lays images, in [0, 1], and labels out on devices.
 
     Args:
-      images: those of this process, as `devices.own_part` divides them.
+      images: those of this process, as `devices.local_range` divides them.
       labels: theirs.
       total: how many images all processes have together.
       sharding: how they are to lie.
@@ -158,7 +158,7 @@ def _values(lines: Iterable[Line]) -> dict[Point, Any]:
 
 
 def kept(
-    images: Images,
+    images: EvaluationSet,
     runs: Sequence[Run],
     evaluation: Evaluation,
     points: Sequence[Point],

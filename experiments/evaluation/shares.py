@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from experiments.evaluation.kept import Images, Range, kept
+from experiments.evaluation.kept import EvaluationSet, Range, kept
 from experiments.evaluation.points import Evaluation, Point, Points
 from experiments.jobs.progress import progress
 from experiments.training import devices
@@ -53,7 +53,7 @@ def gaps(
 
 
 def kept_shares(
-    images: Images,
+    images: EvaluationSet,
     runs: Sequence[Run],
     evaluation: Evaluation,
     points: Sequence[Point],
@@ -89,7 +89,7 @@ def kept_shares(
 
 
 def _streamed(
-    images: Images, run: Run, evaluation: Evaluation, points: Sequence[Point],
+    images: EvaluationSet, run: Run, evaluation: Evaluation, points: Sequence[Point],
     compute: Callable[..., Sequence[Shares]], unit: str, told: Callable[[Shares], Any],
 ) -> dict[Any, Any]:  # fmt: skip
     """One model, as large networks are evaluated one by one."""

@@ -12,7 +12,7 @@ import numpy as np
 import absum_jax
 from experiments.evaluation import clean
 from experiments.evaluation.clean import Clean
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.evaluation.points import Evaluation
 from experiments.evaluation.shares import kept_shares
 from experiments.models import Classifier
@@ -80,7 +80,7 @@ def _noisy(
 
 
 def _grids(
-    images: Images,
+    images: EvaluationSet,
     runs: Sequence[Run],
     evaluation: Evaluation,
     accuracies: Callable[..., jax.Array],
@@ -106,7 +106,7 @@ def _grids(
         batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
         row = jnp.stack([jnp.full_like(m, l), m], axis=1)
         values = accuracies(images.classifier, variables, x, y, row, batch=batch)
-        return devices.fetched(values).tolist()
+        return devices.to_numpy(values).tolist()
 
     grids = kept_shares(images, runs, evaluation, rows, compute, "row")
     return np.moveaxis(np.array([[grid[l] for l in rows] for grid in grids]), 1, -2)
@@ -126,7 +126,7 @@ def _robustness(images: int, plain: Clean, grid: np.ndarray, stride: int) -> Rob
 
 
 def evaluate(
-    images: Images, runs: Sequence[Run], eps: float, *, scale: str = "linf",
+    images: EvaluationSet, runs: Sequence[Run], eps: float, *, scale: str = "linf",
     stride: int = 1,
 ) -> list[Robustness]:  # fmt: skip
     """Attacks trained models with every frequency of the paper.
@@ -160,7 +160,7 @@ def evaluate(
     ]
 
 
-def noise_grids(images: Images, runs: Sequence[Run], norm: float) -> np.ndarray:
+def noise_grids(images: EvaluationSet, runs: Sequence[Run], norm: float) -> np.ndarray:
     """Accuracies (runs, h, w) under Fourier basis noise of an L2 norm (Yin et al.)."""
     evaluation = images.evaluation("fourier-noise", norm=norm, seed=_SEED)
     noisy = functools.partial(_noisy, norm=jnp.asarray(norm))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import absum_jax
-from experiments.evaluation.kept import Images, kept
+from experiments.evaluation.kept import EvaluationSet, kept
 from experiments.models import named_kernels
 from experiments.training.runs import Run
 
@@ -27,7 +27,7 @@ def _values(kernels: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
     return jax.lax.map(of, kernels)
 
 
-def evaluate(images: Images, runs: Sequence[Run]) -> list[dict[str, Any]]:
+def evaluate(images: EvaluationSet, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Summarizes the singular values of each convolution.
 
     Returns:

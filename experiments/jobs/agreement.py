@@ -35,7 +35,7 @@ def _outcome(work: Callable[[], Any]) -> tuple[Any, dict[str, str] | None]:
         return None, {"kind": "OSError", "text": str(error)}
 
 
-def agreed(find: Callable[[], Any]) -> Any:
+def broadcast_from_first(find: Callable[[], Any]) -> Any:
     """What the first process finds, on all of them.
 
     All processes have to call it, in the same order. A process by itself calls `find`.
@@ -44,24 +44,24 @@ def agreed(find: Callable[[], Any]) -> Any:
       find: returns what JSON holds. The other processes do not call it.
 
     Raises:
-      UsageError: everywhere, if `find` raises it.
+      UsageError: on all processes, if `find` raises it.
       OSError: likewise.
     """
     if not are_several():
         return find()
-    from experiments.jobs.telling import told_by_all
+    from experiments.jobs.gathering import gather_from_all
 
     data = b""
     if is_first():
         found, failure = _outcome(find)
         data = json.dumps({"found": found, "failure": failure}).encode()
-    told = json.loads(told_by_all(data)[0])
+    told = json.loads(gather_from_all(data)[0])
     if failure := told["failure"]:
         raise _ERRORS[failure["kind"]](failure["text"])
     return told["found"]
 
 
-def everywhere(work: Callable[[], Any]) -> Any:
+def on_all_processes(work: Callable[[], Any]) -> Any:
     """Does some work on each process; where it fails on one, it has failed on all.
 
     Args:
@@ -76,10 +76,10 @@ def everywhere(work: Callable[[], Any]) -> Any:
     """
     if not are_several():
         return work()
-    from experiments.jobs.telling import told_by_all
+    from experiments.jobs.gathering import gather_from_all
 
     result, failure = _outcome(work)
-    failures = map(json.loads, told_by_all(json.dumps(failure).encode()))
+    failures = map(json.loads, gather_from_all(json.dumps(failure).encode()))
     for process, told in enumerate(failures):
         if told is not None:
             raise _ERRORS[told["kind"]](f"process {process}: {told['text']}")
@@ -93,10 +93,10 @@ def check_alike(own: dict[str, Any]) -> None:
       own: of this process, which JSON holds.
 
     Raises:
-      UsageError: everywhere, if they differ anywhere.
+      UsageError: on all processes, if they differ anywhere.
     """
     own = json.loads(json.dumps(own))
-    of_first = agreed(lambda: own)
+    of_first = broadcast_from_first(lambda: own)
 
     def check() -> None:
         for name in own | of_first:
@@ -104,4 +104,4 @@ def check_alike(own: dict[str, Any]) -> None:
             if ours != theirs:
                 raise UsageError(f"its {name} is {ours}, that of process 0 {theirs}.")
 
-    everywhere(check)
+    on_all_processes(check)

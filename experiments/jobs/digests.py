@@ -22,7 +22,9 @@ def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str | None]:
         except FileNotFoundError:
             return None
 
-    return agreement.agreed(lambda: {path.name: digest(path) for path in paths})
+    return agreement.broadcast_from_first(
+        lambda: {path.name: digest(path) for path in paths}
+    )
 
 
 def of_folder(folder: pathlib.Path) -> str:
@@ -37,7 +39,7 @@ def of_folder(folder: pathlib.Path) -> str:
                 content.update(json.dumps([name, len(data)]).encode() + data)
         return content.hexdigest()
 
-    return agreement.agreed(digest)
+    return agreement.broadcast_from_first(digest)
 
 
 def named(tree: Any) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def read_json(path: pathlib.Path, fix: str = "remove it") -> Any:
         with damage_named(path, fix):
             return _parsed(path.read_bytes(), path, fix)
 
-    return agreement.agreed(read)
+    return agreement.broadcast_from_first(read)
 
 
 def read_json_if_there(path: pathlib.Path, fix: str = "remove it") -> Any:
@@ -143,17 +143,17 @@ def read_json_if_there(path: pathlib.Path, fix: str = "remove it") -> Any:
         data = _content(path, fix)
         return None if data is None else _parsed(data, path, fix)
 
-    return agreement.agreed(read)
+    return agreement.broadcast_from_first(read)
 
 
 def exists(path: pathlib.Path) -> bool:
     """Whether there is such a file or folder."""
-    return agreement.agreed(path.exists)
+    return agreement.broadcast_from_first(path.exists)
 
 
 def folders(folder: pathlib.Path) -> list[pathlib.Path]:
     """The folders in a folder, by name; none where there is none."""
-    names = agreement.agreed(
+    names = agreement.broadcast_from_first(
         lambda: sorted(entry.name for entry in folder.glob("*") if entry.is_dir())
     )
     return [folder / name for name in names]
@@ -189,7 +189,7 @@ def writable_folder(folder: pathlib.Path, option: str) -> None:
 
 def read_json_lines(path: pathlib.Path) -> list[Any]:
     """Reads a file of JSON lines, leaving out a last line that was cut short."""
-    return agreement.agreed(
+    return agreement.broadcast_from_first(
         lambda: [_parsed(line, path) for line in _whole_lines(path) or []]
     )
 
@@ -206,7 +206,7 @@ def read_lines(path: pathlib.Path) -> list[str] | None:
             return None
         return [line.decode(errors="replace") for line in lines]
 
-    return agreement.agreed(read)
+    return agreement.broadcast_from_first(read)
 
 
 def _whole_lines(path: pathlib.Path) -> list[bytes] | None:

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from experiments.evaluation import single_fourier
-from experiments.evaluation.clean import says_nothing
-from experiments.evaluation.kept import Images
+from experiments.evaluation.clean import is_degenerate
+from experiments.evaluation.kept import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs.shards import Part
 from experiments.options import SweepOptions
@@ -61,9 +61,9 @@ class Outcome:
         }
 
     @property
-    def says_nothing(self) -> bool:
+    def is_degenerate(self) -> bool:
         """Whether the model diverged, or answers one class whatever it sees."""
-        return says_nothing(self.run, self.test.classes_predicted)
+        return is_degenerate(self.run, self.test.classes_predicted)
 
 
 def sweep_workspace(
@@ -89,7 +89,7 @@ def attacked(
       stride: every how many-th l and m is a frequency.
     """
 
-    def evaluate(images: Images) -> list[Robustness]:
+    def evaluate(images: EvaluationSet) -> list[Robustness]:
         return single_fourier.evaluate(
             images,
             runs,

@@ -37,7 +37,7 @@ class Model(Protocol):
         """The model."""
 
     @property
-    def says_nothing(self) -> bool:
+    def is_degenerate(self) -> bool:
         """Whether it diverged, or answers one class whatever it sees."""
 
 
@@ -92,7 +92,7 @@ def best(
     Raises:
       UsageError: if the strengths of a method have no seed in common.
     """
-    left_out = [model for model in models if model.says_nothing]
+    left_out = [model for model in models if model.is_degenerate]
     dropped = {model.run.config.setting for model in left_out}
     candidates: dict[str, list[list[_Model]]] = {}
     for setting, group in by_setting(models).items():
@@ -209,7 +209,7 @@ def choose(options: SweepOptions, workspace: Workspace) -> Chosen:
         left_out = [
             run.config
             for run, answer in zip(runs, answers, strict=True)
-            if clean.says_nothing(run, answer.classes_predicted)
+            if clean.is_degenerate(run, answer.classes_predicted)
         ]
         dropped = {config.setting for config in left_out}
         chosen = {s.method: s for s in options.settings if s not in dropped}

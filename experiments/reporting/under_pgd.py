@@ -39,9 +39,9 @@ class Attacked:
         }
 
     @property
-    def says_nothing(self) -> bool:
+    def is_degenerate(self) -> bool:
         """Whether the model diverged, or answers one class whatever it sees."""
-        return clean.says_nothing(self.run, self.clean.classes_predicted)
+        return clean.is_degenerate(self.run, self.clean.classes_predicted)
 
 
 def attack(

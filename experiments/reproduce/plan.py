@@ -11,7 +11,7 @@ from experiments.config import ABSUM_AUTODIFF, Adversary, Setting
 from experiments.data.registry import TRAIN_SHAPES
 from experiments.evaluation import gradient
 from experiments.evaluation.frequency import radii_of
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.options import ModelOptions, filled_up, pairs
@@ -42,7 +42,7 @@ class Need(NamedTuple):
     """What an evaluation of a model takes."""
 
     attack: str  # as its file is called
-    images: Images
+    images: EvaluationSet
     points: int
     forward: int  # passes of an image forward for each point
     gradient: int = 0  # steps of PGD for each point
@@ -59,7 +59,7 @@ class Estimate(NamedTuple):
     note: str = ""
 
 
-def _single_fourier(images: Images, stride: int) -> Need:
+def _single_fourier(images: EvaluationSet, stride: int) -> Need:
     height, width = (
         math.ceil(min(size, SINGLE_FOURIER_FREQUENCIES) / stride)
         for size in images.split.image_shape[:2]

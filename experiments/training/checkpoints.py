@@ -72,7 +72,7 @@ def _remove_older(checkpointer: ocp.training.Checkpointer) -> None:
             # whole.
             shutil.rmtree(folder.rename(folder.with_name(folder.name + _TEMPORARY)))
 
-    agreement.agreed(remove)
+    agreement.broadcast_from_first(remove)
     checkpointer.reload()
 
 
@@ -109,11 +109,11 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
                 return
             checkpointer.wait()
             _remove_older(checkpointer)
-            latest = agreement.agreed(lambda: _latest(checkpointer))
+            latest = agreement.broadcast_from_first(lambda: _latest(checkpointer))
             if latest is None or latest < step:
                 checkpointer.save_async(
                     step, tree, force=True,
-                    custom_metadata=_identity(folder, step, devices.fetched(tree)),
+                    custom_metadata=_identity(folder, step, devices.to_numpy(tree)),
                 )  # fmt: skip
 
     try:
@@ -142,7 +142,9 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 
     Orbax itself lists none if one is damaged.
     """
-    names = agreement.agreed(lambda: [path.name for path in folder.glob("*")])
+    names = agreement.broadcast_from_first(
+        lambda: [path.name for path in folder.glob("*")]
+    )
     steps = (int(name) for name in names if re.fullmatch("[0-9]+", name))
     return sorted(steps, reverse=True)
 
@@ -173,7 +175,7 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
                 raise ValueError("its arrays are not those that were saved")
             return tree
 
-    return agreement.everywhere(load)
+    return agreement.on_all_processes(load)
 
 
 def keep(folder: pathlib.Path, step: int | None) -> None:
@@ -187,7 +189,7 @@ def keep(folder: pathlib.Path, step: int | None) -> None:
         for other in others:
             files.remove(folder / str(other))
 
-    agreement.agreed(remove)
+    agreement.broadcast_from_first(remove)
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:
@@ -212,7 +214,7 @@ def load_arrays(path: pathlib.Path, abstract: Any) -> Any:
 
 def _everywhere(abstract: Any) -> Any:
     """With one copy of each array for each process."""
-    sharding = devices.everywhere()
+    sharding = devices.replicated_per_process()
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,

@@ -39,8 +39,8 @@ class Placement(NamedTuple):
         return NamedSharding(self.mesh, PartitionSpec("data"))
 
     @property
-    def everywhere(self) -> NamedSharding:
-        """Of what each device has a copy of."""
+    def replicated(self) -> NamedSharding:
+        """Replicates arrays on all devices."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
@@ -91,8 +91,8 @@ def on_cpu() -> bool:
     return available()[0].platform == "cpu"
 
 
-def everywhere() -> NamedSharding:
-    """Of what each process has a copy of, on one of its devices."""
+def replicated_per_process() -> NamedSharding:
+    """Returns the sharding that replicates an array once per process."""
     own = {device.process_index: device for device in available()[::-1]}
     return NamedSharding(_mesh(list(own.values())), PartitionSpec())
 
@@ -106,14 +106,14 @@ def sharing(images: int) -> int:
     return processes * each
 
 
-def dividing(images: int) -> NamedSharding:
+def divided_batch(images: int) -> NamedSharding:
     """Of images that are divided over as many devices as can share them alike.
 
     Where so many do not divide over the processes, each has all of them.
     """
     each = sharing(images) // jax.process_count()
     if each == 0:
-        return everywhere()
+        return replicated_per_process()
     of_process: dict[int, list[jax.Device]] = {}
     for device in available():
         of_process.setdefault(device.process_index, []).append(device)
@@ -121,8 +121,8 @@ def dividing(images: int) -> NamedSharding:
     return NamedSharding(_mesh(shared), PartitionSpec("data"))
 
 
-def own_part(start: int, stop: int) -> tuple[int, int]:
-    """The part of a range of images that `dividing` gives to this process."""
+def local_range(start: int, stop: int) -> tuple[int, int]:
+    """The part of a range of images that `divided_batch` gives to this process."""
     processes = jax.process_count()
     if (stop - start) % processes:
         return start, stop
@@ -174,7 +174,7 @@ def _laid_out(sharding: NamedSharding) -> Any:
     return jax.jit(lambda tree: tree, out_shardings=sharding)
 
 
-def own(tree: Any, sharding: NamedSharding) -> Any:
+def local_copies(tree: Any, sharding: NamedSharding) -> Any:
     """Whole copies of arrays of several processes, of each process for itself.
 
     What one process has by itself is returned as it is.
@@ -189,7 +189,7 @@ def own(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), copies)
 
 
-def fetched(tree: Any) -> Any:
+def to_numpy(tree: Any) -> Any:
     """NumPy copies of arrays, of several processes too: whole ones for each."""
 
     def fetch(leaf: jax.Array) -> np.ndarray:
@@ -201,7 +201,7 @@ def fetched(tree: Any) -> Any:
     return jax.tree.map(fetch, tree)
 
 
-def together(settings: int, batch_size: int, asked: int | None) -> Placement:
+def joint_placement(settings: int, batch_size: int, asked: int | None) -> Placement:
     """Devices for one program of many small models.
 
     Args:
@@ -221,7 +221,9 @@ def together(settings: int, batch_size: int, asked: int | None) -> Placement:
     return _placement(devices.reshape(shards, shared))
 
 
-def apart(models: int, batch_size: int, asked: int | None) -> list[Placement]:
+def separate_placements(
+    models: int, batch_size: int, asked: int | None
+) -> list[Placement]:
     """Groups of devices, each for one large model at a time.
 
     Args:

@@ -87,7 +87,7 @@ class _How:
     @property
     def seed_array(self) -> jax.Array:
         """The seeds, on all devices."""
-        return devices.put(np.array(self.seeds), self.placement.everywhere)
+        return devices.put(np.array(self.seeds), self.placement.replicated)
 
 
 class HeldFeed:
@@ -101,7 +101,7 @@ class HeldFeed:
     def __init__(self, split: Split, how: _How):
         self._how = how
         self._images, self._labels = devices.put(
-            (split.images, split.labels), how.placement.everywhere
+            (split.images, split.labels), how.placement.replicated
         )
         self._seeds, self._budget = how.seed_array, how.budget
 

@@ -148,7 +148,7 @@ def train(
         return tree if padded == settings else unpad_settings(tree, 1, settings)
 
     def own(tree: Any) -> Any:
-        return devices.own(trained(tree), placement.everywhere)
+        return devices.local_copies(trained(tree), placement.replicated)
 
     log = _Log(
         members,

@@ -224,12 +224,14 @@ def train_missing(
     how_many, batch_size = len(missing), recipe.batch_size
     if classifier.is_small:
         how_many = max(len(task.sweep.settings) for task in tasks)
-        placements = [devices.together(how_many, batch_size, data_parallel)]
+        placements = [devices.joint_placement(how_many, batch_size, data_parallel)]
     else:
         if not isinstance(data, Split):
             # One model on all devices: several would each decode the images.
             how_many = 1
-        placements = devices.apart(how_many, batch_size, data_parallel)[:how_many]
+        placements = devices.separate_placements(how_many, batch_size, data_parallel)[
+            :how_many
+        ]
     how = "" if recipe.adversary is None else " adversarially"
     plural = "model" if len(missing) == 1 else "models"
     title = f"training {len(missing)} {plural}{how} on {configs[0].dataset}"

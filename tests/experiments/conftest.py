@@ -10,7 +10,7 @@ import pytest
 
 from experiments.config import NONE, Recipe, RunConfig, Setting
 from experiments.data import Split
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.training import devices
 from experiments.training.runs import Run
@@ -116,9 +116,9 @@ def prepared_cifar10(cifar10_sheets, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture
-def images(classifier, noise) -> Images:
+def images(classifier, noise) -> EvaluationSet:
     """Twelve images of noise, to attack."""
-    return Images(classifier, noise.take(np.arange(12)), "test")
+    return EvaluationSet(classifier, noise.take(np.arange(12)), "test")
 
 
 @pytest.fixture

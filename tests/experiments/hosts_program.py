@@ -43,18 +43,18 @@ def _agreement(folder: pathlib.Path) -> dict:
 
     files.write_text(folder / "written", str(own))
     return {
-        "agreed": agreement.agreed(
+        "broadcast": agreement.broadcast_from_first(
             lambda: {"from": own, "text": "ü" * own or "-" * 3000}
         ),
-        "agreed_error": _error(
-            lambda: agreement.agreed(lambda: _fail(UsageError, "no"))
+        "broadcast_error": _error(
+            lambda: agreement.broadcast_from_first(lambda: _fail(UsageError, "no"))
         ),
-        "everywhere": agreement.everywhere(lambda: own),
-        "everywhere_error": _error(
-            lambda: agreement.everywhere(lambda: only_second(UsageError))
+        "on_all": agreement.on_all_processes(lambda: own),
+        "on_all_error": _error(
+            lambda: agreement.on_all_processes(lambda: only_second(UsageError))
         ),
         "system_error": _error(
-            lambda: agreement.everywhere(lambda: only_second(OSError))
+            lambda: agreement.on_all_processes(lambda: only_second(OSError))
         ),
         "alike": _error(lambda: agreement.check_alike({"epochs": 4, "seeds": (0, 1)})),
         "unlike": _error(lambda: agreement.check_alike({"epochs": 4 + own})),

@@ -11,7 +11,7 @@ from experiments.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.data import Split
 from experiments.data.streamed import whole
 from experiments.evaluation import clean, frequency, gradient, single_fourier
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.training import feeds, programs, sweep
 from experiments.training.runs import Run
 
@@ -105,11 +105,11 @@ def stopped_among_pictures():
 def evaluations(runs: list[Run]) -> dict:
     """What each kind of attack leaves of the models' accuracy."""
     split = noise()
-    images = Images(LARGE, split.take(np.arange(40)), "test")
+    images = EvaluationSet(LARGE, split.take(np.arange(40)), "test")
     steps = gradient.Steps(0.05, 2, 0.1)
     grids = single_fourier.evaluate(images, runs, 0.2, stride=4)
     # Of a number that does not divide over two processes, each takes all.
-    odd = Images(LARGE, split.take(np.arange(41)), "test")
+    odd = EvaluationSet(LARGE, split.take(np.arange(41)), "test")
     return {
         "clean": [answer.accuracy for answer in clean.evaluate(images, runs)],
         "odd": [answer.accuracy for answer in clean.evaluate(odd, runs)],
@@ -129,7 +129,7 @@ def evaluations(runs: list[Run]) -> dict:
 
 def evaluations_on_pictures(prepared: pathlib.Path, runs: list[Run]) -> dict:
     """The same on streamed images."""
-    images = Images(OF_PICTURES, whole(prepared, "validation", 0), "test")
+    images = EvaluationSet(OF_PICTURES, whole(prepared, "validation", 0), "test")
     [robustness] = single_fourier.evaluate(images, runs, 0.2, stride=16)
     return {
         "clean": [robustness.clean, robustness.top5.clean],

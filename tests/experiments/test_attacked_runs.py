@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 import absum_jax
 from experiments.evaluation import clean, frequency, gradient, single_fourier
-from experiments.evaluation.kept import Images, kept
+from experiments.evaluation.kept import EvaluationSet, kept
 from experiments.jobs import files
 from experiments.reporting import under_pgd
 from experiments.training.runs import Run
@@ -79,7 +79,9 @@ def test_transferred(images, runs, models, monkeypatch):
 
     monkeypatch.setattr(gradient, "_through", through)
     # One by one, as large networks are: each attack is made once all the same.
-    monkeypatch.setattr(Images, "groups", lambda self, members: [[m] for m in members])
+    monkeypatch.setattr(
+        EvaluationSet, "groups", lambda self, members: [[m] for m in members]
+    )
     matrix = gradient.transferred(images, runs, runs[::-1], EPS[1], STEPS)
     assert sorted(made) == [0, 1]
     expected = [
@@ -142,7 +144,9 @@ def test_fourier_noise(images, runs, models):
 
 
 def test_held_out_images_choose_and_test_images_are_reported(images, noise, runs):
-    held_out = Images(images.classifier, noise.take(np.arange(12, 40)), "validation")
+    held_out = EvaluationSet(
+        images.classifier, noise.take(np.arange(12, 40)), "validation"
+    )
     workspace = types.SimpleNamespace(test=images, selection=held_out)
     models = under_pgd.attack(workspace, runs, EPS, STEPS)
     on_test = gradient.white_box(images, runs, EPS, STEPS)
@@ -184,7 +188,7 @@ def test_other_conditions_are_another_file(images):
         images.evaluation("pgd", steps=3).name,
         images.evaluation("pgd", steps=4).name,
         images.evaluation("transfer", steps=3).name,
-        Images(images.classifier, images.split, "validation")
+        EvaluationSet(images.classifier, images.split, "validation")
         .evaluation("pgd", steps=3)
         .name,
     }
@@ -201,7 +205,7 @@ def test_models_are_evaluated_in_the_same_order_by_all_processes(
         done = [{"point": name, "value": 0} for name in names if name != own]
         lines = [dataclasses.asdict(evaluation), *done]
         files.write_json_lines(run.folder / evaluation.name, lines)
-    monkeypatch.setattr(Images, "variables", lambda self, runs: {})
+    monkeypatch.setattr(EvaluationSet, "variables", lambda self, runs: {})
     asked = []
 
     def compute(variables, x, y, point):

@@ -146,10 +146,10 @@ def _collectives(lowered):
 @pytest.mark.parametrize("groups", [1, 4, 8])
 def test_what_devices_tell_each_other(shallow, use_devices, groups):
     use_devices(4)
-    [placement] = devices.apart(1, 8, 4)
+    [placement] = devices.separate_placements(1, 8, 4)
     classifier = build("resnet18", (0.5,) * 3, (0.2,) * 3, batch_norm_groups=groups)
 
-    def shapes(tree, sharding=placement.everywhere):
+    def shapes(tree, sharding=placement.replicated):
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=sharding

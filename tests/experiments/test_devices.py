@@ -12,7 +12,7 @@ import pytest
 
 from experiments import cli, train
 from experiments.demo import DemoOptions
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
 from experiments.train import TrainOptions
@@ -44,7 +44,7 @@ def _shape(placement):
     ],
 )
 def test_groups_for_large_networks(models, batch, asked, groups):
-    placements = devices.apart(models, batch, asked)
+    placements = devices.separate_placements(models, batch, asked)
     assert list(map(_shape, placements)) == groups
     used = [
         device for placement in placements for device in placement.mesh.devices.flat
@@ -63,7 +63,7 @@ def test_groups_for_large_networks(models, batch, asked, groups):
     ],
 )
 def test_one_program_for_small_networks(settings, asked, shape, padded):
-    placement = devices.together(settings, 64, asked)
+    placement = devices.joint_placement(settings, 64, asked)
     assert _shape(placement) == shape
     assert placement.padded(settings) == padded
 
@@ -71,9 +71,9 @@ def test_one_program_for_small_networks(settings, asked, shape, padded):
 @pytest.mark.parametrize("asked", [0, 3, 8])
 def test_what_divides_neither_devices_nor_batch_is_refused(asked):
     with pytest.raises(UsageError, match=f"the 4 devices and the 16 .*, got {asked}"):
-        devices.apart(1, 16, asked)
+        devices.separate_placements(1, 16, asked)
     with pytest.raises(UsageError, match="--data-parallel"):
-        devices.together(1, 16, asked)
+        devices.joint_placement(1, 16, asked)
 
 
 def test_padding_repeats_the_last():
@@ -89,7 +89,7 @@ def test_images_are_divided_for_evaluation(
     classifier, noise, examples, is_cpu, shared, monkeypatch
 ):
     monkeypatch.setattr(devices, "on_cpu", lambda: is_cpu)
-    images = Images(classifier, noise.take(np.arange(examples)), "test")
+    images = EvaluationSet(classifier, noise.take(np.arange(examples)), "test")
     x, y = images.arrays()
     assert len(x.sharding.device_set) == len(y.sharding.device_set) == shared
     np.testing.assert_allclose(x, images.split.images / np.float32(255), rtol=1e-6)

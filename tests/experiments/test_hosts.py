@@ -92,11 +92,11 @@ def _assert_same(runs, others, classifier=LARGE):
 def test_what_they_agree_on(told):
     first, second = told
     assert first["devices"] == second["devices"] == 4
-    assert first["agreed"] == second["agreed"] == {"from": 0, "text": "-" * 3000}
-    assert [one["everywhere"] for one in told] == [0, 1]
+    assert first["broadcast"] == second["broadcast"] == {"from": 0, "text": "-" * 3000}
+    assert [one["on_all"] for one in told] == [0, 1]
     for one in told:
-        assert one["agreed_error"] == "UsageError: no"
-        assert one["everywhere_error"] == "UsageError: process 1: out of luck"
+        assert one["broadcast_error"] == "UsageError: no"
+        assert one["on_all_error"] == "UsageError: process 1: out of luck"
         assert one["system_error"] == "OSError: process 1: out of luck"
         assert one["alike"] == "none"
         assert one["unlike"] == (

@@ -24,14 +24,14 @@ class Model(NamedTuple):
 
     run: SimpleNamespace
     score: float
-    says_nothing: bool
+    is_degenerate: bool
 
 
 @pytest.fixture
 def model(make_config):
-    def make(setting, seed, score, *, says_nothing=False):
+    def make(setting, seed, score, *, is_degenerate=False):
         run = SimpleNamespace(config=make_config(setting, seed))
-        return Model(run, score, says_nothing)
+        return Model(run, score, is_degenerate)
 
     return make
 
@@ -63,7 +63,7 @@ def test_no_seed_in_common_is_an_error(model):
     with pytest.raises(UsageError, match="strengths of l1 have no seed in common"):
         _best(models)
     # Unless only one of them says something.
-    models[0] = models[0]._replace(says_nothing=True)
+    models[0] = models[0]._replace(is_degenerate=True)
     assert _best(models) == ({"l1": HIGH, "none": NONE}, models[:1])
 
 

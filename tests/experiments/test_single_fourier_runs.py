@@ -6,7 +6,7 @@ import pytest
 
 import absum_jax
 from experiments.evaluation import single_fourier
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness, evaluate
 from experiments.jobs import files
 
@@ -54,7 +54,7 @@ def test_other_images_are_another_evaluation(classifier, images):
 
     def name(split_name="test", split=data, **conditions):
         conditions = {"eps": 0.3, "scale": "linf"} | conditions
-        images = Images(classifier, split, split_name)
+        images = EvaluationSet(classifier, split, split_name)
         return images.evaluation("single-fourier", **conditions).name
 
     names = {

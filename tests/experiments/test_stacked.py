@@ -59,11 +59,11 @@ def test_models_take_turns_on_cpus_alone(platform, loops):
 
 def test_devices_compute_models_of_their_own(use_devices):
     use_devices(2)
-    placement = devices.together(4, 8, None)
+    placement = devices.joint_placement(4, 8, None)
     assert placement.shards == 2
     weights, x, _, bias = _arguments(4)
     weights, bias = devices.put((weights, bias), placement.settings)
-    x = devices.put(x, placement.everywhere)
+    x = devices.put(x, placement.replicated)
     apply = stacked.over_models(_affine, (0, None, None, 0), shards=placement.shards)
     compiled = jax.jit(apply).lower(weights, x, None, bias).compile()
     text = compiled.as_text()

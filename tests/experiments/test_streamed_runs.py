@@ -13,7 +13,7 @@ from experiments.config import Setting
 from experiments.data import Split
 from experiments.evaluation import clean, frequency, shares, single_fourier
 from experiments.evaluation.batches import mapped
-from experiments.evaluation.kept import Images
+from experiments.evaluation.kept import EvaluationSet
 from experiments.jobs import files
 from experiments.models import Classifier, Variables
 from experiments.reporting.outcomes import attacked
@@ -54,8 +54,8 @@ def split():
 @pytest.fixture
 def images(split, monkeypatch):
     """Eleven images in chunks of four, the last of three."""
-    monkeypatch.setattr(Images, "chunk_size", 4)
-    return Images(CLASSIFIER, InMemory(split), "test")
+    monkeypatch.setattr(EvaluationSet, "chunk_size", 4)
+    return EvaluationSet(CLASSIFIER, InMemory(split), "test")
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_nan_logits_of_some_images(images, runs, monkeypatch):
         )
 
     broken = Classifier(_init, None, logits, None, is_small=False)
-    images = Images(broken, images.split, "test")
+    images = EvaluationSet(broken, images.split, "test")
     means = images.split.split.images.mean(axis=(1, 2, 3)) / 255
     [result] = clean.evaluate(images, runs[:1])
     assert result.nan_logits == pytest.approx((means > 0.5).mean())
@@ -188,7 +188,7 @@ def test_goes_on_where_a_kill_cut_it(images, runs, monkeypatch, chunk):
         return attack(classifier, variables, x, y, frequencies, **options)
 
     monkeypatch.setattr(single_fourier, "attacked_accuracies", recording)
-    monkeypatch.setattr(Images, "chunk_size", chunk)
+    monkeypatch.setattr(EvaluationSet, "chunk_size", chunk)
     stream.asked.clear()
     [again] = single_fourier.evaluate(images, runs[:1], EPS, stride=16)
     if chunk == 4:
@@ -274,7 +274,7 @@ def test_chunks_lie_over_the_devices(images, monkeypatch):
 
 
 def test_chunks_are_as_large_as_a_device_holds(split, monkeypatch):
-    images = Images(CLASSIFIER, InMemory(split), "test")
+    images = EvaluationSet(CLASSIFIER, InMemory(split), "test")
     assert (images.batch_size(1), images.chunk_size) == (50, 200)
     monkeypatch.setattr(devices, "available", jax.devices)
     monkeypatch.setattr(devices, "on_cpu", lambda: False)
@@ -284,7 +284,7 @@ def test_chunks_are_as_large_as_a_device_holds(split, monkeypatch):
 
 def test_held_images_are_kept_as_ever(split, runs):
     """What is on disk of trained models stays valid."""
-    images = Images(CLASSIFIER, split, "test")
+    images = EvaluationSet(CLASSIFIER, split, "test")
     assert images.top_k == 1
     [answer] = clean.evaluate(images, runs[:1])
     assert answer.top5 is None
@@ -302,7 +302,7 @@ def test_held_images_are_kept_as_ever(split, runs):
     with pytest.raises(TypeError, match="held images do not come in chunks"):
         next(images.chunks([(0, 2)]))
     with pytest.raises(TypeError, match="streamed images do not lie"):
-        Images(CLASSIFIER, InMemory(split), "test").arrays()
+        EvaluationSet(CLASSIFIER, InMemory(split), "test").arrays()
 
 
 def test_outcomes_of_streamed_images(images, runs):

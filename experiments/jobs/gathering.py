@@ -18,8 +18,8 @@ def _mesh() -> Mesh:
 
 @functools.cache
 def _replicate() -> Callable[[jax.Array], jax.Array]:
-    everywhere = NamedSharding(_mesh(), PartitionSpec())
-    return jax.jit(lambda rows: rows, out_shardings=everywhere)
+    replicated = NamedSharding(_mesh(), PartitionSpec())
+    return jax.jit(lambda rows: rows, out_shardings=replicated)
 
 
 def _rows(row: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def _rows(row: np.ndarray) -> np.ndarray:
     return np.asarray(_replicate()(rows))
 
 
-def told_by_all(data: bytes) -> list[bytes]:
+def gather_from_all(data: bytes) -> list[bytes]:
     """What each process has to say, process by process.
 
     All of them have to call it.
