@@ -17,14 +17,14 @@ ConvUses = dict[str, tuple[absum_jax.ConvUse, ...]]
 
 
 class Variables(NamedTuple):
-    """What a trained network consists of, nested dicts of arrays."""
+    """The arrays of a trained network, in nested dicts."""
 
     params: Any
     statistics: Any  # running means and variances of batch normalization
 
 
 def named_kernels(params: Any, names: Iterable[str]) -> dict[str, jax.Array]:
-    """The kernels among the parameters by the names that `conv_uses` gives them."""
+    """Returns kernels among the parameters by their names in `conv_uses`."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     named = {leaf_name(path): leaf for path, leaf in leaves}
     return {name: named[name] for name in names}
@@ -34,10 +34,10 @@ def named_kernels(params: Any, names: Iterable[str]) -> dict[str, jax.Array]:
 class Classifier:
     """A network as pure functions.
 
-    `init(key)` makes its variables, `train_logits(variables, x, key)` draws dropout
-    from the key and returns the moved statistics beside the logits, `logits(variables,
-    x)` evaluates, `conv_uses(image_shape)` tells at which sizes the kernels among the
-    parameters are used.
+    `init(key)` returns initial variables. `train_logits(variables, x, key)` draws
+    dropout from the key and returns the logits and the updated statistics.
+    `logits(variables, x)` evaluates. `conv_uses(image_shape)` returns the input sizes
+    and strides of the kernels among the parameters.
     """
 
     init: Callable[[jax.Array], Variables]
@@ -56,19 +56,19 @@ def build(
     dtype: str = "float32",
     batch_norm_groups: int = 1,
 ) -> Classifier:
-    """The classifier of a name; equal arguments give the same functions.
+    """Builds the classifier with a name.
 
-    That the functions are the same objects lets `jax.jit` find what it compiled.
+    Equal arguments give the same function objects, which `jax.jit` compiles only once.
 
     Args:
       model: one of `ARCHITECTURES`, such as `"small_cnn"`.
-      mean: per-channel mean that images are standardised by.
+      mean: per-channel mean by which images are standardised.
       std: per-channel standard deviation likewise.
-      classes: how many classes there are.
-      dtype: what convolutions of a network that is not small compute in; parameters
-        and statistics are float32.
-      batch_norm_groups: how many groups of a batch of training, which must divide it,
-        have their own statistics in batch normalization, if the network has any.
+      classes: number of classes.
+      dtype: of the convolutions, unless the network is small; parameters and statistics
+        are float32.
+      batch_norm_groups: number of groups into which batch normalization divides a
+        training batch.
     """
     architecture = ARCHITECTURES[model]
     options: dict[str, Any] = {"mean": mean, "std": std, "classes": classes}
