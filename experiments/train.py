@@ -9,7 +9,7 @@ from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.config import NONE
 from experiments.evaluation import clean
-from experiments.jobs.shards import DivisionOptions
+from experiments.jobs.parts import DivisionOptions
 from experiments.options import MethodOptions
 from experiments.reporting.labels import METHOD_NAMES
 from experiments.training.runs import Run
@@ -81,7 +81,7 @@ def run(options: TrainOptions) -> list[pathlib.Path]:
     adversary = adversaries.adversary(
         options.dataset, options.training, options.train_steps
     )
-    settings, part = options.settings, options.division.own
+    settings, part = options.settings, options.division.selected
     with opened(options, part=part) as workspace:
         runs = workspace.train(settings, options.seeds, adversary)
         answers = clean.evaluate(workspace.test, runs)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from experiments.config import Adversary, RunConfig, Setting
 from experiments.data import Dataset, Split, StreamedSplit, load, recorded
 from experiments.evaluation.kept import EvaluationSet
-from experiments.jobs import agreement, locks
+from experiments.jobs import locks, processes
 from experiments.jobs.errors import UsageError
-from experiments.jobs.shards import Part
+from experiments.jobs.parts import Part
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.options import ModelOptions
 from experiments.training.constraints import CONSTRAINTS, SETTLE_STEPS
@@ -117,9 +117,9 @@ def _loaded(options: ModelOptions) -> Dataset:
     """The data set, the same one for all processes; of records without its images."""
     if options.has_records:
         return recorded.load(options.runs_dir, options.dataset)
-    dataset = agreement.on_all_processes(lambda: load(options.dataset, options.data))
+    dataset = processes.on_all_processes(lambda: load(options.dataset, options.data))
     fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
-    of_first = agreement.broadcast_from_first(lambda: fingerprints)
+    of_first = processes.broadcast_from_first(lambda: fingerprints)
 
     def check() -> None:
         if fingerprints != of_first:
@@ -128,7 +128,7 @@ def _loaded(options: ModelOptions) -> Dataset:
                 f"not those of process 0 ({of_first}); give another --data-dir."
             )
 
-    agreement.on_all_processes(check)
+    processes.on_all_processes(check)
     return dataset
 
 
@@ -205,7 +205,7 @@ def opened(
     with contextlib.ExitStack() as stack:
         if not options.has_records:  # where nothing is written
             # Of several processes the first one keeps others out.
-            agreement.broadcast_from_first(
+            processes.broadcast_from_first(
                 lambda: stack.enter_context(_lock(options, part))
             )
         yield workspace

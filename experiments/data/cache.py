@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.data.split import Split
-from experiments.jobs import files, paths
+from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 
 Splits = tuple[Split, Split]
@@ -19,7 +19,7 @@ _PARTS = ("train", "test")
 
 def default_cache_dir() -> pathlib.Path:
     """The user's cache folder for this project."""
-    return paths.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "absum-jax"
+    return files.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "absum-jax"
 
 
 def folder_key(folder: pathlib.Path) -> str:
@@ -60,7 +60,7 @@ def cached(
     content = io.BytesIO()
     # In memory first: the error that NumPy raises on a full disk does not say so.
     np.savez(content, allow_pickle=False, **_arrays(splits))
-    files.write_own(path, lambda stream: stream.write(content.getbuffer()))
+    files.write_on_each_process(path, lambda stream: stream.write(content.getbuffer()))
     return splits
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from experiments.data.registry import CLASSES, TRAIN_SHAPES
 from experiments.data.split import Split, check
-from experiments.jobs import paths
 from experiments.jobs.errors import UsageError, damage_named
+from experiments.jobs.files import expanded
 from experiments.jobs.progress import progress
 
 
@@ -36,7 +36,7 @@ _REGISTERED = {
 
 def default_data_dir() -> pathlib.Path:
     """Where TFDS keeps prepared data sets."""
-    return paths.expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    return expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:

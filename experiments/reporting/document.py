@@ -10,7 +10,7 @@ from typing import Any
 from experiments.config import NONE, Adversary, RunConfig, Setting
 from experiments.data.registry import TRAIN_SHAPES
 from experiments.jobs import files
-from experiments.jobs.shards import Part
+from experiments.jobs.parts import Part
 from experiments.options import ModelOptions, SweepOptions
 from experiments.paper import (
     PARENTS,

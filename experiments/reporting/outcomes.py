@@ -9,7 +9,7 @@ from experiments.evaluation import single_fourier
 from experiments.evaluation.clean import is_degenerate
 from experiments.evaluation.kept import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness
-from experiments.jobs.shards import Part
+from experiments.jobs.parts import Part
 from experiments.options import SweepOptions
 from experiments.paper import SINGLE_FOURIER_EPS, published_as
 from experiments.training.runs import Run

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from absum_jax._markdown import aligned
 from experiments.config import NONE, Setting
-from experiments.jobs.shards import DivisionOptions
+from experiments.jobs.parts import DivisionOptions
 from experiments.options import SweepOptions
 from experiments.paper import SINGLE_FOURIER_EPS, Published, published_as
 from experiments.reporting import claims, document, naming
@@ -180,7 +180,7 @@ class Table1Options(SweepOptions):
 
 def run(options: Table1Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it with its figures."""
-    part = options.division.own
+    part = options.division.selected
     with sweep_workspace(options, part) as workspace:
         outcomes = tried_under_attack(options, workspace)
     if part is not None:

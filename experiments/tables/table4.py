@@ -12,7 +12,7 @@ from experiments.adversaries import TrainingName
 from experiments.config import NONE, SNC_METHODS, Adversary
 from experiments.evaluation import gradient
 from experiments.jobs.errors import UsageError
-from experiments.jobs.shards import DivisionOptions
+from experiments.jobs.parts import DivisionOptions
 from experiments.options import SweepOptions
 from experiments.paper import PGD, TABLE4, PublishedPgd, published_as
 from experiments.reporting import claims, document, naming
@@ -214,7 +214,7 @@ def run(options: Table4Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the tables and writes them with their figures."""
     eps = PGD[published_as(options.dataset)].test_eps
     written = []
-    part = options.division.own
+    part = options.division.selected
     with sweep_workspace(options, part) as workspace:
         images = len(workspace.test.split)
         for training in options.training:

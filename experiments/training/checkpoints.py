@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from experiments.jobs import agreement, digests, files
+from experiments.jobs import digests, files, processes
 from experiments.jobs.errors import damage_named
 from experiments.training import devices
 
@@ -72,7 +72,7 @@ def _remove_older(checkpointer: ocp.training.Checkpointer) -> None:
             # whole.
             shutil.rmtree(folder.rename(folder.with_name(folder.name + _TEMPORARY)))
 
-    agreement.broadcast_from_first(remove)
+    processes.broadcast_from_first(remove)
     checkpointer.reload()
 
 
@@ -109,7 +109,7 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
                 return
             checkpointer.wait()
             _remove_older(checkpointer)
-            latest = agreement.broadcast_from_first(lambda: _latest(checkpointer))
+            latest = processes.broadcast_from_first(lambda: _latest(checkpointer))
             if latest is None or latest < step:
                 checkpointer.save_async(
                     step, tree, force=True,
@@ -142,7 +142,7 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 
     Orbax itself lists none if one is damaged.
     """
-    names = agreement.broadcast_from_first(
+    names = processes.broadcast_from_first(
         lambda: [path.name for path in folder.glob("*")]
     )
     steps = (int(name) for name in names if re.fullmatch("[0-9]+", name))
@@ -175,7 +175,7 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
                 raise ValueError("its arrays are not those that were saved")
             return tree
 
-    return agreement.on_all_processes(load)
+    return processes.on_all_processes(load)
 
 
 def keep(folder: pathlib.Path, step: int | None) -> None:
@@ -189,7 +189,7 @@ def keep(folder: pathlib.Path, step: int | None) -> None:
         for other in others:
             files.remove(folder / str(other))
 
-    agreement.broadcast_from_first(remove)
+    processes.broadcast_from_first(remove)
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:

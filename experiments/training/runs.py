@@ -20,7 +20,7 @@ import numpy as np
 import absum_jax
 from experiments.config import RunConfig
 from experiments.data import recorded
-from experiments.jobs import agreement, digests, files
+from experiments.jobs import digests, files, processes
 from experiments.jobs.errors import UsageError
 from experiments.models import Variables
 from experiments.training import checkpoints
@@ -170,7 +170,7 @@ class Run:
         for path, lines in self.logged(epoch).items():
             whole = [self._with_checksum(path, line) for line in lines]
             files.write_json_lines(path, whole)
-        if tensorboard and agreement.is_first():
+        if tensorboard and processes.is_first():
             self._curves = Curves(self.folder / "tensorboard", epoch)
 
     def logged(self, epoch: int) -> dict[pathlib.Path, list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ import jax
 
 from experiments.config import RunConfig
 from experiments.data import Split, StreamedSplit
-from experiments.jobs import agreement, files
+from experiments.jobs import files, processes
 from experiments.jobs.errors import UsageError
 from experiments.jobs.progress import progress
 from experiments.models import Classifier
@@ -48,7 +48,7 @@ def _unfinished(
 
 
 def _print_once(line: str) -> None:
-    if agreement.is_first():
+    if processes.is_first():
         print(line)
 
 
@@ -118,7 +118,7 @@ def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> N
         if config.method in CONSTRAINTS
         and not is_ever_due(config.method, last_step, config.settle_steps or 0)
     ]
-    if idle and agreement.is_first():
+    if idle and processes.is_first():
         plural = "model" if len(idle) == 1 else "models"
         print(
             f"warning: {len(idle)} {plural} with SNC, such as {idle[0].path}, will be "

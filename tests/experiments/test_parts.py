@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from experiments import cli, workspace
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
-from experiments.jobs.shards import Part
+from experiments.jobs.parts import Part
 from experiments.xla_flags import without_ynnpack_fusions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
