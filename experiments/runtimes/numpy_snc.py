@@ -16,13 +16,12 @@ def clip_kernel(
 ) -> np.ndarray:
     """Clips the singular values of a circular convolution, by FFT and SVD.
 
-    The transfer matrices at all frequencies of the input are decomposed, their singular
-    values clipped, and what comes back is cut to the kernel's support. A stride is not
-    taken into account.
+    Decomposes the transfer matrices at all frequencies of the input, clips their
+    singular values, and cuts the result to the kernel's support. Ignores strides.
 
     Args:
-      kernel: real, (h, w, in, out), no larger than the input. NumPy computes in its
-        precision; the paper's NumPy 1.11 did so in float64 for float32 too.
+      kernel: real, (h, w, in, out), no larger than the input. The computation has its
+        precision; the paper's NumPy 1.11 computed in float64 for float32 too.
       input_shape: the two spatial sizes of the input.
       max_norm: the bound on singular values.
 
@@ -48,10 +47,10 @@ def clip_kernels(
     Args:
       params: a tree of arrays, whose kernels are HWIO.
       max_norm: the bound on singular values.
-      uses: from `absum_jax.conv_input_shapes`, one use a kernel.
+      uses: from `absum_jax.conv_input_shapes`, one use per kernel.
 
     Returns:
-      The tree, with kernels that are on the device again.
+      The tree, with the clipped kernels on the device.
     """
 
     def clipped(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:

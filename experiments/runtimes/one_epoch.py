@@ -1,4 +1,4 @@
-"""Runtime of an epoch of training, on images of noise."""
+"""Measures the runtime of an epoch of training, on images of noise."""
 
 import dataclasses
 import functools
@@ -16,17 +16,16 @@ from experiments.data.registry import TRAIN_SHAPES
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.paper import TRAINING, published_as
 from experiments.runtimes import numpy_snc
-from experiments.runtimes.log import Conditions, Log, is_enough, is_long
-from experiments.runtimes.timing import in_turns, seconds_of
+from experiments.runtimes.log import Conditions, Log
 from experiments.training import constraints, optimization, programs, step
 
-# Of the images of a data set that lies on the device.
+# Limit for images that are stored on the device.
 _MOST_BYTES = 4 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement(Conditions):
-    """What determines the runtime of some steps of an epoch, and of a clip."""
+    """Conditions that determine the runtime of steps of an epoch, and of a clip."""
 
     method: str
     strength: float | None  # lambda, for SNC sigma
@@ -34,58 +33,58 @@ class Measurement(Conditions):
     dataset: str
     model: str
     dtype: str  # of convolutions
-    steps: int  # those that are timed
+    steps: int  # timed
 
     @property
     def recipe(self) -> Recipe:
-        """How the paper trains on the data set."""
+        """The paper's training on the data set."""
         return TRAINING[published_as(self.dataset)]
 
     @property
     def epoch_steps(self) -> int:
-        """The steps of a whole epoch."""
+        """The number of steps of a whole epoch."""
         return programs.steps_of(TRAIN_SHAPES[self.dataset][0], self.recipe.batch_size)
 
     @property
     def is_held(self) -> bool:
-        """Whether the data set lies on the device, which crops and flips then."""
+        """Whether the data set is stored on the device, which then crops and flips."""
         return math.prod(TRAIN_SHAPES[self.dataset]) <= _MOST_BYTES
 
     @property
     def most_steps(self) -> int:
-        """How many steps can be timed: of streamed images those up to a clip."""
+        """The limit of timed steps: for streamed images those up to a clip."""
         return self.epoch_steps if self.is_held else constraints.CLIP_EVERY
 
     @property
     def examples(self) -> int:
-        """Images of noise: as many as the data set's, or as the timed steps take."""
+        """The number of images: those of the data set, or of the timed steps."""
         if self.is_held:
             return TRAIN_SHAPES[self.dataset][0]
         return self.steps * self.recipe.batch_size
 
     @property
     def constrained(self) -> tuple[constraints.Constrained, ...]:
-        """What clips within the steps: SNC on the device, if it is its turn at all."""
+        """The constraint within the steps: SNC on the device, if they reach a clip."""
         if self.clips_timed == 0:
             return ()
         return constraints.constrained([Setting(self.method, 0.0)])
 
     @property
     def clips_timed(self) -> int:
-        """How many clips the timed steps contain."""
+        """The number of clips that the timed steps contain."""
         if self.method != "snc":
             return 0
         return self.steps // constraints.CLIP_EVERY
 
     def epoch_seconds(self, steps_s: float, clip_s: float) -> float:
-        """The seconds of an average epoch.
+        """Computes the seconds of an average epoch.
 
-        Clips come every so many steps, those of the epoch to be counted in fractions;
-        as many as the timed steps lack are added.
+        Extrapolates the timed steps, and adds the clips that they lack; an average
+        epoch contains a fractional number of clips.
 
         Args:
           steps_s: seconds of the timed steps.
-          clip_s: of one clip by itself.
+          clip_s: seconds of one separate clip.
         """
         scale = self.epoch_steps / self.steps
         seconds = steps_s * scale
@@ -96,7 +95,7 @@ class Measurement(Conditions):
 
 
 def noise(measurement: Measurement) -> Split:
-    """Images and labels drawn at random, as large as a data set's."""
+    """Draws images and labels of the shape of a data set at random."""
     _, *image_shape = TRAIN_SHAPES[measurement.dataset]
     classes = ARCHITECTURES[measurement.model].datasets[measurement.dataset]
     rng = np.random.default_rng(0)
@@ -112,7 +111,7 @@ def _classifier(measurement: Measurement) -> Classifier:
 
 
 def hyperparameters(measurement: Measurement) -> optimization.Hyperparameters:
-    """Those of one model, whose program has no other regularizer than its own."""
+    """Returns those of one model, without the regularizers of other methods."""
     recipe = measurement.recipe
     setting = NONE
     if measurement.strength is not None:
@@ -123,11 +122,11 @@ def hyperparameters(measurement: Measurement) -> optimization.Hyperparameters:
 
 
 class _Model:
-    """A model that trains as in a sweep of one, further with every call.
+    """A model that trains like a sweep of one model, further with every call.
 
     Args:
       measurement: its method and network.
-      variables: it starts from.
+      variables: the initial ones.
       data: images and labels, on the device.
     """
 
@@ -146,7 +145,7 @@ class _Model:
         self._state = jax.tree.map(lambda leaf: jnp.array(leaf)[None, None], state)
 
     def train(self, steps: int) -> step.TrainState:
-        """Takes the first so many steps of an epoch."""
+        """Takes the first steps of an epoch."""
         recipe = self._measurement.recipe
         self._state, _ = programs.train_epoch(
             self._classifier, self._state, jnp.array([0]), self._h, *self._data,
@@ -158,11 +157,11 @@ class _Model:
         return self._state
 
     def warm_up(self) -> None:
-        """Compiles what `train` needs, and runs it for one step."""
+        """Compiles `train`, and runs it for one step."""
         jax.block_until_ready(self.train(1))
 
     def clip(self) -> Callable[[], Any]:
-        """A function that clips the parameters once, as training does."""
+        """Returns a function that clips the parameters once, as training does."""
         uses = self._classifier.conv_uses(self._data[0].shape[1:])
         params = jax.tree.map(lambda leaf: leaf[0], self._state.variables.params)
         [max_norm] = self._h.max_norm
@@ -186,42 +185,30 @@ def measure(measurements: Sequence[Measurement], repeats: int, log: Log) -> None
     """Times steps and clips of several methods in turns, until each has enough.
 
     Args:
-      measurements: what to measure: one data set, network and number of steps, each
-        method once.
-      repeats: how many timings of each are enough; fewer are where they took a minute.
-      log: has what is measured already, and gets what is measured here as it comes.
+      measurements: what to measure, with the same data set, network and steps.
+      repeats: number of timings of each that are enough; fewer are if they take a
+        minute.
+      log: contains earlier timings; the new ones are added to it.
     """
-    by_method = {measurement.method: measurement for measurement in measurements}
     [_] = {(m.dataset, m.model, m.steps) for m in measurements}
     split = noise(measurements[0])
     data = jax.device_put((split.images, split.labels))
     init = jax.jit(_classifier(measurements[0]).init)
     variables = init(jax.random.key(0))
-    models = {
-        method: _Model(measurement, variables, data)
-        for method, measurement in by_method.items()
+    models = {m: _Model(m, variables, data) for m in measurements}
+    training = {
+        m: functools.partial(model.train, m.steps)
+        for m, model in models.items()
+        if log.lacks(m, "epoch_s", repeats)
     }
-
-    def lacks(kind: str) -> Callable[[str], bool]:
-        return lambda method: (
-            not is_enough(getattr(log[by_method[method]], kind), repeats)
-        )
-
-    training, clips = {}, {}
-    for method, measurement in by_method.items():
-        if lacks("epoch_s")(method):
-            models[method].warm_up()
-            training[method] = functools.partial(
-                models[method].train, measurement.steps
-            )
-    for method, seconds in in_turns(training, lacks("epoch_s")):
-        log.add(by_method[method], "epoch_s", seconds)
-    for method, measurement in by_method.items():
-        if measurement.clip is not None and lacks("clip_s")(method):
-            clips[method] = models[method].clip()
-            warm_up = seconds_of(clips[method])
-            # A clip as long as that is not done twice.
-            if is_long(warm_up):
-                log.add(measurement, "clip_s", warm_up)
-    for method, seconds in in_turns(clips, lacks("clip_s")):
-        log.add(by_method[method], "clip_s", seconds)
+    for m in training:
+        models[m].warm_up()
+    log.time_in_turns(training, "epoch_s", repeats)
+    clips = {
+        m: model.clip()
+        for m, model in models.items()
+        if m.clip is not None and log.lacks(m, "clip_s", repeats)
+    }
+    for m, clip in clips.items():
+        log.warm_up(m, "clip_s", clip)
+    log.time_in_turns(clips, "clip_s", repeats)
