@@ -1,4 +1,4 @@
-"""Intervals of Student's t: of a mean, of the mean of two means, and of one more run.
+"""Student's t intervals: of a mean, of the mean of two means, and of one more run.
 
 Means and variances are computed exactly and rounded once (`statistics`), so that equal
 values have a variance of exactly zero, and their interval is a point.
@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 
 
 class Interval(NamedTuple):
-    """Two ends, in the unit of the values."""
+    """The two ends of an interval, in the unit of the values."""
 
     low: float
     high: float
@@ -91,10 +91,10 @@ def pooled_interval(
     error1, error2 = variance1 / n1, variance2 / n2
     mean, error = (mean1 + mean2) / 2, error1 + error2
     if error == 0:
-        # Any degrees of freedom: the interval is a point.
+        # With any degrees of freedom the interval is a point.
         return _interval(mean, 0.0, n1 + n2 - 2, confidence)
-    share1, share2 = error1 / error, error2 / error
-    freedom = 1 / (share1**2 / (n1 - 1) + share2**2 / (n2 - 1))
+    fraction1, fraction2 = error1 / error, error2 / error
+    freedom = 1 / (fraction1**2 / (n1 - 1) + fraction2**2 / (n2 - 1))
     return _interval(mean, error / 4, freedom, confidence)
 
 

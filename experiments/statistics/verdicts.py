@@ -7,12 +7,12 @@ from experiments.statistics.intervals import Interval
 # Smallest differences of interest, as fractions of the images.
 OF_INTEREST = 0.01
 OF_INTEREST_MINIMUM_OR_TRANSFER = 0.03  # minima over frequencies, transferred PGD
-# With fewer units, the spread of secondary claims is not known.
+# With fewer units, the variance of secondary claims is unknown.
 FEWEST_UNITS = 3
 
 
 class Verdict(enum.StrEnum):
-    """What the runs say about a claim."""
+    """The outcome of a test of a claim."""
 
     CONTRADICTED = "contradicted"
     REPRODUCED_SMALL = "reproduced, but by less than is of interest"
