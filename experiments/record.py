@@ -1,11 +1,11 @@
 """Records finished models in a small folder, without their parameters."""
 
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import jax
 
@@ -108,62 +108,56 @@ def _copy(run: Run, evaluations: Iterable[Evaluation], folder: pathlib.Path) -> 
             )
 
 
-_Images = tuple[str, int, str]  # kind, number and fingerprint
+class _Images(NamedTuple):
+    """Images that a model was trained or evaluated on."""
+
+    user: pathlib.Path  # the model's folder, or earlier records
+    kind: str  # one of `_KINDS`
+    examples: int
+    fingerprint: str
 
 
-def _images(run: Run, evaluations: Iterable[Evaluation]) -> list[_Images]:
+_KINDS = ("train", "test", "held_in", "held_out")
+
+
+def _images(run: Run, evaluations: Iterable[Evaluation]) -> Iterator[_Images]:
     """Lists the images that a model was trained and evaluated on."""
     config = run.config
     kind = "held_in" if config.validation_examples else "train"
-    used = [(kind, config.train_examples, config.data_fingerprint)]
+    count, fingerprint = config.train_examples, config.data_fingerprint
+    yield _Images(run.folder, kind, count, fingerprint)
     for one in evaluations:
         kind = "test" if one.split == "test" else "held_out"
-        used.append((kind, one.examples, one.data_fingerprint))
-    return used
+        yield _Images(run.folder, kind, one.examples, one.data_fingerprint)
 
 
-def _describe(
-    dataset: Dataset, used: Mapping[Run, Sequence[_Images]], folder: pathlib.Path
-) -> None:
-    """Records which images the models were trained and evaluated on.
+def _describe(dataset: Dataset, used: list[_Images], folder: pathlib.Path) -> None:
+    """Records which images models were trained and evaluated on.
 
     Raises:
-      UsageError: if models, or earlier records, used other images than the data set's.
+      UsageError: if models, or earlier records, are of other images than the data set.
     """
     path = recorded.file_of(folder, dataset.name)
     known = files.read_json_if_there(path, "restore it")
-    examples: dict[str, set[int]] = {
-        kind: set() for kind in ("train", "test", "held_in", "held_out")
-    }
     if known is not None:
         with damage_named(path, "restore it"):
             if not digests.is_whole(known):
                 raise ValueError("it is not as it was written")
-            for kind, of_kind in examples.items():
-                of_kind.update(map(int, known["splits"][kind]["fingerprints"]))
-    for kind, count, _ in itertools.chain(*used.values()):
-        examples[kind].add(count)
+            used = used + [
+                _Images(path, kind, int(count), fingerprint)
+                for kind in _KINDS
+                for count, fingerprint in known["splits"][kind]["fingerprints"].items()
+            ]
+    examples: dict[str, set[int]] = {kind: set() for kind in _KINDS}
+    for one in used:
+        examples[one.kind].add(one.examples)
     content = recorded.described(dataset, examples)
-
-    def is_of_others(kind: str, count: int | str, fingerprint: str) -> bool:
-        return content["splits"][kind]["fingerprints"][str(count)] != fingerprint
-
-    if known is not None:
-        with damage_named(path, "restore it"):
-            for kind, of_kind in known["splits"].items():
-                for count, fingerprint in of_kind["fingerprints"].items():
-                    if is_of_others(kind, count, fingerprint):
-                        raise UsageError(
-                            f"{path} is of other {kind} images than those in "
-                            "--data-dir."
-                        )
-    for run, of_run in used.items():
-        for images in of_run:
-            if is_of_others(*images):
-                raise UsageError(
-                    f"{run.folder} is of other images ({images[2]}) than those in "
-                    "--data-dir."
-                )
+    for user, kind, count, fingerprint in used:
+        if content["splits"][kind]["fingerprints"][str(count)] != fingerprint:
+            raise UsageError(
+                f"{user} is of other {kind} images ({fingerprint}) than those in "
+                "--data-dir."
+            )
     files.write_json(path, digests.with_checksum(content))
 
 
@@ -218,7 +212,7 @@ def run(options: RecordOptions) -> list[pathlib.Path]:
         )
     evaluations = {run: list(_evaluations(run)) for run in runs}
     dataset = load(options.dataset, options.data)
-    used = {run: _images(run, of_run) for run, of_run in evaluations.items()}
+    used = [one for run in runs for one in _images(run, evaluations[run])]
     _describe(dataset, used, options.records_dir)
     for run, of_run in evaluations.items():
         _copy(run, of_run, options.records_dir)

@@ -15,13 +15,7 @@ class Augmentation(NamedTuple):
 
 
 def draw(key: jax.Array, images: int, padding: int) -> Augmentation:
-    """Draws the augmentation of some images, independently and uniformly.
-
-    Args:
-      key: one key for all images, or keys (images,), one per image.
-      images: number of images.
-      padding: pixels on each side.
-    """
+    """Draws augmentations uniformly, from one key or from one key per image."""
     if key.ndim == 1:
         return jax.vmap(lambda key: _draw(key, (), padding))(key)
     return _draw(key, (images,), padding)

@@ -168,10 +168,6 @@ def files(folder: pathlib.Path, split: str) -> Files:
 def check_lengths(folder: pathlib.Path, of_split: Files) -> None:
     """Refuses files whose number of examples differs from the metadata.
 
-    Args:
-      folder: of the prepared data set.
-      of_split: from `files`.
-
     Raises:
       UsageError: with the name of the file.
     """

@@ -104,10 +104,8 @@ def load(runs_dir: pathlib.Path, name: str) -> RecordedDataset:
 def described(dataset: Dataset, examples: Mapping[str, set[int]]) -> dict[str, Any]:
     """Describes a data set as JSON, for `load`.
 
-    Args:
-      dataset: the data set, with its images.
-      examples: for each of `train`, `test`, `held_in` and `held_out`, the numbers of
-        images that models and evaluations use.
+    `examples` are the numbers of images that models and evaluations use, for each of
+    `train`, `test`, `held_in` and `held_out`.
     """
     held_in, held_out = dataset.with_validation()
     splits = {

@@ -71,14 +71,8 @@ def check(
 ) -> None:
     """Refuses images and labels that cannot be those of a data set.
 
-    Args:
-      split: the images and labels.
-      image_shape: (height, width, channels).
-      classes: number of classes; labels must be smaller.
-      examples: number of images.
-
     Raises:
-      ValueError: if a shape, a dtype or a label differs.
+      ValueError: if a shape or dtype differs, or a label is not below `classes`.
     """
     images, labels = split.images, split.labels
     for array, shape, dtype in (

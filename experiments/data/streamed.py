@@ -161,12 +161,7 @@ class StreamedSplit(Images):
 
 
 def whole(folder: pathlib.Path, name: str, processes: int) -> StreamedSplit:
-    """Opens all examples of a split of a prepared data set.
-
-    Args:
-      folder: of the data set.
-      name: of the split.
-      processes: number of processes that decode; 0 is threads of this one.
+    """Opens all examples of a split of a prepared data set, for `StreamedSplit`.
 
     Raises:
       UsageError: if the split or a file of it is missing.

@@ -19,11 +19,7 @@ except ImportError:
 
 
 def lock(stream: IO[Any], *, wait: bool) -> bool:
-    """Locks an open file for as long as it is open.
-
-    Args:
-      stream: the file.
-      wait: whether to wait for another process that has locked it.
+    """Locks an open file until it is closed; may wait until another process unlocks it.
 
     Returns:
       Whether the file is locked now; False where locks are not supported.
@@ -92,11 +88,7 @@ def side_by_side(
 ) -> Iterator[None]:
     """Shares a folder with other members of a group, and excludes everyone else.
 
-    Args:
-      folder: the folder.
-      group: name, without hyphens, of the processes that may hold it together.
-      member: name of this process in the group; each member may hold it once.
-      does_what: for messages, what such a process does.
+    The name of a group has no hyphens, and each member may hold the folder once.
 
     Raises:
       UsageError: if this member, another group, or an exclusive process holds it.

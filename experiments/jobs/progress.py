@@ -18,14 +18,8 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """Reports the progress and remaining time of some work, on standard error.
 
-    Of several processes only process 0 reports.
-
-    Args:
-      total: number of units of the work.
-      title: its name.
-      unit: what is counted, in the singular.
-      initial: number of units done already.
-      rate_of: what else is counted, to report the speed, in the singular.
+    Of several processes only process 0 reports. `unit` is what is counted, and
+    `rate_of` what else is counted to report the speed, both in the singular.
 
     Yields:
       A function to call with the number of units done since the last call, and with

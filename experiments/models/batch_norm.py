@@ -30,8 +30,8 @@ def normalized(
         separately.
 
     Returns:
-      The normalized batch, of the shape of `x`, and its mean and biased variance
-      (channels,), averaged over the groups.
+      The normalized batch, and its mean and biased variance (channels,), averaged over
+      the groups.
     """
     grouped = x.astype(jnp.float32)
     if groups > 1:

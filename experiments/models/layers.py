@@ -47,19 +47,11 @@ def conv(
     kernel_init: nnx.Initializer = torch_kernel,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """Makes a square convolution with PyTorch's padding, the same on all sides.
+    """Makes a square convolution that computes in `dtype`, with float32 parameters.
 
-    Args:
-      inputs: number of input channels.
-      outputs: number of output channels.
-      size: height and width of the kernel.
-      stride: in both directions.
-      margin: zeros on each side; None is size // 2, which at stride 1 preserves the
-        size of the image. At stride 2, flax's "SAME" would pad one side only.
-      use_bias: whether to add a bias.
-      dtype: of the computation; parameters are float32.
-      kernel_init: initializer of the kernel.
-      rngs: for the initial parameters.
+    As in PyTorch, it pads all sides with `margin` zeros, by default size // 2, which at
+    stride 1 preserves the size of the image. At stride 2, flax's "SAME" would pad one
+    side only.
     """
     margin = size // 2 if margin is None else margin
     return nnx.Conv(

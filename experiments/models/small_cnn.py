@@ -38,14 +38,9 @@ def _max_pool(x: jax.Array) -> jax.Array:
 class SmallCNN(nnx.Module):
     """Two 5x5 convolutions, each with max-pooling and ReLU, and two dense layers.
 
-    Args:
-      classes: number of classes.
-      mean: per-channel mean of the images, subtracted from them.
-      std: per-channel standard deviation, by which they are divided.
-      form: how convolutions are computed. `"patches"` multiplies matrices of patches of
-        the image, which is fast for many models; `"native"` is `lax.conv`, which
-        tracing tools understand. Both have the same parameters and values.
-      rngs: for the initial parameters.
+    The form `"patches"` multiplies matrices of patches of the image, which is fast for
+    many models; `"native"` is `lax.conv`, which tracing tools understand. Both have the
+    same parameters and values. The other arguments are those of `network.Network`.
 
     Source: P, appendix, "MNIST and Fashion-MNIST".
     """

@@ -109,12 +109,9 @@ class Log:
         kind: str,
         repeats: int,
     ) -> None:
-        """Times functions that are already compiled, in turns, until each has enough.
+        """Times compiled functions in turns, and adds the timings to measurements.
 
-        Args:
-          functions: by the measurements to which the timings are added.
-          kind: of the timings.
-          repeats: number of timings that are enough; fewer are if they take a minute.
+        It stops when each has enough: so many repeats, or fewer if they take a minute.
         """
         for measurement, seconds in in_turns(
             functions, lambda measurement: self.lacks(measurement, kind, repeats)

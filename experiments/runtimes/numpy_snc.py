@@ -42,15 +42,9 @@ def clip_kernel(
 def clip_kernels(
     params: Any, max_norm: float, uses: Mapping[str, Sequence[absum_jax.ConvUse]]
 ) -> Any:
-    """Clips every convolution kernel of a parameter tree, one after the other.
+    """Clips the kernels (HWIO) of a parameter tree one by one, back onto the device.
 
-    Args:
-      params: a tree of arrays, whose kernels are HWIO.
-      max_norm: the bound on singular values.
-      uses: from `absum_jax.conv_input_shapes`, one use per kernel.
-
-    Returns:
-      The tree, with the clipped kernels on the device.
+    `uses` is that of `absum_jax.conv_input_shapes`, with one use per kernel.
     """
 
     def clipped(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:

@@ -79,12 +79,9 @@ class Measurement(Conditions):
     def epoch_seconds(self, steps_s: float, clip_s: float) -> float:
         """Computes the seconds of an average epoch.
 
-        Extrapolates the timed steps, and adds the clips that they lack; an average
-        epoch contains a fractional number of clips.
-
-        Args:
-          steps_s: seconds of the timed steps.
-          clip_s: seconds of one separate clip.
+        Extrapolates the seconds of the timed steps, and adds the clips that they lack,
+        from the seconds of one separate clip; an average epoch contains a fractional
+        number of clips.
         """
         scale = self.epoch_steps / self.steps
         seconds = steps_s * scale
@@ -122,12 +119,9 @@ def hyperparameters(measurement: Measurement) -> optimization.Hyperparameters:
 
 
 class _Model:
-    """A model that trains like a sweep of one model, further with every call.
+    """A model that trains like a sweep of one, further with every call.
 
-    Args:
-      measurement: its method and network.
-      variables: the initial ones.
-      data: images and labels, on the device.
+    `data` are images and labels on the device.
     """
 
     def __init__(self, measurement: Measurement, variables: Any, data: tuple[Any, Any]):
@@ -184,11 +178,8 @@ class _Model:
 def measure(measurements: Sequence[Measurement], repeats: int, log: Log) -> None:
     """Times steps and clips of several methods in turns, until each has enough.
 
-    Args:
-      measurements: what to measure, with the same data set, network and steps.
-      repeats: number of timings of each that are enough; fewer are if they take a
-        minute.
-      log: contains earlier timings; the new ones are added to it.
+    Timings of earlier runs in the log count; new ones are added as they are measured.
+    All measurements have the same data set, network and number of steps.
     """
     [_] = {(m.dataset, m.model, m.steps) for m in measurements}
     split = noise(measurements[0])

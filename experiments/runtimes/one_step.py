@@ -124,11 +124,7 @@ def measure(
 ) -> None:
     """Times training steps of several methods in turns, until each has enough.
 
-    Args:
-      network: the model.
-      measurements: what to measure.
-      repeats: number of steps of each that are enough; fewer are if they take a minute.
-      log: contains earlier timings; the new ones are added to it.
+    Timings of earlier runs in the log count; new ones are added as they are measured.
     """
     steps = {}
     for measurement in measurements:
