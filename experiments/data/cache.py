@@ -36,12 +36,8 @@ def cached(
 ) -> Splits:
     """Returns the splits in a cached file, or reads and caches them.
 
-    A damaged file is replaced, with a message. An intact one may be read-only.
-
-    Args:
-      path: the file, which is written atomically.
-      read: returns the training and the test split.
-      check: raises a `ValueError` if cached splits cannot be those of the data set.
+    A damaged file, or one that `check` refuses, is replaced, with a message. An intact
+    one may be read-only.
 
     Raises:
       UsageError: if the file cannot be written.

@@ -115,14 +115,9 @@ class StreamedSplit(Images):
         return self._joined(make, first_piece, _ENDLESS, itertools.repeat(ranges))
 
     def read(self, ranges: Sequence[tuple[int, int]]) -> Batches:
-        """Yields images for evaluation, decoded ahead.
+        """Yields the images and labels of ranges, for evaluation, decoded ahead.
 
-        Args:
-          ranges: (start, stop) indices, start < stop.
-
-        Returns:
-          Images (stop - start, 224, 224, 3) uint8 and labels int32 of each range. Close
-          the generator to end the processes.
+        Close the generator to end the processes.
 
         Raises:
           UsageError: if a file is missing; while iterating, if an example is damaged.

@@ -35,14 +35,9 @@ class Part(NamedTuple):
     def members(self, seeds: int, settings: int, *, together: bool) -> list[int]:
         """Chooses the models of this part; each model is in exactly one part.
 
-        Models that share a program are divided by setting if there are at least as many
-        settings as parts, so that a part trains all seeds of its settings in one
-        program. Otherwise models are assigned round-robin.
-
-        Args:
-          seeds: number of seeds.
-          settings: number of settings, each trained with every seed.
-          together: whether models share a program.
+        Models that share a program (`together`) are divided by setting if there are at
+        least as many settings as parts, so that a part trains all seeds of its settings
+        in one program. Otherwise models are assigned round-robin.
 
         Returns:
           Indices into the list of all models, which goes seed by seed; not empty.

@@ -32,12 +32,9 @@ def is_first() -> bool:
 
 
 def broadcast_from_first(find: Callable[[], Any]) -> Any:
-    """Calls a function on process 0 and returns its result on all processes.
+    """Calls a function on process 0 and returns its result, as JSON, on all processes.
 
     All processes must call this in the same order.
-
-    Args:
-      find: returns a value that JSON can hold; called on process 0 only.
 
     Raises:
       UsageError: on all processes, if `find` raises it.
@@ -73,10 +70,7 @@ def on_all_processes(work: Callable[[], Any]) -> Any:
 
 
 def check_equal(values: dict[str, Any]) -> None:
-    """Refuses values that differ between processes, which would wait forever.
-
-    Args:
-      values: the local ones, which JSON can hold.
+    """Refuses values, as JSON, that differ between processes, which would wait forever.
 
     Raises:
       UsageError: on all processes, if a value differs on any.

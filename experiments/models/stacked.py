@@ -19,9 +19,6 @@ def over_models(
       function: the function of one model.
       in_axes: for each argument 0 if it is stacked, None if all models share it.
       shards: number of devices over which the models are divided equally.
-
-    Returns:
-      A function of the same arguments that returns stacked results.
     """
 
     def mapped(*args: Any) -> Any:

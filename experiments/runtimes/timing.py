@@ -19,11 +19,7 @@ def seconds_of(function: Callable[[], Any]) -> float:
 def in_turns(
     functions: Mapping[_Name, Callable[[], Any]], wanted: Callable[[_Name], bool]
 ) -> Iterator[tuple[_Name, float]]:
-    """Times functions one after the other, round by round.
-
-    Args:
-      functions: the functions by name, already compiled.
-      wanted: returns whether to time a function again; called before each round.
+    """Times compiled functions one after the other, in rounds of those still wanted.
 
     Yields:
       The name and the seconds of each call.

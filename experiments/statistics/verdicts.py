@@ -1,4 +1,8 @@
-"""Verdicts on the paper's claims, as results/CRITERIA.md defines them."""
+"""Verdicts on the paper's claims, as results/CRITERIA.md defines them.
+
+`of_interest` is the smallest difference of interest, d, in the unit of the interval;
+if it is negative, a `ValueError` is raised.
+"""
 
 import enum
 
@@ -33,7 +37,7 @@ def improvement_verdict(
     Args:
       interval: of the difference, 95 %.
       interval_90: of the difference, 90 %, in the same unit.
-      of_interest: the smallest difference of interest, d >= 0, in the same unit.
+      of_interest: d >= 0.
       is_significant: whether a test agrees; without, the claim is not reproduced. For
         primary claims this is `experiments.statistics.significance.holm`.
 
@@ -42,9 +46,6 @@ def improvement_verdict(
       by less than is of interest (between 0 and d); reproduced (above 0); equivalent
       (the 90 % interval lies between -d and d); undecided. All comparisons are strict:
       an interval that ends exactly at 0 lies neither above nor below it.
-
-    Raises:
-      ValueError: if `of_interest` is negative.
 
     Example:
       >>> print(improvement_verdict(Interval(2.0, 6.0), Interval(2.5, 5.5), 3.0))
@@ -64,18 +65,11 @@ def improvement_verdict(
 
 
 def no_improvement_verdict(interval: Interval, of_interest: float) -> Verdict:
-    """Judges the claim "A does not improve on B" by an interval of A - B.
-
-    Args:
-      interval: of the difference, 95 %.
-      of_interest: the smallest difference of interest, d >= 0, in the same unit.
+    """Judges the claim "A does not improve on B" by a 95 % interval of A - B.
 
     Returns:
       Reproduced if the interval lies below d, contradicted if it lies above d, and
       undecided otherwise. An end at d decides nothing.
-
-    Raises:
-      ValueError: if `of_interest` is negative.
 
     Example:
       >>> print(no_improvement_verdict(Interval(-4.0, 0.5), 1.0))
