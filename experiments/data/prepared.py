@@ -32,7 +32,7 @@ def _version(path: pathlib.Path) -> tuple[int, ...]:
 
 
 def _fix(folder: pathlib.Path) -> str:
-    return f"copy it anew, or remove {folder} and prepare the set again"
+    return f"copy it again, or remove {folder} and prepare the set again"
 
 
 def _info(folder: pathlib.Path) -> Any:

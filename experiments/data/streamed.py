@@ -102,8 +102,7 @@ class StreamedSplit(Images):
             )
         if batch_size % hosts:
             raise UsageError(
-                f"a batch of {batch_size} images cannot be divided among {hosts} hosts "
-                "alike."
+                f"a batch of {batch_size} images cannot be divided among {hosts} hosts."
             )
         size = batch_size // hosts
         ranges = _ranges(host * size, (host + 1) * size)
@@ -210,7 +209,7 @@ class _Reader:
             raise UsageError(
                 f"record {record} of {self._files.paths[file]} (example {example} of "
                 f"the {self._split} split, {name}) cannot be read: {error}. If the "
-                "file is damaged, copy or prepare the set anew."
+                "file is damaged, copy or prepare the set again."
             ) from error
 
 
