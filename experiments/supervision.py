@@ -6,6 +6,7 @@ the child of a small watchdog, which prints what happened.
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,15 +23,8 @@ _PROJECT = ("absum_jax", "experiments")
 # Exit code of a process that noticed by itself that another one is lost.
 _LOST = 75
 _SECONDS_TO_SAY_GOODBYE = 1.0
-# Parts of the errors of transfers, and of the service through which processes meet.
-_OF_ANOTHER = (
-    "Gloo",
-    "gloo",
-    "NCCL",
-    "coordination",
-    "DEADLINE_EXCEEDED:",
-    "UNAVAILABLE:",
-)
+# In errors of transfers, and of the service through which processes meet.
+_OF_ANOTHER = re.compile("[Gg]loo|NCCL|coordination|DEADLINE_EXCEEDED:|UNAVAILABLE:")
 
 MESSAGE = (
     "error: another process ended, could not be reached or never started; see its "
@@ -62,7 +56,7 @@ def main() -> int:
 
     has_joined = jax.distributed.is_initialized()
     if failure is not None:
-        if has_joined and any(part in str(failure) for part in _OF_ANOTHER):
+        if has_joined and _OF_ANOTHER.search(str(failure)):
             code = _LOST
         else:
             traceback.print_exception(failure)
