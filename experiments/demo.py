@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 
 from experiments.options import SweepOptions
-from experiments.reporting.outcomes import Outcome, run_sweep
+from experiments.reporting.evaluated import SingleFourierModel, sweep_workspace
 from experiments.reporting.plots import heatmaps
 from experiments.reporting.plots.saving import save
-from experiments.reporting.selection import by_setting
+from experiments.reporting.selection import by_setting, models_of_table1
 from experiments.tables.table1 import table1
 
 
@@ -38,9 +38,9 @@ class DemoOptions:
 
 
 def _mean_grids(
-    outcomes: list[Outcome],
+    models: list[SingleFourierModel],
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    groups = by_setting(outcomes)
+    groups = by_setting(models)
     return (
         {
             s.method: np.mean([o.test.grid for o in g], axis=0)
@@ -61,10 +61,8 @@ def run(options: DemoOptions) -> list[pathlib.Path]:
         runs_dir=options.runs_dir,
         select_on="paper",
     )
-    outcomes = run_sweep(sweep)
-    table = table1(sweep, outcomes)
-    print(f"\n{table.markdown}\n")
-    figure = heatmaps.draw(*_mean_grids(outcomes))
-    return table.write(options.results_dir) + save(
-        figure, options.results_dir / "heatmaps"
-    )
+    with sweep_workspace(sweep) as workspace:
+        models = models_of_table1(sweep, workspace)
+    written = table1(sweep, models).print_and_write(options.results_dir)
+    figure = heatmaps.draw(*_mean_grids(models))
+    return written + save(figure, options.results_dir / "heatmaps")

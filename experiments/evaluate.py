@@ -13,8 +13,12 @@ from experiments.evaluation import frequency, gradient, singular_values
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
 from experiments.paper import PGD, SPECTRUM_EPS, published_as
+from experiments.reporting.evaluated import (
+    SingleFourierModel,
+    sweep_workspace,
+    under_single_fourier,
+)
 from experiments.reporting.labels import METHOD_NAMES
-from experiments.reporting.outcomes import Outcome, attacked, sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
@@ -59,15 +63,15 @@ def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
 
 
 def _table(
-    outcomes: Sequence[Outcome], columns: dict[str, dict[Run, float]]
+    models: Sequence[SingleFourierModel], columns: dict[str, dict[Run, float]]
 ) -> list[str]:
     header = ("method", "lambda / sigma", "seed", "Avg.", "Min.", "CLN", *columns)
     rows = []
-    for outcome in outcomes:
-        config, test = outcome.run.config, outcome.test
+    for model in models:
+        config, test = model.run.config, model.test
         numbers = [test.frequencies.mean, test.frequencies.min, test.clean]
         numbers += [
-            column.get(outcome.run, float("nan")) for column in columns.values()
+            column.get(model.run, float("nan")) for column in columns.values()
         ]
         rows.append(
             (
@@ -87,7 +91,7 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
     with sweep_workspace(options) as workspace:
         images, shape = workspace.test, workspace.dataset.image_shape
         runs = workspace.train(options.settings, options.seeds)
-        outcomes = attacked(workspace, runs, options.frequency_stride)
+        models = under_single_fourier(workspace, runs, options.frequency_stride)
         radii = frequency.radii_of(shape)
         quarter = radii.index(shape[1] / 4)
         low = frequency.evaluate(images, runs, "low-pass", radii)[:, quarter]
@@ -108,5 +112,5 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
             zip(runs, high[:, : quarter + 1].mean(axis=1).tolist(), strict=True)
         ),
     }
-    print("\n" + "\n".join(_table(outcomes, columns)) + "\n")
+    print("\n" + "\n".join(_table(models, columns)) + "\n")
     return []

@@ -15,10 +15,10 @@ from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
 from experiments.paper import SPECTRUM_EPS
 from experiments.reporting import document, naming
+from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
-from experiments.reporting.outcomes import sweep_workspace
 from experiments.reporting.plots.saving import save
-from experiments.reporting.selection import choose
+from experiments.reporting.selection import select_as_table1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +72,11 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
     """Trains what is missing, attacks and draws."""
     steps = gradient.published_steps(options.dataset)
     with sweep_workspace(options) as workspace:
-        chosen = choose(options, workspace)
+        selected = select_as_table1(options, workspace)
         spectra = gradient.power_spectra(
-            workspace.test, chosen.all_runs, options.eps, steps
+            workspace.test, selected.all_runs, options.eps, steps
         ).reshape(
-            len(chosen.runs), len(options.seeds), *workspace.dataset.image_shape[:2]
+            len(selected.runs), len(options.seeds), *workspace.dataset.image_shape[:2]
         )
         images = len(workspace.test.split)
     stem = options.results_dir / naming.path("figure7", options)
@@ -91,11 +91,11 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
                     gradient.high_share(spectrum) for spectrum in of_seeds
                 ],
             }
-            for setting, of_seeds in zip(chosen.settings, spectra, strict=True)
+            for setting, of_seeds in zip(selected.settings, spectra, strict=True)
         ],
         **document.conditions(options, images),
     }
-    means = dict(zip(chosen.runs, spectra.mean(axis=1), strict=True))
+    means = dict(zip(selected.runs, spectra.mean(axis=1), strict=True))
     return [
         files.write_json(stem.with_suffix(".json"), content),
         *save(draw(means), stem),

@@ -21,7 +21,7 @@ from experiments.models import Classifier
 from experiments.options import ModelOptions, check_choices, check_positive, check_seeds
 from experiments.paper import TABLE1, Published
 from experiments.reporting import naming
-from experiments.reporting.outcomes import attacked
+from experiments.reporting.evaluated import under_single_fourier
 from experiments.reporting.selection import by_setting
 from experiments.studies.snc_rows import HEADER, READINGS, Row
 from experiments.training.constraints import CONSTRAINTS
@@ -197,7 +197,7 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     with opened(options, test_examples=options.test_examples) as workspace:
         image_shape = workspace.dataset.image_shape
         check_fit(workspace.classifier, image_shape, options.readings)
-        outcomes = attacked(workspace, _shown(workspace, options))
+        outcomes = under_single_fourier(workspace, _shown(workspace, options))
         models = [
             outcome.as_dict() | {"acted": _acted(workspace, options, outcome.run)}
             for outcome in outcomes

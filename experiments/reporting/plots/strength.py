@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.config import NONE, SNC_METHODS
+from experiments.reporting.evaluated import SingleFourierModel
 from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
-from experiments.reporting.outcomes import Outcome
 
 _STRENGTH = r"regularization strength $\lambda$"
 _STRENGTHS = dict.fromkeys(SNC_METHODS, r"bound on the spectral norm $\sigma$")
@@ -16,11 +16,13 @@ _STRENGTHS = dict.fromkeys(SNC_METHODS, r"bound on the spectral norm $\sigma$")
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _curve(outcomes: Sequence[Outcome], value: Callable[[Outcome], float]) -> Curve:
+def _curve(
+    models: Sequence[SingleFourierModel], value: Callable[[SingleFourierModel], float]
+) -> Curve:
     """Strengths in rising order, with mean and standard deviation over seeds."""
     by_strength: dict[float, list[float]] = {}
-    for outcome in outcomes:
-        by_strength.setdefault(outcome.run.config.strength, []).append(value(outcome))
+    for model in models:
+        by_strength.setdefault(model.run.config.strength, []).append(value(model))
     strengths = sorted(by_strength)
     values = [by_strength[strength] for strength in strengths]
     return (
@@ -30,37 +32,39 @@ def _curve(outcomes: Sequence[Outcome], value: Callable[[Outcome], float]) -> Cu
     )
 
 
-def by_method(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+def by_method(
+    models: Sequence[SingleFourierModel],
+) -> dict[str, list[SingleFourierModel]]:
     """Outcomes of each method that has a strength."""
-    grouped: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        if outcome.run.config.method != NONE.method:
-            grouped.setdefault(outcome.run.config.method, []).append(outcome)
+    grouped: dict[str, list[SingleFourierModel]] = {}
+    for model in models:
+        if model.run.config.method != NONE.method:
+            grouped.setdefault(model.run.config.method, []).append(model)
     return grouped
 
 
-ACCURACIES: Mapping[str, tuple[Callable[[Outcome], float], str]] = {
-    "max": (lambda outcome: float(outcome.test.frequencies.max), ":"),
-    "avg": (lambda outcome: float(outcome.test.frequencies.mean), "-"),
-    "min": (lambda outcome: float(outcome.test.frequencies.min), "--"),
+ACCURACIES: Mapping[str, tuple[Callable[[SingleFourierModel], float], str]] = {
+    "max": (lambda model: float(model.test.frequencies.max), ":"),
+    "avg": (lambda model: float(model.test.frequencies.mean), "-"),
+    "min": (lambda model: float(model.test.frequencies.min), "--"),
 }
 
 
 def _plot(
     ax: Axes,
-    outcomes: Sequence[Outcome],
-    value: Callable[[Outcome], float],
+    models: Sequence[SingleFourierModel],
+    value: Callable[[SingleFourierModel], float],
     *,
     style: str,
     label: str,
     scale: float = 100,
 ) -> None:
-    strengths, mean, std = _curve(outcomes, value)
+    strengths, mean, std = _curve(models, value)
     finite = np.isfinite(mean)
     if not finite.any():
         return
     strengths, mean, std = strengths[finite], mean[finite], std[finite]
-    color = METHOD_COLORS[outcomes[0].run.config.method]
+    color = METHOD_COLORS[models[0].run.config.method]
     ax.plot(strengths, scale * mean, style, color=color, marker=".", label=label)
     ax.fill_between(
         strengths,
@@ -71,30 +75,30 @@ def _plot(
         lw=0,
     )
     ax.set_xscale("log")
-    ax.set_xlabel(_STRENGTHS.get(outcomes[0].run.config.method, _STRENGTH))
+    ax.set_xlabel(_STRENGTHS.get(models[0].run.config.method, _STRENGTH))
 
 
-def _accuracy(outcomes: Sequence[Outcome]) -> str:
+def _accuracy(models: Sequence[SingleFourierModel]) -> str:
     """What the accuracies are called; of two kinds, the stricter is drawn."""
-    return "accuracy" if outcomes[0].test.top5 is None else "Top-1 accuracy"
+    return "accuracy" if models[0].test.top5 is None else "Top-1 accuracy"
 
 
-def figure2(outcomes: Sequence[Outcome]) -> Figure | None:
+def figure2(models: Sequence[SingleFourierModel]) -> Figure | None:
     """Accuracy of L1 under its worst frequency; None without L1 models."""
-    l1 = by_method(outcomes).get("l1")
+    l1 = by_method(models).get("l1")
     if not l1:
         return None
     figure = Figure(figsize=(4.2, 3.2))
     ax = figure.subplots()
     _plot(ax, l1, ACCURACIES["min"][0], style="-", label=METHOD_NAMES["l1"])
-    ylabel = f"{_accuracy(outcomes)} at the worst frequency (%)"
+    ylabel = f"{_accuracy(models)} at the worst frequency (%)"
     ax.set(ylabel=ylabel, ylim=(0, 100), title="L1")
     return figure
 
 
-def figure4(outcomes: Sequence[Outcome]) -> Figure | None:
+def figure4(models: Sequence[SingleFourierModel]) -> Figure | None:
     """Accuracy under attack of each method: max, mean and min over frequencies."""
-    methods = by_method(outcomes)
+    methods = by_method(models)
     if not methods:
         return None
     figure = Figure(figsize=(3.2 * len(methods) + 0.6, 3.2), layout="constrained")
@@ -103,19 +107,19 @@ def figure4(outcomes: Sequence[Outcome]) -> Figure | None:
         for label, (value, style) in ACCURACIES.items():
             _plot(ax, group, value, style=style, label=label)
         ax.set(ylim=(0, 100), title=METHOD_NAMES[method])
-    axes[0].set_ylabel(f"{_accuracy(outcomes)} under attack (%)")
+    axes[0].set_ylabel(f"{_accuracy(models)} under attack (%)")
     axes[0].legend(loc="lower left")
     return figure
 
 
-def _lowest_loss(outcome: Outcome) -> float:
-    loss = outcome.lowest_loss
+def _lowest_loss(model: SingleFourierModel) -> float:
+    loss = model.lowest_loss
     return float("nan") if loss is None else loss
 
 
-def figure5(outcomes: Sequence[Outcome]) -> Figure | None:
+def figure5(models: Sequence[SingleFourierModel]) -> Figure | None:
     """The lowest training loss of each method with a strength lambda."""
-    methods = by_method(outcomes)
+    methods = by_method(models)
     for method in SNC_METHODS:
         methods.pop(method, None)
     if not methods:
