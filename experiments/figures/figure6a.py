@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from absum_jax._markdown import aligned
 from experiments.config import NONE
 from experiments.data import DATASETS, DatasetName
 from experiments.data.registry import TRAIN_SHAPES
@@ -17,6 +16,8 @@ from experiments.jobs.errors import UsageError
 from experiments.jobs.progress import progress
 from experiments.models import networks_for
 from experiments.options import ComputeOptions, ModelOptions, check_choices
+from experiments.reporting import document
+from experiments.reporting.columns import aligned
 from experiments.reporting.labels import DATASET_NAMES, MODEL_NAMES
 from experiments.reporting.plots.runtimes import (
     COLORS,
@@ -27,8 +28,8 @@ from experiments.reporting.plots.runtimes import (
     clip_method,
     conditions,
     strength,
-    write,
 )
+from experiments.reporting.plots.saving import save
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_epoch import Measurement, measure
 from experiments.training.constraints import CLIP_EVERY
@@ -194,7 +195,7 @@ def markdown(
     if "snc_numpy" in clips:
         notes[0] += " SNC, NumPy: by FFT and SVD on the CPU, as in the paper."
     notes.append(conditions(about, rows))
-    return "\n\n".join([f"## {_TITLE}", "\n".join(aligned(header, cells)), *notes])
+    return document.page(_TITLE, aligned(header, cells), *notes)
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -245,5 +246,6 @@ def run(options: Figure6aOptions) -> list[pathlib.Path]:
     print(f"\n{table}\n")
     asked = dataclasses.asdict(options)
     del asked["results_dir"]
-    document = {"title": _TITLE, "options": asked, "rows": rows, "provenance": about}
-    return write(folder / "epochs", document, table, draw(rows), folder / "figure6a")
+    content = {"title": _TITLE, "options": asked, "rows": rows}
+    written = document.write(folder / "epochs", content, table, rows)
+    return written + save(draw(rows), folder / "figure6a")

@@ -9,12 +9,13 @@ import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
 
-from absum_jax._markdown import aligned
 from experiments.jobs import locks
 from experiments.jobs.errors import UsageError
 from experiments.jobs.progress import progress
 from experiments.models.resnet import ResNet18
 from experiments.options import check_choices
+from experiments.reporting import document
+from experiments.reporting.columns import aligned
 from experiments.reporting.plots.runtimes import (
     COLORS,
     METHODS,
@@ -24,8 +25,8 @@ from experiments.reporting.plots.runtimes import (
     clip_method,
     conditions,
     strength,
-    write,
 )
+from experiments.reporting.plots.saving import save
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_step import CLASSES, Measurement, Network, measure
 from experiments.training.constraints import CLIP_EVERY
@@ -154,7 +155,7 @@ def markdown(
             f"{options.numpy_sizes_up_to} x {options.numpy_sizes_up_to}."
         )
     notes.append(conditions(about, rows))
-    return "\n\n".join([f"## {_TITLE}", "\n".join(aligned(header, cells)), *notes])
+    return document.page(_TITLE, aligned(header, cells), *notes)
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -215,5 +216,6 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
         "snc_method": options.snc_method,
         "numpy_sizes_up_to": options.numpy_sizes_up_to,
     }
-    document = {"title": _TITLE, "options": asked, "rows": rows, "provenance": about}
-    return write(folder / "resnet18", document, table, draw(rows), folder / "figure6b")
+    content = {"title": _TITLE, "options": asked, "rows": rows}
+    written = document.write(folder / "resnet18", content, table, rows)
+    return written + save(draw(rows), folder / "figure6b")

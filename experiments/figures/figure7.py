@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 import absum_jax
 from experiments.adversaries import check_attacked
 from experiments.evaluation import gradient
-from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
 from experiments.paper import SPECTRUM_EPS
 from experiments.reporting import document, naming
 from experiments.reporting.evaluated import sweep_workspace
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.plots import heatmaps
 from experiments.reporting.plots.saving import save
 from experiments.reporting.selection import select_as_table1
 
@@ -41,30 +40,20 @@ class Figure7Options(SweepOptions):
 
 
 def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
-    """Draws a picture a method, and the powers over rings.
+    """Draws a picture for each method, and the powers over rings.
 
     Args:
       spectra: (h, w) of each method, low frequencies in the centre.
     """
-    figure = Figure(figsize=(2.4 * len(spectra) + 3.4, 2.9), layout="constrained")
-    axes = figure.subplots(
-        1, len(spectra) + 1, width_ratios=[1] * len(spectra) + [1.25]
+    figure, axes = heatmaps.side_by_side(
+        spectra,
+        lambda spectrum, ax: absum_jax.plot_power_spectrum(spectrum, ax=ax),
+        lambda spectrum: np.fft.ifftshift(spectrum) / spectrum.sum(),
+        size=(2.4, 2.9),
+        label="log power, scaled to (0, 1)",
     )
-    for ax, (method, spectrum) in zip(axes, spectra.items(), strict=False):
-        picture = absum_jax.plot_power_spectrum(spectrum, ax=ax)
-        ax.set_title(METHOD_NAMES[method], fontsize=9)
-        if ax is not axes[0]:
-            ax.set_ylabel("")
-            ax.set_yticklabels([])
-        share = np.fft.ifftshift(spectrum) / spectrum.sum()
-        absum_jax.plot_radial_mean(
-            share, ax=axes[-1], color=METHOD_COLORS[method], label=METHOD_NAMES[method]
-        )
-    label = "log power, scaled to (0, 1)"
-    figure.colorbar(picture, ax=axes[: len(spectra)], label=label, shrink=0.8)
     axes[-1].set_yscale("log")
     axes[-1].set_title("mean share of power over rings", fontsize=9)
-    axes[-1].legend(fontsize=7)
     return figure
 
 
@@ -96,7 +85,4 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
         **document.conditions(options, images),
     }
     means = dict(zip(selected.runs, spectra.mean(axis=1), strict=True))
-    return [
-        files.write_json(stem.with_suffix(".json"), content),
-        *save(draw(means), stem),
-    ]
+    return document.write(stem, content) + save(draw(means), stem)

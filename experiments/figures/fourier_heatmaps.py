@@ -7,7 +7,6 @@ import numpy as np
 
 from experiments.data.registry import TRAIN_SHAPES
 from experiments.evaluation import clean, single_fourier
-from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
 from experiments.paper import SINGLE_FOURIER_FREQUENCIES
@@ -81,4 +80,4 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
         dict(zip(selected.runs, of_seeds.mean(axis=1), strict=True)),
         dict(zip(selected.runs, accuracies.mean(axis=1).tolist(), strict=True)),
     )
-    return [files.write_json(stem.with_suffix(".json"), content), *save(figure, stem)]
+    return document.write(stem, content) + save(figure, stem)

@@ -63,7 +63,7 @@ class Table(Generic[_TableRow]):
 
     columns: Sequence[Column[_TableRow]]
     rows: Sequence[_TableRow]
-    images: int  # how many the fractions refer to
+    images: int = 0  # how many fractions refer to, if there are any
 
     def _shown(self, output: Output) -> list[Column[_TableRow]]:
         return [column for column in self.columns if output in column.outputs]

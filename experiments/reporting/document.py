@@ -117,7 +117,6 @@ def conditions(options: SweepOptions, images: int) -> dict[str, Any]:
         "selection": options.select_on,
         "selection_seeds": options.trial_seeds,
         "test_images": images,
-        "provenance": provenance(),
     }
 
 
@@ -132,14 +131,15 @@ def write(
     markdown: str | None = None,
     records: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[pathlib.Path]:
-    """Writes a result as JSON, and where there are any its records and Markdown.
+    """Writes a result as JSON, and if given as CSV and Markdown.
 
     Args:
       stem: path of the files without suffix; may contain a dot, as in 0.5.
-      content: of the JSON file.
+      content: of the JSON file, to which provenance is added.
       markdown: of the md file.
       records: lines of the csv file.
     """
+    content = {**content, "provenance": provenance()}
     written = [files.write_json(pathlib.Path(f"{stem}.json"), content)]
     if records is not None:
         text = io.StringIO()
@@ -208,7 +208,7 @@ class Document(Generic[_Row]):
         print(f"\n{self.markdown}\n")
         return write(
             results_dir / self.path,
-            self.content | {"provenance": provenance()},
+            self.content,
             self.markdown,
             self.table.records("csv"),
         )

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from absum_jax._markdown import aligned
 from experiments.claims import explaining
 from experiments.config import NONE, Setting
 from experiments.jobs import digests, files
@@ -20,7 +19,8 @@ from experiments.jobs.errors import UsageError
 from experiments.models import Classifier
 from experiments.options import ModelOptions, check_choices, check_positive, check_seeds
 from experiments.paper import TABLE1, Published
-from experiments.reporting import naming
+from experiments.reporting import document, naming
+from experiments.reporting.columns import aligned
 from experiments.reporting.evaluated import under_single_fourier
 from experiments.reporting.selection import by_setting
 from experiments.studies.snc_rows import HEADER, READINGS, Row
@@ -175,20 +175,16 @@ def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> 
         sigma = f"{published.strength:g}"
         cells.append(("published", sigma, "", "", *numbers, "", "", ""))
     train = "all" if options.train_examples is None else f"{options.train_examples:,}"
-    return "\n".join(
-        [
-            f"## {_title(options)}",
-            "",
-            *aligned(HEADER, cells),
-            "",
-            "Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
-            f"{images:,} test images: mean and minimum over all frequencies, and on "
-            "clean images; of several seeds mean ± standard deviation. "
-            f"{options.recipe().epochs} epochs on {train} training images. A reading "
-            "acts if its constraint ever changed a model. Predicted is where one more "
-            f"run lies, with {explaining.CONFIDENCE:g} %; a reading explains the "
-            "published row if mean and clean accuracy lie there.",
-        ]
+    return document.page(
+        _title(options),
+        aligned(HEADER, cells),
+        "Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
+        f"{images:,} test images: mean and minimum over all frequencies, and on clean "
+        "images; of several seeds mean ± standard deviation. "
+        f"{options.recipe().epochs} epochs on {train} training images. A reading acts "
+        "if its constraint ever changed a model. Predicted is where one more run lies, "
+        f"with {explaining.CONFIDENCE:g} %; a reading explains the published row if "
+        "mean and clean accuracy lie there.",
     )
 
 
@@ -197,17 +193,18 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     with opened(options, test_examples=options.test_examples) as workspace:
         image_shape = workspace.dataset.image_shape
         check_fit(workspace.classifier, image_shape, options.readings)
-        outcomes = under_single_fourier(workspace, _shown(workspace, options))
-        models = [
-            outcome.as_dict() | {"acted": _acted(workspace, options, outcome.run)}
-            for outcome in outcomes
-        ]
-    of_run = dict(zip((outcome.run for outcome in outcomes), models, strict=True))
+        models = under_single_fourier(workspace, _shown(workspace, options))
+        described = {
+            model.run: model.as_dict()
+            | {"acted": _acted(workspace, options, model.run)}
+            for model in models
+        }
     rows = [
-        Row(setting, group, [of_run[outcome.run] for outcome in group])
-        for setting, group in by_setting(outcomes).items()
+        Row(setting, group, [described[model.run] for model in group])
+        for setting, group in by_setting(models).items()
     ]
-    text = _markdown(options, rows, outcomes[0].test.images)
+    images = models[0].test.images
+    text = _markdown(options, rows, images)
     print(f"\n{text}\n")
     scale = naming.model_scale(options, options.test_examples)
     published = options.published
@@ -223,11 +220,11 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
         "seeds": options.seeds,
         "finished_seeds": options.finished_seeds,
         "train_examples": options.train_examples,
-        "test_images": outcomes[0].test.images,
+        "test_images": images,
         "published": published and published._asdict(),  # in percent
         "confidence": explaining.CONFIDENCE / 100,
         "rows": [row.as_dict(published) for row in rows],
-        "models": models,
+        "models": list(described.values()),
         "provenance": provenance(),
     }
     return [

@@ -6,12 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.plots.axes import line_with_band
 
 
 def draw(
     eps: Sequence[float], accuracies: Mapping[str, np.ndarray], title: str
 ) -> Figure:
-    """Draws a line a method.
+    """Draws a line for each method.
 
     Args:
       eps: radii of the attack.
@@ -22,9 +23,10 @@ def draw(
     ax = figure.subplots()
     for method, values in accuracies.items():
         mean, std = 100 * values.mean(axis=0), 100 * values.std(axis=0)
-        color = METHOD_COLORS[method]
-        ax.plot(eps, mean, marker=".", color=color, label=METHOD_NAMES[method])
-        ax.fill_between(eps, mean - std, mean + std, color=color, alpha=0.15, lw=0)
+        line_with_band(
+            ax, eps, mean, std,
+            color=METHOD_COLORS[method], label=METHOD_NAMES[method], marker=".",
+        )  # fmt: skip
     ax.set_title(title, fontsize=9)
     ax.set(xlabel="eps", ylabel="accuracy under PGD (%)", ylim=(0, 100))
     if accuracies:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.reporting.plots.axes import line_with_band
 
 _TITLES = {
     "low-pass": "low-pass: frequencies within r are left",
@@ -19,7 +20,7 @@ def draw(
     curves: Mapping[str, np.ndarray],
     marked: float,
 ) -> Figure:
-    """Draws a panel for each kind of filter, a line a method.
+    """Draws a panel for each kind of filter, with a line for each method.
 
     Args:
       methods: of the curves.
@@ -32,11 +33,10 @@ def draw(
     for ax, (kind, accuracies) in zip(axes, curves.items(), strict=True):
         for method, values in zip(methods, 100 * accuracies, strict=True):
             mean, std = values.mean(axis=0), values.std(axis=0)
-            color = METHOD_COLORS[method]
-            ax.plot(radii, mean, color=color, label=METHOD_NAMES[method], lw=1.2)
-            ax.fill_between(
-                radii, mean - std, mean + std, color=color, alpha=0.15, lw=0
-            )
+            line_with_band(
+                ax, radii, mean, std,
+                color=METHOD_COLORS[method], label=METHOD_NAMES[method], width=1.2,
+            )  # fmt: skip
         ax.axvline(marked, color="gray", lw=0.6, ls=":")
         ax.set_title(_TITLES[kind], fontsize=9)
         ax.set(xlabel="radius r (cycles per image)", ylim=(0, 100))

@@ -1,18 +1,11 @@
-"""What Figures 6(a) and 6(b) have in common."""
+"""Methods and notes of Figures 6(a) and 6(b)."""
 
-import csv
-import io
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from matplotlib.figure import Figure
-
-from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.options import check_choices
 from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
-from experiments.reporting.plots.saving import save
 from experiments.training import devices
 
 MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
@@ -25,7 +18,7 @@ COLORS = METHOD_COLORS | {"snc_numpy": METHOD_COLORS["snc"]}
 
 
 def check_methods(methods: Sequence[str]) -> None:
-    """Refuses none, one twice, and unknown ones."""
+    """Refuses an empty list, duplicates and unknown methods."""
     check_choices("--methods", methods)
     unknown = set(methods) - set(METHODS)
     if unknown:
@@ -40,44 +33,16 @@ def clip_method() -> str:
 
 
 def strength(method: str) -> float | None:
-    """What the paper times a method with: lambda, for SNC sigma."""
+    """Returns the strength (lambda, for SNC sigma) that the paper times."""
     strengths = {"none": None, "snc": _MAX_NORM, "snc_numpy": _MAX_NORM}
     return strengths.get(method, _STRENGTH)
 
 
 def conditions(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """What rows were measured on, as a sentence."""
+    """Returns a sentence on what rows were measured on."""
     threads = rows[0]["openblas_num_threads"]
     return (
         f"{about['device']}, {about['cpu_cores']} CPU cores, "
         f"jax {about['packages']['jax']}, NumPy {about['packages']['numpy']}"
         + (f", OPENBLAS_NUM_THREADS={threads}." if threads else ".")
     )
-
-
-def write(
-    stem: pathlib.Path,
-    document: Mapping[str, Any],
-    table: str,
-    figure: Figure,
-    figure_stem: pathlib.Path,
-) -> list[pathlib.Path]:
-    """Writes a result as json, csv, md, png and pdf.
-
-    Args:
-      stem: of the first three.
-      document: the json, whose `rows` are the csv.
-      table: the md.
-      figure: the picture.
-      figure_stem: of the picture's files.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(document["rows"][0]))
-    writer.writeheader()
-    writer.writerows(document["rows"])
-    return [
-        files.write_json(stem.with_suffix(".json"), document),
-        files.write_text(stem.with_suffix(".csv"), text.getvalue()),
-        files.write_text(stem.with_suffix(".md"), table + "\n"),
-        *save(figure, figure_stem),
-    ]
