@@ -169,7 +169,7 @@ class Document(Generic[_Row]):
 
     @property
     def scale(self) -> Sequence[str]:
-        """How the table falls short of the published one."""
+        """How the table is scaled down from the published one."""
         return naming.scale(self.options) if self.scaled is None else self.scaled
 
     @property

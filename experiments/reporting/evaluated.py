@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -18,15 +18,21 @@ from experiments.training.runs import Run
 from experiments.workspace import Workspace, opened
 
 
-class Result(Protocol):
-    """What was measured of a model on the test images."""
+@dataclasses.dataclass(frozen=True)
+class Pgd:
+    """Accuracies of a model under PGD with several eps, as fractions."""
+
+    clean: Clean
+    accuracies: np.ndarray  # (eps,)
+    nan_logits: np.ndarray  # (eps,)
 
     @property
     def classes_predicted(self) -> int:
         """How many classes it predicts on clean images."""
+        return self.clean.classes_predicted
 
 
-_Result = TypeVar("_Result", bound=Result)
+_Result = TypeVar("_Result", bound=Clean | Robustness | Pgd)
 _T = TypeVar("_T")
 
 
@@ -106,20 +112,6 @@ class SingleFourierModel(EvaluatedModel[Robustness]):
             "selection_avg": self.selection_score,
             "lowest_train_loss": self.lowest_loss,
         }
-
-
-@dataclasses.dataclass(frozen=True)
-class Pgd:
-    """Accuracies of a model under PGD with several eps, as fractions."""
-
-    clean: Clean
-    accuracies: np.ndarray  # (eps,)
-    nan_logits: np.ndarray  # (eps,)
-
-    @property
-    def classes_predicted(self) -> int:
-        """How many classes it predicts on clean images."""
-        return self.clean.classes_predicted
 
 
 class PgdModel(EvaluatedModel[Pgd]):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,24 +18,7 @@ from experiments.reporting.evaluated import (
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
-
-class Model(Protocol):
-    """A trained model that was evaluated, such as an `EvaluatedModel`."""
-
-    @property
-    def run(self) -> Run:
-        """The trained model."""
-
-    @property
-    def selection_score(self) -> float:
-        """What selects the strength, at least zero."""
-
-    @property
-    def is_degenerate(self) -> bool:
-        """Whether the model diverged, or predicts one class for all images."""
-
-
-_Model = TypeVar("_Model", bound=Model)
+_Model = TypeVar("_Model", bound=EvaluatedModel[Any])
 
 
 def by_setting(models: Iterable[_Model]) -> dict[Setting, list[_Model]]:

@@ -83,7 +83,7 @@ class Table4Options(SweepOptions):
         return gradient.Steps(step_size, steps, paper.init_radius)
 
     def scaled(self, training: TrainingName) -> list[str]:
-        """Returns how models and attacks fall short of the published ones."""
+        """Returns how models and attacks are scaled down from the published ones."""
         paper = PGD[published_as(self.dataset)]
         steps = [(self.test_steps, paper.test_steps, "evaluation")]
         if training == "pgd":

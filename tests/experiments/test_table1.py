@@ -15,10 +15,12 @@ from experiments.jobs import files
 from experiments.options import SweepOptions
 from experiments.paper import TABLE1, TABLE1_TOP5, Published
 from experiments.reporting import naming
+from experiments.reporting.columns import Column
 from experiments.reporting.evaluated import SingleFourierModel
 from experiments.reporting.plots import strength
 from experiments.reporting.selection import select
 from experiments.statistics.summary import Statistic
+from experiments.tables import table1 as table_module
 from experiments.tables.table1 import table1
 from experiments.training.runs import Run
 
@@ -282,3 +284,51 @@ def test_published_numbers_are_the_papers():
         strengths = [cell.strength for cell in methods]
         expected = [10**absum, 10**decay, 10**l1, bound]
         np.testing.assert_allclose(strengths, expected)
+
+
+def test_a_column_is_added_in_one_place(model, monkeypatch, tmp_path):
+    models = [
+        model("none", 0.0, 0, 0.5, 0.25),
+        model("absum", 0.01, 0, 0.75, 0.5),
+        model("absum", 0.01, 1, 1.0, 0.5),
+    ]
+
+    def write():
+        options = SweepOptions(dataset="mnist", seeds=(0, 1))
+        return table_module.table1(options, models).print_and_write(tmp_path)
+
+    def read(paths):
+        document = files.read_json(paths[0])
+        with paths[1].open() as stream:
+            rows = list(csv.DictReader(stream))
+        lines = [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in paths[2].read_text().splitlines()
+            if line.startswith("|")
+        ]
+        return document["rows"], rows, [lines[0], *lines[2:]]
+
+    before = read(write())
+    first = Column(
+        "first",
+        "first seed",
+        lambda row: [float(test.frequencies.mean) for test in row.results][:1],
+        lambda row: row.published_value(lambda cells: cells.clean),
+    )
+    seeds = Column("seeds", "seeds", lambda row: len(row.results), outputs=("csv",))
+    monkeypatch.setattr(table_module, "COLUMNS", [*table_module.COLUMNS, first, seeds])
+    json_rows, csv_rows, lines = read(write())
+    place = lines[0].index("first seed")
+    assert [line.pop(place) for line in lines] == [
+        "first seed", "50.00", "75.00 (99.14)",
+    ]  # fmt: skip
+    for rows in (json_rows, csv_rows):
+        found = [(float(row.pop("first_mean")), row.pop("paper_first")) for row in rows]
+        assert [mean for mean, _ in found] == pytest.approx([0.5, 0.75])
+        assert found[1][1] in (99.14, "99.14")
+        for row in rows:
+            for name in ("std", "low", "high"):
+                row.pop(f"first_{name}")
+    assert [row.pop("seeds") for row in csv_rows] == ["1", "2"]
+    # Nothing else changes.
+    assert (json_rows, csv_rows, lines) == before
