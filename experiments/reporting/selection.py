@@ -31,7 +31,7 @@ def by_setting(models: Iterable[_Model]) -> dict[Setting, list[_Model]]:
 
 def select(
     models: Sequence[_Model], methods: Sequence[str]
-) -> tuple[dict[str, list[_Model]], list[_Model]]:
+) -> tuple[dict[Setting, list[_Model]], list[_Model]]:
     """Selects each method's strength by the best mean score over seeds.
 
     A strength with a degenerate model of any seed is left out, as in the paper. The
@@ -42,7 +42,7 @@ def select(
       methods: the order of the selected ones.
 
     Returns:
-      All models of each method at its strength, and the degenerate models.
+      All models of each selected setting, and the degenerate models.
 
     Raises:
       UsageError: if the strengths of a method have no seed in common.
@@ -68,7 +68,8 @@ def select(
             np.mean([m.selection_score for m in g if m.run.config.seed in common])
             for g in groups
         ]
-        selected[method] = groups[int(np.argmax(means))]
+        best = groups[int(np.argmax(means))]
+        selected[best[0].run.config.setting] = best
     return selected, degenerate
 
 
@@ -98,8 +99,8 @@ def train_and_evaluate(
         return models
     # If a selected strength has a degenerate model among them, the next best follows.
     while missing := [
-        group[0].run.config.setting
-        for group in select(models, options.methods)[0].values()
+        setting
+        for setting, group in select(models, options.methods)[0].items()
         if len(group) < len(options.seeds)
     ]:
         models += evaluate(workspace.train(missing, others, adversary))
@@ -156,6 +157,6 @@ def select_as_table1(options: SweepOptions, workspace: Workspace) -> Selected:
             "compare; train for more --epochs or on more --train-examples."
         )
     return Selected(
-        {method: [model.run for model in group] for method, group in selected.items()},
+        {s.method: [model.run for model in group] for s, group in selected.items()},
         [model.run.config for model in degenerate],
     )

@@ -4,6 +4,7 @@ import dataclasses
 import operator
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from experiments.data.registry import TRAIN_SHAPES
 from experiments.evaluation.single_fourier import Robustness
@@ -55,9 +56,12 @@ def run(options: Table1Options) -> list[pathlib.Path]:
     return written
 
 
+Row: TypeAlias = columns.Row[Sequence[Robustness], Published]
+
+
 def table1(
     options: SweepOptions, models: Sequence[SingleFourierModel]
-) -> "Document[Row]":
+) -> Document[Row]:
     """Selects strengths and summarizes the seeds.
 
     Args:
@@ -65,8 +69,11 @@ def table1(
       models: all of them.
     """
     selected, degenerate = select(models, options.methods)
-    rows = [_row(options, group) for group in selected.values()]
-    has_top5 = any(row.top5 for row in rows)
+    rows = [
+        Row(setting, [model.test for model in group], options.published)
+        for setting, group in selected.items()
+    ]
+    has_top5 = any(test.top5 for row in rows for test in row.results)
     criterion = "Top-1 Avg." if has_top5 else "Avg."
     left_out = [model.run.config for model in degenerate]
     test = models[0].test
@@ -74,7 +81,7 @@ def table1(
         "table1",
         "Table 1",
         options,
-        Table(_columns(has_top5=has_top5), rows, test.images),
+        Table(_columns(options, has_top5=has_top5), rows, test.images),
         [
             _attack_note(options, test),
             *document.common_notes(options, criterion, left_out),
@@ -87,23 +94,6 @@ def table1(
         },
         {"models": [model.as_dict() for model in models]},
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Row(columns.Row[Sequence[Robustness], Published]):
-    """The results of a method, one for each seed."""
-
-    top5: "Row | None" = None  # of the five largest logits, if images are streamed
-
-
-def _row(options: SweepOptions, models: Sequence[SingleFourierModel]) -> Row:
-    setting, tests = models[0].run.config.setting, [model.test for model in models]
-    top5 = [test.top5 for test in tests if test.top5 is not None]
-    row = Row(setting, tests, options.published)
-    if not top5:
-        return row
-    of_top5 = Row(setting, top5, options.published_top5)
-    return dataclasses.replace(row, top5=of_top5)
 
 
 def _accuracy(key: str, title: str) -> Column[Row]:
@@ -126,23 +116,26 @@ COLUMNS: list[Column[Row]] = [
 ]
 
 
-def _columns(*, has_top5: bool) -> list[Column[Row]]:
+def _columns(options: SweepOptions, *, has_top5: bool) -> list[Column[Row]]:
     """Returns all columns; where there are top-5 accuracies, they follow top-1."""
     shown = COLUMNS
     if has_top5:
-        top1 = [dataclasses.replace(c, title=f"Top-1 {c.title}") for c in COLUMNS]
-        shown = [*top1, *map(_of_top5, COLUMNS)]
+        shown = [dataclasses.replace(c, title=f"Top-1 {c.title}") for c in COLUMNS]
+        shown += [_of_top5(column, options.published_top5) for column in COLUMNS]
     return [METHOD, *shown, STRENGTH_AND_PUBLISHED]
 
 
-def _of_top5(column: Column[Row]) -> Column[Row]:
-    published = column.published
+def _of_top5(column: Column[Row], published: Mapping[str, Published]) -> Column[Row]:
+    def top5(row: Row) -> Row:
+        return Row(row.setting, [test.top5 or test for test in row.results], published)
+
+    read = column.published
     return dataclasses.replace(
         column,
         key=f"top5_{column.key}",
         title=f"Top-5 {column.title}",
-        value=lambda row: column.value(row.top5 or row),
-        published=published and (lambda row: published(row.top5 or row)),
+        value=lambda row: column.value(top5(row)),
+        published=read and (lambda row: read(top5(row))),
         group="top5",
     )
 

@@ -16,7 +16,7 @@ from experiments.reporting.columns import METHOD, STRENGTH, Column, Table
 from experiments.reporting.comparisons import Comparison
 from experiments.reporting.document import Document
 from experiments.reporting.evaluated import sweep_workspace
-from experiments.reporting.plots import radius
+from experiments.reporting.plots import lines
 from experiments.reporting.plots.saving import save
 from experiments.reporting.selection import Selected, select_as_table1
 
@@ -48,8 +48,17 @@ def run(options: Table3Options) -> list[pathlib.Path]:
     filtered = Filtered(radii, low, high, accuracies)
     table = table3(options, selected, filtered, shape[1], images)
     written = table.print_and_write(options.results_dir)
-    curves = {"low-pass": low, "high-pass": high}
-    figure = radius.draw(list(selected.runs), radii, curves, shape[1] / 4)
+    panels = {
+        "low-pass: frequencies within r are left": low,
+        "high-pass: frequencies beyond r are left": high,
+    }
+    figure = lines.draw(
+        radii,
+        {t: dict(zip(selected.runs, a, strict=True)) for t, a in panels.items()},
+        xlabel="radius r (cycles per image)",
+        ylabel="accuracy (%)",
+        marked=shape[1] / 4,
+    )
     return written + save(figure, options.results_dir / table.path)
 
 

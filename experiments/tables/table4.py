@@ -20,7 +20,7 @@ from experiments.reporting.columns import METHOD, STRENGTH_AND_PUBLISHED, Column
 from experiments.reporting.comparisons import Comparison
 from experiments.reporting.document import Document
 from experiments.reporting.evaluated import Pgd, PgdModel, sweep_workspace, under_pgd
-from experiments.reporting.plots import pgd
+from experiments.reporting.plots import lines
 from experiments.reporting.plots.saving import save
 from experiments.reporting.selection import select, train_and_evaluate
 
@@ -119,7 +119,10 @@ def run(options: Table4Options) -> list[pathlib.Path]:
                 )
                 for row in table.table.rows
             }
-            figure = pgd.draw((0.0, *eps), curves, _TRAINING[training])
+            figure = lines.draw(
+                (0.0, *eps), {_TRAINING[training]: curves},
+                xlabel="eps", ylabel="accuracy under PGD (%)", marker=".",
+            )  # fmt: skip
             written += save(figure, options.results_dir / table.path)
     return written
 
@@ -143,8 +146,8 @@ def table4(
     published = document.published(options, TABLE4) if training == "pgd" else {}
     selected, degenerate = select(models, options.methods)
     rows = [
-        Row(group[0].run.config.setting, [model.test for model in group], published)
-        for group in selected.values()
+        Row(setting, [model.test for model in group], published)
+        for setting, group in selected.items()
     ]
     adversary = options.adversary(training)
     left_out = [model.run.config for model in degenerate]

@@ -38,7 +38,7 @@ def model(make_config):
 
 def _selected(models):
     selected, degenerate = select(models, METHODS)
-    return {m: group[0].run.config.setting for m, group in selected.items()}, degenerate
+    return list(selected), degenerate
 
 
 def test_strengths_are_compared_on_the_seeds_that_all_have(model):
@@ -51,11 +51,11 @@ def test_strengths_are_compared_on_the_seeds_that_all_have(model):
         # Nor do those of another method.
         model(NONE, 7, 0.3),
     ]
-    assert _selected(models) == ({"l1": HIGH, "none": NONE}, [])
+    assert _selected(models) == ([NONE, HIGH], [])
     selected, _ = select(models, METHODS)
-    assert selected["l1"] == models[1:4]
+    assert selected[HIGH] == models[1:4]
     # Of several common seeds the mean.
-    assert _selected([*models, model(LOW, 1, 0.3)])[0]["l1"] == LOW
+    assert _selected([*models, model(LOW, 1, 0.3)])[0] == [NONE, LOW]
 
 
 def test_no_seed_in_common_is_an_error(model):
@@ -64,7 +64,7 @@ def test_no_seed_in_common_is_an_error(model):
         _selected(models)
     # Unless only one of them says something.
     models[0] = models[0]._replace(is_degenerate=True)
-    assert _selected(models) == ({"l1": HIGH, "none": NONE}, models[:1])
+    assert _selected(models) == ([NONE, HIGH], models[:1])
 
 
 @pytest.fixture

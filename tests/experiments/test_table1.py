@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 import absum_jax
 from absum_jax._markdown import aligned
-from experiments.config import METHODS, Setting
+from experiments.config import METHODS, NONE, Setting
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs import files
 from experiments.options import SweepOptions
@@ -57,8 +57,8 @@ def test_the_strength_with_the_best_mean_over_seeds_is_chosen(model):
         model("none", 0.0, 0, 0.5, 0.1),
     ]
     selected, degenerate = select(models, METHODS)
-    assert selected == {"none": models[4:], "l1": models[2:4]}
-    assert list(selected) == ["none", "l1"]
+    assert selected == {NONE: models[4:], Setting("l1", 0.01): models[2:4]}
+    assert next(iter(selected)) == NONE
     assert degenerate == []
 
 
@@ -71,7 +71,7 @@ def test_a_strength_with_a_model_of_one_class_is_left_out(model):
         model("l1", 1.0, 0, 0.99, 0.9, diverged_at=7),
     ]
     selected, degenerate = select(models, METHODS)
-    assert selected == {"l1": models[2:3]}
+    assert selected == {Setting("l1", 0.1): models[2:3]}
     assert degenerate == [models[0], models[3], models[4]]
     text = table1(SweepOptions(), models).markdown
     named = "Absum 10 (seed 0), L1 1 (seed 0), L1 10 (seed 0)"

@@ -262,8 +262,9 @@ def test_table4_selects_by_the_mean_over_eps_and_seeds(attacked):
         attacked("absum", 0.3, 0, [0.99, 0.99], diverged_at=7),
     ]
     selected, degenerate = selection.select(models, ["absum", "l1"])
-    assert selected == {"l1": models[2:4], "absum": models[6:7]}
-    assert list(selected) == ["absum", "l1"]
+    absum, l1 = Setting("absum", 0.1), Setting("l1", 0.01)
+    assert selected == {l1: models[2:4], absum: models[6:7]}
+    assert list(selected) == [absum, l1]
     assert degenerate == [models[4], models[8]]
     assert models[8].as_dict()["diverged"]
 

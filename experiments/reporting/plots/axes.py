@@ -33,9 +33,8 @@ def line_with_band(
     label: str,
     style: str = "-",
     marker: str | None = None,
-    width: float | None = None,
     alpha: float = 0.15,
 ) -> None:
     """Draws a line of means over seeds in a band of one standard deviation."""
-    ax.plot(x, mean, style, color=color, label=label, marker=marker, lw=width)
+    ax.plot(x, mean, style, color=color, label=label, marker=marker)
     ax.fill_between(x, mean - std, mean + std, color=color, alpha=alpha, lw=0)
