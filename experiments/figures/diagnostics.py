@@ -22,7 +22,6 @@ from experiments.reporting.plots.axes import log_scale
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
 from experiments.training.diagnostics import ZERO
-from experiments.training.runs import Run
 from experiments.workspace import opened
 
 # As logged, and as the rows of the figure.
@@ -37,7 +36,7 @@ _NAMED_LAYERS = 4
 
 @dataclasses.dataclass(frozen=True)
 class DiagnosticsOptions(OneSeedOptions):
-    """Draw what becomes of each convolution while it trains, under no regularization,
+    """Draw the diagnostics of each convolution over training, under no regularization,
     weight decay, L1, Absum and SNC: the share of filters (pairs of an input and an
     output channel) whose sum is zero, the penalty of Absum, and the spectral norm."""  # noqa: D205, D209
 
@@ -51,19 +50,15 @@ class DiagnosticsOptions(OneSeedOptions):
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Every method as it is asked for."""
+        """The selected methods, each at its strength."""
         return tuple(s for s in super().settings if s.method in self.methods)
 
     @property
     def variant(self) -> str:
-        """The methods too, where some are missing."""
+        """The strengths that are not the default, and a subset of the methods."""
         methods = [setting.method.replace("_", "-") for setting in self.settings]
         subset = methods if len(methods) < len(METHODS) else []
         return "".join(f"-{name}" for name in subset) + super().variant
-
-
-def _all_curves(run: Run, layers: Sequence[str]) -> dict[str, Curves]:
-    return {kind: curves(run, kind, layers) for kind in _KINDS}
 
 
 def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:
@@ -113,7 +108,7 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
 
 
 def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
-    """Trains what is missing with diagnostics, and draws them."""
+    """Trains missing models with diagnostics, and draws these."""
     compute = dataclasses.replace(options.compute, diagnostics=True)
     options = dataclasses.replace(options, compute=compute)
     with opened(options) as workspace:
@@ -121,7 +116,7 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         wanted = workspace.runs(options.settings, (options.seed,))
         check_logged(options.runs_dir, wanted, _KINDS)
         runs = workspace.train(options.settings, (options.seed,))
-    found = [_all_curves(run, list(layers)) for run in runs]
+    found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
     scaled = naming.model_scale(options)
     stem = options.results_dir / naming.model_path(
         "diagnostics", options, scaled, options.variant

@@ -51,9 +51,9 @@ class Figure1Options:
 
 
 def _one_a_class(split: Split | Streamed, classes: int) -> np.ndarray:
-    """The first image of each of the first classes, (classes, h, w, channels).
+    """Returns one image of each of some classes, (classes, h, w, channels).
 
-    Of streamed images, of the classes that come first.
+    Streamed images are of the classes that come first.
     """
     if isinstance(split, Split):
         _, first = np.unique(split.labels, return_index=True)
@@ -69,7 +69,7 @@ def _one_a_class(split: Split | Streamed, classes: int) -> np.ndarray:
 
 
 def default_frequencies(height: int, width: int) -> Frequencies:
-    """Low, middle and high frequencies of an image, up to the highest there is."""
+    """Returns low, middle and high frequencies of an image, up to the highest."""
     quarter, half = (height // 4, width // 4), (height // 2, width // 2)
     return ((0, 1), (1, 1), (0, width // 4), quarter, half)
 

@@ -24,7 +24,7 @@ _HESSIAN = np.array([[1.0, 0.5], [0.5, 1.4]])
 
 
 def loss(k: np.ndarray) -> np.ndarray:
-    """The loss at points (..., 2)."""
+    """Computes the loss at points (..., 2)."""
     away = k - _MINIMUM
     return 0.5 * np.einsum("...i,ij,...j->...", away, _HESSIAN, away)
 
@@ -32,7 +32,7 @@ def loss(k: np.ndarray) -> np.ndarray:
 def constrained_minimum(
     kind: str, radius: float = 1.0, points: int = 4001
 ) -> np.ndarray:
-    """The loss's minimum on the boundary of a search space, by search along it.
+    """Finds the minimum of the loss on the boundary of a search space, by search.
 
     Args:
       kind: `"absum"`, the line k1 + k2 = c that bounds |k1 + k2| <= c; `"l1"`, the

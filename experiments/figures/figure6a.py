@@ -85,7 +85,7 @@ class Figure6aOptions:
                 raise UsageError(f"--{option} must be at least 1, got {value}.")
 
     def measurements(self) -> dict[str, list[Measurement]]:
-        """What to measure on each data set, on this device."""
+        """Returns the measurements on each data set, on this device."""
         clips = {"snc": clip_method(), "snc_numpy": "numpy"}
         measurements: dict[str, list[Measurement]] = {}
         for dataset in self.datasets:
@@ -107,7 +107,7 @@ class Figure6aOptions:
 def records(
     measurements: Mapping[str, Sequence[Measurement]], log: Log
 ) -> list[dict[str, Any]]:
-    """The rows of the table as plain values, in seconds."""
+    """Returns the rows of the table as plain values, in seconds."""
     rows = []
     for dataset, group in measurements.items():
         seconds = {}
@@ -117,9 +117,11 @@ def records(
                 float(np.median(log[m].epoch_s)), clip_s
             )
         for m in group:
-            own, timings = seconds[m.method], log[m]
+            epoch, timings = seconds[m.method], log[m]
             ratios = {
-                f"ratio_to_{other}": own / seconds[other] if other in seconds else None
+                f"ratio_to_{other}": epoch / seconds[other]
+                if other in seconds
+                else None
                 for other in ("none", "absum")
             }
             row = {
@@ -132,7 +134,7 @@ def records(
                 "method": m.method,
                 "strength": m.strength,
                 "clip": m.clip,
-                "epoch_s": own,
+                "epoch_s": epoch,
                 **ratios,
                 "steps_of_the_epoch": m.epoch_steps,
                 "steps_timed": m.steps,
@@ -159,14 +161,14 @@ def _cell(row: Mapping[str, Any]) -> str:
 def markdown(
     options: Figure6aOptions, rows: Sequence[Mapping[str, Any]], about: Mapping
 ) -> str:
-    """The table, a row for each data set, and its conditions."""
+    """Returns the table, a row for each data set, with its conditions."""
     cells = []
     for dataset in options.datasets:
-        own = {row["method"]: row for row in rows if row["dataset"] == dataset}
-        row = own[options.methods[0]]
+        by_method = {r["method"]: r for r in rows if r["dataset"] == dataset}
+        row = by_method[options.methods[0]]
         timed = f"{row['steps_timed']:,} of {row['steps_of_the_epoch']:,}"
         network = f"{MODEL_NAMES[row['model']]}, {row['dtype']}"
-        seconds = (_cell(own[method]) for method in options.methods)
+        seconds = (_cell(by_method[method]) for method in options.methods)
         cells.append([DATASET_NAMES[dataset], network, timed, *seconds])
     header = [
         "data set", "network", "steps timed", *(NAMES[m] for m in options.methods),
@@ -199,7 +201,7 @@ def markdown(
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws a group of bars for each data set, a bar a method."""
+    """Draws a group of bars for each data set, with a bar for each method."""
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure = Figure(figsize=(2.6 + 1.4 * len(datasets), 3.4), layout="constrained")
@@ -227,7 +229,7 @@ def _is_enough(measurement: Measurement, repeats: int, log: Log) -> bool:
 
 
 def run(options: Figure6aOptions) -> list[pathlib.Path]:
-    """Measures what is missing, prints the table and writes it with the figure."""
+    """Takes missing measurements, prints the table and writes it with the figure."""
     folder = options.results_dir / "figure6a"
     measurements = options.measurements()
     with locks.exclusive(folder, "measures runtimes"):

@@ -86,7 +86,7 @@ class Figure6bOptions:
         ]
 
     def measurements(self) -> dict[int, list[Measurement]]:
-        """What to measure at each size, on this device."""
+        """Returns the measurements at each size, on this device."""
         clips = {"snc": self.snc_method or clip_method(), "snc_numpy": "numpy"}
         measurements: dict[int, list[Measurement]] = {}
         for size, method in self._cases():
@@ -98,23 +98,23 @@ class Figure6bOptions:
 def records(
     measurements: Mapping[int, Sequence[Measurement]], log: Log
 ) -> list[dict[str, Any]]:
-    """The rows of the table as plain values, in milliseconds."""
+    """Returns the rows of the table as plain values, in milliseconds."""
     rows = []
     for size, group in measurements.items():
         ms = {m.method: 1e3 * float(np.median(log[m].step_s)) for m in group}
         none = ms.get("none")
         for measurement in group:
-            own, timings = ms[measurement.method], log[measurement]
+            step_ms, timings = ms[measurement.method], log[measurement]
             amortized = None
             if none is not None and measurement.clip is not None:
-                amortized = none + (own - none) / CLIP_EVERY
+                amortized = none + (step_ms - none) / CLIP_EVERY
             row = {
                 "size": size,
                 "method": measurement.method,
                 "strength": measurement.strength,
                 "clip": measurement.clip,
-                "ms": own,
-                "ratio_to_none": None if none is None else own / none,
+                "ms": step_ms,
+                "ratio_to_none": None if none is None else step_ms / none,
                 f"ms_clipping_every_{CLIP_EVERY}": amortized,
                 "steps_timed": len(timings.step_s),
                 "fastest_ms": 1e3 * min(timings.step_s),
@@ -129,7 +129,7 @@ def records(
 def markdown(
     options: Figure6bOptions, rows: Sequence[Mapping[str, Any]], about: Mapping
 ) -> str:
-    """The table, a row for each size, and its conditions."""
+    """Returns the table, a row for each size, with its conditions."""
     ms = {(row["size"], row["method"]): f"{row['ms']:,.1f}" for row in rows}
     header = ["input", *(NAMES[method] for method in options.methods)]
     cells = [
@@ -200,7 +200,7 @@ def _measure_missing(
 
 
 def run(options: Figure6bOptions) -> list[pathlib.Path]:
-    """Measures what is missing, prints the table and writes it with the figure."""
+    """Takes missing measurements, prints the table and writes it with the figure."""
     folder = options.results_dir / "figure6b"
     measurements = options.measurements()
     with locks.exclusive(folder, "measures runtimes"):

@@ -23,7 +23,7 @@ from experiments.reporting.selection import select_as_table1
 @dataclasses.dataclass(frozen=True)
 class Figure7Options(SweepOptions):
     """Power spectra of PGD's perturbations, averaged over the test images (Figure 7).
-    Models of Table 1 are taken where they lie."""  # noqa: D205, D209
+    Models trained for Table 1 are reused."""  # noqa: D205, D209
 
     eps: float = SPECTRUM_EPS
     """Radius of the attack, for pixels in [0, 1]."""
@@ -58,7 +58,7 @@ def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
 
 
 def run(options: Figure7Options) -> list[pathlib.Path]:
-    """Trains what is missing, attacks and draws."""
+    """Trains missing models, attacks and draws."""
     steps = gradient.published_steps(options.dataset)
     with sweep_workspace(options) as workspace:
         selected = select_as_table1(options, workspace)

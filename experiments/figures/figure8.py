@@ -59,7 +59,7 @@ class Convergence(NamedTuple):
 
     @property
     def objective(self) -> np.ndarray:
-        """What is minimised, eq. 12."""
+        """The objective that is minimised, eq. 12."""
         return self.loss + self.regularization
 
     def as_dict(self) -> dict[str, list[float | None]]:
@@ -105,7 +105,7 @@ def _mean_and_std(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
 
 
 def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
-    """Draws objective, loss and the share of zero sums against epochs.
+    """Draws objective, loss and the fraction of zero sums against epochs.
 
     Args:
       found: of each method, a convergence for each seed.
@@ -187,7 +187,7 @@ def _title(options: Figure8Options) -> str:
 
 
 def run(options: Figure8Options) -> list[pathlib.Path]:
-    """Trains what is missing, prints the table and writes it with the figure."""
+    """Trains missing models, prints the table and writes it with the figure."""
     settings = [Setting(method, options.strength) for method in _NAMES]
     with opened(options) as workspace:
         wanted = workspace.runs(settings, options.seeds)

@@ -20,8 +20,8 @@ from experiments.reporting.selection import select_as_table1
 @dataclasses.dataclass(frozen=True)
 class FourierHeatmapsOptions(SweepOptions):
     """Accuracy of each method under Fourier basis noise of a given L2 norm and random
-    sign (the heat maps of Yin et al., 2019, beyond the paper). Models of Table 1 are
-    taken where they lie."""  # noqa: D205, D209
+    sign (the heat maps of Yin et al., 2019, beyond the paper). Models trained for
+    Table 1 are reused."""  # noqa: D205, D209
 
     norm: float = 4.0
     """L2 norm of the noise, for pixels in [0, 1]."""
@@ -49,7 +49,7 @@ class FourierHeatmapsOptions(SweepOptions):
 
 
 def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
-    """Trains what is missing, attacks and draws."""
+    """Trains missing models, attacks and draws."""
     with sweep_workspace(options) as workspace:
         selected = select_as_table1(options, workspace)
         runs = selected.all_runs

@@ -23,7 +23,7 @@ from experiments.workspace import opened
 
 # More layers than this are not drawn.
 _DRAWN_LAYERS = 8
-# Of each layer: (models, rows, columns, rank), the frequency zero first.
+# Singular values of each layer, (models, rows, columns, rank), frequency zero first.
 Spectra = Mapping[str, np.ndarray]
 
 
@@ -37,7 +37,7 @@ def singular_values(
     params: Sequence[Any],
     uses: Mapping[str, Sequence[absum_jax.ConvUse]],
 ) -> Spectra:
-    """All singular values of each convolution of several models.
+    """Computes all singular values of each convolution of several models.
 
     Args:
       params: a tree of each model.
@@ -61,17 +61,17 @@ def singular_values(
 
 
 def initial_params(classifier: Classifier, seed: int) -> Any:
-    """The parameters that training starts from, whatever the setting."""
+    """Returns the parameters that training starts from under any setting."""
     h = optimization.hyperparameters([NONE], learning_rate=0.0, momentum=0.0)
     state = step.init_sweep(classifier, jnp.array([seed]), h)
     return jax.tree.map(lambda leaf: leaf[0, 0], state.variables.params)
 
 
 def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Figure:
-    """Draws the singular values of up to eight layers, a line a model.
+    """Draws the singular values of up to eight layers, with a line for each model.
 
-    In falling order above, and below the mean at each distance from frequency zero. Of
-    more layers so many are drawn, the first and the last among them.
+    The upper row shows them in falling order, the lower one their mean at each distance
+    from frequency zero. Of more layers eight are drawn, among them the first and last.
 
     Args:
       settings: of each model.
@@ -108,7 +108,7 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
 
 
 def run(options: SpectraOptions) -> list[pathlib.Path]:
-    """Trains what is missing, and draws."""
+    """Trains missing models, and draws."""
     settings = options.settings
     with opened(options) as workspace:
         runs = workspace.train(settings, (options.seed,))

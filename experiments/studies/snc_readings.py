@@ -1,8 +1,8 @@
 """Readings of the spectral-norm constraint, side by side.
 
 The published SNC rows do not follow from the plain reading; this trains the others.
-Which of them explain the rows of several data sets, `explaining.snc_as_published` tells
-from what this writes.
+From the written documents `explaining.snc_as_published` decides which of them explain
+the rows of several data sets.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from experiments.workspace import Workspace, opened
 @dataclasses.dataclass(frozen=True)
 class SncReadingsOptions(ModelOptions):
     """Train a network under several readings of the paper's spectral-norm constraint
-    (SNC), attack each model with every frequency, and tell which readings predict the
+    (SNC), attack each model with every frequency, and list which readings predict the
     published row."""  # noqa: D205, D209
 
     readings: tuple[str, ...] = tuple(READINGS)
@@ -70,12 +70,12 @@ class SncReadingsOptions(ModelOptions):
 
     @property
     def settings(self) -> list[Setting]:
-        """What is trained: every reading at every bound."""
+        """The settings that are trained: every reading at every bound."""
         return [s for s in self.all_settings if s.method in self.readings]
 
     @property
     def all_settings(self) -> list[Setting]:
-        """What may be shown: the same of all readings that there are."""
+        """The settings that may be shown: the same for all readings that there are."""
         constrained = [
             Setting(reading, max_norm)
             for reading in READINGS
@@ -86,7 +86,7 @@ class SncReadingsOptions(ModelOptions):
 
     @property
     def published(self) -> Published | None:
-        """The row of SNC, None where the paper has none."""
+        """The published row of SNC; None where the paper has none."""
         return TABLE1.get((self.dataset, self.model), {}).get("snc")
 
 
@@ -116,7 +116,7 @@ def check_fit(
 
 
 def _finished(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
-    """The models of `--finished-seeds`, of each setting all or none.
+    """Returns the models of `--finished-seeds`, for each setting all or none.
 
     Raises:
       UsageError: if a setting has some of them, or no setting has any.
@@ -141,7 +141,7 @@ def _finished(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
 
 
 def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
-    """Trains what is missing, and returns what goes into the table, by setting."""
+    """Trains missing models, and returns those in the table, by setting."""
     finished = _finished(workspace, options)
     trained = workspace.train(options.settings, options.seeds)
     shown = []
@@ -155,7 +155,7 @@ def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
 
 
 def _acted(workspace: Workspace, options: SncReadingsOptions, run: Run) -> bool | None:
-    """Whether the constraint acted, by what is finished without one."""
+    """Returns whether the constraint acted; None where that is unknown."""
     [unconstrained] = workspace.runs([NONE], [run.config.seed])
     return explaining.has_acted(
         run, unconstrained if unconstrained.is_complete else None

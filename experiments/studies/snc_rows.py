@@ -40,12 +40,12 @@ class Row:
 
     @property
     def seeds(self) -> list[int]:
-        """Of the models."""
+        """The seeds of the models."""
         return [model["seed"] for model in self.models]
 
     @property
     def intervals(self) -> dict[str, Interval]:
-        """As `explaining.intervals`; empty for a single model."""
+        """The intervals of `explaining.intervals`; empty for a single model."""
         return explaining.intervals(self.models) if len(self.models) > 1 else {}
 
     @property
@@ -70,7 +70,7 @@ class Row:
         return explaining.explains(self.models, published)
 
     def cells(self, published: Published | None) -> tuple[str, ...]:
-        """The row as `HEADER` has it, accuracies in percent."""
+        """Returns the cells below `HEADER`, accuracies in percent."""
         statistics = self.statistics
         is_none = self.setting == NONE
         intervals = [
@@ -89,7 +89,7 @@ class Row:
         )  # fmt: skip
 
     def as_dict(self, published: Published | None) -> dict[str, Any]:
-        """The row as JSON, accuracies as fractions."""
+        """Returns the row for JSON, accuracies as fractions."""
         intervals = {name: i._asdict() for name, i in self.intervals.items()}
         if self.explains(published) is not None:
             for name, interval in self.intervals.items():

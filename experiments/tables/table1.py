@@ -29,8 +29,8 @@ from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_
 @dataclasses.dataclass(frozen=True)
 class Table1Options(SweepOptions):
     """Accuracy under the Single Fourier Attack of every method (Table 1), and the same
-    against the strength (Figures 2, 4 and 5). What is trained already is not trained
-    again."""  # noqa: D205, D209
+    against the strength (Figures 2, 4 and 5). Models that are trained already are
+    reused."""  # noqa: D205, D209
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables and figures."""

@@ -24,8 +24,8 @@ from experiments.reporting.selection import Selected, select_as_table1
 @dataclasses.dataclass(frozen=True)
 class Table3Options(SweepOptions):
     """Accuracy on images without their high frequencies (Table 3), and of low- and
-    high-pass filters over all radii, with a figure. Models of Table 1 are taken where
-    they lie."""  # noqa: D205, D209
+    high-pass filters over all radii, with a figure. Models trained for Table 1 are
+    reused."""  # noqa: D205, D209
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables and figures."""
