@@ -48,7 +48,11 @@ class Column(Generic[_Row]):
 
     def cell(self, row: _Row, images: int) -> str:
         """Returns the cell in Markdown, with the published value in brackets."""
-        text = self.text(row) if self.text else str(self.summary(row, images))
+        if self.text:
+            text = self.text(row)
+        else:
+            summary = self.summary(row, images)
+            text = "" if summary is None else str(summary)
         published = self.published(row) if self.published else None
         if published is None:
             return text
