@@ -209,13 +209,8 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
     rows, about = records(measurements, log), provenance()
     table = markdown(options, rows, about)
     print(f"\n{table}\n")
-    asked = {
-        "sizes": options.sizes,
-        "methods": options.methods,
-        "repeats": options.repeats,
-        "snc_method": options.snc_method,
-        "numpy_sizes_up_to": options.numpy_sizes_up_to,
-    }
+    asked = dataclasses.asdict(options)
+    del asked["results_dir"]
     content = {"title": _TITLE, "options": asked, "rows": rows}
     written = document.write(folder / "resnet18", content, table, rows)
     return written + save(draw(rows), folder / "figure6b")
