@@ -81,18 +81,18 @@ def table1(
         "table1",
         "Table 1",
         options,
-        Table(_columns(options, has_top5=has_top5), rows, test.images),
-        [
+        table=Table(_columns(options, has_top5=has_top5), rows, test.images),
+        notes=[
             _attack_note(options, test),
             *document.common_notes(options, criterion, left_out),
         ],
-        _claims(rows, options.published),
-        {
+        claims=_claims(rows, options.published),
+        conditions={
             "test_images": test.images,
             "selection": document.selection_note(options, criterion),
             "eps": SINGLE_FOURIER_EPS[published_as(options.dataset)],
         },
-        {"models": [model.as_dict() for model in models]},
+        details={"models": [model.as_dict() for model in models]},
     )
 
 

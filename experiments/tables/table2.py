@@ -107,12 +107,12 @@ def table2(
         "table2",
         "Table 2",
         options,
-        Table([METHOD, *COLUMNS, STRENGTH], rows, images),
-        [
+        table=Table([METHOD, *COLUMNS, STRENGTH], rows, images),
+        notes=[
             _attack_note(options, images, len(of_pairs)),
             *document.common_notes(options, "Avg.", selected.left_out),
         ],
-        comparisons.compare(
+        claims=comparisons.compare(
             {row.setting.method: row.results["transferred"] for row in rows},
             comparisons.ROBUST,
             comparisons.STANDARD,
@@ -120,12 +120,12 @@ def table2(
             published=published,
             unit="pair of seeds",
         ),
-        {
+        conditions={
             "test_images": images,
             "pgd": {"eps": PGD[published_as(options.dataset)].transfer_eps}
             | dataclasses.asdict(gradient.published_steps(options.dataset)),
         },
-        {
+        details={
             "methods": methods,
             "seeds": filled_up(options.seeds),
             "matrix": transfer.matrix.tolist(),

@@ -110,8 +110,8 @@ def table3(
         "table3",
         "Table 3",
         options,
-        Table([METHOD, *_columns(radius), STRENGTH], rows, images),
-        [
+        table=Table([METHOD, *_columns(radius), STRENGTH], rows, images),
+        notes=[
             f"{_accuracy(options)} in percent on {images:,} test images without "
             "their frequencies beyond a radius (the High-Frequency attack), without "
             "those within it, and as they are"
@@ -120,9 +120,9 @@ def table3(
             f"{document.published_note(options.dataset, published)}",
             *document.common_notes(options, "Avg.", selected.left_out),
         ],
-        _claims(rows, radius, published),
-        {"test_images": images},
-        {
+        claims=_claims(rows, radius, published),
+        conditions={"test_images": images},
+        details={
             "methods": list(selected.runs),
             "radii": filtered.radii,
             "low_pass": filtered.low.tolist(),

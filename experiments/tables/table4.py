@@ -155,20 +155,20 @@ def table4(
         "table4" if training == "pgd" else f"table4-{training}",
         f"Table 4, {_TRAINING[training]}",
         options,
-        Table([METHOD, *_columns(eps), _STRENGTH], rows, images),
-        [
+        table=Table([METHOD, *_columns(eps), _STRENGTH], rows, images),
+        notes=[
             *_attack_notes(options, adversary, published, images),
             *document.common_notes(options, "mean over eps", left_out, adversary),
             *_nan_notes(models),
         ],
-        _claims(training, rows, published),
-        {
+        claims=_claims(training, rows, published),
+        conditions={
             "training": training,
             "adversary": adversary and dataclasses.asdict(adversary),
             "pgd": {"eps": eps} | dataclasses.asdict(options.evaluation),
             "test_images": images,
         },
-        {"models": [model.as_dict() for model in models]},
+        details={"models": [model.as_dict() for model in models]},
         scaled=options.scaled(training),
     )
 
