@@ -70,9 +70,7 @@ def _table(
     for model in models:
         config, test = model.run.config, model.test
         numbers = [test.frequencies.mean, test.frequencies.min, test.clean]
-        numbers += [
-            column.get(model.run, float("nan")) for column in columns.values()
-        ]
+        numbers += [column.get(model.run, float("nan")) for column in columns.values()]
         rows.append(
             (
                 METHOD_NAMES[config.method],
