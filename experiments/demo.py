@@ -1,4 +1,4 @@
-"""The demo: five CNNs on real digits, each attacked with every frequency."""
+"""Runs the demo: five CNNs on real digits, each attacked with every frequency."""
 
 import dataclasses
 import pathlib
@@ -15,8 +15,8 @@ from experiments.tables.table1 import table1
 
 @dataclasses.dataclass(frozen=True)
 class DemoOptions:
-    """Train CNNs without regularization, with weight decay, L1, Absum and SNC on 4,000
-    real digits, and attack each with all 784 frequencies (one minute on two CPU
+    """Train CNNs without regularization and with weight decay, L1, Absum and SNC on
+    4,000 real digits, and attack each with all 784 frequencies (one minute on two CPU
     cores)."""  # noqa: D205, D209
 
     epochs: int = 30
@@ -29,11 +29,11 @@ class DemoOptions:
     """Folder of trained models."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results/demo")
-    """Folder for the table and the picture."""
+    """Folder for the table and the figure."""
 
     @property
     def has_device_for_each_core(self) -> bool:
-        """Whether each core is to be a device: it is, as networks are small."""
+        """Returns True: on a CPU each core becomes a device that trains its models."""
         return True
 
 
@@ -54,7 +54,7 @@ def _mean_grids(
 
 
 def run(options: DemoOptions) -> list[pathlib.Path]:
-    """Trains, attacks, prints the table and draws the picture."""
+    """Trains, attacks, prints the table and draws heat maps."""
     sweep = SweepOptions(
         epochs=options.epochs,
         seeds=options.seeds,

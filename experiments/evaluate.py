@@ -1,4 +1,4 @@
-"""Trained models, each with every evaluation of the paper."""
+"""Trains models and runs every evaluation of the paper on each."""
 
 import dataclasses
 import pathlib
@@ -21,10 +21,10 @@ from experiments.workspace import Workspace
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions(SweepOptions):
-    """Train what is missing, and evaluate each model for all tables and figures: every
-    frequency, filters of all radii, PGD on itself and transferred between pairs of
-    seeds (the first two given, the next two, ...), spectra of perturbations and of
-    convolutions. Other commands find the results in the runs folder."""  # noqa: D205, D209
+    """Train missing models and evaluate each for all tables and figures: every
+    frequency, filters of all radii, PGD on the model itself and transferred between
+    pairs of seeds (the first two given, the next two, ...), spectra of perturbations
+    and of convolutions. Other commands reuse the results in the runs folder."""  # noqa: D205, D209
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
@@ -32,16 +32,16 @@ class EvaluateOptions(SweepOptions):
         check_attacked(self.dataset)
         if self.selection_seeds is not None:
             raise UsageError(
-                "--selection-seeds is for tables and figures: evaluate takes every "
+                "--selection-seeds is for tables and figures: evaluate trains every "
                 "strength with every seed."
             )
 
 
 def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
-    """Attacks each run through all those of its pair's other seed.
+    """Attacks each run through all runs of the other seed in its pair.
 
     Returns:
-      The accuracy of each run that has a pair, through the model trained alike.
+      The accuracy of each run of a pair, attacked through the same setting.
     """
     dataset = workspace.options.dataset
     eps = PGD[published_as(dataset)].transfer_eps
