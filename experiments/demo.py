@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from experiments.options import SweepOptions
-from experiments.reporting.outcomes import Outcome, run_sweep
+from experiments.reporting.outcomes import run_sweep
 from experiments.reporting.plots import heatmaps
 from experiments.reporting.plots.saving import save
 from experiments.reporting.selection import by_setting
@@ -37,22 +37,6 @@ class DemoOptions:
         return True
 
 
-def _mean_grids(
-    outcomes: list[Outcome],
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    groups = by_setting(outcomes)
-    return (
-        {
-            s.method: np.mean([o.test.grid for o in g], axis=0)
-            for s, g in groups.items()
-        },
-        {
-            s.method: float(np.mean([o.test.clean for o in g]))
-            for s, g in groups.items()
-        },
-    )
-
-
 def run(options: DemoOptions) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and draws heat maps."""
     sweep = SweepOptions(
@@ -64,7 +48,10 @@ def run(options: DemoOptions) -> list[pathlib.Path]:
     outcomes = run_sweep(sweep)
     table = table1(sweep, outcomes)
     print(f"\n{table.markdown}\n")
-    figure = heatmaps.draw(*_mean_grids(outcomes))
-    return table.write(options.results_dir) + save(
-        figure, options.results_dir / "heatmaps"
+    groups = {setting.method: g for setting, g in by_setting(outcomes).items()}
+    figure = heatmaps.draw(
+        {m: np.mean([o.test.grid for o in g], axis=0) for m, g in groups.items()},
+        {m: float(np.mean([o.test.clean for o in g])) for m, g in groups.items()},
     )
+    written = table.write(options.results_dir)
+    return written + save(figure, options.results_dir / "heatmaps")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
 from experiments.paper import PGD, SPECTRUM_EPS, published_as
 from experiments.reporting.labels import METHOD_NAMES
-from experiments.reporting.outcomes import Outcome, attacked, sweep_workspace
+from experiments.reporting.outcomes import attacked, sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
@@ -58,25 +58,14 @@ def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
     return accuracies
 
 
-def _table(
-    outcomes: Sequence[Outcome], columns: dict[str, dict[Run, float]]
-) -> list[str]:
-    header = ("method", "lambda / sigma", "seed", "Avg.", "Min.", "CLN", *columns)
+def _table(runs: Sequence[Run], columns: Mapping[str, Sequence[float]]) -> list[str]:
+    header = ("method", "lambda / sigma", "seed", *columns)
     rows = []
-    for outcome in outcomes:
-        config, test = outcome.run.config, outcome.test
-        numbers = [test.frequencies.mean, test.frequencies.min, test.clean]
-        numbers += [
-            column.get(outcome.run, float("nan")) for column in columns.values()
-        ]
-        rows.append(
-            (
-                METHOD_NAMES[config.method],
-                "" if config.setting == NONE else f"{config.strength:g}",
-                str(config.seed),
-                *(f"{100 * float(number):.2f}" for number in numbers),
-            )
-        )
+    for run, *numbers in zip(runs, *columns.values(), strict=True):
+        config = run.config
+        strength = "" if config.setting == NONE else f"{config.strength:g}"
+        percent = (f"{100 * float(number):.2f}" for number in numbers)
+        rows.append((METHOD_NAMES[config.method], strength, str(config.seed), *percent))
     return aligned(header, rows)
 
 
@@ -98,15 +87,13 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
         gradient.power_spectra(images, runs, SPECTRUM_EPS, steps)
         singular_values.evaluate(images, runs)
     columns = {
-        "transferred PGD": transferred,
-        "PGD": {
-            run: float(np.mean([attack.accuracy for attack in attacks.values()]))
-            for run, attacks in zip(runs, white_box, strict=True)
-        },
-        "low-pass": dict(zip(runs, low.tolist(), strict=True)),
-        "high-pass": dict(
-            zip(runs, high[:, : quarter + 1].mean(axis=1).tolist(), strict=True)
-        ),
+        "Avg.": [outcome.test.frequencies.mean for outcome in outcomes],
+        "Min.": [outcome.test.frequencies.min for outcome in outcomes],
+        "CLN": [outcome.test.clean for outcome in outcomes],
+        "transferred PGD": [transferred.get(run, float("nan")) for run in runs],
+        "PGD": [np.mean([a.accuracy for a in of_run.values()]) for of_run in white_box],
+        "low-pass": low,
+        "high-pass": high[:, : quarter + 1].mean(axis=1),
     }
-    print("\n" + "\n".join(_table(outcomes, columns)) + "\n")
+    print("\n" + "\n".join(_table(runs, columns)) + "\n")
     return []

@@ -175,16 +175,6 @@ def _measured(
     }
 
 
-def _broken(workspace: Workspace, runs: Sequence[Run]) -> tuple[RunConfig, ...]:
-    """Finds the models that diverged or predict one class."""
-    evaluated = clean.evaluate(workspace.test, runs)
-    return tuple(
-        run.config
-        for run, result in zip(runs, evaluated, strict=True)
-        if clean.is_degenerate(run, result.classes_predicted)
-    )
-
-
 def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
     """Reads the records of a data set's models; computes nothing.
 
@@ -222,7 +212,13 @@ def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
             return Sample(options, lacking=lacking)
         measured = _measured(workspace, complete, options, quantities)
         runs = list(itertools.chain(*complete.values()))
-        broken = _broken(workspace, runs)
+        broken = tuple(
+            run.config
+            for run, result in zip(
+                runs, clean.evaluate(workspace.test, runs), strict=True
+            )
+            if clean.is_degenerate(run, result.classes_predicted)
+        )
     # The backend and the kind of device that finished training.
     devices = frozenset(
         f"{run.provenance.get('backend')} ({run.provenance.get('device')})"

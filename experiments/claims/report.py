@@ -119,37 +119,33 @@ def _primary(claims: Sequence[Judgement], samples: Mapping[str, Sample]) -> list
     return [intro, "", *aligned([*header, "d, points", "verdict"], rows)]
 
 
-def _secondary_table(claims: Sequence[Judgement]) -> list[str]:
-    header = ("claim", "units", "difference", "95 % interval", "published", "d, points",
-              "verdict")  # fmt: skip
-    rows = []
-    for one in claims:
-        [difference] = one.differences.values()
-        numbers = _points(one.estimate), _range(one.interval), _points(one.published)
-        units = str(len(difference.parts))
-        rows.append((_label(one), units, *numbers, *_last_cells(one, one.reason)))
-    return aligned(header, rows)
-
-
 def _secondary(claims: Sequence[Judgement], sample: Sample) -> list[str]:
     """Makes the tables of a sample's secondary claims."""
     if not sample.seeds:
         return ["No complete seeds yet."]
+    header = ("claim", "units", "difference", "95 % interval", "published", "d, points",
+              "verdict")  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    small: list[tuple[str, ...]] = []
+    for one in claims:
+        [difference] = one.differences.values()
+        numbers = _points(one.estimate), _range(one.interval), _points(one.published)
+        cells = (_label(one), str(len(difference.parts)), *numbers)
+        table = small if one.published_is_small else rows
+        table.append((*cells, *_last_cells(one, one.reason)))
     state = "" if sample.is_complete else "Preliminary, until all seeds are complete. "
     lines = [
         f"{state}Mean differences in percentage points, paired by seed or pair of "
         "seeds, with unadjusted intervals.",
         "",
-        *_secondary_table([one for one in claims if not one.published_is_small]),
+        *aligned(header, rows),
     ]
-    if small := [one for one in claims if one.published_is_small]:
-        lines += [
-            "",
+    if small:
+        note = (
             "Published differences below d: even an exact reproduction would be "
-            "smaller than what is of interest.",
-            "",
-            *_secondary_table(small),
-        ]
+            "smaller than what is of interest."
+        )
+        lines += ["", note, "", *aligned(header, small)]
     return lines
 
 

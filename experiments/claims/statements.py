@@ -66,18 +66,16 @@ class Claim(NamedTuple):
     samples: tuple[str, ...] = _ITEM_1
 
 
-def _primary(name: str, quantity: str, larger: tuple[str, ...], smaller: str) -> Claim:
-    return Claim(name, QUANTITIES[quantity].text, (quantity,), larger, (smaller,))
-
-
-# SNC as published is one of its two forms.
-PRIMARY = (
-    _primary("P1", "minimum", ("absum",), "weight_decay"),
-    _primary("P2", "minimum", ("absum",), "l1"),
-    _primary("P3", "minimum", SNC_METHODS, "weight_decay"),
-    _primary("P4", "minimum", SNC_METHODS, "l1"),
-    _primary("P5", "transferred", ("absum",), "weight_decay"),
-    _primary("P6", "transferred", ("absum",), NONE.method),
+PRIMARY = tuple(
+    Claim(name, QUANTITIES[quantity].text, (quantity,), larger, (smaller,))
+    for name, quantity, larger, smaller in (
+        ("P1", "minimum", ("absum",), "weight_decay"),
+        ("P2", "minimum", ("absum",), "l1"),
+        ("P3", "minimum", SNC_METHODS, "weight_decay"),  # either form as published
+        ("P4", "minimum", SNC_METHODS, "l1"),
+        ("P5", "transferred", ("absum",), "weight_decay"),
+        ("P6", "transferred", ("absum",), NONE.method),
+    )
 )
 
 SECONDARY = (
