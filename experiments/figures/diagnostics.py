@@ -1,4 +1,4 @@
-"""Sums of filters, penalty and spectral norm of each convolution over training."""
+"""Draws filters with zero sum, penalty and spectral norm of convolutions by epoch."""
 
 import dataclasses
 import pathlib
@@ -24,21 +24,23 @@ from experiments.reporting.plots.saving import save
 from experiments.training.diagnostics import ZERO
 from experiments.workspace import opened
 
-# As logged, and as the rows of the figure.
+# The names in the log and the labels of the figure's rows.
 _KINDS = {
     "zero_share": "filters with zero sum (%)",
     "penalty": r"penalty, $\sum_{i,o} |\sum_{l,m} k|$",
     "spectral_norm": "spectral norm",
 }
-# More lines than this have a colour bar in place of names.
+# With more layers a color bar replaces the legend.
 _NAMED_LAYERS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class DiagnosticsOptions(OneSeedOptions):
-    """Draw the diagnostics of each convolution over training, under no regularization,
-    weight decay, L1, Absum and SNC: the share of filters (pairs of an input and an
-    output channel) whose sum is zero, the penalty of Absum, and the spectral norm."""  # noqa: D205, D209
+    """Draw how each convolution changes during training without regularization and with
+    weight decay, L1, Absum and SNC: the fraction of filters (pairs of an input and an
+    output channel) whose sum is zero, the penalty of Absum, and the spectral norm.
+    Missing models are trained with --diagnostics; models that other commands trained
+    without --diagnostics lack the spectral norm and are refused."""  # noqa: D205, D209
 
     methods: tuple[MethodName, ...] = METHODS  # type: ignore[assignment]
     """Regularization methods."""
@@ -50,12 +52,12 @@ class DiagnosticsOptions(OneSeedOptions):
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """The selected methods, each at its strength."""
+        """Returns the settings of the chosen methods."""
         return tuple(s for s in super().settings if s.method in self.methods)
 
     @property
     def variant(self) -> str:
-        """The strengths that are not the default, and a subset of the methods."""
+        """Returns the strengths that are not the default, and a subset of methods."""
         methods = [setting.method.replace("_", "-") for setting in self.settings]
         subset = methods if len(methods) < len(METHODS) else []
         return "".join(f"-{name}" for name in subset) + super().variant
@@ -64,7 +66,7 @@ class DiagnosticsOptions(OneSeedOptions):
 def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:
     """Draws a line for each layer."""
     for name, values in curves.layers.items():
-        # A value that was not finite leaves a gap.
+        # Values that are not finite leave gaps.
         y = np.array(values, float) * (100 if kind == "zero_share" else 1)
         marker = "." if kind == "spectral_norm" else None
         ax.plot(curves.epochs, y, color=colors[name], marker=marker, lw=1.2, label=name)
@@ -75,11 +77,11 @@ def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) 
 
 
 def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> Figure:
-    """Draws a column for each model, and a row for each kind of diagnostics.
+    """Draws a column for each model and a row for each kind of diagnostics.
 
     Args:
-      settings: of each model.
-      found: its curves by kind, of the same layers in the same order.
+      settings: the setting of each model.
+      found: the curves of each model by kind, with the same layers in the same order.
     """
     layers = list(found[0]["penalty"].layers)
     scale = Normalize(0, max(len(layers) - 1, 1))
@@ -108,7 +110,7 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
 
 
 def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
-    """Trains missing models with diagnostics, and draws these."""
+    """Trains missing models with diagnostics and draws these."""
     compute = dataclasses.replace(options.compute, diagnostics=True)
     options = dataclasses.replace(options, compute=compute)
     with opened(options) as workspace:
