@@ -50,13 +50,7 @@ def run(options: DemoOptions) -> list[pathlib.Path]:
     written = table1(sweep, models).print_and_write(options.results_dir)
     groups = {setting.method: g for setting, g in by_setting(models).items()}
     figure = heatmaps.draw(
-        {
-            m: np.mean([each.test.grid for each in g], axis=0)
-            for m, g in groups.items()
-        },
-        {
-            m: float(np.mean([each.test.clean for each in g]))
-            for m, g in groups.items()
-        },
+        {m: np.mean([each.test.grid for each in g], axis=0) for m, g in groups.items()},
+        {m: float(np.mean([each.test.clean for each in g])) for m, g in groups.items()},
     )
     return written + save(figure, options.results_dir / "heatmaps")
