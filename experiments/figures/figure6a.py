@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.config import NONE
 from experiments.data import DATASETS, DatasetName
 from experiments.data.registry import TRAIN_SHAPES

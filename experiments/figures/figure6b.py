@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.jobs import locks
 from experiments.jobs.errors import UsageError
 from experiments.jobs.progress import progress
