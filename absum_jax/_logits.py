@@ -79,13 +79,17 @@ def compiled_with(
                 _is_constant(rest) and all(map(_is_constant, _static(structure)))
             ):
 
-                def anew(*args: Any, **static: Any) -> Any:
+                def fresh(*args: Any, **static: Any) -> Any:
                     def whole(_: list[Any], *args: Any) -> Any:
                         return function(logits_fn, *args, **static)
 
                     return laid_out(whole, [], *args)
 
-                return jax.jit(anew, static_argnames=static_argnames), args, static
+                return (
+                    jax.jit(fresh, static_argnames=static_argnames),
+                    args,
+                    static,
+                )
             arrays = [leaf if yes else None for leaf, yes in pairs]
             static = static | {"structure": structure, "rest": rest}
             return as_data, (arrays, *args), static

@@ -288,7 +288,7 @@ def check_finite(name: str, array: chex.Array) -> tuple[float, float] | None:
         low, high = float(jnp.min(array)), float(jnp.max(array))
     if not np.isfinite([low, high]).all():
         raise ValueError(
-            f"`{name}` must hold finite numbers alone, got values from {low:g} to "
+            f"`{name}` must contain only finite numbers, got values from {low:g} to "
             f"{high:g}."
         )
     return low, high

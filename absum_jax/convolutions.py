@@ -201,8 +201,8 @@ def _call(
       The equation; None if the convolution has the canonical layout already, or a
       sharding that cannot be permuted.
     """
-    asked = dict(params)
-    layout = asked["dimension_numbers"]
+    given = dict(params)
+    layout = given["dimension_numbers"]
     last = images.ndim - 1
     image_axes = (0, last, *range(1, last))  # NHWC
     kernel_axes = (last, last - 1, *range(last - 1))  # HWIO
@@ -210,7 +210,7 @@ def _call(
     if layout == canonical:
         return None
     out_axes = _permutation(layout.out_spec, canonical.out_spec)
-    sharding = asked["out_sharding"]
+    sharding = given["out_sharding"]
     if sharding is not None:
         spec = sharding.spec
         if spec.unreduced or spec.reduced:
@@ -220,7 +220,7 @@ def _call(
         sharding = NamedSharding(sharding.mesh, spec)
 
     def transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        x, now = _sliced(x, kernel, asked)
+        x, now = _sliced(x, kernel, given)
         now |= {"dimension_numbers": canonical, "out_sharding": sharding}
         image_axes = _permutation(layout.lhs_spec, canonical.lhs_spec)
         kernel_axes = _permutation(layout.rhs_spec, canonical.rhs_spec)
@@ -236,7 +236,7 @@ def _call(
         return out.transpose(_permutation(canonical.out_spec, layout.out_spec))
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return primitive.bind(x, kernel, **asked)
+        return primitive.bind(x, kernel, **given)
 
     @jax.jit
     def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:

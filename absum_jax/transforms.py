@@ -1,7 +1,8 @@
 """Optax transformations built on proximal operators."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -120,6 +121,16 @@ def _applied(prox: Prox, array: chex.Array, threshold: chex.Numeric) -> chex.Arr
     return value
 
 
+@contextlib.contextmanager
+def _located(path: tuple[Any, ...]) -> Iterator[None]:
+    """Adds the path of a leaf to errors."""
+    try:
+        yield
+    except ValueError as error:
+        where = jax.tree_util.keystr(path)
+        raise ValueError(f"{error} (at {where}, which `mask` selects)") from None
+
+
 def _check_layout(prox: Prox) -> Callable[[tuple[Any, ...], Any], None]:
     """Returns a check of leaves by path, which matters for Absum without axes."""
     axes = None
@@ -154,13 +165,8 @@ def _proximal(
 
     def check(params: optax.Params) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            try:
+            with _located(path):
                 check_leaf(path, leaf)
-            except ValueError as error:
-                where = jax.tree_util.keystr(path)
-                raise ValueError(
-                    f"{error} (at {where}, which `mask` selects)"
-                ) from None
 
     def init_fn(params: optax.Params) -> optax.OptState:
         check(params)
@@ -462,13 +468,8 @@ def apply_proximal_updates(
     def apply(path: tuple[Any, ...], chosen: bool, subtree: Any) -> Any:
         def apply_to_leaf(below: tuple[Any, ...], leaf: chex.Array) -> chex.Array:
             check_leaf((*path, *below), leaf)
-            try:
+            with _located((*path, *below)):
                 return jnp.asarray(_applied(prox, leaf, threshold), leaf.dtype)
-            except ValueError as error:
-                where = jax.tree_util.keystr((*path, *below))
-                raise ValueError(
-                    f"{error} (at {where}, which `mask` selects)"
-                ) from None
 
         if not chosen:
             return subtree

@@ -82,7 +82,7 @@ def check_budget(eps: Any, step_size: Any, steps: Any, init_radius: Any) -> Budg
     """Returns a budget whose step sizes and radii have the shape of eps, () or (E,)."""
     eps = validation.check_nonnegative_list("eps", eps)
 
-    def beside(name: str, value: Any) -> chex.Array:
+    def matching(name: str, value: Any) -> chex.Array:
         value = validation.check_nonnegative_list(name, value)
         if value.ndim and value.shape != eps.shape:
             raise ValueError(
@@ -92,8 +92,8 @@ def check_budget(eps: Any, step_size: Any, steps: Any, init_radius: Any) -> Budg
         return jnp.broadcast_to(value, eps.shape)
 
     validation.check_count("steps", steps)
-    radius = eps if init_radius is None else beside("init_radius", init_radius)
-    return Budget(eps, beside("step_size", step_size), jnp.asarray(steps), radius)
+    radius = eps if init_radius is None else matching("init_radius", init_radius)
+    return Budget(eps, matching("step_size", step_size), jnp.asarray(steps), radius)
 
 
 def check_aim(

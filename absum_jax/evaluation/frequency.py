@@ -11,7 +11,6 @@ from absum_jax import _validation as validation
 from absum_jax.attacks import frequency
 from absum_jax.evaluation import counting
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
-from absum_jax.evaluation.counting import AttackAccuracy
 
 
 @_logits.compiled_with(static_argnames=("batch_size", "top_k"))
@@ -46,22 +45,12 @@ def _filtered_accuracy(
 def filtered_accuracy(
     logits_fn: Any, x: Any, y: Any, radius: Any, low: Any, batch_size: Any,
     top_k: Any, bounds: Any = None,
-) -> AttackAccuracy:  # fmt: skip
+) -> counting.AttackAccuracy:  # fmt: skip
     """Computes accuracy on low- or high-pass filtered images, in one program for both.
 
-    Args:
-      logits_fn: the model, as in :func:`low_pass_accuracy`.
-      x: images, as there.
-      y: labels, as there.
-      radius: in cycles per image, as there. With an infinite radius the low-pass filter
-        does not change the images.
-      low: whether low frequencies pass: one bool, possibly traced, or one per radius.
-      batch_size: as there.
-      top_k: as there.
-      bounds: as there.
-
-    Returns:
-      Accuracies of the shape of the radii, as there.
+    The arguments are those of :func:`low_pass_accuracy` and `low`, whether low
+    frequencies pass: one bool, possibly traced, or one per radius. A low-pass filter of
+    infinite radius does not change the images.
     """
     radii = validation.check_nonnegative_list("radius", radius)
     bounds = None if bounds is None else validation.check_bounds(bounds)
@@ -70,7 +59,7 @@ def filtered_accuracy(
         logits_fn, x, y, radii, jnp.broadcast_to(low, radii.shape), bounds,
         batch_size=batch_size, top_k=top_k,
     )  # fmt: skip
-    return AttackAccuracy(radii, *fractions)
+    return counting.AttackAccuracy(radii, *fractions)
 
 
 def low_pass_accuracy(
@@ -82,7 +71,7 @@ def low_pass_accuracy(
     batch_size: int = BATCH_SIZE,
     top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
-) -> AttackAccuracy:
+) -> counting.AttackAccuracy:
     """Computes accuracy under the High-Frequency attack, for each of a list of radii.
 
     Args:
@@ -130,7 +119,7 @@ def high_pass_accuracy(
     batch_size: int = BATCH_SIZE,
     top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
-) -> AttackAccuracy:
+) -> counting.AttackAccuracy:
     """Computes accuracy without low frequencies, for each of a list of radii.
 
     Args:

@@ -9,7 +9,6 @@ from absum_jax.attacks import _descent as descent
 from absum_jax.attacks import gradient
 from absum_jax.evaluation import counting
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
-from absum_jax.evaluation.counting import AttackAccuracy
 
 
 @_logits.compiled_with(static_argnames=("batch_size", "top_k", "aim"))
@@ -25,23 +24,13 @@ def pgd_fractions(
     top_k: counting.TopK,
     aim: descent.Aim,
 ) -> tuple[counting.Counts, descent.Futility]:
-    """Computes :func:`pgd_accuracy` for checked arguments.
+    """Computes :func:`pgd_accuracy` of a model, with gradients of a second one if any.
 
-    Args:
-      models: the evaluated model, and the model whose gradients the attack uses; None
-        is the evaluated model itself.
-      x: images.
-      y: labels.
-      key: of the random starts.
-      budget: limits of the attack, with a scalar eps or one for each accuracy.
-      bounds: the range of pixel values.
-      batch_size: as in :func:`accuracy`.
-      top_k: as in :func:`accuracy`.
-      aim: the goal of the attack.
+    The arguments must be checked.
 
     Returns:
-      The fractions for each eps, and for each eps how many images show signs that the
-      attack could not work, to be passed to `check_not_futile`.
+      The fractions for each eps, and the numbers of images with signs of futility, to
+      be passed to `check_not_futile`.
     """
     target, substitute = models
     attacked_model = target if substitute is None else substitute
@@ -85,7 +74,7 @@ def pgd_accuracy(
     substitute: _logits.LogitsFn | None = None,
     batch_size: int = BATCH_SIZE,
     top_k: counting.TopK = 1,
-) -> AttackAccuracy:
+) -> counting.AttackAccuracy:
     """Computes accuracy under projected gradient descent, for each of several eps.
 
     One compiled program attacks the images like :func:`pgd`, batch by batch, and
@@ -152,4 +141,4 @@ def pgd_accuracy(
     )  # fmt: skip
     attacked = "logits_fn" if substitute is None else "substitute"
     gradient.check_not_futile(futility, x.shape[0], aim, attacked)
-    return AttackAccuracy(budget.eps, *fractions)
+    return counting.AttackAccuracy(budget.eps, *fractions)

@@ -1,6 +1,5 @@
 """Accuracy under perturbations of single frequencies."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -30,30 +29,13 @@ class SingleFourierAccuracy(NamedTuple):
     nan_logits: chex.Array | None = None  # fraction of images with one, if known
 
 
-def _over_frequencies(
-    logits_fn: _logits.LogitsFn,
-    batches: counting.Batches,
-    images: int,
-    frequencies: chex.Array,
-    perturbed: Callable[[chex.Array, counting.Batches], chex.Array],
-    top_k: counting.TopK,
-) -> counting.Counts:
-    """Computes fractions (F,) or (K, F); `perturbed` attacks a batch with an (l, m)."""
-
-    def count(frequency: chex.Array) -> counting.Counts:
-        return counting.count(
-            logits_fn, lambda batch: (perturbed(frequency, batch), None), batches, top_k
-        )[0]
-
-    return counting.fractions(jax.lax.map(count, frequencies), images)
-
-
 @_logits.compiled_with(static_argnames=("batch_size", "top_k", "scale"))
-def _single_fourier_accuracy(
+def _accuracy(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
     y: chex.Array,
     eps: chex.Numeric,
+    key: chex.PRNGKey | None,
     frequencies: chex.Array,
     bounds: tuple[chex.Numeric, chex.Numeric],
     *,
@@ -61,51 +43,29 @@ def _single_fourier_accuracy(
     top_k: counting.TopK,
     scale: str,
 ) -> counting.Counts:
-    shape = x.shape[1:3]
-
-    def perturbed(frequency: chex.Array, batch: counting.Batches) -> chex.Array:
-        l, m = frequency
-        pattern = single_fourier.scaled_pattern(l, m, shape, eps, scale)
-        return single_fourier.add_pattern(batch.x, pattern[..., None], bounds)
-
+    """Computes fractions (F,) or (K, F); a key adds a sign per image and channel."""
     batches = counting.in_batches(x, y, batch_size)
-    return _over_frequencies(
-        logits_fn, batches, x.shape[0], frequencies, perturbed, top_k
-    )
-
-
-@_logits.compiled_with(static_argnames=("batch_size", "top_k"))
-def _fourier_noise_accuracy(
-    logits_fn: _logits.LogitsFn,
-    x: chex.Array,
-    y: chex.Array,
-    norm: chex.Numeric,
-    key: chex.PRNGKey,
-    frequencies: chex.Array,
-    bounds: tuple[chex.Numeric, chex.Numeric],
-    *,
-    batch_size: int,
-    top_k: counting.TopK,
-) -> counting.Counts:
     shape, channels = x.shape[1:3], x.shape[3]
 
-    def perturbed(frequency: chex.Array, batch: counting.Batches) -> chex.Array:
+    def count(frequency: chex.Array) -> counting.Counts:
         l, m = frequency
-        pattern = single_fourier.scaled_pattern(l, m, shape, norm, "l2")
-        own = jax.random.fold_in(key, l * shape[1] + m)
 
-        def signs(index: chex.Array) -> chex.Array:
-            image_key = jax.random.fold_in(own, index)
-            return jax.random.rademacher(image_key, (channels,), pattern.dtype)
+        def attacked(batch: counting.Batches) -> tuple[chex.Array, None]:
+            pattern = single_fourier.scaled_pattern(l, m, shape, eps, scale)
+            patterns = pattern[..., None]
+            if key is not None:
+                own = jax.random.fold_in(key, l * shape[1] + m)
 
-        drawn = jax.vmap(signs)(batch.index)[:, None, None]
-        patterns = pattern[None, ..., None] * drawn
-        return single_fourier.add_pattern(batch.x, patterns, bounds)
+                def signs(index: chex.Array) -> chex.Array:
+                    image_key = jax.random.fold_in(own, index)
+                    return jax.random.rademacher(image_key, (channels,), pattern.dtype)
 
-    batches = counting.in_batches(x, y, batch_size)
-    return _over_frequencies(
-        logits_fn, batches, x.shape[0], frequencies, perturbed, top_k
-    )
+                patterns = patterns[None] * jax.vmap(signs)(batch.index)[:, None, None]
+            return single_fourier.add_pattern(batch.x, patterns, bounds), None
+
+        return counting.count(logits_fn, attacked, batches, top_k)[0]
+
+    return counting.fractions(jax.lax.map(count, frequencies), x.shape[0])
 
 
 def _check_frequencies(frequencies: Any, shape: tuple[int, int]) -> chex.Array:
@@ -179,23 +139,27 @@ def _summary(accuracy: chex.Array, frequencies: chex.Array) -> SingleFourierAccu
     return SingleFourierAccuracy(accuracy, mean, low, high, worst)
 
 
-def _pairs(
-    frequencies: Any, x: chex.Array
-) -> tuple[chex.Array, tuple[int, ...] | None]:
-    """Returns the frequencies, and the shape of the grid if they are all of it."""
+def _checked_accuracy(
+    logits_fn: _logits.LogitsFn, x: chex.Array, y: chex.Array, eps: chex.Numeric,
+    key: chex.PRNGKey | None, frequencies: Any, bounds: tuple[Any, Any],
+    batch_size: int, top_k: counting.TopK, scale: str,
+) -> SingleFourierAccuracy:  # fmt: skip
+    """Checks the arguments that both evaluations share, and evaluates the model."""
+    bounds = validation.check_bounds(bounds)
+    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     shape = x.shape[1:3]
-    if frequencies is None:
-        return all_frequencies(shape), shape
-    return _check_frequencies(frequencies, shape), None
-
-
-def _summarized(
-    fractions: counting.Counts, pairs: chex.Array, shape: tuple[int, ...] | None
-) -> SingleFourierAccuracy:
-    accuracy, nan_logits = (
-        part if shape is None else part.reshape(*part.shape[:-1], *shape)
-        for part in fractions
+    pairs = (
+        all_frequencies(shape)
+        if frequencies is None
+        else _check_frequencies(frequencies, shape)
     )
+    accuracy, nan_logits = (
+        part.reshape(*part.shape[:-1], *shape) if frequencies is None else part
+        for part in _accuracy(
+            logits_fn, x, y, eps, key, pairs, bounds,
+            batch_size=batch_size, top_k=top_k, scale=scale,
+        )
+    )  # fmt: skip
     summarize = summarize_frequencies
     if accuracy.ndim > nan_logits.ndim:
         summarize = jax.vmap(summarize_frequencies, (0, None))
@@ -255,16 +219,11 @@ def single_fourier_accuracy(
     References:
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Table 1
     """
-    bounds = validation.check_bounds(bounds)
     eps = validation.check_nonnegative("eps", eps, finite=True)
     validation.check_choice("scale", scale, single_fourier.SCALES)
-    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
-    pairs, shape = _pairs(frequencies, x)
-    fractions = _single_fourier_accuracy(
-        logits_fn, x, y, eps, pairs, bounds,
-        batch_size=batch_size, top_k=top_k, scale=scale,
-    )  # fmt: skip
-    return _summarized(fractions, pairs, shape)
+    return _checked_accuracy(
+        logits_fn, x, y, eps, None, frequencies, bounds, batch_size, top_k, scale
+    )
 
 
 def fourier_noise_accuracy(
@@ -325,12 +284,8 @@ def fourier_noise_accuracy(
       Yin et al., `A Fourier Perspective on Model Robustness
       <https://arxiv.org/abs/1906.08988>`_, 2019
     """
-    bounds = validation.check_bounds(bounds)
     norm = validation.check_nonnegative("norm", norm, finite=True)
     validation.check_keys(key)
-    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
-    pairs, shape = _pairs(frequencies, x)
-    fractions = _fourier_noise_accuracy(
-        logits_fn, x, y, norm, key, pairs, bounds, batch_size=batch_size, top_k=top_k
+    return _checked_accuracy(
+        logits_fn, x, y, norm, key, frequencies, bounds, batch_size, top_k, "l2"
     )
-    return _summarized(fractions, pairs, shape)

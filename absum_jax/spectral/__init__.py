@@ -7,12 +7,12 @@ A circular convolution with kernel :math:`K` is block-diagonal in the Fourier ba
 
 of input by output channels. The singular values of all blocks are those of the whole
 operator, so its spectral norm is :math:`\max_q \|B_q\|_2`. A real kernel has conjugate
-blocks at :math:`q` and :math:`-q`, of which only one is computed.
+blocks at :math:`q` and :math:`-q`, so only one of them is computed.
 
 To clip the singular values at :math:`c`, subtract from each block
 :math:`B_q = U \Sigma V^H` its excess :math:`U (\Sigma - c)_+ V^H`. The inverse Fourier
-transform takes the excess of all blocks back to a kernel, of which the taps inside the
-kernel's support are kept (Sedghi et al., 2019, algorithm 1).
+transform takes the excess of all blocks back to a kernel, which is cut to the support
+of the original (Sedghi et al., 2019, algorithm 1).
 
 The path of a call, from the outside in:
 

@@ -96,17 +96,16 @@ def _select_layers(
     shapes = dict(input_shapes)
     chosen = [True] * len(leaves)
     if mask is not None:
-        tree = selecting(mask)(params)
-        chosen = jax.tree.leaves(
-            jax.tree.map(
-                lambda keep, subtree: jax.tree.map(
-                    lambda _: bool(keep), subtree, is_leaf=is_absent
-                ),
-                tree,
-                params,
-                is_leaf=is_absent,
-            )
+        # The mask may be a prefix of the tree, as in optax.masked.
+        repeated = jax.tree.map(
+            lambda keep, subtree: (
+                [bool(keep)] * len(jax.tree.leaves(subtree, is_leaf=is_absent))
+            ),
+            selecting(mask)(params),
+            params,
+            is_leaf=is_absent,
         )
+        chosen = jax.tree.leaves(repeated)
     names = [leaf_name(path) for path, _ in leaves]
     # optax.partition may mask a whole module away, including its leaves.
     masked = [n for n, (_, leaf) in zip(names, leaves, strict=True) if is_absent(leaf)]

@@ -15,7 +15,7 @@ from jax.custom_batching import custom_vmap
 
 from absum_jax import _validation as validation
 from absum_jax.spectral import hermitian
-from absum_jax.spectral.hermitian import GramPower, Split
+from absum_jax.spectral.hermitian import GramPower, Split, matmul
 
 METHODS = ("polar", "eigh", "svd")
 # `"eigh"` on CPUs: only matrices that may exceed the bound are decomposed, one by one.
@@ -178,9 +178,6 @@ def _right_singular(
     return vectors, values
 
 
-_product = functools.partial(jnp.matmul, precision="highest")
-
-
 def _fractions(values: chex.Array, max_norm: chex.Array) -> chex.Array:
     """Returns g(s) = max(1 - c / s, 0), the fraction of a singular value to remove."""
     above = values > max_norm
@@ -220,7 +217,7 @@ def _excess_by_vectors(
         return _excess_of_each(matrix, vectors, _fractions(values, max_norm))
     kept = _scaled_columns(vectors, _fractions(values, max_norm))
     adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
-    return _product(matrix, _product(kept, adjoint))
+    return matmul(matrix, matmul(kept, adjoint))
 
 
 @_excess_by_vectors.defjvp
@@ -238,8 +235,8 @@ def _excess_by_vectors_jvp(
     i, j = values[..., :, None], values[..., None, :]
     safe_i, safe_j = safe[..., :, None], safe[..., None, :]
     above_i, above_j = above[..., :, None], above[..., None, :]
-    # (g(i) - g(j)) / (i^2 - j^2): in closed form where both are above c, and with a
-    # denominator that c^2 - c^2 alone would make 0 where one is.
+    # (g(i) - g(j)) / (i^2 - j^2): in closed form where both values are above c. Where
+    # only one is, the other is at most c, so that the denominator is not 0.
     both = max_norm / (safe_i * safe_j * (safe_i + safe_j))
     difference = fractions[..., :, None] - fractions[..., None, :]
     apart = above_i ^ above_j
@@ -247,14 +244,14 @@ def _excess_by_vectors_jvp(
     divided = jnp.where(above_i & above_j, both, jnp.where(apart, one, 0))
 
     adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
-    av, dav = _product(matrix, vectors), _product(tangent, vectors)
-    cross = _product(jnp.conj(jnp.swapaxes(av, -1, -2)), dav)
+    av, dav = matmul(matrix, vectors), matmul(tangent, vectors)
+    cross = matmul(jnp.conj(jnp.swapaxes(av, -1, -2)), dav)
     gram_tangent = cross + jnp.conj(jnp.swapaxes(cross, -1, -2))
     per_norm = jnp.where(above, -1 / safe, 0) * max_norm_tangent
     out = _scaled_columns(av, fractions)
     moved = (
         _scaled_columns(dav, fractions)
-        + _product(av, divided.astype(gram_tangent.dtype) * gram_tangent)
+        + matmul(av, divided.astype(gram_tangent.dtype) * gram_tangent)
         + _scaled_columns(av, per_norm)
     )
-    return _product(out, adjoint), _product(moved, adjoint)
+    return matmul(out, adjoint), matmul(moved, adjoint)

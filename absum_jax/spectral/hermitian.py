@@ -65,28 +65,28 @@ def _transposed(matrix: chex.Array) -> chex.Array:
     return jnp.swapaxes(matrix, -1, -2)
 
 
-_product = functools.partial(jnp.matmul, precision="highest")
+matmul = functools.partial(jnp.matmul, precision="highest")
 
 
 def product(a: Split, b: Split) -> Split:
     """Multiplies complex matrices by three real products."""
-    real, imaginary = _product(a.re, b.re), _product(a.im, b.im)
-    mixed = _product(a.re + a.im, b.re + b.im)
+    real, imaginary = matmul(a.re, b.re), matmul(a.im, b.im)
+    mixed = matmul(a.re + a.im, b.re + b.im)
     return Split(real - imaginary, mixed - real - imaginary)
 
 
 def gram(a: Split) -> Split:
     """Computes A^H A by three real products, two of them as one."""
     stacked = jnp.concatenate([a.re, a.im], axis=-2)
-    mixed = _product(_transposed(a.re), a.im)
-    return Split(_product(_transposed(stacked), stacked), mixed - _transposed(mixed))
+    mixed = matmul(_transposed(a.re), a.im)
+    return Split(matmul(_transposed(stacked), stacked), mixed - _transposed(mixed))
 
 
 def square(s: Split) -> Split:
     """Computes S^2 for Hermitian S by two real products."""
-    mixed = _product(s.re, s.im)
+    mixed = matmul(s.re, s.im)
     crossed = _transposed(mixed)
-    real = _product(s.re - s.im, s.re + s.im) - mixed - crossed
+    real = matmul(s.re - s.im, s.re + s.im) - mixed - crossed
     # Symmetric and antisymmetric to the bit: further squarings rely on it.
     return Split((real + _transposed(real)) / 2, mixed - crossed)
 
@@ -212,6 +212,12 @@ def _polynomials(dtype: Any) -> chex.Array:
     return jnp.asarray(sign_polynomials(100 * eps, eps), dtype)
 
 
+def _polynomial(g: Split, coefficients: chex.Array) -> Split:
+    """Computes a + b G + c G^2 for Hermitian G."""
+    a, b, c = coefficients
+    return g.scaled(b).plus(square(g).scaled(c)).plus_identity(a)
+
+
 def polar_factor(a: Split) -> Split:
     """Computes U of A = U H, for matrices of norm at most 1 with rows >= columns.
 
@@ -219,10 +225,7 @@ def polar_factor(a: Split) -> Split:
     """
 
     def step(x: Split, coefficients: chex.Array) -> tuple[Split, None]:
-        linear, cubic, quintic = coefficients
-        g = gram(x)
-        polynomial = g.scaled(cubic).plus(square(g).scaled(quintic))
-        return product(x, polynomial.plus_identity(linear)), None
+        return product(x, _polynomial(gram(x), coefficients)), None
 
     return jax.lax.scan(step, a, _polynomials(a.re.dtype))[0]
 
@@ -231,10 +234,8 @@ def sign(s: Split) -> Split:
     """Computes the sign of Hermitian matrices of norm at most 1."""
 
     def step(s: Split, coefficients: chex.Array) -> tuple[Split, None]:
-        linear, cubic, quintic = coefficients
-        g = square(s)
-        polynomial = g.scaled(cubic).plus(square(g).scaled(quintic))
-        return hermitian_part(product(s, polynomial.plus_identity(linear))), None
+        moved = product(s, _polynomial(square(s), coefficients))
+        return hermitian_part(moved), None
 
     return jax.lax.scan(step, s, _polynomials(s.re.dtype))[0]
 

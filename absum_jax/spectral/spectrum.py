@@ -25,7 +25,7 @@ def _smaller_gram(matrix: chex.Array) -> chex.Array:
     pair = (adjoint, matrix) if matrix.shape[-1] <= matrix.shape[-2] else (
         matrix, adjoint
     )  # fmt: skip
-    return jnp.matmul(*pair, precision="highest")
+    return hermitian.matmul(*pair)
 
 
 def _safe_sqrt(x: chex.Array) -> chex.Array:
@@ -227,7 +227,7 @@ def _largest_norm_jvp(
     projector = jax.lax.complex(*power.scaled(1 / jnp.maximum(power.trace, tiny)))
     a, da = (m.reshape(-1, *m.shape[-2:])[largest] for m in (matrix, tangent))
     divisor = jnp.maximum(norm, tiny).astype(a.dtype)
-    weights = jnp.matmul(a, projector, precision="highest") / divisor
+    weights = hermitian.matmul(a, projector) / divisor
     return norm, jnp.sum(weights.real * da.real + weights.imag * da.imag)
 
 
@@ -332,7 +332,7 @@ def conv_zero_padded_norm_bound(
       1.0
     """
     kernel = validation.check_real("kernel", kernel)
-    # A stride of 1 divides any input, so this checks the other arguments alone.
+    # A stride of 1 divides any input, so this checks only the other arguments.
     plain = circulant.circular_conv(
         kernel.shape, input_shape, 1, kernel_dilation, groups
     )
