@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.claims import explaining
 from experiments.config import NONE, Setting
 from experiments.jobs import digests, files

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from matplotlib.figure import Figure
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.jobs import files, locks
 from experiments.jobs.progress import progress
 from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
