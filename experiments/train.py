@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.config import NONE

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.claims import explaining, judgement, measurements
 from experiments.claims.judgement import Judgement
 from experiments.claims.measurements import Measured, Sample

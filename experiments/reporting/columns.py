@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from absum_jax._markdown import aligned as aligned
+from absum_jax.markdown import aligned as aligned
 from experiments.config import NONE, Setting
 from experiments.reporting.labels import METHOD_NAMES
 from experiments.statistics.summary import Statistic

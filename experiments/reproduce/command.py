@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments import cli
 from experiments.data import DataOptions, DatasetName
 from experiments.jobs.errors import UsageError
