@@ -99,12 +99,12 @@ def let_go_on(process: subprocess.Popen) -> None:
 
 def wait_until_held(process: subprocess.Popen, times: int = 1) -> None:
     """Waits until a process is held for the so many-th time."""
-    said = []
+    output = ""
     for line in process.stdout:
-        said.append(line)
+        output += line
         if line == "held\n":
             times -= 1
             if times == 0:
                 return
             let_go_on(process)
-    raise AssertionError("".join(said))
+    raise AssertionError(output)

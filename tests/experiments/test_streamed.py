@@ -434,14 +434,12 @@ if __name__ == "__main__":
             os.killpg(process.pid, sent)
         else:
             process.send_signal(sent)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
         if sent == signal.SIGINT:
             assert out.endswith("stopped\n")
             assert "Traceback" not in err
-        until = time.monotonic() + 30
-        while _is_running(process.pid) and time.monotonic() < until:
+        while _is_running(process.pid):
             time.sleep(0.1)
-        assert not _is_running(process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
