@@ -1,7 +1,6 @@
 """The command line as a user sees it."""
 
 import pathlib
-import re
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import command_line
 import jax
 import numpy as np
 import pytest
+from command_line import mistake
 
 from experiments import cli
 from experiments.config import NONE, Setting
@@ -20,20 +20,6 @@ SMALL = (
     "--dataset=mnist5k", "--train-examples=256", "--test-examples=10",
     "--strengths", "0.1", "0.01", "--max-norms=1", "--epochs=2",
 )  # fmt: skip
-
-
-def _mistake(capsys, *arguments):
-    """Runs a command that must fail, and returns what it says."""
-    try:
-        code = cli.main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    said = capsys.readouterr()
-    assert code == 2
-    text = " ".join(re.sub("[│|]", " ", said.err + said.out).split())
-    assert "Traceback" not in text
-    assert len(text) < 1500
-    return text
 
 
 @pytest.mark.parametrize(
@@ -112,7 +98,7 @@ def _mistake(capsys, *arguments):
     ],
 )  # fmt: skip
 def test_a_mistake_is_said_shortly(capsys, arguments, message):
-    assert message in _mistake(capsys, *arguments.split())
+    assert message in mistake(capsys, *arguments.split())
 
 
 @pytest.mark.parametrize(

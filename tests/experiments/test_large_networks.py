@@ -10,7 +10,7 @@ from stopping import at_most, stopped
 
 from experiments.config import NONE, Setting
 from experiments.models import Classifier, Variables
-from experiments.training import devices, optimization, plan, programs, step, sweep
+from experiments.training import optimization, plan, programs, step, sweep
 from experiments.training.runs import Run
 
 
@@ -55,16 +55,6 @@ LARGE = Classifier(
 SMALL = dataclasses.replace(LARGE, is_small=True)
 ABSUM = Setting("absum", 0.05)
 EPOCHS = 4
-
-
-@pytest.fixture
-def use_devices(monkeypatch):
-    """Says how many of the virtual devices there are."""
-
-    def use(number):
-        monkeypatch.setattr(devices, "available", lambda: jax.devices()[:number])
-
-    return use
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import tarfile
 import typing
 
 import pytest
+from command_line import mistake
 
 from experiments import cli
 from experiments.jobs.errors import UsageError
@@ -208,10 +209,4 @@ def test_a_command_is_stopped_in_time(tmp_path, monkeypatch, capfd):
     ],
 )
 def test_bad_options(options, text, capsys):
-    try:
-        code = cli.main(["reproduce", *options])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    said = capsys.readouterr()
-    assert text in said.out + said.err
+    assert text in mistake(capsys, "reproduce", *options)
