@@ -163,6 +163,15 @@ def test_a_port_that_is_taken(tmp_path):
             options.join()
 
 
+def test_how_soon_a_silent_process_is_lost(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda *_, **options: asked.update(options)
+    )
+    HostOptions(True, f"127.0.0.1:{free_port()}", 1, 0, heartbeat_seconds=7).join()
+    assert asked["heartbeat_timeout_seconds"] == 7
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
