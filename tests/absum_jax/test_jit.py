@@ -17,6 +17,8 @@ import pytest
 from calls import calls
 from jit_program import PATTERNS, SLOW
 
+pytestmark = pytest.mark.slow
+
 # Flags by mode. Eager execution compiles a thousand tiny programs, as quickly as the
 # other tests do; jit is XLA's as users have it.
 PROCESSES = {"reference": os.environ["XLA_FLAGS"], "jit": ""}

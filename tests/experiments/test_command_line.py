@@ -150,6 +150,7 @@ def test_the_commands_are_known_without_what_takes_seconds_to_import():
     assert done.stderr.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_table1_from_nothing_and_again(tmp_path, capsys):
     arguments = ["table1", *SMALL, "--runs-dir", str(tmp_path / "runs"),
                  "--results-dir", str(tmp_path / "results")]  # fmt: skip
@@ -243,6 +244,7 @@ def test_figures(tmp_path, capsys, command):
     assert len(list((tmp_path / command).iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_real_mnist(prepared_tfds, tmp_path, capsys):
     assert cli.main(
         ["table1", "--dataset=mnist", "--data-dir", str(prepared_tfds), "--epochs=2",

@@ -20,6 +20,8 @@ from experiments.jobs import files
 from experiments.training import checkpoints, loop, plan
 from experiments.training.runs import Run
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("KILLS", "3"))
 EPOCHS = 8 + 5 * KILLS
 

@@ -21,6 +21,8 @@ from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
 from experiments.training.runs import Run
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 30
 
 

@@ -14,6 +14,8 @@ from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.jobs.shards import Part
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "--train-examples=128", "--test-examples=10", "--frequency-stride=14", "--epochs=2",
 )  # fmt: skip

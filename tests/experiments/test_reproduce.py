@@ -181,6 +181,7 @@ def test_pieces_go_on_from_each_other(tmp_path):
     assert len(piece("second", "second", 0)) == 3
 
 
+@pytest.mark.slow
 def test_a_command_is_stopped_in_time(tmp_path, monkeypatch, capfd):
     long = ("--epochs=3000", "--methods=none", "--checkpoint-seconds=0")
     _fake_items(
