@@ -9,7 +9,8 @@ import pytest
 from conv_uses import NONE, PARAMS, USE, LinenBlock, X, abstract, but, call, conv
 from flax import linen, nnx
 
-from absum_jax.tracing import ConvUse, conv_input_shapes, leaf_name
+from absum_jax.kernels import leaf_name
+from absum_jax.tracing import ConvUse, conv_input_shapes
 from experiments.models.small_cnn import SmallCNN
 
 

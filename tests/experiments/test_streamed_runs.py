@@ -17,7 +17,7 @@ from experiments.evaluation.batches import mapped
 from experiments.evaluation.kept import EvaluationSet
 from experiments.jobs import files
 from experiments.models import Classifier, Variables
-from experiments.reporting.outcomes import attacked
+from experiments.reporting.evaluated import under_single_fourier
 from experiments.training import devices
 from experiments.training.runs import Run
 
@@ -302,13 +302,13 @@ def test_held_images_are_kept_as_ever(split, runs):
         EvaluationSet(CLASSIFIER, InMemory(split), "test").arrays()
 
 
-def test_outcomes_of_streamed_images(images, runs):
+def test_models_of_streamed_images(images, runs):
     options = types.SimpleNamespace(dataset="imagenet2012")
     workspace = types.SimpleNamespace(options=options, test=images, selection=images)
-    for outcome in attacked(workspace, runs, stride=16):
-        told = outcome.as_dict()
+    for model in under_single_fourier(workspace, runs, stride=16):
+        told = model.as_dict()
         assert told["top5"]["avg"] == pytest.approx(
-            float(outcome.test.top5.grid.mean()), abs=1e-6
+            float(model.test.top5.grid.mean()), abs=1e-6
         )
         assert told["top5"]["avg"] > told["avg"]
-        assert outcome.selection is outcome.test
+        assert model.selection_score == float(model.test.frequencies.mean)
