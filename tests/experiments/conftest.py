@@ -27,6 +27,16 @@ def _one_device():
         yield
 
 
+@pytest.fixture
+def use_devices(monkeypatch):
+    """Makes a function that sets how many of the virtual devices are used."""
+
+    def use(number):
+        monkeypatch.setattr(devices, "available", lambda: jax.devices()[:number])
+
+    return use
+
+
 @pytest.fixture(scope="session")
 def classifier() -> Classifier:
     return build("small_cnn", (0.13,), (0.31,))

@@ -34,16 +34,6 @@ def shallow(monkeypatch):
     build.cache_clear()
 
 
-@pytest.fixture
-def use_devices(monkeypatch):
-    """Says how many of the virtual devices there are."""
-
-    def use(number):
-        monkeypatch.setattr(devices, "available", lambda: jax.devices()[:number])
-
-    return use
-
-
 def _layer(groups):
     layer = norm(3, nnx.Rngs(0))
     layer.scale[...] = jnp.array([0.5, 1.5, -2.0])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stopping import stopped
 from streaming import InMemory
 
 import absum_jax
@@ -206,12 +207,8 @@ def test_goes_on_where_a_kill_cut_it(images, runs, monkeypatch, chunk):
     assert stream.asked == []
 
 
-def test_an_interruption_closes_what_is_read(images, runs, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(single_fourier, "attacked_accuracies", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+def test_an_interruption_closes_what_is_read(images, runs):
+    with stopped(0, "attacked_accuracies", single_fourier):
         single_fourier.evaluate(images, runs, EPS)
     assert images.split.read_so_far == [(0, 4)]
     assert images.split.closed == [True]
