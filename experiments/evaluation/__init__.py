@@ -1,1 +1,4 @@
-"""Attacks on trained runs, with results kept in each run's folder."""
+"""Attacks on trained models, with values stored in each run's folder.
+
+`attack.Attack` is what each defines, and `evaluator.run` evaluates any of them.
+"""

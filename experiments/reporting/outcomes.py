@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.evaluation import single_fourier
 from experiments.evaluation.clean import is_degenerate
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs.shards import Part
 from experiments.options import SweepOptions
