@@ -178,7 +178,7 @@ def _measured(
         steps = gradient.published_steps(dataset)
         spectra = gradient.power_spectra(test, runs, SPECTRUM_EPS, steps)
         parts["high share"] = (
-            np.array([gradient.high_share(each) for each in spectra]),
+            np.array([gradient.high_frequency_fraction(each) for each in spectra]),
             1,
         )
     measured = {

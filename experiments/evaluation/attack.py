@@ -1,6 +1,6 @@
 """What an attack on trained models defines, and all attacks by name.
 
-A new attack takes one module. For example, accuracy on inverted images:
+A new attack takes one module in this folder. For example, accuracy on inverted images:
 
     @on_stacked_models
     def _accuracies(logits_fn, x, y, *, batch):

@@ -9,7 +9,7 @@ import jax
 from absum_jax.evaluation import _counting as counting
 from experiments.evaluation import evaluator
 from experiments.evaluation.attack import Attack, on_stacked_models, register
-from experiments.evaluation.batches import mapped
+from experiments.evaluation.batches import map_batches
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.training.runs import Run
 
@@ -35,7 +35,7 @@ def _clean(
     batch: int, top_k: int | tuple[int, ...],
 ) -> dict[str, jax.Array]:  # fmt: skip
     """Computes fractions of the images: correct, with NaN, and of each prediction."""
-    logits = mapped(logits_fn, x, batch)
+    logits = map_batches(logits_fn, x, batch)
     predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
     fractions = counting.fractions(counting.counted(logits, y, top_k), y.shape[0])
     return {

@@ -12,7 +12,7 @@ import numpy as np
 import absum_jax
 from experiments.evaluation import evaluator
 from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
-from experiments.evaluation.batches import mapped
+from experiments.evaluation.batches import map_batches
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.models import Classifier
 from experiments.paper import PGD, published_as
@@ -103,17 +103,7 @@ def _attacked(
         )
         return absum_jax.pgd(logits_fn, x, y, key=keys, **budget)
 
-    return mapped(attack, (x, y, jnp.arange(y.shape[0])), batch)
-
-
-def _through(
-    images: EvaluationSet, run: Run, x: jax.Array, y: jax.Array,
-    budget: Mapping[str, Any],
-) -> jax.Array:  # fmt: skip
-    """Attacks all images through one run."""
-    variables = jax.tree.map(lambda leaf: leaf[0], images.variables([run]))
-    batch = images.batch_size(1)
-    return _attacked(images.classifier, variables, x, y, budget, batch=batch)
+    return map_batches(attack, (x, y, jnp.arange(y.shape[0])), batch)
 
 
 @on_stacked_models
@@ -138,8 +128,12 @@ def _transfer(
 
     def measure(models: Models, name: str) -> jax.Array:
         if name not in attacked:
-            budget = budget_of(eps, steps)
-            made = _through(images, by_name[name], models.x, models.y, budget)
+            variables = images.variables([by_name[name]])
+            first = jax.tree.map(lambda leaf: leaf[0], variables)
+            batch, budget = images.batch_size(1), budget_of(eps, steps)
+            made = _attacked(
+                images.classifier, first, models.x, models.y, budget, batch=batch
+            )
             attacked[name] = devices.to_numpy(made)
         x = devices.put(attacked[name], models.x.sharding)
         return models._replace(x=x).apply(_accuracies)
@@ -171,7 +165,7 @@ def _spectra(
     classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     budget: Mapping[str, Any], *, batch: int,
 ) -> jax.Array:  # fmt: skip
-    """Spectra (models, h, w), one model after the other, as each needs all images."""
+    """Computes spectra (models, h, w), one by one, as each model needs all images."""
 
     def one(variables: Any) -> jax.Array:
         attacked = _attacked(classifier, variables, x, y, budget, batch=batch)
@@ -198,7 +192,7 @@ def power_spectra(
     return np.array([spectrum for [spectrum] in values])
 
 
-def high_share(spectrum: np.ndarray) -> float:
+def high_frequency_fraction(spectrum: np.ndarray) -> float:
     """Returns the fraction of a centred spectrum's power beyond a quarter of the width.
 
     Args:

@@ -1,6 +1,7 @@
 """The Single Fourier Attack and Fourier basis noise, a row of frequencies a point."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 import absum_jax
 from experiments.evaluation import clean, evaluator
 from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
-from experiments.evaluation.clean import Clean
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.paper import SINGLE_FOURIER_FREQUENCIES
 from experiments.training.runs import Run
@@ -110,23 +110,8 @@ def _fourier_noise(images: EvaluationSet, norm: float) -> Attack:
         range(height),
         range(width),
         {"norm": norm, "seed": _SEED},
-        lambda models, frequencies: models.apply(
-            _noisy, frequencies, jnp.asarray(norm)
-        ),
+        lambda models, row: models.apply(_noisy, row, jnp.asarray(norm)),
     )
-
-
-def _robustness(images: int, plain: Clean, grid: np.ndarray, stride: int) -> Robustness:
-    """Combines clean accuracy with a grid, or two: top-1 and top-5."""
-
-    def of(
-        clean: float, grid: np.ndarray, top5: Robustness | None = None
-    ) -> Robustness:
-        return Robustness(images, clean, plain.classes_predicted, grid, stride, top5)
-
-    if plain.top5 is None:
-        return of(plain.accuracy, grid)
-    return of(plain.accuracy, grid[0], of(plain.top5, grid[1]))
 
 
 def evaluate(
@@ -151,12 +136,22 @@ def evaluate(
     values = evaluator.run(
         "single-fourier", images, runs, eps=eps, scale=scale, stride=stride
     )
-    # Rows come first, also where there are several `top_k`.
+    # From (runs, rows, K, columns) where there are K `top_k`.
     grids = np.moveaxis(np.array(values), 1, -2)
-    return [
-        _robustness(len(images.split), plain, grid, stride)
-        for plain, grid in zip(clean.evaluate(images, runs), grids, strict=True)
-    ]
+    results = []
+    for of_clean, grid in zip(clean.evaluate(images, runs), grids, strict=True):
+        make = functools.partial(
+            Robustness,
+            images=len(images.split),
+            classes_predicted=of_clean.classes_predicted,
+            stride=stride,
+        )
+        if of_clean.top5 is None:
+            results.append(make(clean=of_clean.accuracy, grid=grid))
+        else:
+            top5 = make(clean=of_clean.top5, grid=grid[1])
+            results.append(make(clean=of_clean.accuracy, grid=grid[0], top5=top5))
+    return results
 
 
 def noise_grids(images: EvaluationSet, runs: Sequence[Run], norm: float) -> np.ndarray:

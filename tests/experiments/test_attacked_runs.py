@@ -80,17 +80,17 @@ def test_transferred(images, runs, models, monkeypatch):
     x, y = images.arrays()
     made = []
 
-    def through(images, run, *arguments, attack=gradient._through):
-        made.append(run.config.seed)
-        return attack(images, run, *arguments)
+    def attacked(classifier, variables, *arguments, attack=gradient._attacked, **batch):
+        made.append(variables)
+        return attack(classifier, variables, *arguments, **batch)
 
-    monkeypatch.setattr(gradient, "_through", through)
+    monkeypatch.setattr(gradient, "_attacked", attacked)
     # One by one, as large networks are: each attack is made once all the same.
     monkeypatch.setattr(
         EvaluationSet, "groups", lambda self, members: [[m] for m in members]
     )
     matrix = gradient.transferred(images, runs, runs[::-1], EPS[1], STEPS)
-    assert sorted(made) == [0, 1]
+    assert len(made) == len(runs)
     expected = [
         [
             float(absum_jax.accuracy(target, _pgd(model, x, y, EPS[1]), y))

@@ -12,7 +12,7 @@ import absum_jax
 from experiments.config import Setting
 from experiments.data import Split
 from experiments.evaluation import clean, frequency, gradient, single_fourier
-from experiments.evaluation.batches import mapped
+from experiments.evaluation.batches import map_batches
 from experiments.evaluation.evaluation_set import EvaluationSet, missing_ranges
 from experiments.jobs import files
 from experiments.models import Classifier, Variables
@@ -254,11 +254,11 @@ def test_devices_share_all_but_a_remainder(images, size, shared_by, left):
 
 def test_batches_stay_on_their_devices():
     x = jnp.arange(22.0).reshape(11, 2)
-    np.testing.assert_array_equal(mapped(lambda x: 2 * x, x, 4), 2 * x)
+    np.testing.assert_array_equal(map_batches(lambda x: 2 * x, x, 4), 2 * x)
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     x = jax.device_put(jnp.arange(64.0).reshape(32, 2), sharding)
-    program = jax.jit(lambda x: mapped(lambda x: 2 * x, x, 8)).lower(x).compile()
+    program = jax.jit(lambda x: map_batches(lambda x: 2 * x, x, 8)).lower(x).compile()
     np.testing.assert_array_equal(program(x), 2 * x)
     assert "all-gather" not in program.as_text()
 
