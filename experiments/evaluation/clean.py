@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from absum_jax.evaluation import _counting as counting
+from absum_jax.evaluation import counting
 from experiments.evaluation import evaluator
 from experiments.evaluation.attack import Attack, on_stacked_models, register
 from experiments.evaluation.batches import map_batches
