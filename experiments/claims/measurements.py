@@ -14,7 +14,7 @@ from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
 from experiments.paper import PGD, SINGLE_FOURIER_EPS, SPECTRUM_EPS, published_as
-from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.evaluated import sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 

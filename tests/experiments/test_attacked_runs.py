@@ -20,7 +20,7 @@ from experiments.evaluation import (
 from experiments.evaluation.attack import ATTACKS, Attack, register
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs import files
-from experiments.reporting import under_pgd
+from experiments.reporting.evaluated import under_pgd
 from experiments.training.runs import Run
 
 # One of the models gives all images the same answer.
@@ -155,14 +155,17 @@ def test_held_out_images_choose_and_test_images_are_reported(images, noise, runs
         images.classifier, noise.take(np.arange(12, 40)), "validation"
     )
     workspace = types.SimpleNamespace(test=images, selection=held_out)
-    models = under_pgd.attack(workspace, runs, EPS, STEPS)
+    models = under_pgd(workspace, runs, EPS, STEPS)
     on_test = gradient.white_box(images, runs, EPS, STEPS)
     on_held_out = gradient.white_box(held_out, runs, EPS, STEPS)
     for model, test, chosen_by in zip(models, on_test, on_held_out, strict=True):
-        assert model.test.tolist() == [test[eps].accuracy for eps in EPS]
+        assert model.test.accuracies.tolist() == [test[eps].accuracy for eps in EPS]
         mean = np.mean([chosen_by[eps].accuracy for eps in EPS])
-        assert model.selection == pytest.approx(mean)
-    assert any(model.selection != pytest.approx(model.test.mean()) for model in models)
+        assert model.selection_score == pytest.approx(mean)
+    assert any(
+        model.selection_score != pytest.approx(model.test.accuracies.mean())
+        for model in models
+    )
 
 
 @pytest.fixture

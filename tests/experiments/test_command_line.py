@@ -1,5 +1,6 @@
 """The command line as a user sees it."""
 
+import functools
 import pathlib
 import re
 import subprocess
@@ -214,12 +215,9 @@ def test_validation_selects(tmp_path, capsys):
 def test_demo_in_small(tmp_path, capsys, monkeypatch):
     from experiments import demo
 
-    run_sweep = demo.run_sweep
     monkeypatch.setattr(
-        demo, "run_sweep",
-        lambda options: run_sweep(
-            demo.dataclasses.replace(options, train_examples=128, test_examples=10)
-        ),
+        demo, "SweepOptions",
+        functools.partial(demo.SweepOptions, train_examples=128, test_examples=10),
     )  # fmt: skip
     assert cli.main(
         ["demo", "--epochs", "1", "--runs-dir", str(tmp_path / "runs"),

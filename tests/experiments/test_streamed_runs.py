@@ -16,7 +16,7 @@ from experiments.evaluation.batches import map_batches
 from experiments.evaluation.evaluation_set import EvaluationSet, missing_ranges
 from experiments.jobs import files
 from experiments.models import Classifier, Variables
-from experiments.reporting.outcomes import attacked
+from experiments.reporting.evaluated import under_single_fourier
 from experiments.training import devices
 from experiments.training.runs import Run
 
@@ -307,13 +307,13 @@ def test_an_attack_that_needs_all_images_at_once(images, runs):
         gradient.white_box(images, runs, [0.1], steps)
 
 
-def test_outcomes_of_streamed_images(images, runs):
+def test_models_of_streamed_images(images, runs):
     options = types.SimpleNamespace(dataset="imagenet2012")
     workspace = types.SimpleNamespace(options=options, test=images, selection=images)
-    for outcome in attacked(workspace, runs, stride=16):
-        numbers = outcome.as_dict()
+    for model in under_single_fourier(workspace, runs, stride=16):
+        numbers = model.as_dict()
         assert numbers["top5"]["avg"] == pytest.approx(
-            float(outcome.test.top5.grid.mean()), abs=1e-6
+            float(model.test.top5.grid.mean()), abs=1e-6
         )
         assert numbers["top5"]["avg"] > numbers["avg"]
-        assert outcome.selection is outcome.test
+        assert model.selection_score == float(model.test.frequencies.mean)
