@@ -14,7 +14,7 @@ from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.config import NONE, Setting
 from experiments.data import Split
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.single_fourier import attacked_accuracies
 from experiments.models import Classifier, build
 from experiments.paper import SINGLE_FOURIER_EPS, TRAINING
@@ -193,7 +193,7 @@ def attack_speed() -> list[dict[str, Any]]:
     def ours() -> jax.Array:
         return attacked_accuracies(
             classifier, variables, x, y, jnp.asarray(frequencies),
-            eps=jnp.asarray(eps), scale="linf", batch=batch,
+            jnp.asarray(eps), scale="linf", batch=batch,
         )  # fmt: skip
 
     cases: dict[str, Callable[[], Any]] = {"absum_jax": ours}

@@ -195,7 +195,7 @@ def of_attacks(size: int = _SIZE, batch: int = _BATCH) -> list[list[Exchange]]:
 
     attacked = attacked_accuracies.lower(
         classifier, _laid_out(stacked, everywhere), x, y, jnp.zeros((2, 2), int),
-        eps=jnp.asarray(0.1), scale="linf", batch=batch, top_k=(1, 5),
+        jnp.asarray(0.1), scale="linf", batch=batch, top_k=(1, 5),
     )  # fmt: skip
     pgd = jax.jit(under_pgd).lower(_laid_out(variables, everywhere), x, y)
     return [_compiled(attacked), _compiled(pgd)]

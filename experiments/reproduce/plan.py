@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from experiments.config import ABSUM_AUTODIFF, Adversary, Setting
 from experiments.data.registry import TRAIN_SHAPES
 from experiments.evaluation import gradient
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.frequency import radii_of
-from experiments.evaluation.kept import EvaluationSet
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.options import ModelOptions, filled_up, pairs

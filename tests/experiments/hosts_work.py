@@ -11,7 +11,7 @@ from experiments.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.data import Split
 from experiments.data.streamed import whole
 from experiments.evaluation import clean, frequency, gradient, single_fourier
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.training import feeds, sweep
 from experiments.training.runs import Run
 
