@@ -95,10 +95,10 @@ def train_step(
     if budget is not None:
         logits_fn = jax.tree_util.Partial(classifier.logits, state.variables)
         x = absum_jax.pgd(logits_fn, x, y, key=attack_key, **budget)
-    params, statistics = state.variables
+    params, batch_stats = state.variables
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        variables = Variables(params, statistics)
+        variables = Variables(params, batch_stats)
         logits, moved = classifier.train_logits(variables, x, dropout_key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
         return losses.mean(), ((logits.argmax(axis=-1) == y).mean(), moved)

@@ -40,14 +40,14 @@ def _forward(params, x, normalization=None):
 def _train_logits(variables, x, key):
     del key
     logits, batch = _forward(variables.params, x)
-    old = variables.statistics["norm"]
+    old = variables.batch_stats["norm"]
     return logits, {"norm": jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, old, batch)}
 
 
 LARGE = Classifier(
     _init,
     _train_logits,
-    lambda variables, x: _forward(variables.params, x, variables.statistics["norm"])[0],
+    lambda variables, x: _forward(variables.params, x, variables.batch_stats["norm"])[0],
     lambda image_shape: {},
     is_small=False,
 )
@@ -129,7 +129,7 @@ def test_each_part_of_a_recipe_acts(train, change):
     # Milestones act from the second epoch on; the first tells nothing of it.
     assert (changed[0] == plain[0]) is ("milestones" in change)
     assert changed[1] != plain[1]
-    assert np.abs(variables.statistics["norm"]["var"] - 1).max() > 0.1
+    assert np.abs(variables.batch_stats["norm"]["var"] - 1).max() > 0.1
 
 
 def test_interrupted_within_the_second_model(train, stop, tmp_path):
