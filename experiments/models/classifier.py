@@ -47,8 +47,8 @@ class Classifier:
     """A network as pure functions.
 
     `init(key)` makes its variables, `train_logits(variables, x, key)` draws dropout
-    from the key and returns the moved running statistics beside the logits, `logits(variables,
-    x)` evaluates, `conv_uses(image_shape)` tells at which sizes the kernels among the
+    from the key and returns the moved batch statistics beside the logits,
+    `logits(variables, x)` evaluates, `conv_uses(image_shape)` tells at which sizes the kernels among the
     parameters are used.
     """
 

@@ -13,6 +13,10 @@ from experiments.training import devices, optimization, plan, programs, step, sw
 from experiments.training.runs import Run
 
 
+def _logits(variables, x):
+    return _forward(variables.params, x, variables.batch_stats["norm"])[0]
+
+
 def _init(key):
     conv, dense = jax.random.split(key)
     params = {
@@ -47,7 +51,9 @@ def _train_logits(variables, x, key):
 LARGE = Classifier(
     _init,
     _train_logits,
-    lambda variables, x: _forward(variables.params, x, variables.batch_stats["norm"])[0],
+    lambda variables, x: _forward(variables.params, x, variables.batch_stats["norm"])[
+        0
+    ],
     lambda image_shape: {},
     is_small=False,
 )
@@ -204,11 +210,11 @@ def test_what_diverges_is_kept_as_it_was_before(train, noise, classifier):
     h = optimization.hyperparameters((DIVERGING,), 0.01, 0.5)
     seeds = jnp.zeros(1, int)
     state = step.init_sweep(LARGE, seeds, h)
+    spec = step.TrainSpec(LARGE, batch_size=32, epoch_steps=3)
     for i in range(at - 1):
         state, _ = programs.train_steps(
-            LARGE, state, seeds, h, jnp.asarray(noise.images),
+            spec, state, seeds, h, jnp.asarray(noise.images),
             jnp.asarray(noise.labels), optimization.schedule(0, 2), i, 1,
-            batch_size=32,
         )  # fmt: skip
     before = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(before), strict=True):
