@@ -48,8 +48,8 @@ class Classifier:
 
     `init(key)` makes its variables, `train_logits(variables, x, key)` draws dropout
     from the key and returns the moved batch statistics beside the logits,
-    `logits(variables, x)` evaluates, `conv_uses(image_shape)` tells at which sizes the kernels among the
-    parameters are used.
+    `logits(variables, x)` evaluates, `conv_uses(image_shape)` tells at which sizes the
+    kernels among the parameters are used.
     """
 
     init: Callable[[jax.Array], Variables]
