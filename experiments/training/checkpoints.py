@@ -49,15 +49,11 @@ def _disk_errors_name(folder: pathlib.Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(folder)) from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         code = re.search(r"os_error_code='(\d+)'", str(error))
-        if code is None:
+        number = int(code[1]) if code else getattr(error, "errno", None)
+        if number is None:
             raise
-        number = int(code[1])
         raise OSError(number, os.strerror(number), str(folder)) from error
 
 
@@ -109,8 +105,12 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
                 return
             checkpointer.wait()
             _remove_older(checkpointer)
-            latest = agreement.broadcast_from_first(lambda: _latest(checkpointer))
-            if latest is None or latest < step:
+            latest = agreement.broadcast_from_first(
+                lambda: max(
+                    (saved.step for saved in checkpointer.checkpoints), default=0
+                )
+            )
+            if latest < step:
                 checkpointer.save_async(
                     step, tree, force=True,
                     custom_metadata=_identity(folder, step, devices.to_numpy(tree)),
@@ -121,10 +121,6 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
     finally:
         with _disk_errors_name(folder):
             checkpointer.close()
-
-
-def _latest(checkpointer: ocp.training.Checkpointer) -> int | None:
-    return None if checkpointer.latest is None else checkpointer.latest.step
 
 
 def _identity(folder: pathlib.Path, step: int, tree: Any) -> dict[str, Any]:

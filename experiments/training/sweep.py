@@ -27,44 +27,43 @@ from experiments.training.loop import (
 SECONDS_BETWEEN_CHECKPOINTS = 10
 
 
-def _in_progress(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, plan.Sweep]]:
-    """Finds the sweeps in progress, except damaged ones, with their folders."""
-    for candidate in files.folders(folder):
-        with contextlib.suppress(UsageError):
-            sweep = plan.load_members(candidate)
-            if sweep is not None:
-                yield candidate, sweep
-
-
-def _unfinished(
-    folder: pathlib.Path, missing: Collection[RunConfig]
-) -> Iterator[plan.Unfinished]:
-    """Finds the sweeps with a checkpoint that hold a missing model.
-
-    Others may belong to another part of the work, which trains them now.
-    """
-    for candidate, sweep in _in_progress(folder):
-        if not set(sweep.members).isdisjoint(missing):
-            for steps in checkpoints.saved_steps(candidate / CHECKPOINTS)[:1]:
-                yield plan.Unfinished(candidate, sweep, steps)
-
-
 def _print_once(line: str) -> None:
     if agreement.is_first():
         print(line)
 
 
-def _report_damaged(folder: pathlib.Path) -> None:
-    """Reports damaged sweeps in progress, whose models are unknown."""
+def _in_progress(
+    folder: pathlib.Path, *, report_damaged: bool = False
+) -> Iterator[tuple[pathlib.Path, plan.Sweep]]:
+    """Finds the sweeps in progress, except damaged ones, with their folders."""
     for candidate in files.folders(folder):
         try:
             sweep = plan.load_members(candidate)
-            if sweep is None and files.exists(candidate / CHECKPOINTS):
+            if sweep is not None:
+                yield candidate, sweep
+            elif files.exists(candidate / CHECKPOINTS):
                 raise UsageError(
                     f"{candidate / 'members.json'} is missing; remove {candidate}."
                 )
         except UsageError as error:
-            _print_once(f"{error} Its models begin again.")
+            if report_damaged:
+                _print_once(f"{error} Its models begin again.")
+
+
+def _unfinished(
+    folder: pathlib.Path,
+    missing: Collection[RunConfig],
+    *,
+    report_damaged: bool = False,
+) -> Iterator[plan.Unfinished]:
+    """Finds the sweeps with a checkpoint that hold a missing model.
+
+    Others may belong to another part of the work, which trains them now.
+    """
+    for candidate, sweep in _in_progress(folder, report_damaged=report_damaged):
+        if not set(sweep.members).isdisjoint(missing):
+            for steps in checkpoints.saved_steps(candidate / CHECKPOINTS)[:1]:
+                yield plan.Unfinished(candidate, sweep, steps)
 
 
 def _resumable(
@@ -231,12 +230,11 @@ def train_missing(
     _remove_finished(in_progress, runs_dir, configs)
     if not missing:
         return wanted
-    _report_damaged(in_progress)
     recipe = configs[0].recipe
     epoch_steps = recipe.epoch_steps(len(data))
     resumable = [
         _resumable(classifier, source, missing, runs_dir, epoch_steps)
-        for source in _unfinished(in_progress, missing)
+        for source in list(_unfinished(in_progress, missing, report_damaged=True))
     ]
     tasks = plan.plan(missing, filter(None, resumable), together=classifier.is_small)
     placements = _placements(classifier, data, tasks, recipe.batch_size, data_parallel)
