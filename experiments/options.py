@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
 from experiments.config import METHODS, NONE, SNC_METHODS, Adversary, Recipe, Setting
@@ -33,12 +33,18 @@ PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 PUBLISHED_MAX_NORMS = (0.01, 0.1, 0.5, 1.0, 10.0)
 
 
-def check_choices(option: str, values: Sequence[Any]) -> None:
-    """Refuses none, and twice the same."""
+def check_choices(
+    option: str, values: Sequence[Any], known: Collection[str] | None = None
+) -> None:
+    """Refuses an empty list, duplicates, and values that are not known."""
     if not values:
         raise UsageError(f"{option} must name at least one.")
     if len(set(values)) != len(values):
         raise UsageError(f"{option} names one twice: {values}.")
+    if known is not None and (unknown := set(values) - set(known)):
+        raise UsageError(
+            f"{option} must be among {', '.join(known)}, got {sorted(unknown)}."
+        )
 
 
 def check_positive(option: str, values: Sequence[float]) -> None:

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.tree_util import GetAttrKey
 
 import absum_jax
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 from experiments.models.architectures import ARCHITECTURES, without_values
 
 ConvUses = dict[str, tuple[absum_jax.ConvUse, ...]]

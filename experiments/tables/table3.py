@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.config import SNC_METHODS
 from experiments.evaluation import clean, frequency
 from experiments.options import SweepOptions

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 import absum_jax
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 from experiments.config import SNC_NUMPY_AXES, Setting
 
 Params = Any
