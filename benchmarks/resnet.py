@@ -97,15 +97,17 @@ def training_speed() -> list[dict[str, Any]]:
             (setting,), _RECIPE.learning_rate, _RECIPE.momentum
         )
         h = optimization.without_unused(h, (setting,))
+        spec = step.TrainSpec(
+            classifier, _RECIPE.batch_size, steps, augmented=True,
+            constrained=constrained((setting,)),
+        )  # fmt: skip
 
         def run() -> Any:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
-            return programs.train_epoch(
-                classifier, state, seeds, h, images, labels,
-                optimization.schedule(0, 1), batch_size=_RECIPE.batch_size,
-                augmented=True, constrained=constrained((setting,)),
-            )  # fmt: skip
+            return programs.train_steps(
+                spec, state, seeds, h, images, labels, optimization.schedule(0, 1)
+            )
 
         return run
 
@@ -135,7 +137,8 @@ def passes_speed() -> list[dict[str, Any]]:
     seeds = jnp.array([0])
     h = optimization.hyperparameters((NONE,), _RECIPE.learning_rate, _RECIPE.momentum)
     h = optimization.without_unused(h, (NONE,))
-    kept = [step.init_sweep(classifier, seeds, h)]
+    spec = step.TrainSpec(classifier, batch, steps)
+    state = step.init_sweep(classifier, seeds, h)
 
     def loss(x: jax.Array, variables: Any) -> jax.Array:
         logits = classifier.logits(variables, x)
@@ -146,10 +149,10 @@ def passes_speed() -> list[dict[str, Any]]:
 
     def training() -> Any:
         # The epoch consumes its state.
-        kept[0], metrics = programs.train_epoch(
-            classifier, kept[0], seeds, h, images, labels,
-            optimization.schedule(0, 1), batch_size=batch,
-        )  # fmt: skip
+        nonlocal state
+        state, metrics = programs.train_steps(
+            spec, state, seeds, h, images, labels, optimization.schedule(0, 1)
+        )
         return metrics
 
     cases: dict[str, Callable[[], Any]] = {

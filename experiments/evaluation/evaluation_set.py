@@ -142,7 +142,7 @@ class EvaluationSet:
             return max(16, 16384 // models)
         if self.are_streamed:
             return _STREAMED_BATCH * len(devices.available())
-        return _LARGE_BATCH * devices.sharing(len(self.split))
+        return _LARGE_BATCH * devices.devices_per_batch(len(self.split))
 
     def groups(self, members: Sequence[int]) -> list[Sequence[int]]:
         """Divides models into those evaluated in one program: large ones one by one."""

@@ -15,7 +15,7 @@ from experiments.models import ARCHITECTURES, networks_for
 from experiments.models.architectures import without_values
 from experiments.options import WIDTHS, ModelOptions
 from experiments.paper import ADVERSARIAL_TRAINING, TRAINING
-from experiments.training import feeds, optimization, programs, step, sweep
+from experiments.training import loop, optimization, programs, step, sweep
 from experiments.training.constraints import (
     CONSTRAINTS,
     SETTLE_STEPS,
@@ -51,7 +51,7 @@ def test_every_schedule_ends_some_steps_after_a_clip(noise, images, recipes, epo
         scaled = recipe.scaled(epochs or recipe.epochs)
         examples = TRAIN_SHAPES[dataset][0]
         for train in (examples, examples - examples // 10):  # validation held out
-            last = scaled.epochs * programs.steps_of(train, scaled.batch_size)
+            last = scaled.epochs * scaled.epoch_steps(train)
             steps = np.arange(max(1, last - 1000), last + 1)
             for model in networks_for(dataset):
                 for method in SNC_METHODS:
@@ -67,7 +67,7 @@ def test_every_schedule_ends_some_steps_after_a_clip(noise, images, recipes, epo
 
 def test_without_it_the_papers_schedule_would_end_with_a_clip():
     recipe = TRAINING["cifar10"]
-    ours = recipe.epochs * programs.steps_of(50_000, recipe.batch_size)
+    ours = recipe.epochs * recipe.epoch_steps(50_000)
     # P, appendix: 350 epochs of batches of 128, here without the incomplete one.
     assert (ours, ours % 100) == (136_500, 0)
     assert 350 * -(-50_000 // 128) % 100 == SETTLE_STEPS == 50
@@ -110,13 +110,13 @@ def _steps(data, pieces, groups, clip_after=()):
     h = optimization.hyperparameters([SNC], 0.05, 0.5)
     state = step.init_sweep(classifier, seeds, h)
     uses = classifier.conv_uses(data.image_shape)
+    spec = step.TrainSpec(classifier, 32, epoch_steps=3, constrained=groups)
     images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
     for first in range(0, 9, pieces):
         epoch, begin = divmod(first, 3)
         state, _ = programs.train_steps(
-            classifier, state, seeds, h, images, labels,
-            optimization.schedule(epoch, 3), begin, pieces, batch_size=32,
-            constrained=groups,
+            spec, state, seeds, h, images, labels, optimization.schedule(epoch, 3),
+            begin, pieces,
         )  # fmt: skip
         if first + pieces in clip_after:
             one = jax.tree.map(lambda leaf: leaf[0, 0], state.variables.params)
@@ -146,7 +146,7 @@ def test_training_goes_on_to_the_same_last_clip(
     colored, often, make_config, tmp_path, monkeypatch
 ):
     """Two steps and one at a time, interrupted between the last clip and the end."""
-    monkeypatch.setattr(feeds, "_CPU_STEPS", 2)
+    monkeypatch.setattr(loop, "_CPU_STEPS", 2)
     fields = {"model": "resnet18", "settle_steps": 3, "learning_rate": 0.05}
     config = make_config(SNC, **fields)
     shapes = jax.eval_shape(network(10).init, jax.random.key(0))
