@@ -9,11 +9,12 @@ import numpy as np
 from absum_jax._markdown import aligned
 from experiments.adversaries import check_attacked
 from experiments.config import NONE
+from experiments.data import pgd_of
 from experiments.evaluation import frequency, gradient, singular_values
 from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS
 from experiments.options import SweepOptions, pairs
-from experiments.paper import PGD, SPECTRUM_EPS, published_as
-from experiments.reporting.labels import METHOD_NAMES
+from experiments.published import SPECTRUM_EPS
 from experiments.reporting.outcomes import Outcome, attacked, sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
@@ -44,7 +45,7 @@ def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
       The accuracy of each run that has a pair, through the model trained alike.
     """
     dataset = workspace.options.dataset
-    eps = PGD[published_as(dataset)].transfer_eps
+    eps = pgd_of(dataset).transfer_eps
     steps = gradient.published_steps(dataset)
     accuracies: dict[Run, float] = {}
     for pair in pairs([*dict.fromkeys(run.config.seed for run in runs)]):
@@ -71,7 +72,7 @@ def _table(
         ]
         rows.append(
             (
-                METHOD_NAMES[config.method],
+                METHODS[config.method].label,
                 "" if config.setting == NONE else f"{config.strength:g}",
                 str(config.seed),
                 *(f"{100 * float(number):.2f}" for number in numbers),
@@ -93,7 +94,7 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
         low = frequency.evaluate(images, runs, "low-pass", radii)[:, quarter]
         high = frequency.evaluate(images, runs, "high-pass", radii)
         transferred = _transfer(workspace, runs)
-        eps = PGD[published_as(dataset)].test_eps
+        eps = pgd_of(dataset).test_eps
         white_box = gradient.white_box(images, runs, eps, steps)
         gradient.power_spectra(images, runs, SPECTRUM_EPS, steps)
         singular_values.evaluate(images, runs)

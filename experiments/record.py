@@ -10,14 +10,13 @@ from typing import Any
 import jax
 
 from experiments.config import RunConfig, Setting
-from experiments.data import DataOptions, Dataset, DatasetName, load, recorded
+from experiments.data import DATASETS, DataOptions, Dataset, DatasetName, load, recorded
 from experiments.data.registry import STREAMED
 from experiments.evaluation.points import Evaluation, Points
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.models import ARCHITECTURES, build
 from experiments.options import check_seeds
-from experiments.paper import TRAINING, published_as
 from experiments.training import weights
 from experiments.training.runs import Run
 
@@ -164,7 +163,7 @@ def _is_published(config: RunConfig, dataset: Dataset) -> bool:
     """Whether a model is small, and of the published schedule on all images."""
     return (
         ARCHITECTURES[config.model].is_small
-        and config.recipe == TRAINING[published_as(config.dataset)]
+        and config.recipe == DATASETS[config.dataset].conditions.recipe
         and config.train_examples == len(dataset.train)
     )
 

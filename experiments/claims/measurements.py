@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.config import RunConfig
+from experiments.data import DATASETS, pgd_of
 from experiments.data.recorded import RecordedSplit
 from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
-from experiments.paper import PGD, SINGLE_FOURIER_EPS, SPECTRUM_EPS, published_as
+from experiments.published import SPECTRUM_EPS
 from experiments.reporting.outcomes import sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
@@ -110,7 +111,7 @@ def _transferred(
 ) -> np.ndarray:
     """Numbers of images (pairs, methods), summed over both directions."""
     dataset, images = workspace.options.dataset, workspace.test
-    eps = PGD[published_as(dataset)].transfer_eps
+    eps = pgd_of(dataset).transfer_eps
     steps = gradient.published_steps(dataset)
 
     def of_targets(seed: int, other: int) -> np.ndarray:
@@ -132,7 +133,7 @@ def _numbers(
     shape = workspace.dataset.image_shape
     quarter = shape[1] / 4
     radii = [radius for radius in frequency.radii_of(shape) if radius <= quarter]
-    eps = PGD[published_as(dataset)].test_eps
+    eps = pgd_of(dataset).test_eps
     steps = gradient.published_steps(dataset)
     shares: dict[str, Callable[[], Any]] = {
         "clean": lambda: [model.accuracy for model in clean.evaluate(test, runs)],
@@ -166,7 +167,7 @@ def _measured(
         for name, own in _numbers(workspace, runs, wanted).items()
     }
     if not {"minimum", "mean"}.isdisjoint(wanted):
-        attack = SINGLE_FOURIER_EPS[published_as(dataset)]
+        attack = DATASETS[dataset].conditions.single_fourier_eps
         attacked = single_fourier.evaluate(
             test, runs, attack, stride=options.frequency_stride
         )

@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absum_jax._markdown import aligned
-from experiments.claims import explaining, judgement, measurements
+from experiments.claims import judgement, measurements
 from experiments.claims.judgement import Primary, Secondary
 from experiments.claims.measurements import Measured, Sample
 from experiments.claims.statements import QUANTITIES, SAMPLES, SECONDARY, quantities_of
-from experiments.config import NONE, SNC_METHODS
+from experiments.config import NONE
+from experiments.data import DATASETS
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
+from experiments.methods import METHODS, SNC_METHODS
 from experiments.options import SweepOptions
 from experiments.reporting.document import names
-from experiments.reporting.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.reproduce.items import READING_SEEDS, SEEDS
 from experiments.statistics.intervals import Interval
+from experiments.studies import snc_explaining
 from experiments.training.runs import provenance
 
 
@@ -56,19 +58,19 @@ def _p(p_value: float | None) -> str:
 
 def _is_above(one: Primary | Secondary) -> str:
     relation = "does not improve on" if one.claim.denies else "above"
-    return f"{METHOD_NAMES[one.larger]} {relation} {METHOD_NAMES[one.smaller]}"
+    return f"{METHODS[one.larger].label} {relation} {METHODS[one.smaller].label}"
 
 
 def _runs(samples: Mapping[str, Sample]) -> list[str]:
     """Which models there are."""
     rows, notes = [], []
     for sample in samples.values():
-        name, planned = DATASET_NAMES[sample.options.dataset], sample.options.seeds
+        name, planned = DATASETS[sample.options.dataset].label, sample.options.seeds
         complete = ", ".join(map(str, sample.seeds))
         devices = ", ".join(sorted(sample.devices))
         rows.append((name, f"{len(sample.seeds)} of {len(planned)}", complete, devices))
         for seed, methods in sample.lacking.items():
-            lacks = ", ".join(METHOD_NAMES[method] for method in methods)
+            lacks = ", ".join(METHODS[method].label for method in methods)
             notes.append(f"- {name}: seed {seed} lacks {lacks}.")
         if sample.broken:
             notes.append(
@@ -96,7 +98,7 @@ def _primary(claims: Sequence[Primary], samples: Mapping[str, Sample]) -> list[s
         label = f"{one.claim.name}. {_is_above(one)}, {QUANTITIES[one.quantity].text}"
         d = f"{100 * QUANTITIES[one.quantity].of_interest:g}"
         rows.append((label, *cells, d, f"{verdict}{opposite}"))
-    header = ["claim", *(DATASET_NAMES[s.options.dataset] for s in together.values())]
+    header = ["claim", *(DATASETS[s.options.dataset].label for s in together.values())]
     header += ["mean of both"]
     header += ["95 % interval", "p", "adjusted p"] if is_tested else []
     intro = (
@@ -170,7 +172,7 @@ def _markdown(
         *_primary(primary, samples),
     ]
     for name, sample in samples.items():
-        title = f"## Secondary claims, {DATASET_NAMES[sample.options.dataset]}"
+        title = f"## Secondary claims, {DATASETS[sample.options.dataset].label}"
         lines += ["", title, "", *_secondary(secondary[name], sample)]
     lines += ["", "## Claims that are not judged here yet", ""]
     lines += [
@@ -261,7 +263,7 @@ def _snc_as_published(results_dir: pathlib.Path) -> str | None:
             if not _has_planned_seeds(name, document):
                 return None
     try:
-        return explaining.snc_as_published(documents)
+        return snc_explaining.snc_as_published(documents)
     except ValueError as error:
         raise UsageError(
             f"{' and '.join(map(str, paths))} do not decide which SNC is the published "

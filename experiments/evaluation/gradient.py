@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
+from experiments.data import pgd_of
 from experiments.evaluation.batches import mapped
 from experiments.evaluation.kept import EvaluationSet, kept
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
-from experiments.paper import PGD, published_as
 from experiments.training import devices
 from experiments.training.runs import Run
 
@@ -33,7 +33,7 @@ class Steps:
 
 def published_steps(dataset: str) -> Steps:
     """How the paper's PGD goes about it in evaluation."""
-    pgd = PGD[published_as(dataset)]
+    pgd = pgd_of(dataset)
     return Steps(pgd.step_size, pgd.test_steps, pgd.init_radius)
 
 

@@ -17,7 +17,7 @@ from experiments.evaluation.points import Evaluation
 from experiments.evaluation.shares import kept_shares
 from experiments.models import Classifier
 from experiments.models.stacked import over_models
-from experiments.paper import SINGLE_FOURIER_FREQUENCIES
+from experiments.published import SINGLE_FOURIER_FREQUENCIES
 from experiments.training import devices
 from experiments.training.runs import Run
 

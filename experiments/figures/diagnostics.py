@@ -12,9 +12,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from experiments.config import METHODS, Setting
+from experiments.config import Setting
 from experiments.jobs import files
-from experiments.options import MethodName, check_choices
+from experiments.methods import MethodName, default
+from experiments.options import check_choices
 from experiments.reporting import naming
 from experiments.reporting.curves import Curves, check_logged, curves
 from experiments.reporting.labels import setting_label
@@ -42,7 +43,7 @@ class DiagnosticsOptions(OneSeedOptions):
     weight decay, L1, Absum and SNC: the share of filters (pairs of an input and an
     output channel) whose sum is zero, the penalty of Absum, and the spectral norm."""  # noqa: D205, D209
 
-    methods: tuple[MethodName, ...] = METHODS  # type: ignore[assignment]
+    methods: tuple[MethodName, ...] = dataclasses.field(default_factory=default)
     """Regularization methods."""
 
     def __post_init__(self) -> None:
@@ -59,7 +60,7 @@ class DiagnosticsOptions(OneSeedOptions):
     def variant(self) -> str:
         """The methods too, where some are missing."""
         methods = [setting.method.replace("_", "-") for setting in self.settings]
-        subset = methods if len(methods) < len(METHODS) else []
+        subset = methods if len(methods) < len(default()) else []
         return "".join(f"-{name}" for name in subset) + super().variant
 
 

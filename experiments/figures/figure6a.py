@@ -11,18 +11,16 @@ from matplotlib.figure import Figure
 from absum_jax._markdown import aligned
 from experiments.config import NONE
 from experiments.data import DATASETS, DatasetName
-from experiments.data.registry import TRAIN_SHAPES
 from experiments.jobs import locks
 from experiments.jobs.errors import UsageError
 from experiments.jobs.progress import progress
-from experiments.models import networks_for
+from experiments.models import ARCHITECTURES, networks_for
 from experiments.options import ComputeOptions, ModelOptions, check_choices
-from experiments.reporting.labels import DATASET_NAMES, MODEL_NAMES
 from experiments.reporting.plots.runtimes import (
     COLORS,
-    METHODS,
     NAMES,
-    MethodName,
+    TIMED_METHODS,
+    TimedMethod,
     check_methods,
     clip_method,
     conditions,
@@ -51,7 +49,7 @@ class Figure6aOptions:
     )  # fmt: skip
     """Data sets, with the paper's first network for each."""
 
-    methods: tuple[MethodName, ...] = METHODS
+    methods: tuple[TimedMethod, ...] = TIMED_METHODS
     """Regularization methods; snc_numpy is SNC as the paper computes it."""
 
     steps: int | None = None
@@ -123,7 +121,7 @@ def records(
             }
             row = {
                 "dataset": dataset,
-                "examples": TRAIN_SHAPES[dataset][0],
+                "examples": DATASETS[dataset].train_examples,
                 "model": m.model,
                 "dtype": m.dtype,
                 "held": m.is_held,
@@ -164,9 +162,9 @@ def markdown(
         own = {row["method"]: row for row in rows if row["dataset"] == dataset}
         row = own[options.methods[0]]
         timed = f"{row['steps_timed']:,} of {row['steps_of_the_epoch']:,}"
-        network = f"{MODEL_NAMES[row['model']]}, {row['dtype']}"
+        network = f"{ARCHITECTURES[row['model']].label}, {row['dtype']}"
         seconds = (_cell(own[method]) for method in options.methods)
-        cells.append([DATASET_NAMES[dataset], network, timed, *seconds])
+        cells.append([DATASETS[dataset].label, network, timed, *seconds])
     header = [
         "data set", "network", "steps timed", *(NAMES[m] for m in options.methods),
     ]  # fmt: skip
@@ -212,7 +210,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
             hatch="///" if method == "snc_numpy" else None, edgecolor="white",
         )  # fmt: skip
     ax.set_yscale("log")
-    ax.set_xticks(range(len(datasets)), [DATASET_NAMES[name] for name in datasets])
+    ax.set_xticks(range(len(datasets)), [DATASETS[name].label for name in datasets])
     ax.set_ylabel("runtime of an epoch (s)")
     figure.legend(loc="outside right center", fontsize=8)
     return figure

@@ -17,9 +17,9 @@ from experiments.models.resnet import ResNet18
 from experiments.options import check_choices
 from experiments.reporting.plots.runtimes import (
     COLORS,
-    METHODS,
     NAMES,
-    MethodName,
+    TIMED_METHODS,
+    TimedMethod,
     check_methods,
     clip_method,
     conditions,
@@ -45,7 +45,7 @@ class Figure6bOptions:
     sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     """Heights and widths of the image."""
 
-    methods: tuple[MethodName, ...] = METHODS
+    methods: tuple[TimedMethod, ...] = TIMED_METHODS
     """Regularization methods; snc_numpy is SNC as the paper computes it."""
 
     repeats: int = 9
@@ -76,7 +76,7 @@ class Figure6bOptions:
                 f"measure of --sizes {self.sizes}."
             )
 
-    def _cases(self) -> list[tuple[int, MethodName]]:
+    def _cases(self) -> list[tuple[int, TimedMethod]]:
         return [
             (size, method)
             for size in self.sizes

@@ -12,10 +12,10 @@ from experiments.adversaries import check_attacked
 from experiments.evaluation import gradient
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS
 from experiments.options import SweepOptions
-from experiments.paper import SPECTRUM_EPS
+from experiments.published import SPECTRUM_EPS
 from experiments.reporting import document, naming
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.reporting.outcomes import sweep_workspace
 from experiments.reporting.plots.saving import save
 from experiments.reporting.selection import choose
@@ -52,13 +52,13 @@ def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
     )
     for ax, (method, spectrum) in zip(axes, spectra.items(), strict=False):
         picture = absum_jax.plot_power_spectrum(spectrum, ax=ax)
-        ax.set_title(METHOD_NAMES[method], fontsize=9)
+        ax.set_title(METHODS[method].label, fontsize=9)
         if ax is not axes[0]:
             ax.set_ylabel("")
             ax.set_yticklabels([])
         share = np.fft.ifftshift(spectrum) / spectrum.sum()
         absum_jax.plot_radial_mean(
-            share, ax=axes[-1], color=METHOD_COLORS[method], label=METHOD_NAMES[method]
+            share, ax=axes[-1], color=METHODS[method].color, label=METHODS[method].label
         )
     label = "log power, scaled to (0, 1)"
     figure.colorbar(picture, ax=axes[: len(spectra)], label=label, shrink=0.8)

@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from absum_jax._markdown import aligned
-from experiments.config import ABSUM_AUTODIFF, Setting
+from experiments.config import Setting
 from experiments.jobs import files
+from experiments.methods import ABSUM_AUTODIFF, METHODS
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.reporting import naming
 from experiments.reporting.curves import check_logged, curves
@@ -25,7 +26,6 @@ from experiments.workspace import opened
 _LOGGED = ("penalty", "zero_share")
 # As the paper's legend has them.
 _NAMES = {"absum": "Prox.", ABSUM_AUTODIFF: "AutoGrad."}
-_COLORS = {"absum": "#1f77b4", ABSUM_AUTODIFF: "#ff7f0e"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
             if kind == "zero_share":
                 mean, std = 100 * mean, 100 * std
             epochs = np.arange(1, len(mean) + 1)
-            color = _COLORS[method]
+            color = METHODS[method].color
             ax.plot(epochs, mean, color=color, label=_NAMES[method])
             ax.fill_between(
                 epochs, mean - std, mean + std, color=color, alpha=0.2, lw=0

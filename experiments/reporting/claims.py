@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.config import SNC_METHODS
-from experiments.paper import published_difference
-from experiments.reporting.labels import METHOD_NAMES
+from experiments.methods import METHODS, SNC_METHODS
+from experiments.published import published_difference
 from experiments.statistics.intervals import Interval, mean_interval
 from experiments.statistics.verdicts import (
     FEWEST_UNITS,
@@ -109,7 +108,7 @@ class Claim:
             "interval_90": self.interval(0.90),
             "smallest_difference_of_interest": self.of_interest,
             "unit": self.unit,
-            "published_difference": self.published,
+            "difference": self.published,
             "published_difference_is_small": self.published_is_small,
         }
 
@@ -141,7 +140,7 @@ def above(
     suffix = f", {where}" if where else ""
     return [
         Claim(
-            f"{METHOD_NAMES[ours]} {relation} {METHOD_NAMES[theirs]}{suffix}",
+            f"{METHODS[ours].label} {relation} {METHODS[theirs].label}{suffix}",
             tuple(map(float, accuracies[ours])),
             tuple(map(float, accuracies[theirs])),
             of_interest,

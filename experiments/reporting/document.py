@@ -8,18 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.config import NONE, Adversary, RunConfig, Setting
-from experiments.data.registry import TRAIN_SHAPES
+from experiments.data import DATASETS
 from experiments.jobs import files
 from experiments.jobs.shards import Part
-from experiments.options import ModelOptions, SweepOptions
-from experiments.paper import (
-    PARENTS,
-    SINGLE_FOURIER_EPS,
-    published_as,
-    with_snc_readings,
-)
+from experiments.methods import METHODS
+from experiments.options import SweepOptions
 from experiments.reporting import naming
-from experiments.reporting.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.reporting.outcomes import Outcome
 from experiments.statistics.summary import Statistic
 from experiments.training.runs import provenance
@@ -32,14 +26,14 @@ def accuracy(options: SweepOptions) -> str:
 
 def single_fourier_note(options: SweepOptions, outcome: Outcome) -> str:
     """What accuracies under the Single Fourier Attack are."""
-    eps = SINGLE_FOURIER_EPS[published_as(options.dataset)]
+    eps = DATASETS[options.dataset].conditions.single_fourier_eps
     test = outcome.test
     kinds = (
         ""
         if test.top5 is None
         else ", of the largest logit (Top-1) and of the five largest (Top-5),"
     )
-    _, height, width, _ = TRAIN_SHAPES[options.dataset]
+    height, width, _ = DATASETS[options.dataset].image_shape
     are_all = test.grid.shape == (height, width)
     end, _ = test.grid.shape
     below = "" if are_all or test.stride > 1 else f", l and m below {end}"
@@ -51,22 +45,14 @@ def single_fourier_note(options: SweepOptions, outcome: Outcome) -> str:
     )
 
 
-def published(
-    options: ModelOptions, table: Mapping[str, Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    """The row of one of Tables 2 to 4, empty where the paper has none."""
-    if options.published_network != options.paper_model:
-        return {}
-    return with_snc_readings(table.get(published_as(options.dataset), {}))
-
-
 def beside(dataset: str, published: Mapping[str, Any]) -> str:
     """A sentence on the published numbers beside ours; none where there are none."""
     if not published:
         return ""
     on = "this data set"
-    if parent := PARENTS.get(dataset):
-        on = f"{DATASET_NAMES[parent]} with 60,000 images"
+    if parent := DATASETS[dataset].parent:
+        its = DATASETS[parent]
+        on = f"{its.label} with {its.train_examples:,} images"
     return f" In brackets: the paper, on {on}."
 
 
@@ -98,7 +84,7 @@ def names(configs: Iterable[RunConfig]) -> str:
 
     def name(config: RunConfig) -> str:
         strength = "" if config.setting == NONE else f" {config.strength:g}"
-        return f"{METHOD_NAMES[config.method]}{strength} (seed {config.seed})"
+        return f"{METHODS[config.method].label}{strength} (seed {config.seed})"
 
     return ", ".join(sorted({name(config) for config in configs}))
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from experiments.data import DATASETS
 from experiments.evaluation import single_fourier
 from experiments.evaluation.clean import is_degenerate
 from experiments.evaluation.kept import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs.shards import Part
 from experiments.options import SweepOptions
-from experiments.paper import SINGLE_FOURIER_EPS, published_as
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, opened
 
@@ -93,7 +93,7 @@ def attacked(
         return single_fourier.evaluate(
             images,
             runs,
-            SINGLE_FOURIER_EPS[published_as(workspace.options.dataset)],
+            DATASETS[workspace.options.dataset].conditions.single_fourier_eps,
             stride=stride,
         )
 

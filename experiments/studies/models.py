@@ -10,6 +10,7 @@ from flax import nnx
 
 import absum_jax
 from absum_jax._markdown import aligned
+from experiments.data import DATASETS
 from experiments.models.architectures import ARCHITECTURES, without_values
 
 
@@ -57,11 +58,13 @@ def run(options: ModelsOptions) -> list[pathlib.Path]:
     )
     rows = []
     for model, architecture in ARCHITECTURES.items():
-        for dataset, classes in architecture.datasets.items():
-            its = size(model, classes)
+        for dataset, info in DATASETS.items():
+            if not architecture.is_for(info.image_shape):
+                continue
+            its = size(model, info.classes)
             rows.append(
                 (
-                    *(model, dataset, str(classes), f"{its.parameters:,}"),
+                    *(model, dataset, str(info.classes), f"{its.parameters:,}"),
                     *(str(its.kernels), f"{100 * its.share:.2f}"),
                 )
             )

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from absum_jax._markdown import aligned
 from experiments.config import NONE, Setting
+from experiments.data import DATASETS
 from experiments.jobs.shards import DivisionOptions
+from experiments.methods import METHODS
 from experiments.options import SweepOptions
-from experiments.paper import SINGLE_FOURIER_EPS, Published, published_as
+from experiments.published import Published
 from experiments.reporting import claims, document, naming
 from experiments.reporting.claims import Claim
 from experiments.reporting.document import Document
-from experiments.reporting.labels import METHOD_NAMES
 from experiments.reporting.outcomes import Outcome, sweep_workspace
 from experiments.reporting.plots.saving import save
 from experiments.reporting.plots.strength import FIGURES
@@ -69,7 +70,7 @@ def _records(parts: Sequence[_Part]) -> list[dict[str, Any]]:
 def _lines(parts: Sequence[_Part]) -> list[str]:
     """The table with the published number in brackets."""
     header = ["method"]
-    lines = [[METHOD_NAMES[row.setting.method]] for row in parts[0].rows]
+    lines = [[METHODS[row.setting.method].label] for row in parts[0].rows]
     for part in parts:
         header += [f"{part.title}{name}" for name in ("Avg.", "Min.", "CLN")]
         for cells, row in zip(lines, part.rows, strict=True):
@@ -158,7 +159,7 @@ def table1(options: SweepOptions, outcomes: Sequence[Outcome]) -> Document:
         {
             "test_images": images,
             "selection": selection,
-            "eps": SINGLE_FOURIER_EPS[published_as(options.dataset)],
+            "eps": DATASETS[options.dataset].conditions.single_fourier_eps,
             "rows": records,
             "claims": [claim.as_dict() for claim in held],
             "models": [outcome.as_dict() for outcome in outcomes],

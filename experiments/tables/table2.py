@@ -8,12 +8,13 @@ import numpy as np
 
 from absum_jax._markdown import aligned
 from experiments.adversaries import check_attacked
+from experiments.data import pgd_of
 from experiments.evaluation import clean, gradient
+from experiments.methods import METHODS
 from experiments.options import SweepOptions, filled_up, pairs
-from experiments.paper import PGD, TABLE2, published_as
+from experiments.published import TABLE2, published_row
 from experiments.reporting import claims, document
 from experiments.reporting.document import Document
-from experiments.reporting.labels import METHOD_NAMES
 from experiments.reporting.outcomes import sweep_workspace
 from experiments.reporting.selection import Chosen, choose
 from experiments.statistics.summary import Statistic
@@ -59,7 +60,7 @@ def _lines(
         paper = published.get(setting.method)
         rows.append(
             (
-                METHOD_NAMES[setting.method],
+                METHODS[setting.method].label,
                 document.with_published(attacked, paper),
                 str(unharmed),
                 document.strength(setting, None),
@@ -71,7 +72,7 @@ def _lines(
 def _matrix_lines(
     methods: Sequence[str], cells: Sequence[Sequence[Statistic]]
 ) -> list[str]:
-    names = [METHOD_NAMES[method] for method in methods]
+    names = [METHODS[method].label for method in methods]
     header = ("attacked \\ attack made on", *names)
     rows = [(name, *map(str, row)) for name, row in zip(names, cells, strict=True)]
     return aligned(header, rows)
@@ -88,8 +89,8 @@ def table2(
       transfer: what they withstand.
       images: how many were attacked.
     """
-    pgd = PGD[published_as(options.dataset)]
-    published = document.published(options, TABLE2)
+    pgd = pgd_of(options.dataset)
+    published = published_row(TABLE2, options.dataset, options.published_network)
     methods, of_pairs = list(chosen.runs), transfer.of_pairs
     cells = [
         [Statistic.of(of_pairs[:, i, j], images) for j in range(len(methods))]
@@ -154,7 +155,7 @@ def table2(
 
 def run(options: Table2Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it."""
-    eps = PGD[published_as(options.dataset)].transfer_eps
+    eps = pgd_of(options.dataset).transfer_eps
     steps = gradient.published_steps(options.dataset)
     with sweep_workspace(options) as workspace:
         chosen = choose(options, workspace)

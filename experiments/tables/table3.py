@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from absum_jax._markdown import aligned
-from experiments.config import SNC_METHODS
 from experiments.evaluation import clean, frequency
+from experiments.methods import METHODS, SNC_METHODS
 from experiments.options import SweepOptions
-from experiments.paper import TABLE3
+from experiments.published import TABLE3, published_row
 from experiments.reporting import claims, document
 from experiments.reporting.claims import Claim
 from experiments.reporting.document import Document
-from experiments.reporting.labels import METHOD_NAMES
 from experiments.reporting.outcomes import sweep_workspace
 from experiments.reporting.plots import radius
 from experiments.reporting.plots.saving import save
@@ -70,7 +69,7 @@ def _lines(
         low, *others = (column[i] for column in columns.values())
         rows.append(
             (
-                METHOD_NAMES[setting.method],
+                METHODS[setting.method].label,
                 document.with_published(low, published.get(setting.method)),
                 *map(str, others),
                 document.strength(setting, None),
@@ -91,7 +90,7 @@ def table3(
       width: of the images.
       images: how many were filtered.
     """
-    published = document.published(options, TABLE3)
+    published = published_row(TABLE3, options.dataset, options.published_network)
     at = filtered.radii.index(width / 4)
     methods = list(chosen.runs)
     r = f"r = {width / 4:g}"

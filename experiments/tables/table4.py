@@ -9,16 +9,17 @@ import numpy as np
 from absum_jax._markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
-from experiments.config import NONE, SNC_METHODS, Adversary
+from experiments.config import NONE, Adversary
+from experiments.data import pgd_of
 from experiments.evaluation import gradient
 from experiments.jobs.errors import UsageError
 from experiments.jobs.shards import DivisionOptions
+from experiments.methods import METHODS, SNC_METHODS
 from experiments.options import SweepOptions
-from experiments.paper import PGD, TABLE4, PublishedPgd, published_as
+from experiments.published import TABLE4, PublishedPgd, published_row
 from experiments.reporting import claims, document, naming
 from experiments.reporting.claims import Claim
 from experiments.reporting.document import Document
-from experiments.reporting.labels import METHOD_NAMES
 from experiments.reporting.outcomes import sweep_workspace
 from experiments.reporting.plots import pgd
 from experiments.reporting.plots.saving import save
@@ -77,7 +78,7 @@ class Table4Options(SweepOptions):
     @property
     def evaluation(self) -> gradient.Steps:
         """How PGD goes about it in evaluation."""
-        paper = PGD[published_as(self.dataset)]
+        paper = pgd_of(self.dataset)
         steps = self.test_steps or paper.test_steps
         step_size = adversaries.step_size(
             paper, paper.test_steps, steps, max(paper.test_eps)
@@ -86,7 +87,7 @@ class Table4Options(SweepOptions):
 
     def scaled(self, training: TrainingName) -> list[str]:
         """How models and attacks fall short of the published ones."""
-        paper = PGD[published_as(self.dataset)]
+        paper = pgd_of(self.dataset)
         steps = [(self.test_steps, paper.test_steps, "evaluation")]
         if training == "pgd":
             steps.insert(0, (self.train_steps, paper.train_steps, "training"))
@@ -124,7 +125,7 @@ def _notes(
         f"{document.with_spread(options)}."
     ]
     if training == "pgd":
-        published = document.published(options, TABLE4)
+        published = published_row(TABLE4, options.dataset, options.published_network)
         notes[0] += document.beside(options.dataset, published)
     if adversary is not None:
         notes.append(
@@ -158,8 +159,12 @@ def table4(
     Returns:
       The table, and the models of each method in it.
     """
-    eps = PGD[published_as(options.dataset)].test_eps
-    published = document.published(options, TABLE4) if training == "pgd" else {}
+    eps = pgd_of(options.dataset).test_eps
+    published = (
+        published_row(TABLE4, options.dataset, options.published_network)
+        if training == "pgd"
+        else {}
+    )
     selected, left_out = select(models)
     chosen: dict[str, list[Attacked]] = {
         method: selected[method] for method in options.methods if method in selected
@@ -173,7 +178,7 @@ def table4(
         theirs = paper.accuracies if paper else (None,) * len(eps)
         cells = map(document.with_published, statistics, theirs)
         strength = document.strength(setting, paper.strength if paper else None)
-        rows.append((METHOD_NAMES[method], *cells, str(plain), strength))
+        rows.append((METHODS[method].label, *cells, str(plain), strength))
         columns = {f"eps={e:.4g}": s for e, s in zip(eps, statistics, strict=True)}
         records.append(
             {"method": method, "strength": setting.strength}
@@ -212,7 +217,7 @@ def table4(
 
 def run(options: Table4Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the tables and writes them with their figures."""
-    eps = PGD[published_as(options.dataset)].test_eps
+    eps = pgd_of(options.dataset).test_eps
     written = []
     part = options.division.own
     with sweep_workspace(options, part) as workspace:

@@ -18,12 +18,13 @@ import absum_jax
 from experiments.data.augmentation import crop_and_flip
 from experiments.models import Classifier, Variables
 from experiments.models.stacked import over_models
-from experiments.training import penalty
 from experiments.training.constraints import Constrained, constrain
 from experiments.training.optimization import Hyperparameters, Schedule, optimizer
 
 # What a seed is folded with to give independent streams.
 _INIT, _ORDER, _DROPOUT, _ATTACK, _AUGMENTATION = range(5)
+# What dropout's key is folded with to perturb images; 0 and 1 would be its split.
+_PERTURBATION = 2
 
 # Of an adversary, as data.
 Budget = Mapping[str, Any]
@@ -92,6 +93,10 @@ def train_step(
       attack_key: of the adversary's random starts.
       budget: of the adversary; None trains on the images as they are.
     """
+    for method, strength in h.methods:
+        if method.perturb is not None:
+            key = jax.random.fold_in(dropout_key, _PERTURBATION)
+            x = jnp.where(strength > 0, method.perturb(key, x, strength), x)
     if budget is not None:
         logits_fn = jax.tree_util.Partial(classifier.logits, state.variables)
         x = absum_jax.pgd(logits_fn, x, y, key=attack_key, **budget)
@@ -104,9 +109,10 @@ def train_step(
         return losses.mean(), ((logits.argmax(axis=-1) == y).mean(), moved)
 
     (loss, (accuracy, moved)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    if (strength := h.absum_autodiff) is not None:
-        pull = penalty.gradient(params)
-        grads = jax.tree.map(lambda g, own: g + strength * own, grads, pull)
+    for method, strength in h.methods:
+        if method.penalty_gradient is not None:
+            pull = method.penalty_gradient(params)
+            grads = jax.tree.map(lambda g, own, s=strength: g + s * own, grads, pull)
     updates, optimizer_state = optimizer(h).update(grads, state.optimizer, params)
     params = optax.apply_updates(params, updates)
 
@@ -212,7 +218,7 @@ def train_settings(
     state, metrics = over_settings(state, h, x, y, now, dropout, attack, budget)
     if constrained:
         params = constrain(
-            state.variables.params, h.max_norm, classifier.conv_uses(shape),
+            state.variables.params, h.strengths, classifier.conv_uses(shape),
             constrained, now, at.epochs * epoch_steps,
         )  # fmt: skip
         state = jax.vmap(_with_params, (0, 0, None))(state, params, now)

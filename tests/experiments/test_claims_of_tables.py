@@ -9,7 +9,7 @@ from scipy.stats import ttest_rel
 from experiments.config import Setting
 from experiments.jobs import files
 from experiments.options import SweepOptions
-from experiments.paper import TABLE1
+from experiments.published import TABLE1
 from experiments.reporting import claims
 from experiments.reporting.claims import Claim
 from experiments.reporting.selection import Chosen

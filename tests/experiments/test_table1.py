@@ -13,7 +13,7 @@ from experiments.config import NONE, Setting
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs import files
 from experiments.options import SweepOptions
-from experiments.paper import TABLE1, TABLE1_TOP5, Published
+from experiments.published import TABLE1, TABLE1_TOP5, Published
 from experiments.reporting import naming
 from experiments.reporting.outcomes import Outcome
 from experiments.reporting.plots import strength

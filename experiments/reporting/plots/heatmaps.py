@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.methods import METHODS
 
 
 def draw(grids: Mapping[str, np.ndarray], clean: Mapping[str, float]) -> Figure:
@@ -22,7 +22,7 @@ def draw(grids: Mapping[str, np.ndarray], clean: Mapping[str, float]) -> Figure:
     for ax, (method, grid) in zip(axes, grids.items(), strict=False):
         picture = absum_jax.plot_frequency_heatmap(grid, ax=ax, vmin=low)
         ax.set_title(
-            f"{METHOD_NAMES[method]}\nmean {100 * grid.mean():.1f} %, "
+            f"{METHODS[method].label}\nmean {100 * grid.mean():.1f} %, "
             f"worst {100 * grid.min():.1f} %",
             fontsize=9,
         )
@@ -32,9 +32,9 @@ def draw(grids: Mapping[str, np.ndarray], clean: Mapping[str, float]) -> Figure:
     figure.colorbar(picture, ax=axes[: len(grids)], label="accuracy", shrink=0.8)
     last = axes[-1]
     for method, grid in grids.items():
-        color = METHOD_COLORS[method]
+        color = METHODS[method].color
         absum_jax.plot_radial_mean(
-            grid, ax=last, color=color, label=METHOD_NAMES[method]
+            grid, ax=last, color=color, label=METHODS[method].label
         )
         last.axhline(clean[method], color=color, lw=0.6, ls=":")
     last.set_title("mean over rings (dotted: clean)", fontsize=9)

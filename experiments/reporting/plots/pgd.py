@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.methods import METHODS
 
 
 def draw(
@@ -22,8 +22,8 @@ def draw(
     ax = figure.subplots()
     for method, values in accuracies.items():
         mean, std = 100 * values.mean(axis=0), 100 * values.std(axis=0)
-        color = METHOD_COLORS[method]
-        ax.plot(eps, mean, marker=".", color=color, label=METHOD_NAMES[method])
+        color = METHODS[method].color
+        ax.plot(eps, mean, marker=".", color=color, label=METHODS[method].label)
         ax.fill_between(eps, mean - std, mean + std, color=color, alpha=0.15, lw=0)
     ax.set_title(title, fontsize=9)
     ax.set(xlabel="eps", ylabel="accuracy under PGD (%)", ylim=(0, 100))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.methods import METHODS
 
 _TITLES = {
     "low-pass": "low-pass: frequencies within r are left",
@@ -32,8 +32,8 @@ def draw(
     for ax, (kind, accuracies) in zip(axes, curves.items(), strict=True):
         for method, values in zip(methods, 100 * accuracies, strict=True):
             mean, std = values.mean(axis=0), values.std(axis=0)
-            color = METHOD_COLORS[method]
-            ax.plot(radii, mean, color=color, label=METHOD_NAMES[method], lw=1.2)
+            color = METHODS[method].color
+            ax.plot(radii, mean, color=color, label=METHODS[method].label, lw=1.2)
             ax.fill_between(
                 radii, mean - std, mean + std, color=color, alpha=0.15, lw=0
             )

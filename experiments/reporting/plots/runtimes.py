@@ -10,27 +10,28 @@ from matplotlib.figure import Figure
 
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS
 from experiments.options import check_choices
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.reporting.plots.saving import save
 from experiments.training import devices
 
-MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
-METHODS: tuple[MethodName, ...] = get_args(MethodName)
+TimedMethod = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
+TIMED_METHODS: tuple[TimedMethod, ...] = get_args(TimedMethod)
 # P, appendix, "Computational Cost".
 _STRENGTH, _MAX_NORM = 1e-4, 1.0
 
-NAMES = METHOD_NAMES | {"snc_numpy": "SNC, NumPy"}
-COLORS = METHOD_COLORS | {"snc_numpy": METHOD_COLORS["snc"]}
+NAMES = {n: m.label for n, m in METHODS.items()} | {"snc_numpy": "SNC, NumPy"}
+COLORS = {n: m.color for n, m in METHODS.items()} | {"snc_numpy": METHODS["snc"].color}
 
 
 def check_methods(methods: Sequence[str]) -> None:
     """Refuses none, one twice, and unknown ones."""
     check_choices("--methods", methods)
-    unknown = set(methods) - set(METHODS)
+    unknown = set(methods) - set(TIMED_METHODS)
     if unknown:
         raise UsageError(
-            f"--methods must be among {', '.join(METHODS)}, got {sorted(unknown)}."
+            f"--methods must be among {', '.join(TIMED_METHODS)}, got "
+            f"{sorted(unknown)}."
         )
 
 

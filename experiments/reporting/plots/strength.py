@@ -6,12 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.config import NONE, SNC_METHODS
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.config import NONE
+from experiments.methods import LAMBDA, METHODS
 from experiments.reporting.outcomes import Outcome
-
-_STRENGTH = r"regularization strength $\lambda$"
-_STRENGTHS = dict.fromkeys(SNC_METHODS, r"bound on the spectral norm $\sigma$")
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -60,7 +57,7 @@ def _plot(
     if not finite.any():
         return
     strengths, mean, std = strengths[finite], mean[finite], std[finite]
-    color = METHOD_COLORS[outcomes[0].run.config.method]
+    color = METHODS[outcomes[0].run.config.method].color
     ax.plot(strengths, scale * mean, style, color=color, marker=".", label=label)
     ax.fill_between(
         strengths,
@@ -71,7 +68,9 @@ def _plot(
         lw=0,
     )
     ax.set_xscale("log")
-    ax.set_xlabel(_STRENGTHS.get(outcomes[0].run.config.method, _STRENGTH))
+    strength = METHODS[outcomes[0].run.config.method].strength
+    assert strength is not None
+    ax.set_xlabel(strength.label)
 
 
 def _accuracy(outcomes: Sequence[Outcome]) -> str:
@@ -86,7 +85,7 @@ def figure2(outcomes: Sequence[Outcome]) -> Figure | None:
         return None
     figure = Figure(figsize=(4.2, 3.2))
     ax = figure.subplots()
-    _plot(ax, l1, ACCURACIES["min"][0], style="-", label=METHOD_NAMES["l1"])
+    _plot(ax, l1, ACCURACIES["min"][0], style="-", label=METHODS["l1"].label)
     ylabel = f"{_accuracy(outcomes)} at the worst frequency (%)"
     ax.set(ylabel=ylabel, ylim=(0, 100), title="L1")
     return figure
@@ -102,7 +101,7 @@ def figure4(outcomes: Sequence[Outcome]) -> Figure | None:
     for ax, (method, group) in zip(axes, methods.items(), strict=True):
         for label, (value, style) in ACCURACIES.items():
             _plot(ax, group, value, style=style, label=label)
-        ax.set(ylim=(0, 100), title=METHOD_NAMES[method])
+        ax.set(ylim=(0, 100), title=METHODS[method].label)
     axes[0].set_ylabel(f"{_accuracy(outcomes)} under attack (%)")
     axes[0].legend(loc="lower left")
     return figure
@@ -115,15 +114,17 @@ def _lowest_loss(outcome: Outcome) -> float:
 
 def figure5(outcomes: Sequence[Outcome]) -> Figure | None:
     """The lowest training loss of each method with a strength lambda."""
-    methods = by_method(outcomes)
-    for method in SNC_METHODS:
-        methods.pop(method, None)
+    methods = {
+        method: group
+        for method, group in by_method(outcomes).items()
+        if METHODS[method].strength == LAMBDA
+    }
     if not methods:
         return None
     figure = Figure(figsize=(4.6, 3.2))
     ax = figure.subplots()
     for method, group in methods.items():
-        _plot(ax, group, _lowest_loss, style="-", label=METHOD_NAMES[method], scale=1)
+        _plot(ax, group, _lowest_loss, style="-", label=METHODS[method].label, scale=1)
     ax.set(ylabel="lowest training loss (nats)")
     if ax.get_lines():
         ax.set_yscale("log")
