@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import tyro
 
-from experiments import names
 from experiments.jobs import agreement, files, paths
 from experiments.jobs.errors import UsageError
 
@@ -63,27 +62,6 @@ def _path(
         instance_from_str=lambda arguments: paths.expanded(*arguments),
         is_instance=lambda value: isinstance(value, pathlib.Path),
         str_from_instance=lambda path: [str(path)],
-    )
-
-
-@_REGISTRY.primitive_rule
-def _name(
-    type_info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """Reads all options that are names in a table, as it is now."""
-    kind = type_info.type
-    if not (isinstance(kind, type) and issubclass(kind, names.Name)):
-        return None
-    choices = kind.choices()
-    metavar = "{" + ",".join(choices) + "}"
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar if kind.others is None else f"{metavar}|{kind.others}",
-        instance_from_str=lambda arguments: kind.parse(*arguments),
-        is_instance=lambda value: isinstance(value, str),
-        str_from_instance=lambda name: [name],
-        # Otherwise `parse` checks them.
-        choices=choices if kind.others is None else None,
     )
 
 

@@ -1,31 +1,54 @@
-"""The type of options that are names in a table."""
+"""Options that are names in a table."""
 
-from experiments.jobs.errors import UsageError
+from collections.abc import Callable, Sequence
+
+import tyro
 
 
-class Name(str):
-    """A name that the command line offers and checks when it is read.
+class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
+    """Marks a string option, by `Annotated`, as a name in a table that can grow.
 
-    A table that can grow has a subclass. Type checkers see a plain string in its place,
-    which is what such an option holds.
+    The command line offers and checks the names that there are when it is read.
+
+    Args:
+      names: returns them.
+      parse: returns the name that another argument stands for, or raises a
+        `UsageError`; None allows no other argument.
+      others: such arguments, as help denotes them.
     """
 
-    others: str | None = None  # what may be given besides, as help denotes it
+    nargs = 1
 
-    @classmethod
-    def choices(cls) -> tuple[str, ...]:
-        """Returns the names that the table has now."""
-        raise NotImplementedError
+    def __init__(
+        self,
+        names: Callable[[], Sequence[str]],
+        parse: Callable[[str], str] | None = None,
+        others: str = "",
+    ):
+        # The base is frozen.
+        vars(self).update(_names=names, _parse=parse, _others=others)
 
-    @classmethod
-    def parse(cls, text: str) -> str:
-        """Returns the name that an argument stands for.
+    @property
+    def choices(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """The names; None if others are checked by themselves."""
+        return tuple(self._names()) if self._parse is None else None
 
-        Raises:
-          UsageError: if there is none.
-        """
-        if text not in cls.choices():
-            raise UsageError(
-                f"invalid choice {text!r}. Expected one of {', '.join(cls.choices())}."
-            )
-        return text
+    @property
+    def metavar(self) -> str:  # type: ignore[override]
+        """The names, as help has choices."""
+        return "{" + ",".join(self._names()) + "}" + self._others
+
+    def instance_from_str(self, arguments: Sequence[str]) -> str:  # type: ignore[override]
+        """Returns the name that an argument stands for."""
+        [name] = arguments
+        if self._parse is None or name in self._names():
+            return name
+        return self._parse(name)
+
+    def is_instance(self, instance: object) -> bool:  # type: ignore[override]
+        """Returns whether a default is a string."""
+        return isinstance(instance, str)
+
+    def str_from_instance(self, instance: str) -> list[str]:  # type: ignore[override]
+        """Returns a default as arguments."""
+        return [instance]

@@ -103,7 +103,8 @@ class ModelOptions:
     """Which models to train, and where they lie."""
 
     dataset: DatasetName = "mnist5k"
-    """Data set; mnist5k (5,000 MNIST images) ships in a package."""
+    """Data set, or a file of arrays (docs/data.md); mnist5k (5,000 MNIST images) ships
+    in a package."""
 
     network: NetworkName | None = None
     """Network; None is the paper's first for the data set."""

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import re
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class _File:
         """
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.path.stem):
             raise UsageError(
-                f"--dataset {self.path}: folders are named after the file, whose name "
+                f"{self.path}: folders are named after the file, whose name "
                 "must consist of letters, digits and ._- alone."
             )
         train, test = self()
@@ -96,29 +96,17 @@ def _read(path: pathlib.Path) -> tuple[Split, Split]:
     return split("train"), split("test")
 
 
-if TYPE_CHECKING:
-    DatasetName = str
-else:
+def _from_file(text: str) -> str:
+    """Adds the data set of a file to the table, and returns its name."""
+    if not text.endswith(".npz"):
+        raise UsageError(
+            f"a data set must be one of {', '.join(DATASETS)}, or a file FILE.npz, got "
+            f"{text!r}."
+        )
+    info = _File(paths.expanded(text).resolve()).info()
+    if DATASETS.get(info.name, info) != info:
+        raise UsageError(f"{text}: there is another {info.name}; rename the file.")
+    return register(info).name
 
-    class DatasetName(Name):
-        """A data set of the table, or a file to add to it."""
 
-        others = "FILE.npz"
-
-        @classmethod
-        def choices(cls) -> tuple[str, ...]:
-            """Returns the names of the table."""
-            return tuple(DATASETS)
-
-        @classmethod
-        def parse(cls, text: str) -> str:
-            """Returns a name, that of a file's data set after it is added."""
-            if not text.endswith(".npz"):
-                return super().parse(text)
-            info = _File(paths.expanded(text).resolve()).info()
-            if DATASETS.get(info.name, info) != info:
-                raise UsageError(
-                    f"--dataset {text}: there is another data set {info.name}; rename "
-                    "the file."
-                )
-            return register(info).name
+DatasetName = Annotated[str, Name(lambda: tuple(DATASETS), _from_file, "|FILE.npz")]

@@ -1,6 +1,6 @@
 """The regularization methods by name."""
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import optax
 
@@ -41,14 +41,7 @@ def default() -> tuple[str, ...]:
     return tuple(name for name in listed() if METHODS[name].parent is None)
 
 
-if TYPE_CHECKING:
-    MethodName = str
-else:
-
-    class MethodName(Name):
-        """A regularization method."""
-
-        choices = staticmethod(listed)
+MethodName = Annotated[str, Name(listed)]
 
 
 register(Method("none", "no regularization", "#7f7f7f", strength=None))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -82,14 +82,7 @@ def _listed() -> tuple[str, ...]:
     return tuple(n for n, a in ARCHITECTURES.items() if a.narrowed is None)
 
 
-if TYPE_CHECKING:
-    NetworkName = str
-else:
-
-    class NetworkName(Name):
-        """A network, with all channels."""
-
-        choices = staticmethod(_listed)
+NetworkName = Annotated[str, Name(_listed)]
 
 
 register(
