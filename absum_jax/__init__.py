@@ -6,7 +6,7 @@ Two lines add Absum to an optax pipeline::
     tx = optax.chain(optax.sgd(lr, 0.9), absum_jax.absum(1e-3, learning_rate=lr))
 
 Images are NHWC floats in [0, 1], with normalisation inside the model; kernels are HWIO;
-an accuracy is a fraction; a `logits_fn` is any callable from images to logits.
+accuracies are fractions; a `logits_fn` is any callable from images to logits.
 """
 
 from absum_jax.attacks.frequency import high_pass, low_pass
@@ -15,21 +15,15 @@ from absum_jax.attacks.single_fourier import (
     single_fourier_attack,
     single_fourier_perturbation,
 )
-from absum_jax.constraints import (
-    SpectralNormState,
-    apply_spectral_norm_constraint,
-    apply_spectral_normalization,
-    spectral_norm_constraint,
-    spectral_normalization,
-)
 from absum_jax.convolutions import canonical_convolutions
-from absum_jax.evaluation._counting import AttackAccuracy
 from absum_jax.evaluation.clean import accuracy
+from absum_jax.evaluation.counting import AttackAccuracy
 from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
 from absum_jax.evaluation.gradient import pgd_accuracy
 from absum_jax.evaluation.report import (
     ReportRow,
     RobustnessReport,
+    plot_report,
     robustness_report,
 )
 from absum_jax.evaluation.single_fourier import (
@@ -46,16 +40,21 @@ from absum_jax.plotting import (
     plot_frequency_heatmap,
     plot_power_spectrum,
     plot_radial_mean,
-    plot_report,
 )
 from absum_jax.prox import absum_penalty, prox_absum, prox_l1
-from absum_jax.spectral.clip import clip_conv_spectral_norm
-from absum_jax.spectral.norms import (
+from absum_jax.spectral import (
+    SpectralNormState,
+    apply_spectral_norm_constraint,
+    apply_spectral_normalization,
+    clip_conv_spectral_norm,
+    conv_frequency_response,
     conv_induced_inf_norm,
+    conv_singular_values,
     conv_spectral_norm,
     conv_zero_padded_norm_bound,
+    spectral_norm_constraint,
+    spectral_normalization,
 )
-from absum_jax.spectral.values import conv_frequency_response, conv_singular_values
 from absum_jax.tracing import ConvUse, conv_input_shapes
 from absum_jax.transforms import (
     ProximalState,

@@ -1,4 +1,4 @@
-"""Following parameters through a jaxpr to the convolutions that use them."""
+"""Data flow in a jaxpr from parameters to the convolutions that use them."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 # fmt: off
-# With the shape kept, these keep the values, or flip them, which no spectrum sees.
+# If these keep the shape, they keep the values, or flip them, like the spectrum.
 _TRANSPARENT = frozenset({
     "broadcast_in_dim", "convert_element_type", "copy", "device_put", "dynamic_slice",
     "name", "optimization_barrier", "pvary", "reduce_precision", "reshape", "reshard",
@@ -21,15 +21,15 @@ class Kernel(NamedTuple):
     """A leaf, unchanged up to the order of its axes."""
 
     name: str
-    axes: tuple[int, ...]  # of the leaf, in the order that the value has them in
+    axes: tuple[int, ...]  # of the leaf, in the order of the value's axes
 
 
 class Value(NamedTuple):
-    """What a value of the jaxpr comes from; a constant comes from nothing."""
+    """The origin of a value of the jaxpr; a constant has none."""
 
-    kernels: frozenset[Kernel] = frozenset()  # any of which it may be
-    changed: Mapping[str, str] = {}  # leaves it is computed from, and by what
-    from_x: bool = False
+    kernels: frozenset[Kernel] = frozenset()  # it may be any one of these
+    changed: Mapping[str, str] = {}  # leaves it is computed from, and primitives
+    from_x: bool = False  # whether it depends on the input
 
 
 Record = Callable[[core.JaxprEqn, Value], None]
@@ -45,11 +45,11 @@ def _either(a: Value, b: Value) -> Value:
 
 
 def _changed(values: Sequence[Value], primitive: str) -> Value:
-    """What a primitive makes of its operands."""
+    """Returns the origin of what a primitive computes from its operands."""
     if any(value.from_x for value in values):
         return Value(from_x=True)
     before = [item for value in values for item in value.changed.items()]
-    # In k / |k|, the division is what changed k, not the norm.
+    # In k / |k|, name the division as what changed k, not the norm.
     now = [(kernel.name, primitive) for value in values for kernel in value.kernels]
     return Value(changed=dict(before + now))
 
@@ -57,7 +57,7 @@ def _changed(values: Sequence[Value], primitive: str) -> Value:
 def _crossing(
     values: Sequence[Value], there: Sequence[Any], here: Sequence[Any], primitive: str
 ) -> list[Value]:
-    """Values on the other side of a primitive that may slice or stack them."""
+    """Maps values into or out of a primitive that may slice or stack them."""
     return [
         value if _same_shape(a, b) else _changed([value], primitive)
         for value, a, b in zip(values, there, here, strict=True)
@@ -65,7 +65,7 @@ def _crossing(
 
 
 def walk(jaxpr: core.Jaxpr, values: Sequence[Value], record: Record) -> list[Value]:
-    """The outputs of a jaxpr; `record` is called with each convolution's kernel."""
+    """Returns a jaxpr's outputs and calls `record` with each convolution's kernel."""
     known: dict[Any, Value] = dict(zip(jaxpr.invars, values, strict=True))
 
     def read(atom: Any) -> Value:
@@ -79,7 +79,7 @@ def walk(jaxpr: core.Jaxpr, values: Sequence[Value], record: Record) -> list[Val
 
 
 def _apply(eqn: core.JaxprEqn, values: list[Value], record: Record) -> Sequence[Value]:
-    """The outputs of one equation."""
+    """Returns the outputs of one equation."""
     name = eqn.primitive.name
     if name == "conv_general_dilated":
         record(eqn, values[1])
@@ -91,7 +91,7 @@ def _apply(eqn: core.JaxprEqn, values: list[Value], record: Record) -> Sequence[
         return _scan(eqn, values, record)
     if name == "while":
         return _while(eqn, values, record)
-    skipped = 1 if name == "cond" else 0  # the number of the branch
+    skipped = 1 if name == "cond" else 0  # the index of the branch
     values, operands = values[skipped:], eqn.invars[skipped:]
     bodies = list(core.jaxprs_in_params(eqn.params))
     if not bodies or any(
@@ -130,10 +130,10 @@ def _loop(
     xs: Sequence[Value],
     record: Record,
 ) -> list[Value]:
-    """The outputs of a loop's body, its carry after any number of steps."""
+    """Returns the outputs of a loop's body, the carry after any number of steps."""
     n_carry = len(carry)
     while True:
-        # Nothing is recorded before it is known all that the carry may be.
+        # Record only after all possible origins of the carry are known.
         outputs = walk(body, [*consts, *carry, *xs], lambda *_: None)
         grown = list(map(_either, carry, outputs[:n_carry]))
         if grown == carry:
@@ -144,7 +144,7 @@ def _loop(
 
 def _scan(eqn: core.JaxprEqn, values: list[Value], record: Record) -> list[Value]:
     [body] = core.jaxprs_in_params(eqn.params)
-    # What says how many there are of each differs between versions of jax.
+    # The parameters that count the operands differ between versions of jax.
     n_xs = len(values) - sum(map(_same_shape, eqn.invars, body.invars))
     n_carry = sum(map(_same_shape, eqn.outvars, body.outvars))
     i, j = len(values) - n_xs - n_carry, len(values) - n_xs

@@ -1,11 +1,11 @@
 """How a `logits_fn` passes through `jax.jit`.
 
-A callable that is a pytree (`jax.tree_util.Partial`, a flax nnx or equinox module)
-passes as data: its arrays are arguments of the compiled program, so that new values
-recompile nothing. What else it holds is a constant of the program if it is a function,
-a type, an object that is hashed by value, or one without attributes. Anything else may
-change unseen, as what a plain function closes over: it is compiled anew at each call,
-and is never stale.
+A callable that is a pytree (`jax.tree_util.Partial`, a flax nnx or equinox module) is
+passed as data: its arrays are arguments of the compiled program, so that new values do
+not trigger recompilation. Its other contents become constants of the program if they
+are functions, types, objects that are hashed by value, or objects without attributes.
+Anything else could change unnoticed, like the variables that a plain function closes
+over. Such callables are compiled at each call, so that results are never stale.
 """
 
 import functools
@@ -22,7 +22,7 @@ from absum_jax.convolutions import canonical_convolutions
 
 LogitsFn = Callable[[Any], Any]
 
-# Attributes of flax and equinox modules that say "training", with the value that does.
+# Attributes of flax and equinox modules, with the value that means training.
 _TRAINING_FLAGS = {
     "deterministic": False,
     "use_running_average": False,
@@ -33,17 +33,17 @@ _TRAINING_FLAGS = {
 def compiled_with(
     *, static_argnames: tuple[str, ...] = (), like: int | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compiles `function(logits_fn, *args, **static)` as the module describes.
+    """Returns a decorator that compiles `function(logits_fn, *args, **static)`.
 
     Args:
       static_argnames: its keyword arguments that are compile-time constants.
-      like: which of `args` has the sharding of the first of two results, while the
-        second is replicated; None replicates whatever it returns.
+      like: the index in `args` of an array with the sharding of the first of two
+        results, of which the second is replicated; None replicates all results.
 
     Returns:
       A decorator of a jax-traceable function whose first argument is a `logits_fn`, or
       a tuple of them. The compiled function is called in the same way; its attribute
-      `eval_shape` tells the shape of the result alone.
+      `eval_shape` only computes the shape of the result.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +68,7 @@ def compiled_with(
         def prepared(
             logits_fn: Any, args: tuple[Any, ...], static: dict[str, Any]
         ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-            """A compiled function with its arguments."""
+            """Returns a compiled function with its arguments."""
             leaves, structure = jax.tree.flatten(logits_fn)
             is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
             pairs = list(zip(leaves, is_array, strict=True))
@@ -79,13 +79,17 @@ def compiled_with(
                 _is_constant(rest) and all(map(_is_constant, _static(structure)))
             ):
 
-                def anew(*args: Any, **static: Any) -> Any:
+                def fresh(*args: Any, **static: Any) -> Any:
                     def whole(_: list[Any], *args: Any) -> Any:
                         return function(logits_fn, *args, **static)
 
                     return laid_out(whole, [], *args)
 
-                return jax.jit(anew, static_argnames=static_argnames), args, static
+                return (
+                    jax.jit(fresh, static_argnames=static_argnames),
+                    args,
+                    static,
+                )
             arrays = [leaf if yes else None for leaf, yes in pairs]
             static = static | {"structure": structure, "rest": rest}
             return as_data, (arrays, *args), static
@@ -106,13 +110,13 @@ def compiled_with(
 
 
 def _is_leaf(function: Any) -> bool:
-    """Whether a function is no pytree, so that nobody can see what it holds."""
+    """Returns whether a function is not a pytree, so that its contents are hidden."""
     structure = jax.tree.structure(function)
     return function is not None and jax.tree_util.treedef_is_leaf(structure)
 
 
 def _static(structure: Any) -> Iterator[Any]:
-    """Yields what the nodes of a tree hold beside their children."""
+    """Yields the static data of the nodes of a tree."""
     if (node := structure.node_data()) is not None:
         yield node[1]
         for child in structure.children():
@@ -120,9 +124,9 @@ def _static(structure: Any) -> Iterator[Any]:
 
 
 def _is_constant(value: Any) -> bool:
-    """Whether a compiled program may hold a value: it cannot change unseen."""
+    """Returns whether a value cannot change unnoticed, and so may be a constant."""
     if isinstance(value, jax.Array):
-        return False  # no key that programs are found by
+        return False  # it cannot be part of the key of a compiled program
     if isinstance(value, tuple | list):
         return all(map(_is_constant, value))
     if isinstance(value, dict):
@@ -135,12 +139,12 @@ def _is_constant(value: Any) -> bool:
         return True
     if type(value).__hash__ not in (None, object.__hash__):
         return True  # hashed by value
-    # What jax or functools have wrapped; and markers, which hold nothing.
+    # Functions wrapped by jax or functools; and markers without attributes.
     return hasattr(value, "__wrapped__") or getattr(value, "__dict__", None) == {}
 
 
 def _modules(root: Any, argument: str) -> list[tuple[str, Any]]:
-    """The objects with attributes inside a callable, with the way to each."""
+    """Finds the objects with attributes inside a callable, with the path to each."""
     found, stack, seen = [], [(argument, root)], set()
     while stack:
         name, value = stack.pop()
@@ -148,7 +152,7 @@ def _modules(root: Any, argument: str) -> list[tuple[str, Any]]:
             continue
         seen.add(id(value))
         if isinstance(value, functools.partial):
-            # Keywords such as `train=False` may overrule what a module's flags say.
+            # Keywords such as `train=False` may override the flags of a module.
             function = [] if value.keywords else [("func", value.func)]
             children = [*function, *enumerate(value.args), *value.keywords.items()]
         elif isinstance(value, dict):
@@ -167,7 +171,7 @@ def _modules(root: Any, argument: str) -> list[tuple[str, Any]]:
 
 
 def check_logits_fn(logits_fn: Any, argument: str = "logits_fn") -> None:
-    """Refuses what cannot be called, and a module that tells it is in training mode."""
+    """Refuses objects that are not callable, and modules in training mode."""
     if not callable(logits_fn):
         raise ValueError(
             f"`{argument}` must be a callable from images to logits, "
@@ -191,12 +195,12 @@ def _logits(logits_fn: LogitsFn, images: Any) -> Any:
 def check_logits(
     logits_fn: LogitsFn, x: Any, batch: int, argument: str = "logits_fn"
 ) -> int:
-    """Returns the number of classes, refusing all but real logits (batch, classes)."""
+    """Returns the number of classes; refuses all but real logits (batch, classes)."""
     images = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
     try:
         logits = _logits.eval_shape(logits_fn, images)  # type: ignore[attr-defined]
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        # Each library has an error of its own, and jax several.
+        # Each library raises its own error, and jax raises several.
         if not re.search(r"Tracer|jax\.errors", f"{type(error)} {error}"):
             raise
         raise ValueError(

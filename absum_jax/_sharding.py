@@ -1,4 +1,4 @@
-"""Arrays on explicit mesh axes, where what is computed has no explicit layout."""
+"""Computations without an explicit layout for arrays on explicit mesh axes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +13,19 @@ def with_automatic_axes(
     *args: Any,
     like: chex.Array | tuple[chex.Array | None, ...] | None = None,
 ) -> Any:
-    """Calls a function, leaving the layout of arrays on explicit mesh axes to XLA.
+    """Calls a function and leaves the layout of arrays on explicit mesh axes to XLA.
 
-    Batches of a size that does not divide over the devices have no explicit sharding,
-    nor do products of reshaped kernels.
+    Batches whose size is not divisible by the number of devices have no explicit
+    sharding, nor do products of reshaped kernels.
 
     Args:
-      function: what to call.
-      *args: trees of arrays.
-      like: an array of the result's sharding, or of each result's; None replicates.
+      function: the function to call.
+      *args: trees of arrays, its arguments.
+      like: an array with the sharding of the result, or one for each result; None
+        replicates.
+
+    Returns:
+      The result of the function.
     """
     meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(args))
     mesh = next((m for m in meshes if AxisType.Explicit in m.axis_types), None)

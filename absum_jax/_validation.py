@@ -1,8 +1,8 @@
-"""Checks of arguments, shared by every public function.
+"""Checks of arguments, shared by all public functions.
 
-Values are looked at only where they are concrete: inside `jax.jit` and its
-kin a value is not known, and a check of it is skipped. A concrete value that a
-traced function closes over is read outside of the trace.
+Only concrete values are checked: inside `jax.jit` and similar transformations a value
+is unknown, and its check is skipped. A concrete value that a traced function closes
+over is read outside of the trace.
 """
 
 import contextlib
@@ -19,18 +19,17 @@ _LARGEST = np.iinfo(np.int32).max
 
 
 def is_concrete(value: Any) -> bool:
-    """Whether the value can be read now, without a trace or another host."""
+    """Returns whether a value can be read now: not traced, nor on another host."""
     if isinstance(value, jax.core.Tracer):
         return False
     return not isinstance(value, jax.Array) or value.is_fully_addressable
 
 
 def as_array(name: str, value: Any) -> Any:
-    """Returns an array of numbers, of jax where it holds some, and else of NumPy.
+    """Returns an array of numbers, of jax if the value contains one, else of NumPy.
 
-    NumPy keeps 64-bit integers as they are, where jax would wrap them to 32 bits. Other
-    byte orders become the machine's. A masked array is refused, as jax would use what
-    it hides.
+    NumPy preserves 64-bit integers, which jax would wrap to 32 bits. Other byte orders
+    become the machine's. A masked array is refused, as jax would use its hidden values.
     """
     array: Any = value if isinstance(value, jax.Array) else None
     if array is None and not isinstance(value, np.ma.MaskedArray):
@@ -49,7 +48,7 @@ def as_array(name: str, value: Any) -> Any:
 
 
 def _is_number(dtype: Any) -> bool:
-    """Whether jax computes with a dtype: not with time spans and extended precision."""
+    """Returns whether jax supports a dtype: no time spans or extended precision."""
     if not any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_)):
         return False
     is_complex = jnp.issubdtype(dtype, np.complexfloating)
@@ -57,23 +56,23 @@ def _is_number(dtype: Any) -> bool:
 
 
 def as_tuple(value: Any) -> tuple[Any, ...] | None:
-    """Returns the entries of a list, tuple or array of one axis; None of all else."""
+    """Returns the entries of a list, tuple or array of one axis, otherwise None."""
     is_array = isinstance(value, np.ndarray | jax.Array) and value.ndim == 1
     is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     if is_array and is_concrete(value) and _is_number(value.dtype):
-        value = np.asarray(value)  # whose integers are sizes, unlike arrays of jax
+        value = np.asarray(value)  # its entries count as integers, unlike jax arrays
     return tuple(value) if is_array or is_list else None
 
 
 def is_integer(value: Any) -> bool:
-    """Whether the value is an integer of Python or NumPy; a bool is none."""
+    """Returns whether a value is an integer of Python or NumPy, and not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(
         value, bool | np.timedelta64
     )
 
 
 def check_integers(name: str, value: Any, what: str = "integers") -> chex.Array:
-    """Returns an array of integers, refusing those that jax would wrap."""
+    """Returns an array of integers; refuses those that jax would wrap."""
     array = as_array(name, value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"`{name}` must be {what}, got dtype {array.dtype}.")
@@ -89,29 +88,29 @@ def check_integers(name: str, value: Any, what: str = "integers") -> chex.Array:
 
 
 def nan_if_negative(value: chex.Array, result: chex.Array) -> chex.Array:
-    """Returns a result of a number, or NaN if the number is negative.
+    """Returns a result computed from a number, or NaN if the number is negative.
 
-    A traced number cannot be refused: NaN shows in whatever is computed with it. It is
-    a root, as a constant would alarm `jax_debug_nans`.
+    A traced number cannot be refused, but NaN becomes visible in all later results. The
+    NaN is a square root, because a constant NaN would trigger `jax_debug_nans`.
     """
     root = jax.lax.stop_gradient(jnp.sqrt(jnp.minimum(value, 0)))
     return jnp.where(value >= 0, result, root.astype(result.dtype))
 
 
 def nonnegative(value: chex.Numeric, dtype: Any) -> chex.Array:
-    """Returns a number in a dtype, NaN for a negative one."""
+    """Converts a number to a dtype, a negative one to NaN."""
     array = jnp.asarray(value, dtype)
     return nan_if_negative(array, array)
 
 
 def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> chex.Numeric:
-    """Returns a real scalar, refusing a concrete one that is negative or NaN.
+    """Returns a real scalar; refuses a concrete one that is negative or NaN.
 
     Args:
-      name: of the argument.
-      value: its value. One that is none of jax's is returned as a float: jax would wrap
+      name: the name of the argument.
+      value: its value. If it is not from jax, a float is returned: jax would wrap
         integers beyond 32 bits, and NumPy would multiply in half precision.
-      finite: whether to refuse what is infinite, or would be in jax's default dtype.
+      finite: whether to refuse values that are infinite in jax's default dtype.
     """
     number = _real_scalar(name, value)
     if not is_concrete(number):
@@ -126,7 +125,7 @@ def check_nonnegative(name: str, value: Any, *, finite: bool = False) -> chex.Nu
 
 
 def _real_scalar(name: str, value: Any) -> chex.Numeric:
-    """Returns a real number as a float, or a scalar of jax."""
+    """Returns a real number as a float or a scalar of jax."""
     try:
         array = as_array(name, value)
     except ValueError:
@@ -144,7 +143,7 @@ def _real_scalar(name: str, value: Any) -> chex.Numeric:
 
 
 def check_positive(name: str, value: Any) -> chex.Numeric:
-    """Refuses what :func:`check_nonnegative` refuses, and a concrete zero."""
+    """Returns a real scalar; refuses a concrete one that is not positive."""
     value = check_nonnegative(name, value)
     if is_concrete(value) and not np.asarray(value) > 0:
         raise ValueError(f"`{name}` must be positive, got {value!r}.")
@@ -152,7 +151,7 @@ def check_positive(name: str, value: Any) -> chex.Numeric:
 
 
 def check_positive_int(name: str, value: Any, most: int = _LARGEST) -> int:
-    """Returns a Python or NumPy integer, refusing all but 1 to the most."""
+    """Returns a Python or NumPy integer; refuses all but 1 to `most`."""
     if not is_integer(value) or value < 1:
         raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
     if value > most:
@@ -163,9 +162,9 @@ def check_positive_int(name: str, value: Any, most: int = _LARGEST) -> int:
 
 
 def check_positive_ints(name: str, value: Any) -> int:
-    """Returns the largest of a tuple of integers of at least one, or such an integer.
+    """Returns the largest of a tuple of positive integers, or one such integer.
 
-    Refuses an empty tuple, and all else.
+    Refuses an empty tuple and all other values.
     """
     if not isinstance(value, tuple):
         return check_positive_int(name, value)
@@ -175,7 +174,7 @@ def check_positive_ints(name: str, value: Any) -> int:
 
 
 def check_count(name: str, value: Any) -> None:
-    """Refuses what is no integer, and a concrete one below one."""
+    """Refuses values that are not integers, and concrete ones below 1."""
     if isinstance(value, jax.core.Tracer):
         if value.ndim or not jnp.issubdtype(value.dtype, jnp.integer):
             raise ValueError(
@@ -187,14 +186,14 @@ def check_count(name: str, value: Any) -> None:
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """Returns a bool, refusing all else: a number or a list is likely a mistake."""
+    """Returns a bool; refuses all else, as a number or a list is likely a mistake."""
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"`{name}` must be True or False, got {value!r}.")
     return bool(value)
 
 
 def check_nonnegative_list(name: str, value: Any) -> chex.Array:
-    """Returns a scalar or a list (E,), refusing an empty one and negative values."""
+    """Returns a scalar or a list (E,); refuses an empty one and negative values."""
     is_array = bool(getattr(value, "ndim", 0))
     entries = None if is_array else as_tuple(value)
     if entries is None and not is_array:
@@ -222,11 +221,11 @@ def check_nonnegative_list(name: str, value: Any) -> chex.Array:
 
 
 def check_keys(key: Any, images: int | None = None) -> bool:
-    """Whether it is one random key, refusing all but that and one for each image.
+    """Returns whether a value is a single random key; refuses all but keys.
 
     Args:
-      key: a typed key or an old-style one of uint32, or an array of those.
-      images: how many an array must have; None refuses arrays.
+      key: a typed key or an old-style one of uint32, or an array of them.
+      images: the number of keys in an array, one for each image; None refuses arrays.
     """
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -234,7 +233,7 @@ def check_keys(key: Any, images: int | None = None) -> bool:
     else:
         leading = None
         if dtype == jnp.uint32 and shape:
-            # It raises if the words of a key are too many or too few.
+            # It raises an error if the number of words is not that of a key.
             with contextlib.suppress(TypeError):
                 leading = jax.random.wrap_key_data(key).shape
     if leading == () or (images is not None and leading == (images,)):
@@ -247,7 +246,7 @@ def check_keys(key: Any, images: int | None = None) -> bool:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Refuses a value that is none of the choices."""
+    """Refuses a value that is not one of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}."
@@ -255,13 +254,13 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_real(name: str, array: Any, *, abstract: bool = False) -> chex.Array:
-    """Returns the array, refusing any dtype but a real floating-point one.
+    """Returns an array; refuses any dtype but a real floating-point one.
 
     Args:
-      name: of the argument.
+      name: the name of the argument.
       array: its value.
-      abstract: whether it may be a `jax.ShapeDtypeStruct`, which stays as it is, as of
-        parameters that are not made yet.
+      abstract: whether a `jax.ShapeDtypeStruct` is accepted and returned, for
+        parameters that are not initialized yet.
     """
     is_abstract = abstract and isinstance(array, jax.ShapeDtypeStruct)
     array = array if is_abstract else as_array(name, array)
@@ -273,7 +272,7 @@ def check_real(name: str, array: Any, *, abstract: bool = False) -> chex.Array:
 
 
 def check_numbers(name: str, value: Any) -> Any:
-    """Returns an array of finite real numbers, of NumPy if it was none of jax's."""
+    """Returns an array of finite real numbers, of NumPy unless it was of jax."""
     array = as_array(name, value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"`{name}` must be real, got dtype {array.dtype}.")
@@ -282,21 +281,21 @@ def check_numbers(name: str, value: Any) -> Any:
 
 
 def check_finite(name: str, array: chex.Array) -> tuple[float, float] | None:
-    """Returns the range of a concrete array, refusing NaN and infinite numbers."""
+    """Returns the range of a concrete array; refuses NaN and infinite numbers."""
     if not array.size or not is_concrete(array):
         return None
     with jax.ensure_compile_time_eval():
         low, high = float(jnp.min(array)), float(jnp.max(array))
     if not np.isfinite([low, high]).all():
         raise ValueError(
-            f"`{name}` must hold finite numbers alone, got values from {low:g} to "
+            f"`{name}` must contain only finite numbers, got values from {low:g} to "
             f"{high:g}."
         )
     return low, high
 
 
 def check_bounds(bounds: Any) -> tuple[Any, Any]:
-    """Returns (low, high), refusing anything but two ordered numbers."""
+    """Returns (low, high); refuses anything but two ordered numbers."""
     pair = as_tuple(bounds)
     if pair is None or len(pair) != 2:
         raise ValueError(f"`bounds` must be a pair (low, high), got {bounds!r}.")
@@ -313,7 +312,7 @@ def check_bounds(bounds: Any) -> tuple[Any, Any]:
 
 
 def check_params(params: Any) -> None:
-    """Refuses to update without parameters, which optax passes as None."""
+    """Refuses None in place of parameters, the default of optax's `update`."""
     if params is None:
         raise ValueError(
             "`params` must be the parameters that the updates are for, got None: call "
@@ -328,13 +327,14 @@ def check_images(
     batched: bool = False,
     name: str = "x",
 ) -> chex.Array:
-    """Returns NHWC images, refusing integers, NaN and values outside the bounds.
+    """Returns NHWC images; refuses integers, NaN and values outside the bounds.
 
     Args:
       x: images (..., height, width, channels).
-      bounds: the range that concrete values must lie in to 1e-6; None skips it.
+      bounds: the range of concrete values, with a tolerance of 1e-6; None does not
+        check it.
       batched: whether exactly one leading axis is required.
-      name: of the argument.
+      name: the name of the argument.
     """
     x = as_array(name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -366,7 +366,7 @@ def check_images(
 
 
 def check_labels(y: Any, x: chex.Array, rows: str = "images in `x`") -> chex.Array:
-    """Returns integer labels, one for each row of an array."""
+    """Returns integer labels; refuses any number but one for each row of an array."""
     y = check_integers("y", y, "integer class labels")
     if y.shape != x.shape[:1]:
         raise ValueError(
@@ -375,12 +375,12 @@ def check_labels(y: Any, x: chex.Array, rows: str = "images in `x`") -> chex.Arr
         )
     if not y.size:
         raise ValueError("`x` and `y` must hold at least one image.")
-    # The type of argmax and arange, which labels are compared with.
+    # The dtype of argmax and arange, with which labels are compared.
     return y.astype(int)
 
 
 def check_label_range(y: chex.Array, classes: int, having: str) -> None:
-    """Refuses concrete labels beyond the classes; `having` says where they are from."""
+    """Refuses concrete labels beyond the classes, which `having` refers to."""
     if is_concrete(y):
         with jax.ensure_compile_time_eval():
             low, high = int(jnp.min(y)), int(jnp.max(y))

@@ -22,12 +22,13 @@ def check_image_shape(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def phase(l: chex.Numeric, m: chex.Numeric, shape: Sequence[int]) -> chex.Array:
-    r"""The phase of one Fourier basis function at every pixel.
+    r"""Computes the phase of one Fourier basis function at every pixel.
 
     .. math::
       \theta_{pq} = 2\pi (l p / h + m q / w) \bmod 2\pi
 
-    reduced in integers before any rounding, so that large images lose no accuracy.
+    The angle is reduced in integers before any rounding, so that large images lose no
+    accuracy.
 
     Args:
       l: frequency along the rows (downwards), in cycles per image.
@@ -49,7 +50,7 @@ def phase(l: chex.Numeric, m: chex.Numeric, shape: Sequence[int]) -> chex.Array:
 
 
 def frequency_radius(shape: Sequence[int]) -> np.ndarray:
-    """The distance of each frequency of a DFT from frequency zero.
+    """Computes the distance of each frequency of a DFT from frequency zero.
 
     Args:
       shape: (height, width).
@@ -58,7 +59,7 @@ def frequency_radius(shape: Sequence[int]) -> np.ndarray:
       Radii (height, width) in cycles per image, in the DFT's order (zero first).
 
     Raises:
-      ValueError: if the shape is not two positive integers.
+      ValueError: if the shape does not consist of two positive integers.
 
     Example:
       >>> import absum_jax
@@ -72,17 +73,17 @@ def frequency_radius(shape: Sequence[int]) -> np.ndarray:
 
 
 def radial_mean(grid: chex.Array) -> chex.Array:
-    """The mean of a grid over rings of equal frequency.
+    """Averages a grid over rings of equal frequency.
 
-    Ring r holds the frequencies whose radius rounds to r; the corners of the grid
-    reach to r = hypot(height, width) / 2.
+    Ring r contains the frequencies whose radius rounds to r; the corners of the grid
+    have the radius hypot(height, width) / 2.
 
     Args:
       grid: values (..., height, width) in the DFT's order (frequency zero first),
         such as the accuracies of :func:`single_fourier_accuracy`.
 
     Returns:
-      Means (..., rings); entry r is the ring at r cycles per image.
+      Means (..., rings); entry r is the mean of the ring at r cycles per image.
 
     Raises:
       ValueError: if the grid has fewer than two axes.
@@ -107,7 +108,7 @@ def radial_mean(grid: chex.Array) -> chex.Array:
 
 
 def power_spectrum(perturbation: chex.Array) -> chex.Array:
-    r"""The mean power of perturbations at each frequency.
+    r"""Computes the mean power of perturbations at each frequency.
 
     .. math::
       P_{lm} = \frac{1}{h w} \left\langle |\mathcal{F}(\delta)_{lm}|^2 \right\rangle
@@ -119,11 +120,12 @@ def power_spectrum(perturbation: chex.Array) -> chex.Array:
       perturbation: (batch, height, width, channels), floating-point, in any range.
 
     Returns:
-      Powers (height, width), at least float32, low frequencies in the centre: frequency
-      zero is at (height // 2, width // 2).
+      Powers (height, width) in at least float32, with low frequencies in the centre:
+      frequency zero is at (height // 2, width // 2).
 
     Raises:
-      ValueError: if the perturbations are integers, not finite or have not four axes.
+      ValueError: if the perturbations are integers, not finite, empty or do not have
+        four axes.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""How far an accuracy on a finite set of images may be from the true one."""
+"""Confidence intervals of an accuracy on a finite set of images."""
 
 import math
 import sys
@@ -7,27 +7,28 @@ from absum_jax import _validation as validation
 
 
 def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
-    r"""The Wilson score interval of a share of successes in independent trials.
+    r"""Computes the Wilson score interval of a fraction of successful trials.
 
     .. math::
       \frac{p + z^2 / 2n \pm z \sqrt{p (1 - p) / n + z^2 / 4 n^2}}{1 + z^2 / n}
 
-    For an accuracy averaged over frequencies it is conservative: a mean over several
-    answers for an image varies less than one answer does. For the worst of several it
-    is optimistic, as the worst was chosen on the same images.
+    Trials must be independent. For an accuracy averaged over frequencies the interval
+    is conservative, because a mean over several predictions for an image varies less
+    than one prediction. For the worst of several accuracies it is optimistic, because
+    the worst was selected on the same images.
 
     Args:
-      share: the share of successes, in [0, 1].
+      share: the fraction of successes, in [0, 1].
       images: the number of trials, at least one.
-      z: how many standard deviations of a normal distribution, non-negative and
+      z: the number of standard deviations of a normal distribution, non-negative and
         finite; 1.96 is 95 %.
 
     Returns:
       The lower and upper end, as fractions in [0, 1].
 
     Raises:
-      ValueError: if the share is outside [0, 1], `images` no positive integer, or `z`
-        negative, NaN or infinite.
+      ValueError: if `share` is outside [0, 1], `images` is not a positive integer, or
+        `z` is negative, NaN or infinite.
 
     Example:
       >>> import absum_jax
@@ -44,7 +45,7 @@ def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, 
     z = float(validation.check_nonnegative("z", z, finite=True))
     if share > 1:
         raise ValueError(f"`share` must lie in [0, 1], got {share}.")
-    # By the weight of 1/2 in the centre, 1 - weight: a huge square of z is infinite.
+    # In terms of the weight of 1/2 in the centre, as a huge z squared is infinite.
     weight = 1 / (1 + z * z / images)
     centre = share * weight + (1 - weight) / 2
     margin = math.hypot(

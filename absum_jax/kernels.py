@@ -1,4 +1,4 @@
-"""Which leaves of a parameter tree are convolution kernels."""
+"""Names of leaves in a parameter tree, and which of them are convolution kernels."""
 
 import re
 from typing import Any
@@ -7,9 +7,9 @@ import chex
 import jax
 
 _KERNEL_NAMES = frozenset({"kernel", "w", "weight"})
-# Wrappers that flax nnx and linen put between a name and its array.
+# Attributes that flax nnx and linen insert between a name and its array.
 _WRAPPERS = frozenset({"value", "raw_value"})
-# Modules whose kernels of rank 4 and 5 are no convolutions.
+# Modules whose kernels of rank 4 and 5 are not convolution kernels.
 _OTHER_WORDS = frozenset({"query", "key", "value", "qkv", "local", "attn"})
 _OTHER_PARTS = ("attention", "embedding", "einsum", "expert")
 
@@ -22,7 +22,7 @@ def _entry_name(entry: Any) -> str:
 
 
 def path_names(path: tuple[Any, ...]) -> list[str]:
-    """The names along a tree path; a haiku name such as `net/conv2_d` is several."""
+    """Lists the names along a tree path; a haiku name such as `net/conv2_d` is two."""
     names = [part for entry in path for part in re.split(r"[/.]", _entry_name(entry))]
     names = [name for name in names if name]
     while names and names[-1] in _WRAPPERS:
@@ -30,8 +30,29 @@ def path_names(path: tuple[Any, ...]) -> list[str]:
     return names
 
 
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """Joins the names along a tree path, as in the keys of :func:`conv_input_shapes`.
+
+    In a flax nnx module, its State and its pure State a leaf has the same name.
+
+    Args:
+      path: the leaf's path, from `jax.tree_util.tree_leaves_with_path`.
+
+    Returns:
+      The names, joined by slashes.
+
+    Example:
+      >>> import jax
+      >>> from absum_jax.kernels import leaf_name
+      >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"conv1": {"kernel": 1.0}})
+      >>> leaf_name(path)
+      'conv1/kernel'
+    """
+    return "/".join(path_names(path))
+
+
 def _words(module: str) -> list[str]:
-    """`MultiHeadAttention_0` and `self_attn` as lower-case words."""
+    """Splits `MultiHeadAttention_0` or `self_attn` into lower-case words."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", module)
     return [word.lower() for word in re.findall(r"[A-Za-z]+", spaced)]
 
@@ -44,7 +65,7 @@ def _is_other(module: str) -> bool:
 
 
 def is_conv_kernel(path: tuple[Any, ...], ndim: int) -> bool:
-    """Whether the leaf of `ndim` axes at a tree path is a convolution kernel."""
+    """Returns whether the leaf of `ndim` axes at a path is a convolution kernel."""
     *modules, name = path_names(path) or [""]
     if name not in _KERNEL_NAMES or any(map(_is_other, modules)):
         return False
@@ -54,12 +75,12 @@ def is_conv_kernel(path: tuple[Any, ...], ndim: int) -> bool:
 
 
 def check_layout(path: tuple[Any, ...], ndim: int, needed: str) -> None:
-    """Refuses a leaf whose name does not tell its layout.
+    """Refuses a leaf whose name leaves the layout open.
 
     Args:
-      path: of the leaf in its tree.
-      ndim: of the leaf.
-      needed: what must be given, the start of the message.
+      path: the path of the leaf in its tree.
+      ndim: the number of its axes.
+      needed: which argument must be passed, as the start of the message.
 
     Raises:
       ValueError: if the leaf is named `weight` and has at least three axes.
@@ -78,14 +99,14 @@ def conv_kernels(params: chex.ArrayTree) -> Any:
     """Marks the convolution kernels of a parameter tree.
 
     A leaf counts as a convolution kernel if its name is `kernel`, `w` or `weight` and
-    it has four or five axes, or three where the name of a module around it contains
-    `conv`. Modules that speak of attention (attn), query, key, value, qkv, embedding,
-    einsum, local or expert are left out. Only names and ranks are read, so that the
-    mask is the same for parameters, gradients and updates. This serves flax nnx and
-    linen, haiku, equinox and plain dicts; other names need a mask of their own.
+    it has four or five axes, or three axes inside a module whose name contains `conv`.
+    Modules are excluded if their name contains attention (attn), query, key, value,
+    qkv, embedding, einsum, local or expert. Only names and ranks are used, so that the
+    mask is the same for parameters, gradients and updates. This works for flax nnx and
+    linen, haiku, equinox and plain dicts; other names need their own mask.
 
-    It is a mask for any optax transformation; weight decay on convolution kernels
-    alone, as in the paper, is
+    The function is a mask for any optax transformation. For weight decay only on
+    convolution kernels, as in the paper, put
     ``optax.add_decayed_weights(1e-4, mask=absum_jax.conv_kernels)`` before the SGD.
 
     Args:

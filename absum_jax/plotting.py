@@ -1,4 +1,4 @@
-"""Pictures of accuracy and power over spatial frequencies; needs the extra `plot`."""
+"""Plots of accuracy and power over spatial frequencies; needs the extra `plot`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 
-    from absum_jax.evaluation.report import RobustnessReport
-
 
 def _grid(grid: Any, name: str = "grid") -> np.ndarray:
     grid = np.asarray(validation.check_numbers(name, grid))
@@ -30,13 +28,21 @@ def _grid(grid: Any, name: str = "grid") -> np.ndarray:
 
 @contextlib.contextmanager
 def _matplotlib() -> Iterator[None]:
-    """Names the extra to install where matplotlib is imported and missing."""
+    """Raises an error that names the extra to install if matplotlib is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"plots need {error.name}: pip install 'absum-jax[plot]'", name=error.name
         ) from error
+
+
+def new_figure(panels: int) -> "Figure":
+    """Creates a figure outside of `pyplot`, wide enough for a number of panels."""
+    with _matplotlib():
+        from matplotlib.figure import Figure
+
+    return Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
 
 
 def _axes(ax: "Axes | None") -> "Axes":
@@ -53,19 +59,19 @@ def _axes(ax: "Axes | None") -> "Axes":
 def plot_frequency_heatmap(
     grid: chex.Array, *, ax: "Axes | None" = None, **imshow: Any
 ) -> "AxesImage":
-    """A heat map of values per frequency, low frequencies in the centre.
+    """Draws a heat map of values per frequency, with low frequencies in the centre.
 
     Args:
       grid: values (height, width) in the DFT's order (frequency zero first), such as
         the accuracies of :func:`single_fourier_accuracy`.
-      ax: matplotlib axes; None is the current ones.
-      **imshow: passed to `Axes.imshow`; colours run from 0 to 1 unless told.
+      ax: matplotlib axes; None is the current axes.
+      **imshow: passed to `Axes.imshow`; by default colours range from 0 to 1.
 
     Returns:
       The image, for a colour bar.
 
     Raises:
-      ValueError: if the grid has not two axes.
+      ValueError: if the grid does not have two axes.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -100,19 +106,19 @@ def _show_centred(grid: np.ndarray, ax: "Axes", imshow: dict[str, Any]) -> "Axes
 def plot_radial_mean(
     grid: chex.Array, *, ax: "Axes | None" = None, **plot: Any
 ) -> "Line2D":
-    """The mean of values over rings of equal frequency, against the radius.
+    """Draws the mean of values over rings of equal frequency, against the radius.
 
     Args:
       grid: values (height, width) in the DFT's order, as in
         :func:`plot_frequency_heatmap`.
-      ax: matplotlib axes; None is the current ones.
+      ax: matplotlib axes; None is the current axes.
       **plot: passed to `Axes.plot`, such as `label`.
 
     Returns:
       The line.
 
     Raises:
-      ValueError: if the grid has not two axes.
+      ValueError: if the grid does not have two axes.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -130,20 +136,21 @@ def plot_radial_mean(
 
 
 def normalized_log(spectrum: chex.Array) -> np.ndarray:
-    """The logarithm of a power spectrum, moved and scaled to [0, 1].
+    """Computes the logarithm of a power spectrum, shifted and scaled to [0, 1].
 
-    Powers of zero are taken for the smallest positive one.
+    Powers of zero are replaced by the smallest positive power.
 
     Args:
-      spectrum: powers (height, width), non-negative, such as of
+      spectrum: powers (height, width), non-negative, such as the result of
         :func:`power_spectrum`.
 
     Returns:
-      Values (height, width): 0 where the power is least, 1 where it is largest; zeros
-      throughout for a constant spectrum.
+      Values (height, width), 0 at the smallest power and 1 at the largest; all zeros
+      for a constant spectrum.
 
     Raises:
-      ValueError: if the spectrum has not two axes, or a negative or NaN power.
+      ValueError: if the spectrum does not have two axes, or has a negative or NaN
+        power.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -166,12 +173,12 @@ def normalized_log(spectrum: chex.Array) -> np.ndarray:
 def plot_power_spectrum(
     spectrum: chex.Array, *, ax: "Axes | None" = None, **imshow: Any
 ) -> "AxesImage":
-    """A picture of a power spectrum, logarithmic and scaled to (0, 1).
+    """Draws a power spectrum, logarithmic and scaled to [0, 1].
 
     Args:
-      spectrum: powers (height, width), low frequencies in the centre, of
+      spectrum: powers (height, width) with low frequencies in the centre, from
         :func:`power_spectrum`.
-      ax: matplotlib axes; None is the current ones.
+      ax: matplotlib axes; None is the current axes.
       **imshow: passed to `Axes.imshow`.
 
     Returns:
@@ -192,64 +199,3 @@ def plot_power_spectrum(
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Figure 7
     """
     return _show_centred(normalized_log(spectrum), _axes(ax), imshow)
-
-
-def plot_report(report: "RobustnessReport") -> "Figure":
-    """Draws a report: accuracy per frequency, against eps and against the radius.
-
-    Args:
-      report: of :func:`robustness_report`. Without the whole grid of frequencies
-        their panel is left out.
-
-    Returns:
-      A figure of its own, which matplotlib's `pyplot` does not know.
-
-    Example:
-      >>> import absum_jax, jax, jax.numpy as jnp
-      >>> x = jax.random.uniform(jax.random.key(0), (10, 4, 4, 1))
-      >>> dark = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], -1)
-      >>> report = absum_jax.robustness_report(
-      ...     dark, x, dark(x).argmax(-1), key=jax.random.key(1),
-      ...     single_fourier_eps=0.1, eps=[0.1, 0.2], step_size=0.1, steps=2,
-      ... )
-      >>> len(absum_jax.plot_report(report).axes)  # with the heat map's colour bar
-      4
-    """
-    with _matplotlib():
-        from matplotlib.figure import Figure
-
-    if not hasattr(report, "rows"):
-        raise ValueError(f"`report` must be a RobustnessReport, got {report!r}.")
-    panels = 2 if report.grid is None else 3
-    figure = Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
-    axes = list(figure.subplots(1, panels))
-    if report.grid is not None:
-        ax = axes.pop(0)
-        image = plot_frequency_heatmap(report.grid, ax=ax)
-        ax.set_title("single Fourier attack", fontsize=9)
-        figure.colorbar(image, ax=ax, label="accuracy", shrink=0.8)
-    clean = next(row for row in report.rows if row.attack == "clean")
-    # The heat map shows the single frequencies.
-    curves = [row for row in report.rows if not row.attack.startswith("single Fourier")]
-    for ax, measure, xlabel in (
-        (axes[0], "eps", "eps"),
-        (axes[1], "radius", "radius (cycles per image)"),
-    ):
-        panel = [row for row in curves if row.measure == measure]
-        for attack in dict.fromkeys(row.attack for row in panel):
-            rows = sorted(row for row in panel if row.attack == attack)
-            accuracy = np.array([row.accuracy for row in rows])
-            interval = [
-                accuracy - [row.low for row in rows],
-                [row.high for row in rows] - accuracy,
-            ]
-            ax.errorbar(
-                [row.strength or 0.0 for row in rows], accuracy,
-                np.maximum(interval, 0), marker=".", capsize=2, label=attack,
-            )  # fmt: skip
-        ax.axhline(clean.accuracy, color="gray", lw=0.6, ls=":")
-        ax.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.02))
-        if panel:
-            for text in ax.legend(fontsize=7).get_texts():
-                text.set_parse_math(False)
-    return figure

@@ -21,7 +21,7 @@ def resolve_spatial_axes(
         for WIO, HWIO and DHWIO kernels.
 
     Raises:
-      ValueError: if there is no spatial axis, or one is out of range or twice.
+      ValueError: if there is no spatial axis, or one is out of range or repeated.
     """
     ndim = len(shape)
     if spatial_axes is None:
@@ -45,7 +45,7 @@ def resolve_spatial_axes(
 
 
 def accumulation_dtype(*arrays: chex.Array) -> jnp.dtype:
-    """The dtype for sums: at least float32, float64 where the input has it."""
+    """Returns the dtype for sums: float32, or float64 if an input has it."""
     # `jnp.result_type` refuses to mix dtypes under strict promotion.
     dtypes = [jnp.dtype(jnp.float32), *(array.dtype for array in arrays)]
     inexact = (dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact))
@@ -56,16 +56,16 @@ def accumulation_dtype(*arrays: chex.Array) -> jnp.dtype:
 def absum_shift(
     kernel: chex.Array, threshold: chex.Numeric, axes: tuple[int, ...]
 ) -> chex.Array:
-    """What eq. 13 subtracts from the coefficients of every filter (every channel).
+    """Computes what eq. 13 subtracts from the coefficients of each filter (channel).
 
-    The three branches of eq. 13 are one clip: the mean of the filter where
-    |sum| <= size * threshold, and +-threshold beyond.
+    The three branches of eq. 13 are one clip: the mean of the filter if
+    |sum| <= size * threshold, and +-threshold otherwise.
 
     Returns:
-      Of the kernel's rank, with size-1 spatial axes.
+      The shift, of the kernel's rank with spatial axes of size 1.
     """
     dtype = accumulation_dtype(kernel)
-    # A product: reductions over leading axes are several times slower on a CPU.
+    # A product, because reductions over leading axes are several times slower on a CPU.
     ones = jnp.ones([kernel.shape[axis] for axis in axes], dtype)
     contracted = (axes, tuple(range(len(axes))))
     sums = jnp.tensordot(kernel.astype(dtype), ones, contracted, precision="highest")
@@ -79,7 +79,7 @@ def prox_absum(
     *,
     spatial_axes: Sequence[int] | None = None,
 ) -> chex.Array:
-    r"""Proximal operator of Absum on every channel of a convolution kernel.
+    r"""Applies the proximal operator of Absum to every channel of a kernel.
 
     For each filter :math:`k` of :math:`h` coefficients, with :math:`t` the threshold,
 
@@ -88,21 +88,21 @@ def prox_absum(
       = \arg\min_u \tfrac12 \|u - k\|^2 + t\,|\textstyle\sum_i u_i|
       = k - \operatorname{clip}(\operatorname{mean}(k), -t, t)
 
-    which is eq. 13 of the paper: its three branches are the clip's. A filter of one
-    coefficient (a 1x1 convolution) is soft-thresholded.
+    which is eq. 13 of the paper: its three branches are those of the clip. A filter of
+    one coefficient (a 1x1 convolution) is soft-thresholded.
 
-    An array does not tell its layout: by default this is (spatial..., in, out), HWIO in
-    two dimensions, as in flax and haiku. Kernels of equinox and PyTorch, (out, in,
-    spatial...), need `spatial_axes=(2, 3)`; without it the operator takes the sums over
+    By default the layout is (spatial..., in, out), HWIO in two dimensions, as in flax
+    and haiku; it cannot be inferred from an array. Kernels of equinox and PyTorch,
+    (out, in, spatial...), need `spatial_axes=(2, 3)`: without it, sums are taken over
     the channels, which regularizes something else.
 
     Args:
-      kernel: a real kernel, by default (spatial..., in, out), such as HWIO. In
-        bfloat16 and float16 the mean is taken in float32.
+      kernel: a real kernel, by default (spatial..., in, out), such as HWIO. For
+        bfloat16 and float16 the mean is computed in float32.
       threshold: :math:`\eta\lambda >= 0`, a scalar, possibly traced; a traced negative
         one gives NaN.
-      spatial_axes: the axes that a filter extends over; None means all but the
-        last two, OIHW kernels need (2, 3), stacked HWIO kernels (-4, -3).
+      spatial_axes: the axes of a filter; None means all but the last two, OIHW kernels
+        need (2, 3), stacked HWIO kernels (-4, -3).
 
     Returns:
       The kernel after the operator, of the same shape and dtype.
@@ -130,7 +130,7 @@ def prox_absum(
 
 
 def prox_l1(kernel: chex.Array, threshold: chex.Numeric) -> chex.Array:
-    r"""Proximal operator of the L1 norm: the soft threshold of every coefficient.
+    r"""Applies the proximal operator of the L1 norm: soft-thresholds each coefficient.
 
     .. math::
       \operatorname{prox}(k)_i = \operatorname{sign}(k_i) \max(|k_i| - t, 0)
@@ -165,12 +165,12 @@ def prox_l1(kernel: chex.Array, threshold: chex.Numeric) -> chex.Array:
 def absum_penalty(
     kernel: chex.Array, *, spatial_axes: Sequence[int] | None = None
 ) -> chex.Array:
-    r"""The Absum penalty of a kernel: the sum over channels of |sum over space|.
+    r"""Computes the Absum penalty of a kernel: sums |sum over space| over channels.
 
     .. math::
       g(K) = \sum_{i, o} \Big| \sum_{l, m} k_{l, m, i, o} \Big|
 
-    Multiply by :math:`\lambda` and add over the layers for the second term of eq. 12.
+    The second term of eq. 12 is :math:`\lambda` times the sum of this over the layers.
     Kernels of equinox and PyTorch, (out, in, spatial...), need `spatial_axes=(2, 3)`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Where a network convolves with its parameters, read off its jaxpr."""
+"""Where a network convolves with its parameters, found in its jaxpr."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from jax.extend import core
 
 from absum_jax._jaxprs import Kernel, Value, walk
-from absum_jax.kernels import is_conv_kernel, path_names
+from absum_jax.kernels import is_conv_kernel, leaf_name
 
 _HOW_CHANGED = {
     "div": "changed by `div`, as by weight normalization",
@@ -20,14 +20,14 @@ _HOW_CHANGED = {
     ),
     "scan": "stacked and sliced by `scan`",
 }
-_BY_HAND = "give the uses of such a kernel, a tuple of `ConvUse`, by hand"
+_BY_HAND = "specify the uses of such a kernel, a tuple of `ConvUse`, by hand"
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvUse:
     """The geometry of one convolution with a kernel.
 
-    Spatial axes come in the order that the convolution's input has them in.
+    Spatial axes have the order of the convolution's input.
 
     Attributes:
       input_shape: spatial size of the input, before the convolution's own padding.
@@ -49,27 +49,6 @@ class ConvUse:
     kernel_axes: tuple[int, ...]
 
 
-def leaf_name(path: tuple[Any, ...]) -> str:
-    """The name of a leaf in the result of :func:`conv_input_shapes`.
-
-    A flax nnx module, its State and its pure State give a leaf the same name.
-
-    Args:
-      path: the leaf's path, as in `jax.tree_util.tree_leaves_with_path`.
-
-    Returns:
-      The names along the path, joined by slashes.
-
-    Example:
-      >>> import jax
-      >>> from absum_jax.tracing import leaf_name
-      >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"conv1": {"kernel": 1.0}})
-      >>> leaf_name(path)
-      'conv1/kernel'
-    """
-    return "/".join(path_names(path))
-
-
 def _is_array(leaf: Any) -> bool:
     if isinstance(leaf, np.ndarray | np.generic):
         return leaf.dtype.kind not in "MOSTUm"
@@ -77,12 +56,12 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _is_variable(node: Any) -> bool:
-    """Whether this is a flax nnx Variable, which several modules may share."""
+    """Returns whether this is a flax nnx Variable, which several modules may share."""
     return hasattr(type(node), "get_raw_value")
 
 
 def _leaves(params: Any) -> tuple[list[Value], dict[str, bool]]:
-    """The arrays of a tree as values, and `is_conv_kernel` of each name."""
+    """Returns the arrays of a tree as values, and `is_conv_kernel` of each name."""
     values: list[Value] = []
     names: dict[Any, str] = {}
     marks: dict[str, bool] = {}
@@ -92,7 +71,7 @@ def _leaves(params: Any) -> tuple[list[Value], dict[str, bool]]:
             if not _is_array(leaf):
                 continue
             path = (*prefix, *suffix)
-            # A shared Variable has one name, the first, as in nnx.state.
+            # A shared Variable has only its first name, as in nnx.state.
             identity = (id(node), suffix) if _is_variable(node) else path
             if identity not in names:
                 names[identity] = name = leaf_name(path)
@@ -105,7 +84,7 @@ def _leaves(params: Any) -> tuple[list[Value], dict[str, bool]]:
 
 
 def _trace(fn: Callable[..., Any], params: Any, x: Any) -> core.Jaxpr:
-    """The jaxpr of `fn`, with the arrays of params and then of x as its inputs."""
+    """Traces `fn` to a jaxpr of the arrays of params, followed by those of x."""
     leaves, structure = jax.tree.flatten((params, x))
 
     def traced(arrays: list[Any]) -> None:
@@ -117,7 +96,7 @@ def _trace(fn: Callable[..., Any], params: Any, x: Any) -> core.Jaxpr:
 
 
 def _conv_use(eqn: core.JaxprEqn, axes: Sequence[int]) -> ConvUse:
-    """The geometry of a convolution with a kernel of these axes of the leaf."""
+    """Returns the geometry of a convolution with a kernel of these axes of a leaf."""
     lhs, rhs, out = eqn.params["dimension_numbers"]
     order = sorted(range(len(lhs) - 2), key=lambda i: lhs[2 + i])
 
@@ -139,8 +118,8 @@ def _conv_use(eqn: core.JaxprEqn, axes: Sequence[int]) -> ConvUse:
 
 
 def _check(eqn: core.JaxprEqn, value: Value, marks: Mapping[str, bool]) -> None:
-    """Refuses a kernel, or a convolution with one, that has no `ConvUse`."""
-    # A kernel computed from x is no parameter.
+    """Refuses a kernel, or a convolution with it, that `ConvUse` cannot describe."""
+    # A kernel computed from x is not a parameter.
     if value.changed and not value.from_x:
         names = [name for name in value.changed if marks[name]] or value.changed
         how = (
@@ -167,30 +146,30 @@ def conv_input_shapes(
 ) -> dict[str, tuple[ConvUse, ...]]:
     """Finds the sizes at which each convolution kernel is used, by tracing.
 
-    Nothing is computed: `fn` is traced on shapes and dtypes, and followed through jit,
-    remat, scan, while, cond, custom derivatives and shard_map (where sizes are those on
-    one device). Kernels may be cast, transposed and flipped on their way, and not
-    changed otherwise.
+    Nothing is computed: `fn` is traced on shapes and dtypes. The trace is followed
+    through jit, remat, scan, while, cond, custom derivatives and shard_map (where sizes
+    are those on one device). Kernels may be cast, transposed and flipped before they
+    are used, but not changed otherwise.
 
-    A layer that pads before it convolves, such as `nnx.Conv(padding="CIRCULAR")`, has
-    the padded size as its input. Kernels that are constants or computed from `x` are
-    passed over.
+    For a layer that pads before it convolves, such as `nnx.Conv(padding="CIRCULAR")`,
+    the input size is the padded size. Kernels that are constants or computed from `x`
+    are ignored.
 
     Args:
       fn: `fn(params, x)`, jax-traceable: the forward pass. Its result is ignored.
       params: a tree of arrays or `jax.ShapeDtypeStruct`, such as a flax nnx module in
-        evaluation mode; other leaves reach `fn` as they are.
-      x: the input with its batch, likewise.
+        evaluation mode; other leaves are passed to `fn` unchanged.
+      x: the input with a batch axis, likewise.
 
     Returns:
-      For the :func:`leaf_name` of every leaf that is convolved with, its distinct uses
-      in order of appearance.
+      For each leaf that is used in convolutions, its distinct uses in order of
+      appearance, by the names along its tree path joined by slashes.
 
     Raises:
       ValueError: if `fn` is not callable, or convolves with no leaf; if leaves have the
-        same name; if a leaf is changed on its way (weight normalization, `vmap` over
+        same name; if a leaf is changed before use (weight normalization, `vmap` over
         parameters, layers stacked for `scan`) or used in a transposed convolution; if
-        a leaf that :func:`conv_kernels` marks reaches no convolution.
+        a leaf that :func:`conv_kernels` marks is not used in a convolution.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -224,8 +203,8 @@ def conv_input_shapes(
             "`fn` must convolve with every convolution kernel of `params`, but no "
             f"convolution uses {', '.join(unused)}. Likely reasons: a product of "
             "patches in place of a convolution, a kernel computed from `x`, a branch "
-            "not taken, a layer that is no convolution, or a `fn` that closes over its "
-            f"parameters. Leave such a leaf out of `params`, or {_BY_HAND}."
+            "not taken, a layer that is not a convolution, or a `fn` that closes over "
+            f"its parameters. Leave such a leaf out of `params`, or {_BY_HAND}."
         )
     if not any(uses.values()):
         raise ValueError("`fn` must convolve with a leaf of `params`, found none.")

@@ -1,7 +1,8 @@
 """Optax transformations built on proximal operators."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -35,12 +36,12 @@ def value_at(
     state: Any,
     check: Callable[[str, Any], chex.Numeric],
 ) -> chex.Numeric:
-    """Returns a scalar, or what a schedule gives at the count of a state, checked."""
+    """Returns a scalar, or the value of a schedule at a state's count, checked."""
     return check(name, value(state.count)) if callable(value) else value
 
 
 def _product(a: chex.Numeric, b: chex.Numeric) -> chex.Numeric:
-    """Multiplies Python numbers as they are, arrays in at least float32."""
+    """Multiplies Python numbers unconverted, and arrays in at least float32."""
     arrays = [factor for factor in (a, b) if isinstance(factor, jax.Array)]
     if not arrays:
         return a * b
@@ -49,9 +50,9 @@ def _product(a: chex.Numeric, b: chex.Numeric) -> chex.Numeric:
 
 
 def selecting(mask: Mask) -> Callable[[Any], Any]:
-    """Returns the mask as a function that refuses all but a tree of bools.
+    """Wraps a mask as a function that checks it.
 
-    It refuses a mask that selects nothing, too.
+    The function refuses all but a tree of bools, and a mask that selects nothing.
     """
 
     def select(tree: Any) -> Any:
@@ -80,12 +81,12 @@ def selecting(mask: Mask) -> Callable[[Any], Any]:
 
 
 def is_absent(leaf: Any) -> bool:
-    """Whether a leaf is None or masked away, for trees that keep its place."""
+    """Returns whether a leaf is None or masked away, for trees that keep its place."""
     return leaf is None or isinstance(leaf, optax.MaskedNode)
 
 
 def check_updates(params: Any, updates: Any) -> None:
-    """Refuses updates that do not fit the parameters; None is no update of a leaf."""
+    """Refuses updates that do not fit the parameters; None leaves a leaf unchanged."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_absent)
     moves, other = jax.tree.flatten(updates, is_leaf=is_absent)
     if structure != other:  # type: ignore[operator]
@@ -108,20 +109,30 @@ def _check_prox(prox: Prox) -> None:
 
 
 def _applied(prox: Prox, array: chex.Array, threshold: chex.Numeric) -> chex.Array:
-    """Returns the operator's value, refusing one that does not fit the array."""
+    """Applies an operator; refuses a result that does not fit the array."""
     value = prox(array, threshold)
     shape = getattr(value, "shape", None)
     if shape != array.shape or jnp.issubdtype(value.dtype, jnp.complexfloating):
         seen = type(value).__name__ if shape is None else f"{value.dtype}{shape}"
         raise ValueError(
-            f"`prox` must return a real array of the shape {array.shape} that it is "
-            f"given, got {seen}."
+            f"`prox` must return a real array of the shape of its argument, "
+            f"{array.shape}, got {seen}."
         )
     return value
 
 
+@contextlib.contextmanager
+def _located(path: tuple[Any, ...]) -> Iterator[None]:
+    """Adds the path of a leaf to errors."""
+    try:
+        yield
+    except ValueError as error:
+        where = jax.tree_util.keystr(path)
+        raise ValueError(f"{error} (at {where}, which `mask` selects)") from None
+
+
 def _check_layout(prox: Prox) -> Callable[[tuple[Any, ...], Any], None]:
-    """Returns a check of leaves by path, for the operator of Absum without axes."""
+    """Returns a check of leaves by path, which matters for Absum without axes."""
     axes = None
     while isinstance(prox, functools.partial | jax.stages.Wrapped):
         if isinstance(prox, functools.partial):
@@ -144,7 +155,7 @@ def _proximal(
     mask: Mask | None,
     check_leaf: Callable[[tuple[Any, ...], chex.Array], None],
 ) -> optax.GradientTransformation:
-    """A transformation that maps (p, u, threshold) to a new u on selected leaves."""
+    """Returns a transformation that maps (p, u, threshold) to u on selected leaves."""
     check_rate = functools.partial(validation.check_nonnegative, finite=True)
     if not callable(strength):
         strength = check_rate("strength", strength)
@@ -154,13 +165,8 @@ def _proximal(
 
     def check(params: optax.Params) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            try:
+            with _located(path):
                 check_leaf(path, leaf)
-            except ValueError as error:
-                where = jax.tree_util.keystr(path)
-                raise ValueError(
-                    f"{error} (at {where}, which `mask` selects)"
-                ) from None
 
     def init_fn(params: optax.Params) -> optax.OptState:
         check(params)
@@ -204,7 +210,7 @@ def _proximal(
         check_updates(params, updates)
         if mask is None:
             return inner.update(updates, state, params)
-        # By the parameters, as an update may be None where the mask is True.
+        # Apply the mask to parameters: an update may be None where the mask is True.
         return optax.masked(inner, selecting(mask)(params)).update(
             updates, state, params
         )
@@ -219,31 +225,33 @@ def proximal(
     learning_rate: optax.ScalarOrSchedule,
     mask: Mask | None = None,
 ) -> optax.GradientTransformation:
-    r"""A proximal gradient step with any operator, last in an optax chain.
+    r"""Takes a proximal step with any operator, last in an optax chain.
 
-    Whatever comes before it in the chain proposes an update :math:`u` of the
-    parameters :math:`p`; this transformation turns it into
+    The previous transformations of the chain propose an update :math:`u` of the
+    parameters :math:`p`; this one changes it to
 
     .. math::
       u' = \operatorname{prox}(p + u,\ \eta_t \lambda_t) - p
 
-    so that :func:`optax.apply_updates` lands on the operator's value, to the rounding
-    of one addition; :func:`apply_proximal_updates` lands on it to the bit.
+    so that :func:`optax.apply_updates` gives the operator's value, up to the rounding
+    of one addition; :func:`apply_proximal_updates` gives it to the bit.
 
-    Wrap the whole chain, `optax.MultiSteps(optax.chain(sgd, proximal(...)), k)`, to
-    accumulate gradients: a proximal step outside of `MultiSteps` shrinks at each
-    mini-step. With `optax.inject_hyperparams`, pass a callable mask as a static
-    argument (`static_args=("prox", "mask")`). To freeze layers, put the whole chain
-    inside `optax.partition`: a proximal step after it moves them.
+    To accumulate gradients, wrap the whole chain,
+    `optax.MultiSteps(optax.chain(sgd, proximal(...)), k)`: a proximal step outside of
+    `MultiSteps` shrinks at each mini-step. With `optax.inject_hyperparams`, pass a
+    callable mask as a static argument (`static_args=("prox", "mask")`). To freeze
+    layers, put the whole chain inside `optax.partition`: a proximal step after it moves
+    them.
 
     Args:
       prox: `prox(array, threshold) -> array`, jax-traceable.
       strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.
-      learning_rate: :math:`\eta` of the steps before, scalar, traced or schedule.
-      mask: a tree of bool or a function from a tree to one; None is every leaf.
+      learning_rate: :math:`\eta` of the gradient step, a scalar, traced value or
+        schedule.
+      mask: a tree of bools or a function from a tree to one; None is every leaf.
 
     Returns:
-      The transformation. It keeps a step count only for schedules.
+      The transformation. Its state has a step count only for schedules.
 
     Raises:
       ValueError: if strength or learning rate is negative or infinite; at init, if the
@@ -281,39 +289,41 @@ def absum(
     mask: Mask | None = None,
     spatial_axes: Sequence[int] | None = None,
 ) -> optax.GradientTransformation:
-    r"""Absum regularization: the proximal step of eq. 16, last in an optax chain.
+    r"""Takes the proximal step of Absum regularization, last in an optax chain.
 
     .. math::
       k \leftarrow \operatorname{prox}_{\eta\lambda g}(k + u), \qquad
       g(K) = \sum_\text{channels} \Big|\sum_\text{space} k\Big|
 
-    with :math:`u` the update that the chain proposes (SGD with momentum in the
-    paper). Strength 0 leaves it as it is, to the bit.
+    where :math:`u` is the update that the chain proposes (SGD with momentum in the
+    paper). Strength 0 does not change it, to the bit.
 
-    `optax.MultiSteps(optax.chain(sgd, absum(...)), k)` accumulates gradients rightly;
+    To accumulate gradients, use `optax.MultiSteps(optax.chain(sgd, absum(...)), k)`;
     a chain with `MultiSteps(sgd)` inside shrinks at each mini-step. The threshold
-    uses the `learning_rate` given here: with `optax.inject_hyperparams`, inject a
-    factory of the whole chain, so that both see one rate (a callable `mask` is then a
-    static argument). To freeze layers, put the whole chain inside `optax.partition`:
-    it shrinks kernels whose update is zero, too. In bfloat16 a threshold of 1e-4
-    vanishes beside weights of 0.1: keep float32 parameters. Under `jax.jit` a negative
-    strength or rate, as of a schedule, cannot raise an error: parameters become NaN.
+    uses the `learning_rate` passed here: with `optax.inject_hyperparams`, inject a
+    factory of the whole chain, so that both use one rate (a callable `mask` is then a
+    static argument). To freeze layers, put the whole chain inside `optax.partition`,
+    because this step also shrinks kernels whose update is zero. In bfloat16 a threshold
+    of 1e-4 is lost to rounding of weights of 0.1: use float32 parameters. Under
+    `jax.jit` a negative strength or rate, such as from a schedule, cannot raise an
+    error: parameters become NaN.
 
     Args:
       strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.
-      learning_rate: :math:`\eta` of the steps before, scalar, traced or schedule.
-      mask: a tree of bool or a function from a tree to one; None is
+      learning_rate: :math:`\eta` of the gradient step, a scalar, traced value or
+        schedule.
+      mask: a tree of bools or a function from a tree to one; None is
         :func:`conv_kernels`.
       spatial_axes: as in :func:`prox_absum`; None means all but the last two axes.
-        For leaves named `weight`, (2, 3) with equinox or PyTorch, (0, 1) if they are
-        HWIO: None is refused there, as the name stands for both.
+        Leaves named `weight` may have either layout, so None is refused for them: pass
+        (2, 3) with equinox or PyTorch, (0, 1) if they are HWIO.
 
     Returns:
-      The transformation. It keeps a step count only for schedules.
+      The transformation. Its state has a step count only for schedules.
 
     Raises:
       ValueError: if strength or learning rate is negative or infinite; at init, if the
-        mask selects no leaf, one without spatial axes, or one named `weight` and
+        mask selects no leaf, a leaf without spatial axes, or one named `weight` while
         `spatial_axes` is None; at update, if `params` is None.
 
     Example:
@@ -355,22 +365,23 @@ def l1(
     learning_rate: optax.ScalarOrSchedule,
     mask: Mask | None = None,
 ) -> optax.GradientTransformation:
-    r"""L1 regularization by soft thresholding, last in an optax chain.
+    r"""Takes the proximal step of L1 regularization, last in an optax chain.
 
     .. math::
       k \leftarrow \operatorname{sign}(k + u) \max(|k + u| - \eta\lambda,\ 0)
 
-    Coefficients that fall below the threshold become exactly zero; strength 0 leaves
-    the update as it is, to the bit. The notes of :func:`absum` hold here too.
+    Coefficients below the threshold become exactly zero; strength 0 does not change the
+    update, to the bit. The notes of :func:`absum` apply here, too.
 
     Args:
       strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.
-      learning_rate: :math:`\eta` of the steps before, scalar, traced or schedule.
-      mask: a tree of bool or a function from a tree to one; None is
+      learning_rate: :math:`\eta` of the gradient step, a scalar, traced value or
+        schedule.
+      mask: a tree of bools or a function from a tree to one; None is
         :func:`conv_kernels`.
 
     Returns:
-      The transformation. It keeps a step count only for schedules.
+      The transformation. Its state has a step count only for schedules.
 
     Raises:
       ValueError: if strength or learning rate is negative or infinite; at init, if the
@@ -396,7 +407,7 @@ def l1(
         limit = validation.nonnegative(threshold, dtype)
         proposed = p.astype(dtype) + u.astype(dtype)
         shrunk = u.astype(dtype) - jnp.clip(proposed, -limit, limit)
-        # u - (p + u) would miss -p by a rounding error, and the zero with it.
+        # u - (p + u) differs from -p by rounding, so p would not become exactly zero.
         zeroed = jnp.where(jnp.abs(proposed) <= limit, -p.astype(dtype), shrunk)
         return zeroed.astype(u.dtype)
 
@@ -414,22 +425,22 @@ def apply_proximal_updates(
     threshold: chex.Numeric,
     mask: Mask | None = None,
 ) -> optax.Params:
-    """Applies updates and then a proximal operator, exact to the bit.
+    """Applies updates and then a proximal operator, exactly to the bit.
 
-    The counterpart of :func:`optax.apply_updates` for chains without a proximal
-    transformation: parameters become `prox(p + u, threshold)` where the mask is True
+    Use it in place of :func:`optax.apply_updates` for chains without a proximal
+    transformation. Parameters become `prox(p + u, threshold)` where the mask is True,
     and `p + u` elsewhere.
 
     Args:
       params: the parameters.
       updates: the updates, of the same structure.
       prox: `prox(array, threshold) -> array`, such as :func:`prox_absum`.
-      threshold: learning rate times strength, a non-negative scalar, maybe traced.
-      mask: a tree of bool or a function from a tree to one; None is
+      threshold: learning rate times strength, a non-negative scalar, possibly traced.
+      mask: a tree of bools or a function from a tree to one; None is
         :func:`conv_kernels`.
 
     Returns:
-      The new parameters, of the dtypes of the old.
+      The new parameters, with the dtypes of the old ones.
 
     Raises:
       ValueError: if the threshold is negative, the mask selects no leaf, or `prox` is
@@ -457,13 +468,8 @@ def apply_proximal_updates(
     def apply(path: tuple[Any, ...], chosen: bool, subtree: Any) -> Any:
         def apply_to_leaf(below: tuple[Any, ...], leaf: chex.Array) -> chex.Array:
             check_leaf((*path, *below), leaf)
-            try:
+            with _located((*path, *below)):
                 return jnp.asarray(_applied(prox, leaf, threshold), leaf.dtype)
-            except ValueError as error:
-                where = jax.tree_util.keystr((*path, *below))
-                raise ValueError(
-                    f"{error} (at {where}, which `mask` selects)"
-                ) from None
 
         if not chosen:
             return subtree

@@ -13,7 +13,7 @@ xla_flags.turn_off_ynnpack_fusions()
 
 import jax  # noqa: E402
 
-from absum_jax._markdown import aligned  # noqa: E402
+from absum_jax.markdown import aligned  # noqa: E402
 from benchmarks import (  # noqa: E402
     attack,
     gradient,

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 import absum_jax
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.data import Split, load

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 import absum_jax
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 from benchmarks import torch_peer
 from experiments.models.resnet import ResNet18
 from experiments.runtimes import numpy_snc

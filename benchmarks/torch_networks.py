@@ -13,7 +13,7 @@ from flax import nnx
 from torch import nn
 from torch.nn import functional
 
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 
 _NAMES = {"mean": "running_mean", "var": "running_var", "scale": "weight"}
 

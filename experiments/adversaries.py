@@ -1,4 +1,4 @@
-"""The adversaries of the paper's training, and of fast training beyond it."""
+"""Makes the adversaries of the paper's training, and of fast training beyond it."""
 
 from typing import Literal
 
@@ -13,27 +13,27 @@ TrainingName = Literal["pgd", "fast", "clean"]
 
 
 def check_attacked(dataset: str) -> None:
-    """Refuses a data set on which the paper has no PGD, and so tells no eps."""
+    """Refuses a data set for which the paper has no PGD and thus no eps."""
     pgd_of(dataset)
 
 
 def check_steps(option: str, steps: int | None) -> None:
-    """Refuses a number of steps of PGD that is not at least 1; None is the paper's."""
+    """Refuses fewer than 1 step of PGD; None is the paper's number."""
     if steps is not None and steps < 1:
         raise UsageError(f"{option} must be at least 1, got {steps}.")
 
 
 def published_strengths(options: ModelOptions) -> dict[str, float]:
-    """The strength that the paper selects of each method with adversaries.
+    """Returns each method's strength that the paper selects in adversarial training.
 
-    Empty for networks that Table 4 does not have.
+    It is empty for networks that are not in Table 4.
     """
     cells = published_row(TABLE4, options.dataset, options.published_network)
     return {m: cell.strength for m, cell in cells.items() if m != NONE.method}
 
 
 def step_size(paper: Pgd, published: int, steps: int, eps: float) -> float:
-    """The size of other than the published number of steps."""
+    """Computes the step size for another than the published number of steps."""
     if steps == published:
         return paper.step_size
     return min(paper.step_size * published, 2.5 * eps) / steps
@@ -42,13 +42,13 @@ def step_size(paper: Pgd, published: int, steps: int, eps: float) -> float:
 def adversary(
     dataset: str, training: TrainingName, steps: int | None = None
 ) -> Adversary | None:
-    """What attacks the training images.
+    """Returns the adversary of the training images.
 
     Args:
       dataset: the data set.
-      training: `"pgd"` as in the paper, `"fast"` in one step from a random start, or
-        `"clean"`, which has none.
-      steps: of PGD; None is the paper's.
+      training: `"pgd"` as in the paper, `"fast"` for one step from a random start, or
+        `"clean"` for none.
+      steps: the number of steps of PGD; None is the paper's.
     """
     if training == "clean":
         return None

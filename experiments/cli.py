@@ -1,4 +1,4 @@
-"""Commands and their options."""
+"""Parses the command line and runs the command."""
 
 import argparse
 import errno
@@ -14,13 +14,13 @@ from experiments.jobs import agreement, files, paths
 from experiments.jobs.errors import UsageError
 
 _PROGRAM = "python -m experiments"
-# The module of each command, whose `run` has its options for its argument, and what it
-# makes. Only the one that is asked for is imported, as all of them take seconds.
+# The module of each command and its help. The argument of the module's `run` has the
+# options as its type. Only this module is imported: importing all takes seconds.
 _COMMANDS = {
     "demo": ("demo", "five CNNs on 4,000 digits, each attacked with all frequencies"),
     "reproduce": ("reproduce.command", "all tables and figures of the paper"),
-    "train": ("train", "one model or a sweep, to keep"),
-    "evaluate": ("evaluate", "models with all evaluations of the paper, to keep"),
+    "train": ("train", "trained models, one or a sweep"),
+    "evaluate": ("evaluate", "trained models with all evaluations of the paper"),
     "table1": ("tables.table1", "the Single Fourier Attack, with Figures 2, 4 and 5"),
     "table2": ("tables.table2", "transferred PGD"),
     "table3": ("tables.table3", "low- and high-pass filters"),
@@ -36,15 +36,15 @@ _COMMANDS = {
         "accuracy under Fourier basis noise, beyond the paper",
     ),
     "snc-readings": ("studies.snc_readings", "readings of SNC, beyond the paper"),
-    "diagnostics": ("figures.diagnostics", "convolutions over training"),
+    "diagnostics": ("figures.diagnostics", "convolutions during training"),
     "spectra": ("figures.spectra", "singular values of trained convolutions"),
-    "record": ("record", "copies what finished models leave, but for weights"),
+    "record": ("record", "copies of finished models' records, without weights"),
     "claims": ("claims.report", "verdicts on the paper's claims, from records"),
     "models": ("studies.models", "the networks and their sizes"),
 }
 
 
-# The system's errors where there is no room to write.
+# Errors of a full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REGISTRY = tyro.constructors.ConstructorRegistry()
 
@@ -53,7 +53,7 @@ _REGISTRY = tyro.constructors.ConstructorRegistry()
 def _path(
     type_info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """Reads all options that are paths."""
+    """Parses options that are paths."""
     if type_info.type is not pathlib.Path:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
@@ -66,15 +66,15 @@ def _path(
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """The command that the first argument names; leaves the process for none."""
+    """Returns the command that the first argument names; exits if there is none."""
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="Tables and figures of Absum (Kanai et al., 2020).",
         epilog=f"The options of a command: {_PROGRAM} COMMAND --help",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (_, makes) in _COMMANDS.items():
-        commands.add_parser(name, help=makes, add_help=False)
+    for name, (_, text) in _COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
     return parser.parse_args(arguments[:1]).command
 
 
@@ -88,7 +88,7 @@ def options_type(name: str) -> typing.Any:
 
 
 def parse(name: str, arguments: Sequence[str]) -> typing.Any:
-    """Parses the options of a command; leaves the process for a mistake in them.
+    """Parses the options of a command; exits if they cannot be parsed.
 
     Raises:
       UsageError: if an option is out of range.
@@ -111,7 +111,7 @@ def _check_folders(options: object) -> None:
 
 
 def _check_precision() -> None:
-    # Late, as `--help` does without jax.
+    # Imported late, because `--help` works without jax.
     if importlib.import_module("jax").config.jax_enable_x64:
         raise UsageError("commands compute in float32: unset JAX_ENABLE_X64.")
 
@@ -120,11 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-      arguments: the command line; None is the process's own.
+      arguments: the command line; None is that of the process.
 
     Returns:
-      The exit code: 0; 2 for a mistake in the command or missing data; 1 where the
-      system refuses, such as on a full disk.
+      The exit code: 0; 1 for an error of the system, such as a full disk; 2 for a
+      mistake in the command or missing data; 130 if interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     name = _command(arguments)
@@ -137,8 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 devices = importlib.import_module("experiments.training.devices")
                 devices.one_for_each_core()
             agreement.check_alike({"command": name, **options.of_all_processes})
-        # Figure 6(b) reports how long its programs take to compile; the other starts
-        # processes that need the accelerator.
+        # Figure 6(b) measures compilation, and the processes that `reproduce` starts
+        # need the accelerator.
         if name not in ("figure6b", "reproduce"):
             importlib.import_module("experiments.compiled").keep_compiled()
         agreement.on_all_processes(lambda: _check_folders(options))
@@ -152,12 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         if error.errno in _FULL:
             print(
-                "What was written before is kept: once there is room, the same "
-                "command goes on from there.",
+                "Finished work is on disk: free some space, then rerun the same "
+                "command to resume.",
                 file=sys.stderr,
             )
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped: rerun the same command to resume", file=sys.stderr)
         return 130
     return 0

@@ -1,12 +1,12 @@
-"""Trained models, each with every evaluation of the paper."""
+"""Trains models and runs every evaluation of the paper on each."""
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.adversaries import check_attacked
 from experiments.config import NONE
 from experiments.data import pgd_of
@@ -15,17 +15,17 @@ from experiments.jobs.errors import UsageError
 from experiments.methods import METHODS
 from experiments.options import SweepOptions, pairs
 from experiments.published import SPECTRUM_EPS
-from experiments.reporting.outcomes import Outcome, attacked, sweep_workspace
+from experiments.reporting.outcomes import attacked, sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions(SweepOptions):
-    """Train what is missing, and evaluate each model for all tables and figures: every
-    frequency, filters of all radii, PGD on itself and transferred between pairs of
-    seeds (the first two given, the next two, ...), spectra of perturbations and of
-    convolutions. Other commands find the results in the runs folder."""  # noqa: D205, D209
+    """Train missing models and evaluate each for all tables and figures: every
+    frequency, filters of all radii, PGD on the model itself and transferred between
+    pairs of seeds (the first two given, the next two, ...), spectra of perturbations
+    and of convolutions. Other commands reuse the results in the runs folder."""  # noqa: D205, D209
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
@@ -33,16 +33,16 @@ class EvaluateOptions(SweepOptions):
         check_attacked(self.dataset)
         if self.selection_seeds is not None:
             raise UsageError(
-                "--selection-seeds is for tables and figures: evaluate takes every "
+                "--selection-seeds is for tables and figures: evaluate trains every "
                 "strength with every seed."
             )
 
 
 def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
-    """Attacks each run through all those of its pair's other seed.
+    """Attacks each run through all runs of the other seed in its pair.
 
     Returns:
-      The accuracy of each run that has a pair, through the model trained alike.
+      The accuracy of each run of a pair, attacked through the same setting.
     """
     dataset = workspace.options.dataset
     eps = pgd_of(dataset).transfer_eps
@@ -59,24 +59,15 @@ def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
     return accuracies
 
 
-def _table(
-    outcomes: Sequence[Outcome], columns: dict[str, dict[Run, float]]
-) -> list[str]:
-    header = ("method", "lambda / sigma", "seed", "Avg.", "Min.", "CLN", *columns)
+def _table(runs: Sequence[Run], columns: Mapping[str, Sequence[float]]) -> list[str]:
+    header = ("method", "lambda / sigma", "seed", *columns)
     rows = []
-    for outcome in outcomes:
-        config, test = outcome.run.config, outcome.test
-        numbers = [test.frequencies.mean, test.frequencies.min, test.clean]
-        numbers += [
-            column.get(outcome.run, float("nan")) for column in columns.values()
-        ]
+    for run, *numbers in zip(runs, *columns.values(), strict=True):
+        config = run.config
+        strength = "" if config.setting == NONE else f"{config.strength:g}"
+        percent = (f"{100 * float(number):.2f}" for number in numbers)
         rows.append(
-            (
-                METHODS[config.method].label,
-                "" if config.setting == NONE else f"{config.strength:g}",
-                str(config.seed),
-                *(f"{100 * float(number):.2f}" for number in numbers),
-            )
+            (METHODS[config.method].label, strength, str(config.seed), *percent)
         )
     return aligned(header, rows)
 
@@ -99,15 +90,13 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
         gradient.power_spectra(images, runs, SPECTRUM_EPS, steps)
         singular_values.evaluate(images, runs)
     columns = {
-        "transferred PGD": transferred,
-        "PGD": {
-            run: float(np.mean([attack.accuracy for attack in attacks.values()]))
-            for run, attacks in zip(runs, white_box, strict=True)
-        },
-        "low-pass": dict(zip(runs, low.tolist(), strict=True)),
-        "high-pass": dict(
-            zip(runs, high[:, : quarter + 1].mean(axis=1).tolist(), strict=True)
-        ),
+        "Avg.": [outcome.test.frequencies.mean for outcome in outcomes],
+        "Min.": [outcome.test.frequencies.min for outcome in outcomes],
+        "CLN": [outcome.test.clean for outcome in outcomes],
+        "transferred PGD": [transferred.get(run, float("nan")) for run in runs],
+        "PGD": [np.mean([a.accuracy for a in of_run.values()]) for of_run in white_box],
+        "low-pass": low,
+        "high-pass": high[:, : quarter + 1].mean(axis=1),
     }
-    print("\n" + "\n".join(_table(outcomes, columns)) + "\n")
+    print("\n" + "\n".join(_table(runs, columns)) + "\n")
     return []

@@ -18,6 +18,9 @@ class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
     """
 
     nargs = 1
+    _names: Callable[[], Sequence[str]]
+    _parse: Callable[[str], str] | None
+    _others: str
 
     def __init__(
         self,
@@ -29,26 +32,26 @@ class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
         vars(self).update(_names=names, _parse=parse, _others=others)
 
     @property
-    def choices(self) -> tuple[str, ...] | None:  # type: ignore[override]
+    def choices(self) -> tuple[str, ...] | None:
         """The names; None if others are checked by themselves."""
         return tuple(self._names()) if self._parse is None else None
 
     @property
-    def metavar(self) -> str:  # type: ignore[override]
+    def metavar(self) -> str:
         """The names, as help has choices."""
         return "{" + ",".join(self._names()) + "}" + self._others
 
-    def instance_from_str(self, arguments: Sequence[str]) -> str:  # type: ignore[override]
+    def instance_from_str(self, arguments: Sequence[str]) -> str:
         """Returns the name that an argument stands for."""
         [name] = arguments
         if self._parse is None or name in self._names():
             return name
         return self._parse(name)
 
-    def is_instance(self, instance: object) -> bool:  # type: ignore[override]
+    def is_instance(self, instance: object) -> bool:
         """Returns whether a default is a string."""
         return isinstance(instance, str)
 
-    def str_from_instance(self, instance: str) -> list[str]:  # type: ignore[override]
+    def str_from_instance(self, instance: str) -> list[str]:
         """Returns a default as arguments."""
         return [instance]

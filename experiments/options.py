@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
 from experiments.config import NONE, Adversary, Recipe, Setting
@@ -25,12 +25,18 @@ from experiments.training import devices, tensorboard
 WidthName = Literal["1", "1/2", "1/4", "1/8"]
 
 
-def check_choices(option: str, values: Sequence[Any]) -> None:
-    """Refuses none, and twice the same."""
+def check_choices(
+    option: str, values: Sequence[Any], known: Collection[str] | None = None
+) -> None:
+    """Refuses an empty list, duplicates, and values that are not known."""
     if not values:
         raise UsageError(f"{option} must name at least one.")
     if len(set(values)) != len(values):
         raise UsageError(f"{option} names one twice: {values}.")
+    if known is not None and (unknown := set(values) - set(known)):
+        raise UsageError(
+            f"{option} must be among {', '.join(known)}, got {sorted(unknown)}."
+        )
 
 
 def check_positive(option: str, values: Sequence[float]) -> None:
@@ -287,11 +293,7 @@ class MethodOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
-        check_choices("--methods", self.methods)
-        if unknown := set(self.methods) - METHODS.keys():
-            raise UsageError(
-                f"--methods must be among {', '.join(listed())}, got {sorted(unknown)}."
-            )
+        check_choices("--methods", self.methods, listed())
         check_seeds(self.seeds)
         if self.strengths is not None:
             if 0 in self.strengths:

@@ -1,10 +1,10 @@
-"""Models trained and kept, one or a sweep, and how they do on clean images."""
+"""Trains models, one or a sweep, and evaluates them on clean images."""
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.config import NONE
@@ -18,16 +18,16 @@ from experiments.workspace import opened
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions(MethodOptions):
-    """Train one model, or with several methods, strengths or seeds a sweep, and keep
-    each in the runs folder, where the other commands find it."""  # noqa: D205, D209
+    """Train one model, or a sweep over several methods, strengths or seeds. Other
+    commands reuse the models in the runs folder."""  # noqa: D205, D209
 
     training: TrainingName = "clean"
-    """On clean images, as in Table 1; on images that PGD attacks on the fly, as in
-    Table 4; or on images attacked in one step from a random start."""
+    """clean: on clean images, as in Table 1. pgd: on images that PGD attacks on the
+    fly, as in Table 4. fast: on images attacked in one step from a random start."""
 
     train_steps: int | None = None
-    """Steps of PGD in training, which go as far in all, or 2.5 eps where that is less;
-    None is the paper's."""
+    """Number of PGD steps in training; None is the paper's. The step size is scaled so
+    that the total distance stays the same (at most 2.5 eps)."""
 
     division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 
@@ -40,7 +40,7 @@ class TrainOptions(MethodOptions):
 
     @property
     def published_strengths(self) -> dict[str, float]:
-        """The strength that the paper selects of each method, trained like this."""
+        """Returns each method's strength that the paper selects for this training."""
         if self.training == "clean":
             return super().published_strengths
         return adversaries.published_strengths(self)
@@ -48,25 +48,23 @@ class TrainOptions(MethodOptions):
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
     config, last = run.config, run.metrics()[-1]
-    loss = last["train_loss"]
+    loss = f"{last['train_loss']:.4g}"
     if run.has_diverged:
-        loss_cell = f"diverged at step {last['diverged_at_step']}"
-    else:
-        loss_cell = f"{loss:.4g}"
+        loss = f"diverged at step {last['diverged_at_step']}"
     return (
         METHODS[config.method].label,
         "" if config.setting == NONE else f"{config.strength:g}",
         str(config.seed),
         f"{100 * answer.accuracy:.2f}",
-        loss_cell,
+        loss,
         str(last["epoch"]),
         str(run.folder),
     )
 
 
 def table(runs: Sequence[Run], answers: Sequence[clean.Clean]) -> list[str]:
-    """The lines of a table of trained models."""
-    # Where there is another, it is told which.
+    """Makes the lines of a table of trained models."""
+    # Without Top-5 there is no need to name it.
     kind = "Top-1 " if any(answer.top5 is not None for answer in answers) else ""
     header = (
         *("method", "lambda / sigma", "seed", f"clean {kind}accuracy (%)"),
@@ -77,7 +75,7 @@ def table(runs: Sequence[Run], answers: Sequence[clean.Clean]) -> list[str]:
 
 
 def run(options: TrainOptions) -> list[pathlib.Path]:
-    """Trains what is missing and prints the table; writes nothing but the runs."""
+    """Trains missing models and prints the table; writes nothing but the runs."""
     adversary = adversaries.adversary(
         options.dataset, options.training, options.train_steps
     )

@@ -17,7 +17,7 @@ Loss = Callable[[chex.Array, chex.Array], chex.Array]
 
 
 class Budget(NamedTuple):
-    """How far an attack may go, and how; scalars that may be traced."""
+    """The limits of an attack: scalars that may be traced."""
 
     eps: chex.Numeric
     step_size: chex.Numeric
@@ -26,7 +26,7 @@ class Budget(NamedTuple):
 
 
 class Aim(NamedTuple):
-    """What an attack tries; constants of a compiled program."""
+    """The goal of an attack: constants of a compiled program."""
 
     loss: Loss | None  # None is the cross-entropy
     targeted: bool
@@ -35,30 +35,30 @@ class Aim(NamedTuple):
 
 
 class Futility(NamedTuple):
-    """Signs that an attack could not work, of each image."""
+    """Signs that an attack could not work, for each image."""
 
-    # The attack did not succeed, and the loss had no gradient, or NaN, in each step.
+    # The attack failed, and the gradient of the loss was zero or NaN in each step.
     motionless: chex.Array
-    probabilities: chex.Array  # all of its logits were in [0, 1] and their sum was 1
+    probabilities: chex.Array  # all logits were in [0, 1] and their sum was 1
 
 
 class _Candidate(NamedTuple):
-    """Attacked images, and how far they got."""
+    """Attacked images and the success of the attack."""
 
     images: chex.Array
-    losses: chex.Array  # (batch,), to be raised
+    losses: chex.Array  # (batch,), to be maximized
     broken: chex.Array  # (batch,), whether the attack succeeded
 
 
 def keys_of(key: chex.PRNGKey, index: chex.Array) -> chex.PRNGKey:
-    """A key (batch,) for each image, from one key and the images' indices."""
+    """Derives a key (batch,) for each image from one key and the images' indices."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
 def _noise(
     x: chex.Array, keys: chex.PRNGKey, restart: chex.Numeric, radius: chex.Numeric
 ) -> chex.Array:
-    """Uniform noise that depends on each image's key and the restart alone."""
+    """Draws uniform noise that depends only on each image's key and the restart."""
 
     def noise(key: chex.PRNGKey) -> chex.Array:
         own = jax.random.fold_in(key, restart)
@@ -77,22 +77,22 @@ def attack(
     aim: Aim,
     valid: chex.Array | None = None,
 ) -> tuple[chex.Array, Futility]:
-    """Projected gradient descent on one batch, unchecked.
+    """Attacks one batch by projected gradient descent, unchecked.
 
     Args:
       logits_fn: the model.
       x: images (batch, height, width, channels).
       y: labels (batch,), or targets.
       keys: of the random starts (batch,); None starts at the images.
-      budget: how far to go.
-      bounds: of the pixels.
-      aim: what to try.
-      valid: (batch,), False at padding, which early stopping does not wait for.
+      budget: the limits of the attack.
+      bounds: the range of pixel values.
+      aim: the goal of the attack.
+      valid: (batch,), False for padding, which early stopping does not wait for.
 
     Returns:
-      The attacked images, at least float32, and why the attack may have been futile.
+      The attacked images in at least float32, and signs of futility.
     """
-    # The attack's own arithmetic: steps of bfloat16 would be larger than asked for.
+    # In bfloat16 steps would be rounded to larger ones than requested.
     dtype = accumulation_dtype(x)
     low, high = (jnp.asarray(bound, dtype) for bound in bounds)
     eps, step_size, radius = (
@@ -117,7 +117,7 @@ def attack(
         hit = logits.argmax(axis=-1) == y
         undefined = jnp.isnan(logits).any(axis=-1)
         broken = (hit & ~undefined) if aim.targeted else (~hit | undefined)
-        # A loss may be NaN where a model is infinitely certain, too.
+        # A loss may also be NaN because a model is infinitely certain.
         extreme = jnp.where(broken, jnp.inf, -jnp.inf)
         ranked = jnp.where(jnp.isnan(losses), extreme, losses)
         if valid is not None:
@@ -127,10 +127,10 @@ def attack(
         return losses.sum(), (_Candidate(images, ranked, broken), probabilities)
 
     def climb(images: chex.Array) -> tuple[_Candidate, Futility]:
-        """One step from some images; what is known of those."""
+        """Takes one step; returns the moved images with the losses before the step."""
         gradient, (here, probabilities) = jax.grad(assess, has_aux=True)(images)
         direction = jnp.where(jnp.isnan(gradient), 0, jnp.sign(gradient))
-        # No step is none, of an infinite size too.
+        # An infinite step size must not move pixels without a gradient.
         move = jnp.where(direction == 0, 0, step_size * direction)
         moved = jnp.clip(images + move, lowest, highest)
         no_gradient = (direction == 0).all(axis=(1, 2, 3))

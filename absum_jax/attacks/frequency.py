@@ -12,17 +12,17 @@ from absum_jax.prox import accumulation_dtype
 
 
 def filtered(x: chex.Array, radius: chex.Numeric, low: bool | chex.Array) -> chex.Array:
-    """Removes the frequencies beyond a radius, or else those within it.
+    """Removes the frequencies beyond a radius, or those within it.
 
     Args:
       x: images (..., height, width, channels).
-      radius: in cycles per image, possibly traced.
-      low: whether low frequencies pass, possibly traced. With an infinite radius, the
-        images are returned to the bit. A negative radius, which a traced one cannot be
-        refused for, gives NaN.
+      radius: in cycles per image, possibly traced. A negative radius, which cannot be
+        refused if it is traced, gives NaN.
+      low: whether low frequencies pass, possibly traced. If they do and the radius is
+        infinite, the images are returned unchanged, to the bit.
     """
     height, width = x.shape[-3:-1]
-    # Rounded alike, so that a radius on a ring of frequencies includes it.
+    # Both are rounded alike, so that a radius equal to a frequency's includes it.
     distance = jnp.asarray(fourier.frequency_radius((height, width)), jnp.float32)
     within = distance <= jnp.asarray(radius, jnp.float32)
     kept = within == low
@@ -44,7 +44,7 @@ def _pass(x: chex.Array, radius: chex.Numeric, *, low: bool) -> chex.Array:
 
 
 def low_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
-    r"""Images without their high frequencies: the High-Frequency attack.
+    r"""Removes the high frequencies of images: the High-Frequency attack.
 
     .. math::
       Z^l_{ij} = \begin{cases} Z_{ij} & d((i, j), (c_i, c_j)) \le r \\ 0 &
@@ -59,8 +59,8 @@ def low_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
         image, a frequency (l, m) has l cycles per height and m per width.
 
     Returns:
-      Images of the same shape and dtype, not clipped: they may leave the range of the
-      pixels a little.
+      Images of the same shape and dtype, not clipped: values may slightly exceed the
+      range of the input.
 
     Raises:
       ValueError: if the images are integers, not finite or have too few axes, or the
@@ -81,13 +81,13 @@ def low_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
 
 
 def high_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
-    r"""Images without their low frequencies, the mean included.
+    r"""Removes the low frequencies of images, including the mean.
 
     .. math::
       Z^h_{ij} = \begin{cases} 0 & d((i, j), (c_i, c_j)) \le r \\ Z_{ij} &
       \text{otherwise} \end{cases}
 
-    What :func:`low_pass` with the same radius removes.
+    The result is what :func:`low_pass` with the same radius removes.
 
     Args:
       x: images (..., height, width, channels), floating-point.

@@ -21,13 +21,13 @@ from absum_jax.attacks._descent import (
 
 
 def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
-    r"""The margin by which an image is misclassified.
+    r"""Computes the margin by which each image is misclassified.
 
     .. math::
       \max_{j \ne y} z_j - z_y
 
-    In contrast to the cross-entropy, it does not saturate: where a model is certain,
-    the cross-entropy and its gradient are zero in float32, and an attack stands still.
+    In contrast to the cross-entropy, it does not saturate: if a model is certain, the
+    cross-entropy and its gradient are zero in float32, and an attack makes no progress.
 
     Args:
       logits: (batch, classes), at least two classes.
@@ -37,8 +37,8 @@ def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
       Losses (batch,), positive where another class has the largest logit.
 
     Raises:
-      ValueError: if there is but one class, the logits are not real, or the labels are
-        no integers, not one for each row, or out of range.
+      ValueError: if there is only one class, the logits are not real, or the labels are
+        not integers, not one for each row, or out of range.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -64,11 +64,6 @@ def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
     return jnp.where(is_own, -jnp.inf, logits).max(axis=-1) - own
 
 
-def _count(flags: chex.Array) -> chex.Array:
-    """The number of images, the last axis, with a flag."""
-    return flags.sum(axis=-1)
-
-
 @_logits.compiled_with(static_argnames=("aim",), like=0)
 def _attack(
     logits_fn: _logits.LogitsFn,
@@ -84,10 +79,10 @@ def _attack(
 
 
 def check_budget(eps: Any, step_size: Any, steps: Any, init_radius: Any) -> Budget:
-    """Returns a budget whose steps and radii fit eps, a scalar or (E,)."""
+    """Returns a budget whose step sizes and radii have the shape of eps, () or (E,)."""
     eps = validation.check_nonnegative_list("eps", eps)
 
-    def beside(name: str, value: Any) -> chex.Array:
+    def matching(name: str, value: Any) -> chex.Array:
         value = validation.check_nonnegative_list(name, value)
         if value.ndim and value.shape != eps.shape:
             raise ValueError(
@@ -97,14 +92,14 @@ def check_budget(eps: Any, step_size: Any, steps: Any, init_radius: Any) -> Budg
         return jnp.broadcast_to(value, eps.shape)
 
     validation.check_count("steps", steps)
-    radius = eps if init_radius is None else beside("init_radius", init_radius)
-    return Budget(eps, beside("step_size", step_size), jnp.asarray(steps), radius)
+    radius = eps if init_radius is None else matching("init_radius", init_radius)
+    return Budget(eps, matching("step_size", step_size), jnp.asarray(steps), radius)
 
 
 def check_aim(
     loss: Any, targeted: bool, restarts: Any, early_stop: bool = False
 ) -> Aim:
-    """Returns the aim, refusing a loss that is no function."""
+    """Returns the aim, refusing a loss that is not a function."""
     if loss is not None and not callable(loss):
         raise ValueError(
             "`loss` must be a function of logits and labels, or None for the "
@@ -123,34 +118,37 @@ def check_not_futile(
 ) -> None:
     """Refuses probabilities in place of logits, and warns of images without a gradient.
 
+    Call it directly from a public function: the warning refers to the caller of that.
+
     Args:
-      futility: numbers of images, scalars or one for each eps; traced ones pass.
-      images: how many were attacked.
-      aim: of the attack.
-      model: name of the argument that gave the gradients.
+      futility: numbers of images, scalars or one for each eps; traced ones are not
+        checked.
+      images: how many images were attacked.
+      aim: the aim of the attack.
+      model: name of the argument that supplied the gradients.
     """
     if not all(map(validation.is_concrete, futility)):
         return
     if aim.loss is None and np.min(futility.probabilities) == images:
         raise ValueError(
             f"`{model}` must return logits, got probabilities, numbers in [0, 1] whose "
-            "sum is 1; return their logarithms, or give a `loss` for probabilities."
+            "sum is 1; return their logarithms, or pass a `loss` for probabilities."
         )
     motionless = np.max(futility.motionless)
     if motionless:
         warnings.warn(
             f"`{model}` had no gradient at {motionless} of {images} images, which the "
-            "attack left as they were: their accuracy shows nothing. Rounding and "
-            "`stop_gradient` take the gradient away, as does NaN; where a model is so "
-            "certain that the cross-entropy has none, `loss=absum_jax.margin_loss` "
-            "has.",
-            stacklevel=4,
+            "attack left unchanged: their accuracy shows nothing. Rounding, "
+            "`stop_gradient` and NaN remove the gradient; if a model is so certain "
+            "that the cross-entropy has none, use `loss=absum_jax.margin_loss`.",
+            stacklevel=3,
         )
 
 
 def _checked(
     logits_fn: Any, x: Any, y: Any, bounds: Any
 ) -> tuple[chex.Array, chex.Array, tuple[Any, Any]]:
+    """Checks the model, images, labels and bounds, and returns the last three."""
     _logits.check_logits_fn(logits_fn)
     bounds = validation.check_bounds(bounds)
     x = validation.check_images(x, bounds, batched=True)
@@ -163,14 +161,15 @@ def _checked(
 def _over_eps(
     logits_fn: Any, x: chex.Array, y: chex.Array, keys: chex.PRNGKey | None,
     budget: Budget, bounds: tuple[Any, Any], aim: Aim,
-) -> chex.Array:  # fmt: skip
+) -> tuple[chex.Array, Futility]:  # fmt: skip
+    """Attacks images for each eps of a budget, and counts signs of futility."""
+
     def one(budget: Budget) -> tuple[chex.Array, Futility]:
         return _attack(logits_fn, x, y, keys, budget, bounds, aim=aim)
 
     each = jax.vmap(one, in_axes=(Budget(0, 0, None, 0),)) if budget.eps.ndim else one
     attacked, futility = each(budget)
-    check_not_futile(jax.tree.map(_count, futility), x.shape[0], aim)
-    return attacked
+    return attacked, jax.tree.map(lambda flags: flags.sum(axis=-1), futility)
 
 
 def fgsm(
@@ -183,18 +182,18 @@ def fgsm(
     loss: Loss | None = None,
     targeted: bool = False,
 ) -> chex.Array:
-    r"""The fast gradient sign method: one step of size eps from the image.
+    r"""Attacks by the fast gradient sign method: one step of size eps from the image.
 
     .. math::
       \hat x = \operatorname{clip}(x + \varepsilon \operatorname{sign} \nabla_x L(x, y))
 
-    With a random start it is :func:`pgd` with `steps=1`.
+    For a random start, use :func:`pgd` with `steps=1`.
 
     Args:
       logits_fn: a callable from images to logits (batch, classes), in evaluation mode,
         as in :func:`accuracy`.
       x: images (batch, height, width, channels), floating-point, within the bounds.
-      y: integer labels (batch,); the classes to aim at, if targeted.
+      y: integer labels (batch,); the target classes, if targeted.
       eps: radius of the L-infinity ball, non-negative, in units of the pixels: a scalar
         or a list (E,).
       bounds: the range of pixel values, to which the result is clipped.
@@ -204,7 +203,7 @@ def fgsm(
 
     Returns:
       The attacked images (batch, height, width, channels), for a list of eps with a
-      leading axis (E,); at least float32. eps = 0 gives the images, clipped.
+      leading axis (E,); in at least float32. For eps = 0 they are the clipped images.
 
     Raises:
       ValueError: for the reasons of :func:`pgd`.
@@ -223,7 +222,9 @@ def fgsm(
     aim = check_aim(loss, targeted, restarts=1)
     budget = check_budget(eps, eps, 1, 0.0)
     x, y, bounds = _checked(logits_fn, x, y, bounds)
-    return _over_eps(logits_fn, x, y, None, budget, bounds, aim)
+    attacked, futility = _over_eps(logits_fn, x, y, None, budget, bounds, aim)
+    check_not_futile(futility, x.shape[0], aim)
+    return attacked
 
 
 def pgd(
@@ -242,7 +243,7 @@ def pgd(
     restarts: int = 1,
     early_stop: bool = False,
 ) -> chex.Array:
-    r"""Projected gradient descent in the L-infinity ball.
+    r"""Attacks by projected gradient descent in the L-infinity ball.
 
     From a start drawn uniformly at random around the image,
 
@@ -250,50 +251,50 @@ def pgd(
       \hat x \leftarrow \Pi\left(\hat x + \alpha \operatorname{sign}
       \nabla_{\hat x} L(\hat x, y)\right)
 
-    for a number of steps, with the projection onto the ball of radius eps and the
-    bounds; the last iterate is returned. The noise of image i depends on
-    `jax.random.fold_in(key, i)` alone, not on eps: a list of eps gives what each gives
-    alone.
+    is repeated for a number of steps, with the projection :math:`\Pi` onto the ball of
+    radius eps and the bounds; the last iterate is returned. The noise of image i
+    depends only on `jax.random.fold_in(key, i)`, not on eps: each of a list of eps has
+    the result that it would have alone.
 
-    Only the images are differentiated. Images that are padded or attacked beside
-    others come out the same, up to rounding, as a model in evaluation mode treats
-    each by itself.
+    Gradients are taken with respect to the images only. The result for an image does
+    not depend on the other images of a batch or on padding, up to rounding, because a
+    model in evaluation mode treats each image separately.
 
     Args:
       logits_fn: a callable from images to logits (batch, classes), in evaluation mode,
         as in :func:`accuracy`; a bfloat16 model is attacked in float32.
       x: images (batch, height, width, channels), floating-point, within the bounds.
-      y: integer labels (batch,); the classes to aim at, if targeted.
+      y: integer labels (batch,); the target classes, if targeted.
       key: of the random starts, from `jax.random.key`; or a key for each image,
-        (batch,), so that images keep their starts in any batch.
+        (batch,), so that images have the same starts in any batch.
       eps: radius of the L-infinity ball, non-negative, in units of the pixels: a scalar
         or a list (E,), all in one compiled call.
       step_size: :math:`\alpha`, non-negative: a scalar or one for each eps.
-      steps: how many, at least one. A new number recompiles nothing.
-      init_radius: the start is uniform in [-init_radius, init_radius], projected; a
-        scalar or one for each eps, 0 to start at the image, None for eps itself. The
-        paper has 2/255.
-      bounds: the range of pixel values, in which the result lies exactly.
+      steps: number of steps, at least one. A new number does not trigger recompilation.
+      init_radius: the noise of the start is uniform in [-init_radius, init_radius], and
+        the start is projected; a scalar or one for each eps, 0 to start at the image,
+        None for eps itself. The paper uses 2/255.
+      bounds: the range of pixel values, in which the result lies without tolerance.
       loss: from logits (batch, classes) and labels (batch,) to losses (batch,), such as
-        :func:`margin_loss`; None is the cross-entropy. A function is compiled once, so
-        give the same object again.
+        :func:`margin_loss`; None is the cross-entropy. Pass the same function object
+        again to avoid recompilation.
       targeted: whether to lower the loss of the classes `y`.
-      restarts: how many starts; the result is, image by image, that of the largest
-        loss.
-      early_stop: whether images that the attack has broken stay as they are, and the
-        steps end once all are broken. Restarts then keep a broken image before one
-        with a larger loss, so that accuracy never rises with steps or restarts.
+      restarts: number of random starts; for each image, the result with the largest
+        loss is returned.
+      early_stop: whether to stop attacking an image once it is misclassified, and to
+        end when all are. Restarts then prefer a misclassified image to one with a
+        larger loss, so that accuracy never rises with steps or restarts.
 
     Returns:
       The attacked images (batch, height, width, channels), for a list of eps with a
-      leading axis (E,); at least float32, in which the model is given them. eps = 0
-      gives the images, clipped. A pixel with a NaN gradient stays where it is.
+      leading axis (E,); in at least float32, in which the model receives them. For
+      eps = 0 they are the clipped images. A pixel with a NaN gradient does not move.
 
     Raises:
-      ValueError: if eps, `step_size` or `init_radius` is negative, empty or of
-        another shape, `steps` or `restarts` less than one, `loss` no function or of
-        another shape, the logits are probabilities without a `loss`, or for the reasons
-        of :func:`accuracy`.
+      ValueError: if eps, `step_size` or `init_radius` is negative, empty or of another
+        shape, `steps` or `restarts` is less than one, `loss` is not a function or
+        returns another shape, the logits are probabilities without a `loss`, or for the
+        reasons of :func:`accuracy`.
 
     Warns:
       UserWarning: if the loss had no gradient at an image in any step, so that the
@@ -321,4 +322,6 @@ def pgd(
     x, y, bounds = _checked(logits_fn, x, y, bounds)
     if validation.check_keys(key, x.shape[0]):
         key = keys_of(key, jnp.arange(x.shape[0]))
-    return _over_eps(logits_fn, x, y, key, budget, bounds, aim)
+    attacked, futility = _over_eps(logits_fn, x, y, key, budget, bounds, aim)
+    check_not_futile(futility, x.shape[0], aim)
+    return attacked

@@ -32,7 +32,7 @@ def scaled_pattern(
     eps: chex.Numeric,
     scale: str,
 ) -> chex.Array:
-    """Returns the pattern of frequency (l, m), unchecked."""
+    """Computes the pattern of frequency (l, m), unchecked."""
     theta = fourier.phase(l, m, shape)
     # 2 Re[(1 + j) exp(-j theta)], the sum of eq. 6 with its complex conjugate.
     pattern = 2 * (jnp.cos(theta) + jnp.sin(theta))
@@ -51,15 +51,15 @@ def single_fourier_perturbation(
     *,
     scale: str = "linf",
 ) -> chex.Array:
-    r"""The perturbation of the Single Fourier Attack for one frequency.
+    r"""Computes the perturbation of the Single Fourier Attack for one frequency.
 
     .. math::
       \delta_{pq} \propto (1 + j) e^{-j\theta_{pq}} + (1 - j) e^{j\theta_{pq}}
       = 2\sqrt2 \cos(\theta_{pq} - \pi/4), \qquad
       \theta_{pq} = 2\pi (l p / h + m q / w)
 
-    (l, m) and (h - l, w - m) are the same frequency at two phases, which are two
-    different patterns.
+    (l, m) and (h - l, w - m) are the same frequency with two phases, and give different
+    patterns.
 
     Args:
       l: frequency along the rows, 0 <= l < height, in cycles per image.
@@ -68,15 +68,15 @@ def single_fourier_perturbation(
       eps: magnitude, non-negative, in units of the pixels (usually [0, 1]).
       scale: what eps measures. `"linf"`: the largest absolute value, the reading
         that reproduces the paper's numbers; `"l2"`: the Euclidean norm, as in Yin et
-        al.; `"coefficient"`: the factor of eq. 6 as printed, whose pattern reaches
+        al.; `"coefficient"`: the factor of eq. 6 as printed, with values up to
         :math:`2\sqrt2\,\varepsilon`.
 
     Returns:
       The perturbation (height, width), not clipped.
 
     Raises:
-      ValueError: if a concrete frequency is out of range, eps negative or infinite, or
-        the shape or scale unknown.
+      ValueError: if a concrete frequency is out of range, eps is negative or infinite,
+        the shape is not (height, width), or the scale is unknown.
 
     Example:
       >>> import absum_jax
@@ -116,10 +116,10 @@ def single_fourier_attack(
     scale: str = "linf",
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
 ) -> chex.Array:
-    """Images under the Single Fourier Attack of one frequency.
+    """Attacks images by the Single Fourier Attack with one frequency.
 
-    The same perturbation, of :func:`single_fourier_perturbation`, is added to every
-    image and every channel; the result is clipped to the bounds.
+    It adds the same perturbation, from :func:`single_fourier_perturbation`, to every
+    image and channel, and clips the result to the bounds.
 
     Args:
       x: images (..., height, width, channels), floating-point, within the bounds.
@@ -133,8 +133,8 @@ def single_fourier_attack(
       The attacked images, of the shape and dtype of `x`.
 
     Raises:
-      ValueError: if the images are integers, not finite or leave the bounds by more
-        than 1e-6 where they are concrete, or for the reasons of
+      ValueError: if the images are integers, or concrete and not finite or outside of
+        the bounds by more than 1e-6, or for the reasons of
         :func:`single_fourier_perturbation`.
 
     Example:

@@ -1,1 +1,1 @@
-"""Accuracy, clean and under attack, each over a whole set in one compiled program."""
+"""Accuracy, clean and under attack: one compiled program evaluates a whole set."""

@@ -1,4 +1,4 @@
-"""Accuracy on images as they are, and what every evaluation checks."""
+"""Accuracy on clean images, and the checks of arguments that all evaluations share."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import chex
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
-from absum_jax.evaluation import _counting as counting
+from absum_jax.evaluation import counting
 
 BATCH_SIZE = 500
 
@@ -20,7 +20,7 @@ def clean_accuracy(
     batch_size: int,
     top_k: counting.TopK,
 ) -> counting.Counts:
-    """Shares of images answered correctly and with a NaN logit, unchecked."""
+    """Computes the fractions of correct images and of NaN logits, unchecked."""
     batches = counting.in_batches(x, y, batch_size)
     counts, _ = counting.count(logits_fn, counting.unchanged, batches, top_k)
     return counting.fractions(counts, x.shape[0])
@@ -36,16 +36,19 @@ def check_evaluation(
     *,
     name: str = "logits_fn",
 ) -> tuple[chex.Array, chex.Array]:
-    """Returns images and labels that fit each other, the model and the batches.
+    """Checks images and labels against each other, the model and the options.
 
     Args:
       logits_fn: the model.
       x: images.
       y: labels.
-      batch_size: of evaluation.
-      top_k: likewise.
-      bounds: of the images; None does not look at their range.
-      name: of the argument `logits_fn`.
+      batch_size: as in :func:`accuracy`.
+      top_k: as in :func:`accuracy`.
+      bounds: the range of pixel values; None does not check it.
+      name: the name of the argument `logits_fn` in messages.
+
+    Returns:
+      The images and the labels.
     """
     _logits.check_logits_fn(logits_fn, name)
     validation.check_positive_int("batch_size", batch_size)
@@ -70,29 +73,29 @@ def accuracy(
     batch_size: int = BATCH_SIZE,
     top_k: counting.TopK = 1,
 ) -> chex.Array:
-    """The share of images that a model classifies correctly.
+    """Computes the fraction of images that a model classifies correctly.
 
     Args:
       logits_fn: a callable from images (batch, height, width, channels) to logits
-        (batch, classes), in evaluation mode. As a pytree, such as
-        `jax.tree_util.Partial(apply, params)` or a flax nnx module, it may change its
-        values without recompilation; a plain function is compiled at each call.
+        (batch, classes), in evaluation mode. For a pytree, such as
+        `jax.tree_util.Partial(apply, params)` or a flax nnx module, new parameter
+        values do not trigger recompilation; a plain function is compiled at each call.
       x: images (N, height, width, channels), floating-point.
       y: integer labels (N,).
-      batch_size: the most images in one forward pass. The images are split into
-        equal batches; padding of the last ones is masked.
-      top_k: how many of the largest logits may hold the label, or a tuple of several
-        such numbers, which one pass over the images serves. Ties go to the smaller
+      batch_size: the maximum number of images in one forward pass. The images are split
+        into equal batches; padding of the last ones is masked.
+      top_k: how many of the largest logits may contain the label, or a tuple of K such
+        numbers, which are evaluated in one pass over the images. Ties go to the smaller
         class; an image with a NaN logit counts as wrong.
 
     Returns:
-      A scalar in [0, 1], or (K,) for K numbers `top_k`.
+      A scalar in [0, 1], or (K,) for a tuple `top_k`.
 
     Raises:
       ValueError: if images and labels do not fit each other, images are integers or
         not finite, labels are out of range, logits are not (batch, classes),
-        `batch_size` or `top_k` is out of range, `logits_fn` cannot be traced, or a
-        module is seen to be in training mode.
+        `batch_size` or `top_k` is out of range, `logits_fn` cannot be traced, or it
+        contains a module whose flags indicate training mode.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -105,5 +108,5 @@ def accuracy(
       [0.75 1.  ]
     """
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k)
-    shares = clean_accuracy(logits_fn, x, y, batch_size=batch_size, top_k=top_k)
-    return shares.correct
+    fractions = clean_accuracy(logits_fn, x, y, batch_size=batch_size, top_k=top_k)
+    return fractions.correct

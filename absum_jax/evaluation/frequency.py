@@ -1,4 +1,4 @@
-"""Accuracy on images without their high, or without their low frequencies."""
+"""Accuracy on images without their high or without their low frequencies."""
 
 from typing import Any
 
@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import frequency
-from absum_jax.evaluation import _counting as counting
-from absum_jax.evaluation._counting import AttackAccuracy
+from absum_jax.evaluation import counting
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 
 
@@ -46,28 +45,21 @@ def _filtered_accuracy(
 def filtered_accuracy(
     logits_fn: Any, x: Any, y: Any, radius: Any, low: Any, batch_size: Any,
     top_k: Any, bounds: Any = None,
-) -> AttackAccuracy:  # fmt: skip
-    """Computes accuracy on filtered images; one program serves both filters.
+) -> counting.AttackAccuracy:  # fmt: skip
+    """Computes accuracy on low- or high-pass filtered images, in one program for both.
 
-    Args:
-      logits_fn: as in `low_pass_accuracy`, as are all but `low`.
-      x: see there.
-      y: see there.
-      radius: see there. Where it is infinite and low frequencies pass, the images are
-        left as they are.
-      low: whether low frequencies pass; one bool, possibly traced, or one per radius.
-      batch_size: see there.
-      top_k: see there.
-      bounds: see there.
+    The arguments are those of :func:`low_pass_accuracy` and `low`, whether low
+    frequencies pass: one bool, possibly traced, or one per radius. A low-pass filter of
+    infinite radius does not change the images.
     """
     radii = validation.check_nonnegative_list("radius", radius)
     bounds = None if bounds is None else validation.check_bounds(bounds)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k)
-    shares = _filtered_accuracy(
+    fractions = _filtered_accuracy(
         logits_fn, x, y, radii, jnp.broadcast_to(low, radii.shape), bounds,
         batch_size=batch_size, top_k=top_k,
     )  # fmt: skip
-    return AttackAccuracy(radii, *shares)
+    return counting.AttackAccuracy(radii, *fractions)
 
 
 def low_pass_accuracy(
@@ -79,8 +71,8 @@ def low_pass_accuracy(
     batch_size: int = BATCH_SIZE,
     top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
-) -> AttackAccuracy:
-    """Accuracy under the High-Frequency attack, for each of a list of radii.
+) -> counting.AttackAccuracy:
+    """Computes accuracy under the High-Frequency attack, for each of a list of radii.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
@@ -88,19 +80,19 @@ def low_pass_accuracy(
       y: integer labels (N,).
       radius: which frequencies :func:`low_pass` keeps, in cycles per image: a scalar
         or a list (R,), non-negative. The paper has width / 4.
-      batch_size: the most images in one forward pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label, or a tuple of several
-        such numbers, as in :func:`accuracy`.
+      batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may contain the label, or a tuple of K such
+        numbers, as in :func:`accuracy`.
       bounds: a range of pixel values to clip the filtered images to; None, as in
         eq. 18, does not clip.
 
     Returns:
-      Accuracies of the shape of the radii, behind an axis (K,) for K numbers `top_k`,
-      and the share of images with a NaN logit.
+      Accuracies of the shape of the radii, after an axis (K,) for a tuple `top_k`, and
+      the fraction of images with a NaN logit.
 
     Raises:
-      ValueError: for the reasons of :func:`accuracy`, or if a radius is negative or
-        there is none.
+      ValueError: for the reasons of :func:`accuracy`, or if a radius is negative or the
+        list of radii is empty.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -127,8 +119,8 @@ def high_pass_accuracy(
     batch_size: int = BATCH_SIZE,
     top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
-) -> AttackAccuracy:
-    """Accuracy on images without their low frequencies, for each of a list of radii.
+) -> counting.AttackAccuracy:
+    """Computes accuracy without low frequencies, for each of a list of radii.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
@@ -136,15 +128,15 @@ def high_pass_accuracy(
       y: integer labels (N,).
       radius: which frequencies :func:`high_pass` removes, in cycles per image: a
         scalar or a list (R,), non-negative. 0 removes the mean of each channel.
-      batch_size: the most images in one forward pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label, or a tuple of several
-        such numbers, as in :func:`accuracy`.
-      bounds: a range of pixel values to clip the filtered images to, which takes all
-        that is below their mean; None, as in eq. 19, does not clip.
+      batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may contain the label, or a tuple of K such
+        numbers, as in :func:`accuracy`.
+      bounds: a range of pixel values to clip the filtered images to, which removes all
+        values below their mean; None, as in eq. 19, does not clip.
 
     Returns:
-      Accuracies of the shape of the radii, behind an axis (K,) for K numbers `top_k`,
-      and the share of images with a NaN logit.
+      Accuracies of the shape of the radii, after an axis (K,) for a tuple `top_k`, and
+      the fraction of images with a NaN logit.
 
     Raises:
       ValueError: for the reasons of :func:`low_pass_accuracy`.

@@ -7,13 +7,12 @@ from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import _descent as descent
 from absum_jax.attacks import gradient
-from absum_jax.evaluation import _counting as counting
-from absum_jax.evaluation._counting import AttackAccuracy
+from absum_jax.evaluation import counting
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 
 
 @_logits.compiled_with(static_argnames=("batch_size", "top_k", "aim"))
-def _pgd_accuracy(
+def pgd_fractions(
     models: tuple[_logits.LogitsFn, _logits.LogitsFn | None],
     x: chex.Array,
     y: chex.Array,
@@ -25,9 +24,13 @@ def _pgd_accuracy(
     top_k: counting.TopK,
     aim: descent.Aim,
 ) -> tuple[counting.Counts, descent.Futility]:
-    """Computes shares of images for each eps; a second model gives the gradients.
+    """Computes :func:`pgd_accuracy` of a model, with gradients of a second one if any.
 
-    The numbers of images at which it may have been futile to attack come second.
+    The arguments must be checked.
+
+    Returns:
+      The fractions for each eps, and the numbers of images with signs of futility, to
+      be passed to `check_not_futile`.
     """
     target, substitute = models
     attacked_model = target if substitute is None else substitute
@@ -54,41 +57,6 @@ def _pgd_accuracy(
     return counting.fractions(counts, x.shape[0]), futility
 
 
-def checked_pgd_accuracy(
-    models: tuple[_logits.LogitsFn, _logits.LogitsFn | None],
-    x: chex.Array,
-    y: chex.Array,
-    key: chex.PRNGKey,
-    budget: descent.Budget,
-    bounds: tuple[chex.Numeric, chex.Numeric],
-    *,
-    batch_size: int,
-    top_k: counting.TopK,
-    aim: descent.Aim,
-    gradients_of: str,
-) -> AttackAccuracy:
-    """Computes :func:`pgd_accuracy` of arguments that are checked.
-
-    Args:
-      models: the attacked model, and another one if that gives the gradients.
-      x: images, as are all others as `pgd_accuracy` takes them, or makes of them.
-      y: see there.
-      key: see there.
-      budget: see there.
-      bounds: see there.
-      batch_size: see there.
-      top_k: see there.
-      aim: see there.
-      gradients_of: name of the argument that gives the gradients.
-    """
-    shares, futility = _pgd_accuracy(
-        models, x, y, key, budget, bounds,
-        batch_size=batch_size, top_k=top_k, aim=aim,
-    )  # fmt: skip
-    gradient.check_not_futile(futility, x.shape[0], aim, gradients_of)
-    return AttackAccuracy(budget.eps, *shares)
-
-
 def pgd_accuracy(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
@@ -106,12 +74,13 @@ def pgd_accuracy(
     substitute: _logits.LogitsFn | None = None,
     batch_size: int = BATCH_SIZE,
     top_k: counting.TopK = 1,
-) -> AttackAccuracy:
-    """Accuracy under projected gradient descent, for each of a list of eps.
+) -> counting.AttackAccuracy:
+    """Computes accuracy under projected gradient descent, for each of several eps.
 
-    One compiled program attacks the images of :func:`pgd` batch by batch and looks at
-    them afresh; they do not depend on the batch size, up to rounding. With `steps=1`,
-    `step_size=eps` and `init_radius=0` the attack is :func:`fgsm`.
+    One compiled program attacks the images like :func:`pgd`, batch by batch, and
+    evaluates the attacked images in a separate pass. They do not depend on the batch
+    size, up to rounding. With `steps=1`, `step_size=eps` and `init_radius=0` the attack
+    is :func:`fgsm`.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
@@ -120,24 +89,25 @@ def pgd_accuracy(
       key: of the random starts, from `jax.random.key`.
       eps: radius of the L-infinity ball, as in :func:`pgd`: a scalar or a list (E,).
       step_size: as in :func:`pgd`, a scalar or one for each eps.
-      steps: how many, at least one.
+      steps: number of steps, at least one.
       init_radius: of the random start, as in :func:`pgd`; None is eps.
       bounds: the range of pixel values.
       loss: what the attack raises, as in :func:`pgd`; None is the cross-entropy.
-      restarts: how many starts.
-      early_stop: whether broken images stay as they are. Give it where accuracy
-        counts: it is faster, and lower with several restarts. Broken is an image whose
-        first answer, of the model that gives the gradients, is wrong; so not with
+      restarts: number of random starts.
+      early_stop: whether to stop attacking an image once it is misclassified.
+        Recommended if only the accuracy matters: it is faster and, with restarts,
+        gives a tighter (lower) value. Misclassification is judged by the top-1
+        prediction of the model that supplies the gradients, so do not combine it with
         `top_k` above 1.
-      substitute: another model, whose gradients the attack uses: a transferred attack.
-        None is the attacked model itself.
-      batch_size: the most images in one pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label, or a tuple of several
-        such numbers, as in :func:`accuracy`.
+      substitute: another model whose gradients the attack uses, for a transferred
+        attack; None is the evaluated model itself.
+      batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may contain the label, or a tuple of K such
+        numbers, as in :func:`accuracy`.
 
     Returns:
-      Accuracies of the shape of eps, behind an axis (K,) for K numbers `top_k`, and the
-      share of images with a NaN logit, which count as wrong.
+      Accuracies of the shape of eps, after an axis (K,) for a tuple `top_k`, and the
+      fraction of images with a NaN logit, which count as wrong.
 
     Raises:
       ValueError: for the reasons of :func:`pgd` and :func:`accuracy`.
@@ -165,8 +135,10 @@ def pgd_accuracy(
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     if substitute is not None:
         check_evaluation(substitute, x, y, batch_size, 1, name="substitute")
-    return checked_pgd_accuracy(
+    fractions, futility = pgd_fractions(
         (logits_fn, substitute), x, y, key, budget, bounds,
         batch_size=batch_size, top_k=top_k, aim=aim,
-        gradients_of="logits_fn" if substitute is None else "substitute",
     )  # fmt: skip
+    attacked = "logits_fn" if substitute is None else "substitute"
+    gradient.check_not_futile(futility, x.shape[0], aim, attacked)
+    return counting.AttackAccuracy(budget.eps, *fractions)

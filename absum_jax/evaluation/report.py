@@ -1,4 +1,4 @@
-"""Everything that a model withstands, in one call."""
+"""A report of a model's robustness against all attacks, in one call."""
 
 import dataclasses
 import json
@@ -11,14 +11,14 @@ import numpy as np
 
 from absum_jax import _logits, plotting
 from absum_jax import _validation as validation
-from absum_jax._markdown import aligned
-from absum_jax.attacks.gradient import check_aim, check_budget
-from absum_jax.evaluation._counting import AttackAccuracy
+from absum_jax.attacks.gradient import check_aim, check_budget, check_not_futile
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
+from absum_jax.evaluation.counting import AttackAccuracy
 from absum_jax.evaluation.frequency import filtered_accuracy
-from absum_jax.evaluation.gradient import checked_pgd_accuracy
+from absum_jax.evaluation.gradient import pgd_fractions
 from absum_jax.evaluation.single_fourier import single_fourier_accuracy
 from absum_jax.intervals import wilson_interval
+from absum_jax.markdown import aligned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,15 +32,15 @@ class ReportRow(NamedTuple):
     accuracy: float
     low: float
     high: float
-    nan_logits: float  # share of images with a NaN logit, which count as wrong
-    measure: str | None = None  # what strength is, "eps" or "radius"; None if clean
+    nan_logits: float  # fraction of images with a NaN logit, which count as wrong
+    measure: str | None = None  # of strength: "eps" or "radius"; None if clean
 
 
 @dataclasses.dataclass(frozen=True)
 class RobustnessReport:
-    """What a model withstands, from :func:`robustness_report`.
+    """A model's robustness, from :func:`robustness_report`.
 
-    `print` shows it as a table, a notebook likewise.
+    `print` and notebooks show it as a table.
     """
 
     images: int
@@ -49,10 +49,10 @@ class RobustnessReport:
     conditions: dict[str, Any]  # the options of the attacks
 
     def __str__(self) -> str:
-        """The rows as a markdown table, in percent."""
+        """Formats the rows as a Markdown table, in percent."""
         cells = [
             (
-                # A bar or a line break would end the cell.
+                # A bar or a line break ends a cell.
                 " ".join(row.attack.replace("|", "\\|").splitlines()),
                 "" if row.strength is None else f"{row.strength:.4g}",
                 f"{100 * row.accuracy:.2f}",
@@ -79,7 +79,7 @@ class RobustnessReport:
         return str(self)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain values that JSON holds, accuracies as fractions."""
+        """Returns the report as values for JSON, with accuracies as fractions."""
         return {
             "images": self.images,
             "rows": [row._asdict() for row in self.rows],
@@ -88,15 +88,73 @@ class RobustnessReport:
         }
 
     def to_json(self) -> str:
-        """The report as JSON."""
+        """Returns the report as JSON."""
         return json.dumps(self.as_dict(), indent=2)
 
     def plot(self) -> "Figure":
-        """Draws accuracy per frequency, against eps and against the radius.
+        """Draws the report with :func:`plot_report`, which needs matplotlib."""
+        return plot_report(self)
 
-        Needs matplotlib.
-        """
-        return plotting.plot_report(self)
+
+def plot_report(report: RobustnessReport) -> "Figure":
+    """Draws a report: accuracy per frequency, against eps and against the radius.
+
+    Args:
+      report: from :func:`robustness_report`. If it does not have the whole grid of
+        frequencies, their panel is left out.
+
+    Returns:
+      A figure that is independent of matplotlib's `pyplot`.
+
+    Raises:
+      ValueError: if `report` is not a report.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp
+      >>> x = jax.random.uniform(jax.random.key(0), (10, 4, 4, 1))
+      >>> dark = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], -1)
+      >>> report = absum_jax.robustness_report(
+      ...     dark, x, dark(x).argmax(-1), key=jax.random.key(1),
+      ...     single_fourier_eps=0.1, eps=[0.1, 0.2], step_size=0.1, steps=2,
+      ... )
+      >>> len(absum_jax.plot_report(report).axes)  # with the heat map's colour bar
+      4
+    """
+    if not isinstance(report, RobustnessReport):
+        raise ValueError(f"`report` must be a RobustnessReport, got {report!r}.")
+    panels = 2 if report.grid is None else 3
+    figure = plotting.new_figure(panels)
+    axes = list(figure.subplots(1, panels))
+    if report.grid is not None:
+        ax = axes.pop(0)
+        image = plotting.plot_frequency_heatmap(report.grid, ax=ax)
+        ax.set_title("single Fourier attack", fontsize=9)
+        figure.colorbar(image, ax=ax, label="accuracy", shrink=0.8)
+    clean = next(row for row in report.rows if row.attack == "clean")
+    # The single frequencies are in the heat map.
+    curves = [row for row in report.rows if not row.attack.startswith("single Fourier")]
+    for ax, measure, xlabel in (
+        (axes[0], "eps", "eps"),
+        (axes[1], "radius", "radius (cycles per image)"),
+    ):
+        panel = [row for row in curves if row.measure == measure]
+        for attack in dict.fromkeys(row.attack for row in panel):
+            rows = sorted(row for row in panel if row.attack == attack)
+            accuracy = np.array([row.accuracy for row in rows])
+            interval = [
+                accuracy - [row.low for row in rows],
+                [row.high for row in rows] - accuracy,
+            ]
+            ax.errorbar(
+                [row.strength or 0.0 for row in rows], accuracy,
+                np.maximum(interval, 0), marker=".", capsize=2, label=attack,
+            )  # fmt: skip
+        ax.axhline(clean.accuracy, color="gray", lw=0.6, ls=":")
+        ax.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.02))
+        if panel:
+            for text in ax.legend(fontsize=7).get_texts():
+                text.set_parse_math(False)
+    return figure
 
 
 def _row(
@@ -144,10 +202,11 @@ def robustness_report(
     scale: str = "linf",
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> RobustnessReport:
-    """Attacks a model in every way of the paper.
+    """Attacks a model by all attacks of the paper.
 
-    Clean accuracy; the mean over frequencies and the worst one of the Single Fourier
-    Attack; PGD, on the model and transferred from others; low- and high-pass filters.
+    The report contains the clean accuracy; the mean over frequencies and the worst
+    frequency of the Single Fourier Attack; PGD, on the model and transferred from other
+    models; low- and high-pass filters.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
@@ -155,19 +214,20 @@ def robustness_report(
       y: integer labels (N,).
       key: of PGD's random starts, from `jax.random.key`.
       single_fourier_eps: magnitude of :func:`single_fourier_accuracy`, in units of the
-        pixels: in the paper 80/255 for 28 x 28 images, 10/255 for others.
+        pixels: in the paper 80/255 for 28 x 28 images and 10/255 for larger ones.
       eps: radius or radii of :func:`pgd_accuracy`, in units of the pixels.
       step_size: of PGD.
       steps: of PGD.
       init_radius: of PGD's random start; None is eps.
-      restarts: of PGD; with several, a broken image stays broken.
+      restarts: of PGD; with several, the attack of an image stops once it is
+        misclassified.
       radii: of :func:`low_pass_accuracy` and :func:`high_pass_accuracy`, in cycles per
         image; None is a quarter of the width, as in the paper.
-      substitutes: other models by name, whose adversarial examples the model is shown;
-        each with the eps and steps of PGD.
+      substitutes: other models by name, whose adversarial examples the model is
+        evaluated on; each is attacked with the eps and steps of PGD.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
-      batch_size: the most images in one pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label.
+      batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may contain the label.
       scale: what `single_fourier_eps` measures.
       bounds: the range of pixel values.
 
@@ -203,7 +263,7 @@ def robustness_report(
     References:
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Tables 1 to 4
     """
-    # All of this first, and by its names here: what follows may take minutes.
+    # Check all arguments first, by their names here: the attacks may take minutes.
     bounds = validation.check_bounds(bounds)
     top_k = validation.check_positive_int("top_k", top_k)
     single_fourier_eps = validation.check_nonnegative(
@@ -233,7 +293,7 @@ def robustness_report(
         attackers[f"PGD on {name}"] = argument, substitute
     evaluation: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
 
-    # One program: a filter that lets everything pass leaves images as they are.
+    # One program: a filter that passes all frequencies does not change the images.
     names = ["clean", *["low-pass"] * len(all_radii), *["high-pass"] * len(all_radii)]
     low = np.array([name != "high-pass" for name in names])
     filtered = filtered_accuracy(
@@ -261,11 +321,11 @@ def robustness_report(
         )
 
     for attack, (argument, attacker) in attackers.items():
-        result = checked_pgd_accuracy(
-            (logits_fn, attacker), x, y, key, budget, bounds,
-            aim=aim, gradients_of=argument, **evaluation,
-        )  # fmt: skip
-        rows += _rows(attack, "eps", result, images)
+        fractions, futility = pgd_fractions(
+            (logits_fn, attacker), x, y, key, budget, bounds, aim=aim, **evaluation
+        )
+        check_not_futile(futility, images, aim, argument)
+        rows += _rows(attack, "eps", AttackAccuracy(budget.eps, *fractions), images)
 
     rows += filter_rows
     conditions = {

@@ -1,6 +1,5 @@
 """Accuracy under perturbations of single frequencies."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -11,49 +10,32 @@ import numpy as np
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import single_fourier
-from absum_jax.evaluation import _counting as counting
+from absum_jax.evaluation import counting
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 
 
 class SingleFourierAccuracy(NamedTuple):
     """Accuracies under the Single Fourier Attack, as fractions.
 
-    A pytree of arrays, so that it passes through jit and vmap. If there are several
-    `top_k`, all but `nan_logits` have a first axis (K,).
+    A pytree of arrays, so that it passes through jit and vmap. For a tuple `top_k`, all
+    but `nan_logits` have a first axis (K,).
     """
 
-    accuracy: chex.Array  # (h, w) over all (l, m), or (F,) over a list of them
+    accuracy: chex.Array  # (h, w) for all (l, m), or (F,) for a list of them
     mean: chex.Array  # over frequencies, "Avg." in the paper
     min: chex.Array  # over frequencies, "Min." in the paper
     max: chex.Array  # over frequencies
     worst: chex.Array  # (l, m) of the first minimum
-    nan_logits: chex.Array | None = None  # share of images with one, where known
-
-
-def _over_frequencies(
-    logits_fn: _logits.LogitsFn,
-    batches: counting.Batches,
-    images: int,
-    frequencies: chex.Array,
-    perturbed: Callable[[chex.Array, counting.Batches], chex.Array],
-    top_k: counting.TopK,
-) -> counting.Counts:
-    """Shares (F,) or (K, F) of images; `perturbed` attacks a batch with one (l, m)."""
-
-    def count(frequency: chex.Array) -> counting.Counts:
-        return counting.count(
-            logits_fn, lambda batch: (perturbed(frequency, batch), None), batches, top_k
-        )[0]
-
-    return counting.fractions(jax.lax.map(count, frequencies), images)
+    nan_logits: chex.Array | None = None  # fraction of images with one, if known
 
 
 @_logits.compiled_with(static_argnames=("batch_size", "top_k", "scale"))
-def _single_fourier_accuracy(
+def _accuracy(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
     y: chex.Array,
     eps: chex.Numeric,
+    key: chex.PRNGKey | None,
     frequencies: chex.Array,
     bounds: tuple[chex.Numeric, chex.Numeric],
     *,
@@ -61,51 +43,29 @@ def _single_fourier_accuracy(
     top_k: counting.TopK,
     scale: str,
 ) -> counting.Counts:
-    shape = x.shape[1:3]
-
-    def perturbed(frequency: chex.Array, batch: counting.Batches) -> chex.Array:
-        l, m = frequency
-        pattern = single_fourier.scaled_pattern(l, m, shape, eps, scale)
-        return single_fourier.add_pattern(batch.x, pattern[..., None], bounds)
-
+    """Computes fractions (F,) or (K, F); a key adds a sign per image and channel."""
     batches = counting.in_batches(x, y, batch_size)
-    return _over_frequencies(
-        logits_fn, batches, x.shape[0], frequencies, perturbed, top_k
-    )
-
-
-@_logits.compiled_with(static_argnames=("batch_size", "top_k"))
-def _fourier_noise_accuracy(
-    logits_fn: _logits.LogitsFn,
-    x: chex.Array,
-    y: chex.Array,
-    norm: chex.Numeric,
-    key: chex.PRNGKey,
-    frequencies: chex.Array,
-    bounds: tuple[chex.Numeric, chex.Numeric],
-    *,
-    batch_size: int,
-    top_k: counting.TopK,
-) -> counting.Counts:
     shape, channels = x.shape[1:3], x.shape[3]
 
-    def perturbed(frequency: chex.Array, batch: counting.Batches) -> chex.Array:
+    def count(frequency: chex.Array) -> counting.Counts:
         l, m = frequency
-        pattern = single_fourier.scaled_pattern(l, m, shape, norm, "l2")
-        own = jax.random.fold_in(key, l * shape[1] + m)
 
-        def signs(index: chex.Array) -> chex.Array:
-            image_key = jax.random.fold_in(own, index)
-            return jax.random.rademacher(image_key, (channels,), pattern.dtype)
+        def attacked(batch: counting.Batches) -> tuple[chex.Array, None]:
+            pattern = single_fourier.scaled_pattern(l, m, shape, eps, scale)
+            patterns = pattern[..., None]
+            if key is not None:
+                own = jax.random.fold_in(key, l * shape[1] + m)
 
-        drawn = jax.vmap(signs)(batch.index)[:, None, None]
-        patterns = pattern[None, ..., None] * drawn
-        return single_fourier.add_pattern(batch.x, patterns, bounds)
+                def signs(index: chex.Array) -> chex.Array:
+                    image_key = jax.random.fold_in(own, index)
+                    return jax.random.rademacher(image_key, (channels,), pattern.dtype)
 
-    batches = counting.in_batches(x, y, batch_size)
-    return _over_frequencies(
-        logits_fn, batches, x.shape[0], frequencies, perturbed, top_k
-    )
+                patterns = patterns[None] * jax.vmap(signs)(batch.index)[:, None, None]
+            return single_fourier.add_pattern(batch.x, patterns, bounds), None
+
+        return counting.count(logits_fn, attacked, batches, top_k)[0]
+
+    return counting.fractions(jax.lax.map(count, frequencies), x.shape[0])
 
 
 def _check_frequencies(frequencies: Any, shape: tuple[int, int]) -> chex.Array:
@@ -125,22 +85,22 @@ def _check_frequencies(frequencies: Any, shape: tuple[int, int]) -> chex.Array:
                 f"`frequencies` must satisfy 0 <= l < {shape[0]}, 0 <= m < {shape[1]}, "
                 f"got {tuple(values[outside][0].tolist())}."
             )
-    # A wide type, as the signs of noise are drawn from products of frequencies.
+    # A narrow type could overflow: products of frequencies determine signs of noise.
     return jnp.asarray(pairs, jnp.int32)
 
 
 def all_frequencies(shape: tuple[int, int]) -> np.ndarray:
-    """All (l, m) of an image, of shape (height * width, 2), m running fastest."""
+    """Lists all (l, m) of an image, (height * width, 2), with m varying fastest."""
     return np.argwhere(np.ones(shape, bool))
 
 
 def summarize_frequencies(
     accuracy: chex.Array, frequencies: chex.Array
 ) -> SingleFourierAccuracy:
-    """The mean, minimum, maximum and worst frequency of accuracies under attack.
+    """Computes the mean, minimum, maximum and worst frequency of accuracies.
 
     Args:
-      accuracy: accuracies, of any shape with F entries in all.
+      accuracy: accuracies under attack, of any shape with F entries.
       frequencies: the (l, m) pairs (F, 2) that they belong to, in the same order.
 
     Returns:
@@ -174,28 +134,32 @@ def _summary(accuracy: chex.Array, frequencies: chex.Array) -> SingleFourierAccu
     mean = accuracy
     while mean.ndim:
         mean = mean.mean(axis=-1)
-    # Rounding may put the mean of equal values beside them.
+    # Rounding may shift the mean of equal values.
     mean = jnp.clip(mean, low, high)
     return SingleFourierAccuracy(accuracy, mean, low, high, worst)
 
 
-def _pairs(
-    frequencies: Any, x: chex.Array
-) -> tuple[chex.Array, tuple[int, ...] | None]:
-    """The frequencies to evaluate, and the shape of the result if it is the grid's."""
+def _checked_accuracy(
+    logits_fn: _logits.LogitsFn, x: chex.Array, y: chex.Array, eps: chex.Numeric,
+    key: chex.PRNGKey | None, frequencies: Any, bounds: tuple[Any, Any],
+    batch_size: int, top_k: counting.TopK, scale: str,
+) -> SingleFourierAccuracy:  # fmt: skip
+    """Checks the arguments that both evaluations share, and evaluates the model."""
+    bounds = validation.check_bounds(bounds)
+    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     shape = x.shape[1:3]
-    if frequencies is None:
-        return all_frequencies(shape), shape
-    return _check_frequencies(frequencies, shape), None
-
-
-def _summarized(
-    shares: counting.Counts, pairs: chex.Array, shape: tuple[int, ...] | None
-) -> SingleFourierAccuracy:
-    accuracy, nan_logits = (
-        share if shape is None else share.reshape(*share.shape[:-1], *shape)
-        for share in shares
+    pairs = (
+        all_frequencies(shape)
+        if frequencies is None
+        else _check_frequencies(frequencies, shape)
     )
+    accuracy, nan_logits = (
+        part.reshape(*part.shape[:-1], *shape) if frequencies is None else part
+        for part in _accuracy(
+            logits_fn, x, y, eps, key, pairs, bounds,
+            batch_size=batch_size, top_k=top_k, scale=scale,
+        )
+    )  # fmt: skip
     summarize = summarize_frequencies
     if accuracy.ndim > nan_logits.ndim:
         summarize = jax.vmap(summarize_frequencies, (0, None))
@@ -214,12 +178,12 @@ def single_fourier_accuracy(
     scale: str = "linf",
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
 ) -> SingleFourierAccuracy:
-    """Accuracy under the Single Fourier Attack, for every frequency.
+    """Computes accuracy under the Single Fourier Attack, for every frequency.
 
-    One compiled program runs over all frequencies and batches, with the images on the
-    device. New values of eps, of frequencies, or of the arrays in a pytree
-    `logits_fn` recompile nothing. Under `vmap` over parameters the attacked images
-    are made once for all models.
+    One compiled program loops over all frequencies and batches, with the images on the
+    device. New values of eps, of frequencies, or of the arrays in a pytree `logits_fn`
+    do not trigger recompilation. Under `vmap` over parameters, the attacked images are
+    computed once for all models.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
@@ -227,16 +191,16 @@ def single_fourier_accuracy(
       y: integer labels (N,).
       eps: magnitude of the attack, non-negative, in units of the pixels.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
-      batch_size: the most images in one forward pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label, or a tuple of several
-        such numbers, as in :func:`accuracy`.
+      batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may contain the label, or a tuple of K such
+        numbers, as in :func:`accuracy`.
       scale: what eps measures, as in :func:`single_fourier_perturbation`.
       bounds: the range of pixel values, to which attacked images are clipped.
 
     Returns:
       Accuracies (height, width), or (F,) for a list of frequencies, with their mean,
-      minimum, maximum and worst frequency; each behind an axis (K,) for K numbers
-      `top_k`, but for the shares of images with a NaN logit.
+      minimum, maximum and worst frequency, each after an axis (K,) for a tuple `top_k`;
+      and the fractions of images with a NaN logit.
 
     Raises:
       ValueError: for the reasons of :func:`accuracy` and
@@ -255,16 +219,11 @@ def single_fourier_accuracy(
     References:
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Table 1
     """
-    bounds = validation.check_bounds(bounds)
     eps = validation.check_nonnegative("eps", eps, finite=True)
     validation.check_choice("scale", scale, single_fourier.SCALES)
-    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
-    pairs, shape = _pairs(frequencies, x)
-    shares = _single_fourier_accuracy(
-        logits_fn, x, y, eps, pairs, bounds,
-        batch_size=batch_size, top_k=top_k, scale=scale,
-    )  # fmt: skip
-    return _summarized(shares, pairs, shape)
+    return _checked_accuracy(
+        logits_fn, x, y, eps, None, frequencies, bounds, batch_size, top_k, scale
+    )
 
 
 def fourier_noise_accuracy(
@@ -279,36 +238,36 @@ def fourier_noise_accuracy(
     top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
 ) -> SingleFourierAccuracy:
-    r"""Accuracy under Fourier basis noise: the Fourier heat map of Yin et al.
+    r"""Computes accuracy under Fourier basis noise: the heat map of Yin et al.
 
     .. math::
       \hat x = \operatorname{clip}(x + r\, v\, U_{lm}), \qquad \|U_{lm}\|_2 = 1
 
-    with U the pattern of :func:`single_fourier_perturbation` at `scale="l2"` and a
-    sign r in {-1, 1} drawn for each image, channel and frequency. The heat map of the
-    error rate is one minus the result.
+    with the pattern U of :func:`single_fourier_perturbation` at `scale="l2"` and a
+    random sign r in {-1, 1} for each image, channel and frequency. The heat map of
+    error rates is one minus the result.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
       x: images (N, height, width, channels), floating-point, within the bounds.
       y: integer labels (N,).
-      norm: v, the L2 norm of the noise of a channel, non-negative. Yin et al. take 4
+      norm: v, the L2 norm of the noise of a channel, non-negative. Yin et al. use 4
         for images of 32 x 32 (15.7 for 224 x 224).
       key: of the signs, from `jax.random.key`. They do not depend on the batch size.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
-      batch_size: the most images in one forward pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may hold the label, or a tuple of several
-        such numbers, as in :func:`accuracy`.
+      batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
+      top_k: how many of the largest logits may contain the label, or a tuple of K such
+        numbers, as in :func:`accuracy`.
       bounds: the range of pixel values, to which noisy images are clipped.
 
     Returns:
       Accuracies (height, width), or (F,) for a list of frequencies, with their mean,
-      minimum, maximum and worst frequency; each behind an axis (K,) for K numbers
-      `top_k`, but for the shares of images with a NaN logit.
+      minimum, maximum and worst frequency, each after an axis (K,) for a tuple `top_k`;
+      and the fractions of images with a NaN logit.
 
     Raises:
       ValueError: for the reasons of :func:`single_fourier_accuracy`, or if `norm` is
-        negative or `key` no key.
+        negative or infinite, or `key` is not a key.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp
@@ -325,12 +284,8 @@ def fourier_noise_accuracy(
       Yin et al., `A Fourier Perspective on Model Robustness
       <https://arxiv.org/abs/1906.08988>`_, 2019
     """
-    bounds = validation.check_bounds(bounds)
     norm = validation.check_nonnegative("norm", norm, finite=True)
     validation.check_keys(key)
-    x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
-    pairs, shape = _pairs(frequencies, x)
-    shares = _fourier_noise_accuracy(
-        logits_fn, x, y, norm, key, pairs, bounds, batch_size=batch_size, top_k=top_k
+    return _checked_accuracy(
+        logits_fn, x, y, norm, key, frequencies, bounds, batch_size, top_k, "l2"
     )
-    return _summarized(shares, pairs, shape)

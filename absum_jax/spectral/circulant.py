@@ -14,22 +14,22 @@ import numpy as np
 from absum_jax import _validation as validation
 from absum_jax.prox import accumulation_dtype
 
-# Complex numbers that are computed at a time: 64 MiB of them in single precision.
+# Complex numbers to compute at a time: 64 MiB in single precision.
 _CHUNK = 2**23
-# Places of an input whose frequencies can be numbered in 32 bits.
+# The most places of an input such that 32 bits can number its frequencies.
 _LARGEST_INPUT = 2**31 - 1
 
 
 class Frequencies(NamedTuple):
     """Frequencies of the output that determine all others, as NumPy arrays.
 
-    A real kernel has conjugate blocks at q and -q, and along an axis that it does not
-    extend over the same block everywhere: of each class, one frequency is kept.
+    A real kernel has conjugate blocks at q and -q, and along an axis of kernel size 1
+    all blocks are equal. One frequency of each such class is kept.
     """
 
     kept: np.ndarray  # (Q, d) integers
-    counts: np.ndarray  # (Q,) how many frequencies each stands for
-    places: np.ndarray  # the output's shape: which of the kept stands for it
+    counts: np.ndarray  # (Q,) how many frequencies each represents
+    places: np.ndarray  # of the output's shape: the index of the kept frequency
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,30 +44,30 @@ class CircularConv:
 
     @property
     def kernel_size(self) -> tuple[int, ...]:
-        """The spatial shape of the kernel, without dilation."""
+        """Returns the spatial shape of the kernel, without dilation."""
         return self.kernel_shape[:-2]
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """The spatial shape of the output."""
+        """Returns the spatial shape of the output."""
         return tuple(
             n // s for n, s in zip(self.input_shape, self.strides, strict=True)
         )
 
     @property
     def block_shape(self) -> tuple[int, int]:
-        """Inputs (channels times aliases) and outputs of a group's block."""
+        """Returns the inputs (channels times aliases) and outputs of a block."""
         inputs, outputs = self.kernel_shape[-2:]
         return inputs * math.prod(self.strides), outputs // self.groups
 
     @property
     def rank(self) -> int:
-        """The singular values of a block."""
+        """Returns the number of singular values of a block."""
         return min(self.block_shape)
 
     @functools.cached_property
     def frequencies(self) -> Frequencies:
-        """The output's frequencies, without those that others determine."""
+        """Finds the output's frequencies, without those that others determine."""
         axes = np.indices(self.output_shape).reshape(len(self.output_shape), -1)
         flat = []
         for sign in (1, -1):
@@ -88,14 +88,14 @@ class CircularConv:
         )
 
     def positions(self, axis: int) -> np.ndarray:
-        """Where the kernel's taps along an axis fall on the input's circle."""
-        # In Python's integers, which a large dilation does not wrap.
+        """Returns the positions of the kernel's taps on the input's circle."""
+        # Python's integers do not overflow for a large dilation.
         step = self.kernel_dilation[axis] % self.input_shape[axis]
         return np.arange(self.kernel_size[axis]) * step % self.input_shape[axis]
 
     @functools.cached_property
     def overlap(self) -> np.ndarray:
-        """How many taps fall on the place of each, of the kernel's spatial shape."""
+        """Counts the taps at the place of each tap, in the kernel's spatial shape."""
         overlap = np.ones(())
         for axis in range(len(self.input_shape)):
             positions = self.positions(axis)
@@ -105,7 +105,7 @@ class CircularConv:
 
 
 def axis_values(name: str, value: Any, ndim: int) -> tuple[int, ...]:
-    """One positive integer for each spatial axis; a single one serves all."""
+    """Returns a positive integer for each spatial axis; a single one is repeated."""
     several = validation.as_tuple(value)
     values = (value,) * ndim if several is None else several
     whole = all(validation.is_integer(v) and v >= 1 for v in values)
@@ -124,7 +124,7 @@ def circular_conv(
     kernel_dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> CircularConv:
-    """Checks a geometry.
+    """Checks the geometry of a convolution and returns it.
 
     Raises:
       ValueError: if an argument does not fit the kernel, or a stride does not divide
@@ -172,20 +172,20 @@ def checked(
     kernel_dilation: int | Sequence[int],
     groups: int,
 ) -> tuple[chex.Array, CircularConv]:
-    """A kernel in at least float32, and its geometry, both checked."""
+    """Checks a kernel and its geometry; returns the kernel in at least float32."""
     kernel = validation.check_real("kernel", kernel)
     conv = circular_conv(kernel.shape, input_shape, strides, kernel_dilation, groups)
     return kernel.astype(accumulation_dtype(kernel)), conv
 
 
 def normalized(kernel: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """A kernel with its largest value in [1/2, 1), and the power of two it lost.
+    """Scales the largest value to [1/2, 1); returns also the power of two divided by.
 
-    Everything here is homogeneous in the kernel, and a power of two rounds nothing.
+    Spectra are homogeneous in the kernel, and a power of two causes no rounding.
     """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(kernel)))
     _, exponent = jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 0.0))
-    # Twice half of it: a whole inverse could overflow where the kernel does not.
+    # In two halves, as the full inverse could overflow where the kernel does not.
     half = exponent // 2
     one = jnp.ones((), kernel.dtype)
     scales = jnp.ldexp(one, half), jnp.ldexp(one, exponent - half)
@@ -194,9 +194,10 @@ def normalized(kernel: chex.Array) -> tuple[chex.Array, chex.Array]:
 
 
 def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> Any:
-    """Real and imaginary parts of exp(2 pi i k . t / n), each (B, aliases, taps).
+    """Computes exp(2 pi i k . t / n) as two real arrays (B, aliases, taps).
 
-    The input's frequencies k = q + j n / s, j in {0..s-1}^d, alias to the output's q.
+    The input's frequencies k = q + j n / s, j in {0..s-1}^d, alias to the output's
+    frequency q.
     The angles are reduced in integers, so that no accuracy is lost on large inputs.
     """
     real, imaginary = (jnp.ones((len(frequencies), 1, 1), dtype), None)
@@ -229,7 +230,7 @@ def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> Any:
 def blocks(
     conv: CircularConv, kernel: chex.Array, frequencies: chex.Array
 ) -> chex.Array:
-    r"""The blocks of the convolution at some frequencies of its output.
+    r"""Computes the blocks of a convolution at some frequencies of its output.
 
     .. math:: B_q = s^{-d/2} [\hat K(q + j n / s)]_{j \in \{0..s-1\}^d}
 
@@ -241,7 +242,7 @@ def blocks(
       frequencies: (B, d).
 
     Returns:
-      Complex (B, groups, inputs, outputs): transposed, as kernels are.
+      Complex (B, groups, inputs, outputs), with inputs first, as in kernels.
     """
     inputs, outputs = conv.kernel_shape[-2:]
     taps = kernel.reshape(-1, inputs * outputs)
@@ -257,16 +258,16 @@ def blocks(
 def kernel_of(
     conv: CircularConv, values: chex.Array, frequencies: chex.Array, counts: chex.Array
 ) -> chex.Array:
-    """What blocks at some frequencies add to the kernel that is nearest to all blocks.
+    """Computes what some blocks contribute to the kernel nearest to all blocks.
 
-    Summed over all kept frequencies, it is the inverse of :func:`blocks`, cut to the
-    kernel's support. Taps that fall on one place share its value.
+    The sum over all kept frequencies inverts :func:`blocks` and is cut to the kernel's
+    support. Taps at the same place share its value.
 
     Args:
       conv: the geometry.
       values: complex blocks (B, groups, inputs, outputs).
       frequencies: (B, d).
-      counts: (B,) how many frequencies each stands for.
+      counts: (B,) how many frequencies each represents.
     """
     inputs = conv.kernel_shape[-2]
     weights = counts.astype(values.real.dtype) / math.prod(conv.output_shape)
@@ -286,7 +287,7 @@ def kernel_of(
 
 
 def _chunks(conv: CircularConv) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies (C, B, d) and counts (C, B), the last chunk filled with count 0."""
+    """Splits frequencies (C, B, d) and counts (C, B); padding has the count 0."""
     kept, counts, _ = conv.frequencies
     inputs, outputs = conv.kernel_shape[-2:]
     elements = max(inputs * outputs, math.prod(conv.kernel_size))
@@ -305,11 +306,11 @@ def map_chunks(
 ) -> chex.Array:
     """Applies a function of blocks (B, groups, inputs, outputs) to all kept blocks.
 
-    Only so many blocks exist at a time as fit into bounded memory.
+    The blocks are computed in chunks, so that memory is bounded.
 
     Returns:
-      What the function gives for each chunk, along a new first axis. The last chunk is
-      filled with blocks of the first frequency.
+      The function's result for each chunk, along a new first axis. The last chunk is
+      padded with blocks of the first frequency.
     """
     frequencies = jnp.asarray(_chunks(conv)[0])
     if len(frequencies) == 1:
@@ -322,7 +323,7 @@ def map_kernel(
     conv: CircularConv,
     kernel: chex.Array,
 ) -> chex.Array:
-    """Applies a function of blocks to the kept blocks, and takes them to a kernel."""
+    """Applies a function of blocks to the kept blocks and converts them to a kernel."""
     frequencies, counts = map(jnp.asarray, _chunks(conv))
 
     def add(
@@ -340,10 +341,10 @@ def map_kernel(
 def map_layers(
     function: Callable[[Any], chex.Array], conv: CircularConv, layers: Any
 ) -> chex.Array:
-    """Applies a function to each layer of stacked kernels and what belongs to them.
+    """Applies a function to each layer of stacked arrays.
 
-    As one batch where the blocks of one layer are few, one by one where they come in
-    chunks anyway.
+    Layers are one batch if the blocks of one layer fit into a chunk; otherwise the
+    function is applied to one layer after the other.
     """
     if len(_chunks(conv)[0]) == 1:
         return jax.vmap(function)(layers)

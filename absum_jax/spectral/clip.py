@@ -1,4 +1,4 @@
-"""The clip of a convolution's singular values."""
+"""Projections of kernels onto a bound of the spectral norm: clipped or rescaled."""
 
 import functools
 from collections.abc import Sequence
@@ -12,55 +12,20 @@ from absum_jax._sharding import with_automatic_axes
 from absum_jax.spectral import circulant, decomposition, hermitian
 from absum_jax.spectral.circulant import CircularConv
 from absum_jax.spectral.hermitian import GramPower, Split
-from absum_jax.spectral.norms import max_squarings, rescale_kernels, tall
-
-METHODS = ("polar", "eigh", "svd")
-
-
-def _excess_polar(matrix: chex.Array, max_norm: chex.Array) -> chex.Array:
-    """(A - c U) P: the polar factor U, and P onto singular values above c."""
-    a = Split.of(matrix)
-    bound = jax.lax.stop_gradient(hermitian.norm_bound(a))[..., None, None]
-    # A margin for rounding: beyond 1 the iterations diverge.
-    scale = jnp.maximum(1.01 * bound, jnp.finfo(bound.dtype).tiny)
-    u = hermitian.polar_factor(a.scaled(1 / scale))
-    adjoint = Split(jnp.swapaxes(u.re, -1, -2), -jnp.swapaxes(u.im, -1, -2))
-    h = hermitian.hermitian_part(hermitian.product(adjoint, a))
-    above = h.plus_identity(-max_norm).scaled(1 / jnp.maximum(scale, 1.01 * max_norm))
-    projector = hermitian.sign(above).plus_identity(1).scaled(0.5)
-    excess = hermitian.product(a.plus(u.scaled(-max_norm)), projector)
-    # Rounding errors of c U are no small part of a matrix far below c.
-    return jnp.where(bound > max_norm, jax.lax.complex(*excess), 0)
-
-
-def check_method(method: str | None) -> None:
-    """Refuses a method that is neither None nor one of `METHODS`."""
-    if method is not None:
-        validation.check_choice("method", method, METHODS)
-
-
-def excess(matrix: chex.Array, max_norm: chex.Array, method: str) -> chex.Array:
-    """What complex matrices lose when singular values are clipped: U (S - c)_+ V^H."""
-    wide = matrix.shape[-2] < matrix.shape[-1]
-    matrix = tall(matrix)
-    if method == "polar" and matrix.shape[-1] > 1:
-        lost = _excess_polar(matrix, max_norm)
-    else:
-        lost = decomposition.excess(matrix, max_norm, method)
-    return jnp.swapaxes(lost, -1, -2) if wide else lost
+from absum_jax.spectral.spectrum import max_squarings, spectral_norm
 
 
 def _exceeds(
     conv: CircularConv, kernel: chex.Array, max_norm: chex.Array
 ) -> chex.Array:
-    """Whether the spectral norm is above a bound, at the cost of deciding that."""
+    """Decides by as few squarings as possible whether the norm exceeds a bound."""
 
     def decide(blocks: chex.Array) -> chex.Array:
         def undecided(state: GramPower) -> chex.Array:
             between = (state.upper > max_norm) & (state.lower <= max_norm)
             return jnp.any(between) & jnp.all(state.lower <= max_norm)
 
-        a = Split.of(tall(blocks))
+        a = Split.of(decomposition.tall(blocks))
         limit = max_squarings(conv.rank, a.re.dtype)
         return jnp.any(hermitian.gram_power(a, undecided, limit).upper > max_norm)
 
@@ -70,12 +35,12 @@ def _exceeds(
 def _nearest(
     conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str
 ) -> chex.Array:
-    """Clips a stack of normalized kernels, and cuts."""
+    """Clips a stack of normalized kernels and cuts them to their support."""
 
     def nearest(layer: tuple[chex.Array, chex.Array]) -> chex.Array:
         kernel, max_norm = layer
         return kernel - circulant.map_kernel(
-            lambda blocks: excess(blocks, max_norm, method), conv, kernel
+            lambda blocks: decomposition.excess(blocks, max_norm, method), conv, kernel
         )
 
     if method == decomposition.EACH:
@@ -87,14 +52,9 @@ def _nearest(
 def _nearest_if_above(
     conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str
 ) -> chex.Array:
-    """Does so with those of a stack that are above their bound."""
-
-    def exceeds(layer: tuple[chex.Array, chex.Array]) -> chex.Array:
-        return _exceeds(conv, *layer)
-
-    above = circulant.map_layers(
-        exceeds, conv, (jax.lax.stop_gradient(kernels), max_norms)
-    )
+    """Clips and cuts those kernels of a stack that exceed their bounds."""
+    layers = jax.lax.stop_gradient(kernels), max_norms
+    above = circulant.map_layers(lambda layer: _exceeds(conv, *layer), conv, layers)
 
     def project(kernels: chex.Array) -> chex.Array:
         projected = _nearest(conv, kernels, max_norms, method)
@@ -106,7 +66,7 @@ def _nearest_if_above(
 def _project(
     conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str | None
 ) -> chex.Array:
-    """Clips and cuts by what suits the platform that the program is lowered for."""
+    """Clips and cuts, for None by the method that suits the platform lowered for."""
     general = functools.partial(_nearest_if_above, conv, method=method or "polar")
     if method not in (None, "eigh"):
         return general(kernels, max_norms)
@@ -116,6 +76,25 @@ def _project(
         cpu=functools.partial(_nearest, conv, method=decomposition.EACH),
         default=general,
     )
+
+
+@functools.partial(jax.jit, static_argnames="conv")
+def rescale_kernels(
+    kernels: chex.Array, conv: CircularConv, max_norm: chex.Array
+) -> chex.Array:
+    """Scales each kernel of a stack (layers, ...) down to a bound on its norm.
+
+    A negative bound, which cannot be refused if it is traced, gives NaN.
+    """
+    max_norm = validation.nonnegative(max_norm, kernels.dtype)
+
+    def rescale(kernel: chex.Array) -> chex.Array:
+        norm = spectral_norm(conv, kernel)
+        within = norm <= max_norm
+        return kernel * jnp.where(within, 1, max_norm / jnp.where(within, 1, norm))
+
+    layers = functools.partial(circulant.map_layers, rescale, conv)
+    return with_automatic_axes(layers, kernels, like=kernels)
 
 
 @functools.partial(
@@ -132,7 +111,7 @@ def clip_kernels(
 ) -> chex.Array:
     """Clips each kernel of a stack (layers, ...) of one geometry.
 
-    A negative bound, which traced values cannot be refused for, gives NaN.
+    A negative bound, which cannot be refused if it is traced, gives NaN.
     """
 
     def clip(kernels: chex.Array, max_norm: chex.Array) -> chex.Array:
@@ -165,12 +144,12 @@ def clip_conv_spectral_norm(
     .. math::
       A = U \Sigma V^H \mapsto U \min(\Sigma, c) V^H
 
-    and back to a kernel of the same support: the nearest convolution of norm at most
-    :math:`c`, cut. The cut raises the norm a little above the bound again: repeated
-    projections lower it, a last rescaling meets it.
+    The result, the nearest convolution of norm at most :math:`c`, is cut to the support
+    of the kernel. The cut raises the norm a little above the bound again: repeated
+    projections lower it, and a final rescaling meets the bound.
 
-    A kernel whose norm is within the bound comes back to the bit, at the cost of
-    finding that out. Differentiable, once, with finite gradients everywhere.
+    A kernel whose norm is within the bound is returned unchanged, to the bit. The clip
+    can be differentiated once, with finite gradients everywhere.
 
     Args:
       kernel: real, (spatial..., in / groups, out), such as HWIO. bfloat16 and float16
@@ -181,13 +160,13 @@ def clip_conv_spectral_norm(
       kernel_dilation: likewise.
       groups: groups of channels.
       method: None is `"eigh"` on CPUs and `"polar"` elsewhere, chosen when the program
-        is lowered. `"polar"` takes matrix products alone, by iterations for the polar
-        factor and the matrix sign: for any accelerator, accurate to about 2e-6 of the
-        largest singular value; its gradient loses accuracy, up to a tenth, where
-        singular values are zero. `"eigh"` decomposes the smaller Gram matrix, on CPUs
-        at those frequencies alone that are not surely within the bound; in float32 the
-        error is about 1e-6 of the largest singular value times its ratio to `max_norm`.
-        `"svd"` is the reference, and slow.
+        is lowered. `"polar"` iterates matrix products to the polar factor and the
+        matrix sign. It suits any accelerator and is accurate to about 2e-6 of the
+        largest singular value; where singular values are zero, the error of its
+        gradient is up to a tenth. `"eigh"` decomposes the smaller Gram matrix, on CPUs
+        only at frequencies that may exceed the bound; in float32 the error is about
+        1e-6 of the largest singular value times its ratio to `max_norm`. `"svd"` is the
+        reference, and slow.
       projections: how often to clip and cut; alternating projections approach the
         kernels of this support that satisfy the bound.
       rescale: whether to scale the result down to the bound, up to rounding.
@@ -217,7 +196,7 @@ def clip_conv_spectral_norm(
       <https://arxiv.org/abs/1805.10408>`_, 2019, algorithm 1; Kanai et al., `Absum
       <https://arxiv.org/abs/1909.08830>`_, 2020, "Spectral Norm Constraint"
     """
-    check_method(method)
+    decomposition.check_method(method)
     max_norm = validation.check_positive("max_norm", max_norm)
     projections = validation.check_positive_int("projections", projections)
     rescale = validation.check_bool("rescale", rescale)

@@ -1,4 +1,9 @@
-"""Decompositions for the clip: what is above the bound in matrices."""
+"""The excess of matrices over a bound: U (S - c)_+ V^H for A = U S V^H.
+
+`"polar"` computes it from the polar factor and a matrix sign, by products alone. The
+other methods compute singular values and right singular vectors V, and subtract from A
+the fraction g(s) = max(1 - c / s, 0) of each singular value: the excess is A V g V^H.
+"""
 
 import functools
 from typing import Any
@@ -8,10 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from absum_jax import _validation as validation
 from absum_jax.spectral import hermitian
-from absum_jax.spectral.hermitian import GramPower, Split
+from absum_jax.spectral.hermitian import GramPower, Split, matmul
 
-# How `"eigh"` is computed on CPUs: the matrices that need it alone, one by one.
+METHODS = ("polar", "eigh", "svd")
+# `"eigh"` on CPUs: only matrices that may exceed the bound are decomposed, one by one.
 EACH = "eigh each"
 # How far a computed norm may be above a bound by rounding alone, in units of eps.
 _ROUNDING = 16
@@ -20,8 +27,48 @@ _ROUNDING = 16
 _SQUARINGS = 2
 
 
+def check_method(method: str | None) -> None:
+    """Refuses a method that is neither None nor one of `METHODS`."""
+    if method is not None:
+        validation.check_choice("method", method, METHODS)
+
+
+def tall(matrix: chex.Array) -> chex.Array:
+    """Transposes matrices that have fewer rows than columns."""
+    if matrix.shape[-2] < matrix.shape[-1]:
+        return jnp.swapaxes(matrix, -1, -2)
+    return matrix
+
+
+def excess(matrix: chex.Array, max_norm: chex.Array, method: str) -> chex.Array:
+    """Computes what complex matrices lose by the clip: U (S - c)_+ V^H."""
+    wide = matrix.shape[-2] < matrix.shape[-1]
+    matrix = tall(matrix)
+    if method == "polar" and matrix.shape[-1] > 1:
+        lost = _excess_by_polar_factor(matrix, max_norm)
+    else:
+        lost = _excess_by_vectors(matrix, max_norm, method)
+    return jnp.swapaxes(lost, -1, -2) if wide else lost
+
+
+def _excess_by_polar_factor(matrix: chex.Array, max_norm: chex.Array) -> chex.Array:
+    """Computes (A - c U) P: U is the polar factor, P projects onto values above c."""
+    a = Split.of(matrix)
+    bound = jax.lax.stop_gradient(hermitian.norm_bound(a))[..., None, None]
+    # A margin for rounding: beyond 1 the iterations diverge.
+    scale = jnp.maximum(1.01 * bound, jnp.finfo(bound.dtype).tiny)
+    u = hermitian.polar_factor(a.scaled(1 / scale))
+    adjoint = Split(jnp.swapaxes(u.re, -1, -2), -jnp.swapaxes(u.im, -1, -2))
+    h = hermitian.hermitian_part(hermitian.product(adjoint, a))
+    above = h.plus_identity(-max_norm).scaled(1 / jnp.maximum(scale, 1.01 * max_norm))
+    projector = hermitian.sign(above).plus_identity(1).scaled(0.5)
+    lost = hermitian.product(a.plus(u.scaled(-max_norm)), projector)
+    # The rounding errors of c U are not small relative to a matrix far below c.
+    return jnp.where(bound > max_norm, jax.lax.complex(*lost), 0)
+
+
 def _eigh_one(gram: Split, branch: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """Decomposes one matrix: not at all (0), as a real one (1) or a complex one (2)."""
+    """Decomposes a matrix: not at all (0), as a real (1) or a complex matrix (2)."""
 
     def nothing(gram: Split) -> tuple[chex.Array, chex.Array]:
         zeros = jnp.zeros_like(gram.re)
@@ -40,10 +87,10 @@ def _eigh_one(gram: Split, branch: chex.Array) -> tuple[chex.Array, chex.Array]:
 
 @custom_vmap
 def _eigh_each(gram: Split, branches: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """Decomposes matrices (N, n, n) one after the other, each as its branch says.
+    """Decomposes matrices (N, n, n) one after the other, each by its own branch.
 
-    One at a time, LAPACK's own threads are the only ones. jaxlib 0.10 divides a batch
-    among threads of its own as well, which contend with those.
+    In a loop, only LAPACK's threads run. For a batch, jaxlib 0.10 starts threads of its
+    own as well, which contend with LAPACK's.
     """
     return jax.lax.map(lambda each: _eigh_one(*each), (gram, branches))
 
@@ -52,7 +99,7 @@ def _eigh_each(gram: Split, branches: chex.Array) -> tuple[chex.Array, chex.Arra
 def _eigh_each_batched(
     size: int, batched: Any, gram: Split, branches: chex.Array
 ) -> tuple[Any, Any]:
-    """Makes one loop of a batch of loops: a condition stays one for each matrix."""
+    """Merges a batch of loops into one loop, which keeps a condition per matrix."""
 
     def merged(array: chex.Array, is_batched: bool) -> chex.Array:
         array = array if is_batched else jnp.stack([array] * size)
@@ -68,7 +115,7 @@ def _eigh_each_batched(
 def eigh_above(
     matrix: chex.Array, max_norm: chex.Array
 ) -> tuple[chex.Array, chex.Array]:
-    """Decomposes the matrices whose norm is not surely within a bound.
+    """Decomposes the matrices whose norm is not certain to be within a bound.
 
     Args:
       matrix: complex (..., rows, columns), with rows >= columns.
@@ -76,7 +123,7 @@ def eigh_above(
 
     Returns:
       Right singular vectors (..., columns, columns) and singular values (..., columns)
-      in ascending order; zeros for those that need none.
+      in ascending order; zeros for matrices that are not decomposed.
     """
     gram = hermitian.gram(Split.of(matrix))
     one = jnp.ones((*matrix.shape[:-2], 1, 1), gram.re.dtype)
@@ -85,7 +132,7 @@ def eigh_above(
         return jnp.any((state.upper > max_norm) & (state.lower <= max_norm))
 
     above = hermitian.power_of_gram(gram, one, undecided, _SQUARINGS).upper > max_norm
-    # At frequencies that are their own opposites, up to rounding.
+    # Blocks are real, up to rounding, at frequencies that are their own opposites.
     eps = jnp.finfo(gram.re.dtype).eps
     largest = [jnp.abs(part).max((-2, -1)) for part in gram]
     branches = jnp.where(above, jnp.where(largest[1] <= eps * largest[0], 1, 2), 0)
@@ -109,7 +156,7 @@ def _right_singular(
 ) -> tuple[chex.Array, chex.Array]:
     """Returns right singular vectors (..., columns, r) and values (..., r).
 
-    If each matrix is decomposed by itself, the values of one within the bound are 0.
+    With the method `EACH`, the values of matrices within the bound are 0.
     """
     if matrix.shape[-1] == 1:
         squares = jnp.square(matrix.real) + jnp.square(matrix.imag)
@@ -120,7 +167,7 @@ def _right_singular(
     elif method == "svd":
         _, values, adjoint = jnp.linalg.svd(matrix, full_matrices=False)
         vectors = jnp.conj(jnp.swapaxes(adjoint, -1, -2))
-    else:  # without jit too, as loops then run in Python, operation by operation
+    else:  # also for `EACH` without jit, where its loops would run in Python
         gram = jax.lax.complex(*hermitian.gram(Split.of(matrix)))
         squares, vectors = jnp.linalg.eigh(gram)
         values = jnp.sqrt(jnp.maximum(squares, 0))
@@ -131,32 +178,29 @@ def _right_singular(
     return vectors, values
 
 
-_product = functools.partial(jnp.matmul, precision="highest")
-
-
-def _shares(values: chex.Array, max_norm: chex.Array) -> chex.Array:
-    """Returns g(s) = max(1 - c / s, 0), the part of a singular value to take off."""
+def _fractions(values: chex.Array, max_norm: chex.Array) -> chex.Array:
+    """Returns g(s) = max(1 - c / s, 0), the fraction of a singular value to remove."""
     above = values > max_norm
     return jnp.where(above, 1 - max_norm / jnp.where(above, values, 1), 0)
 
 
 def _scaled_columns(matrix: chex.Array, factors: chex.Array) -> chex.Array:
-    """Returns complex matrices, each column times a real factor (..., columns)."""
+    """Multiplies each column of complex matrices by a real factor (..., columns)."""
     return matrix * factors[..., None, :].astype(matrix.dtype)
 
 
 def _excess_of_each(
-    matrix: chex.Array, vectors: chex.Array, shares: chex.Array
+    matrix: chex.Array, vectors: chex.Array, fractions: chex.Array
 ) -> chex.Array:
-    """Computes A V g V^H in real products, and exact zeros for matrices without g."""
-    exceeds = jnp.any(shares > 0, axis=-1)[..., None, None]
+    """Computes A V g V^H by real products, with exact zeros where g is zero."""
+    exceeds = jnp.any(fractions > 0, axis=-1)[..., None, None]
 
     def products(_: None) -> chex.Array:
-        half = _scaled_columns(vectors, jnp.sqrt(shares))
+        half = _scaled_columns(vectors, jnp.sqrt(fractions))
         adjoint = jnp.conj(jnp.swapaxes(half, -1, -2))
         projector = hermitian.gram(Split.of(adjoint))
-        excess = hermitian.product(Split.of(matrix), projector)
-        return jnp.where(exceeds, jax.lax.complex(*excess), 0)
+        lost = hermitian.product(Split.of(matrix), projector)
+        return jnp.where(exceeds, jax.lax.complex(*lost), 0)
 
     return jax.lax.cond(
         jnp.any(exceeds), products, lambda _: jnp.zeros_like(matrix), None
@@ -164,48 +208,50 @@ def _excess_of_each(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def excess(matrix: chex.Array, max_norm: chex.Array, method: str) -> chex.Array:
-    """Computes A V g V^H with A = U S V^H and the share g of each singular value."""
+def _excess_by_vectors(
+    matrix: chex.Array, max_norm: chex.Array, method: str
+) -> chex.Array:
+    """Computes A V g V^H from the right singular vectors V."""
     vectors, values = _right_singular(matrix, max_norm, method)
     if method == EACH:
-        return _excess_of_each(matrix, vectors, _shares(values, max_norm))
-    kept = _scaled_columns(vectors, _shares(values, max_norm))
+        return _excess_of_each(matrix, vectors, _fractions(values, max_norm))
+    kept = _scaled_columns(vectors, _fractions(values, max_norm))
     adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
-    return _product(matrix, _product(kept, adjoint))
+    return matmul(matrix, matmul(kept, adjoint))
 
 
-@excess.defjvp
-def _excess_jvp(
+@_excess_by_vectors.defjvp
+def _excess_by_vectors_jvp(
     method: str,
     primals: tuple[chex.Array, chex.Array],
     tangents: tuple[chex.Array, chex.Array],
 ) -> tuple[chex.Array, chex.Array]:
-    """Differentiates A g(A^H A), by divided differences that are never 0 / 0."""
+    """Differentiates A V g V^H by divided differences that are never 0 / 0."""
     (matrix, max_norm), (tangent, max_norm_tangent) = primals, tangents
     vectors, values = _right_singular(matrix, max_norm, method)
-    shares = _shares(values, max_norm)
+    fractions = _fractions(values, max_norm)
     above = values > max_norm
     safe = jnp.where(above, values, 1)
     i, j = values[..., :, None], values[..., None, :]
     safe_i, safe_j = safe[..., :, None], safe[..., None, :]
     above_i, above_j = above[..., :, None], above[..., None, :]
-    # (g(i) - g(j)) / (i^2 - j^2): in closed form where both are above c, and with a
-    # denominator that c^2 - c^2 alone would make 0 where one is.
+    # (g(i) - g(j)) / (i^2 - j^2): in closed form where both values are above c. Where
+    # only one is, the other is at most c, so that the denominator is not 0.
     both = max_norm / (safe_i * safe_j * (safe_i + safe_j))
-    difference = shares[..., :, None] - shares[..., None, :]
+    difference = fractions[..., :, None] - fractions[..., None, :]
     apart = above_i ^ above_j
     one = difference / jnp.where(apart, (i - j) * (i + j), 1)
     divided = jnp.where(above_i & above_j, both, jnp.where(apart, one, 0))
 
     adjoint = jnp.conj(jnp.swapaxes(vectors, -1, -2))
-    av, dav = _product(matrix, vectors), _product(tangent, vectors)
-    cross = _product(jnp.conj(jnp.swapaxes(av, -1, -2)), dav)
+    av, dav = matmul(matrix, vectors), matmul(tangent, vectors)
+    cross = matmul(jnp.conj(jnp.swapaxes(av, -1, -2)), dav)
     gram_tangent = cross + jnp.conj(jnp.swapaxes(cross, -1, -2))
     per_norm = jnp.where(above, -1 / safe, 0) * max_norm_tangent
-    out = _scaled_columns(av, shares)
+    out = _scaled_columns(av, fractions)
     moved = (
-        _scaled_columns(dav, shares)
-        + _product(av, divided.astype(gram_tangent.dtype) * gram_tangent)
+        _scaled_columns(dav, fractions)
+        + matmul(av, divided.astype(gram_tangent.dtype) * gram_tangent)
         + _scaled_columns(av, per_norm)
     )
-    return _product(out, adjoint), _product(moved, adjoint)
+    return matmul(out, adjoint), matmul(moved, adjoint)

@@ -1,8 +1,8 @@
-"""Functions of Hermitian matrices made of real matrix products alone.
+"""Functions of Hermitian matrices by real matrix products alone.
 
-A complex matrix is held as its real and its imaginary part. That of a Hermitian matrix
-is symmetric and antisymmetric, which saves up to half of the products, and products are
-what every accelerator is fast at; a complex `eigh` not all of them have.
+A complex matrix is represented by its real and its imaginary part. For a Hermitian
+matrix these are symmetric and antisymmetric, which saves up to half of the products.
+Every accelerator is fast at products, but not every one has a complex `eigh`.
 """
 
 import functools
@@ -16,10 +16,10 @@ import numpy as np
 
 # Squarings of a Gram matrix in `norm_bound`: at most 3.4 % above the norm for rank 64.
 _BOUND_SQUARINGS = 5
-# The part of an interval that a step of the sign iteration serves best: values above a
-# fifth of the largest do not fall below 0.6 of it.
+# A step of the sign iteration is the best one for the upper part of an interval, from
+# this fraction of its end on: such values do not fall below 0.6 of the largest.
 _SERVED = 0.2
-# How far above an interval values may be, as long as the interval is wide.
+# How far values may exceed an interval, as long as the interval is wide.
 _MARGIN = 0.01
 
 
@@ -31,19 +31,19 @@ class Split(NamedTuple):
 
     @classmethod
     def of(cls, matrix: chex.Array) -> "Split":
-        """Takes complex matrices apart."""
+        """Splits complex matrices into real and imaginary parts."""
         return cls(matrix.real, matrix.imag)
 
     def scaled(self, factor: chex.Numeric) -> "Split":
-        """Every matrix times a number of its own."""
+        """Multiplies each matrix by its own number."""
         return Split(self.re * factor, self.im * factor)
 
     def plus(self, other: "Split") -> "Split":
-        """The sum."""
+        """Adds other matrices."""
         return Split(self.re + other.re, self.im + other.im)
 
     def plus_identity(self, factor: chex.Numeric) -> "Split":
-        """The sum with a multiple of the identity."""
+        """Adds a multiple of the identity."""
         identity = factor * jnp.eye(self.re.shape[-1], dtype=self.re.dtype)
         return Split(
             self.re + jax.lax.broadcast_to_rank(identity, self.re.ndim), self.im
@@ -51,13 +51,13 @@ class Split(NamedTuple):
 
     @property
     def frobenius(self) -> chex.Array:
-        """Frobenius norms, (..., 1, 1)."""
+        """Computes Frobenius norms, (..., 1, 1)."""
         squares = self.re * self.re + self.im * self.im
         return jnp.sqrt(squares.sum((-2, -1), keepdims=True))
 
     @property
     def trace(self) -> chex.Array:
-        """Traces of Hermitian matrices, (..., 1, 1)."""
+        """Computes traces of Hermitian matrices, (..., 1, 1)."""
         return jnp.trace(self.re, axis1=-2, axis2=-1)[..., None, None]
 
 
@@ -65,29 +65,29 @@ def _transposed(matrix: chex.Array) -> chex.Array:
     return jnp.swapaxes(matrix, -1, -2)
 
 
-_product = functools.partial(jnp.matmul, precision="highest")
+matmul = functools.partial(jnp.matmul, precision="highest")
 
 
 def product(a: Split, b: Split) -> Split:
-    """The product of complex matrices, in three real ones."""
-    real, imaginary = _product(a.re, b.re), _product(a.im, b.im)
-    mixed = _product(a.re + a.im, b.re + b.im)
+    """Multiplies complex matrices by three real products."""
+    real, imaginary = matmul(a.re, b.re), matmul(a.im, b.im)
+    mixed = matmul(a.re + a.im, b.re + b.im)
     return Split(real - imaginary, mixed - real - imaginary)
 
 
 def gram(a: Split) -> Split:
-    """A^H A, in three real products of which two are one."""
+    """Computes A^H A by three real products, two of them as one."""
     stacked = jnp.concatenate([a.re, a.im], axis=-2)
-    mixed = _product(_transposed(a.re), a.im)
-    return Split(_product(_transposed(stacked), stacked), mixed - _transposed(mixed))
+    mixed = matmul(_transposed(a.re), a.im)
+    return Split(matmul(_transposed(stacked), stacked), mixed - _transposed(mixed))
 
 
 def square(s: Split) -> Split:
-    """S^2 of Hermitian S, in two real products."""
-    mixed = _product(s.re, s.im)
+    """Computes S^2 for Hermitian S by two real products."""
+    mixed = matmul(s.re, s.im)
     crossed = _transposed(mixed)
-    real = _product(s.re - s.im, s.re + s.im) - mixed - crossed
-    # Symmetric and antisymmetric to the bit, as what comes next relies on it.
+    real = matmul(s.re - s.im, s.re + s.im) - mixed - crossed
+    # Symmetric and antisymmetric to the bit: further squarings rely on it.
     return Split((real + _transposed(real)) / 2, mixed - crossed)
 
 
@@ -107,15 +107,15 @@ def gram_power(
 
     Args:
       a: matrices (..., rows, columns) of moderate scale.
-      undecided: whether to go on.
-      squarings: where to end in any case.
+      undecided: whether to continue.
+      squarings: the maximum number of squarings.
 
     References:
       Delattre et al., Efficient Bound of Lipschitz Constant for Convolutional Layers by
       Gram Iteration, 2023
     """
     tiny = jnp.finfo(a.re.dtype).tiny
-    # By the largest entry first: squares of what is small beside it would vanish.
+    # Divide by the largest entry first, or squares of small entries would underflow.
     parts = (jnp.abs(part).max((-2, -1), keepdims=True) for part in a)
     peak = jnp.maximum(*parts)
     peak = jnp.where(peak >= tiny, peak, 0)
@@ -131,7 +131,7 @@ def power_of_gram(
     undecided: Callable[[GramPower], chex.Array],
     squarings: int,
 ) -> GramPower:
-    """Squares Gram matrices of matrices that were divided by scales (..., 1, 1)."""
+    """Squares the Gram matrices of matrices that were divided by scales (..., 1, 1)."""
     tiny = jnp.finfo(gram.re.dtype).tiny
 
     def bounded(power: Split, scale: chex.Array, t: chex.Array) -> GramPower:
@@ -139,7 +139,7 @@ def power_of_gram(
         power = power.scaled(1 / jnp.maximum(norm, tiny))
         root = 0.5 ** (t + 1).astype(scale.dtype)
         upper = scale * norm**root
-        # A mean of the eigenvalues, each weighted by itself.
+        # The mean of the eigenvalues, weighted by themselves.
         mean = 1 / jnp.maximum(power.trace, tiny)
         lower = jnp.where(norm > 0, upper * jnp.minimum(mean, 1) ** root, 0)
         return GramPower(power, upper[..., 0, 0], lower[..., 0, 0], t)
@@ -156,12 +156,12 @@ def power_of_gram(
 
 
 def norm_bound(a: Split) -> chex.Array:
-    """An upper bound of spectral norms (...,), at most 3.4 % above for rank 64."""
+    """Bounds spectral norms (...,) from above, by at most 3.4 % more for rank 64."""
     return gram_power(a, lambda state: jnp.asarray(True), _BOUND_SQUARINGS).upper
 
 
 def _best_quintic(lower: float, upper: float) -> tuple[np.ndarray, float]:
-    """The odd quintic nearest to 1 on [lower, upper], and its error, by exchange."""
+    """Finds the odd quintic nearest to 1 on [lower, upper], and its error (Remez)."""
     if upper - lower < 1e-3:
         return np.array([15, -10, 3]) / 8, 2.5 * (upper - lower) ** 3
     inner = np.array([3 * lower + upper, lower + 3 * upper]) / 4
@@ -169,7 +169,7 @@ def _best_quintic(lower: float, upper: float) -> tuple[np.ndarray, float]:
         x = np.array([lower, *inner, upper])
         system = np.stack([x, x**3, x**5, [1, -1, 1, -1]], axis=1)
         *coefficients, error = np.linalg.solve(system, np.ones(4))
-        # Where the derivative vanishes, the error is largest.
+        # The error is largest where the derivative vanishes.
         a, b, c = coefficients
         root = np.sqrt(9 * b * b - 20 * a * c)
         moved = np.sqrt(np.array([-3 * b - root, -3 * b + root]) / (10 * c))
@@ -181,12 +181,13 @@ def _best_quintic(lower: float, upper: float) -> tuple[np.ndarray, float]:
 
 @functools.lru_cache
 def sign_polynomials(resolution: float, accuracy: float) -> np.ndarray:
-    """Odd quintics (steps, 3) whose composition takes [resolution, 1] to 1.
+    """Computes odd quintics (steps, 3) whose composition maps [resolution, 1] to 1.
 
-    Each is the best for the interval that those before it leave, or for the upper part
-    of it: the best for a long interval takes large values to a hundredth, and rounding
-    errors grow as it brings them back. Beyond the interval the polynomials rise
-    steeply: a margin keeps what rounding lifts over its end from running away.
+    Each is the best one for the interval that the previous ones leave, or for its upper
+    part: the best one for a long interval maps large values down to a hundredth, and
+    rounding errors grow when later steps raise them again. Beyond the interval the
+    polynomials rise steeply, so a margin is needed for values that rounding lifts over
+    its end.
 
     References:
       Amsel et al., The Polar Express, 2025; Nakatsukasa and Higham, Backward Stability
@@ -206,38 +207,39 @@ def sign_polynomials(resolution: float, accuracy: float) -> np.ndarray:
 
 
 def _polynomials(dtype: Any) -> chex.Array:
-    """For float32, values from 1e-5 of the norm on are taken to one to rounding."""
+    """Returns quintics that map 1e-5 of the norm (float32) to 1 up to rounding."""
     eps = float(jnp.finfo(dtype).eps)
     return jnp.asarray(sign_polynomials(100 * eps, eps), dtype)
 
 
+def _polynomial(g: Split, coefficients: chex.Array) -> Split:
+    """Computes a + b G + c G^2 for Hermitian G."""
+    a, b, c = coefficients
+    return g.scaled(b).plus(square(g).scaled(c)).plus_identity(a)
+
+
 def polar_factor(a: Split) -> Split:
-    """The factor U of A = U H, for matrices of norm at most 1 with rows >= columns.
+    """Computes U of A = U H, for matrices of norm at most 1 with rows >= columns.
 
     Singular values below the resolution stay between 0 and 1.
     """
 
     def step(x: Split, coefficients: chex.Array) -> tuple[Split, None]:
-        linear, cubic, quintic = coefficients
-        g = gram(x)
-        polynomial = g.scaled(cubic).plus(square(g).scaled(quintic))
-        return product(x, polynomial.plus_identity(linear)), None
+        return product(x, _polynomial(gram(x), coefficients)), None
 
     return jax.lax.scan(step, a, _polynomials(a.re.dtype))[0]
 
 
 def sign(s: Split) -> Split:
-    """The sign of Hermitian matrices of norm at most 1."""
+    """Computes the sign of Hermitian matrices of norm at most 1."""
 
     def step(s: Split, coefficients: chex.Array) -> tuple[Split, None]:
-        linear, cubic, quintic = coefficients
-        g = square(s)
-        polynomial = g.scaled(cubic).plus(square(g).scaled(quintic))
-        return hermitian_part(product(s, polynomial.plus_identity(linear))), None
+        moved = product(s, _polynomial(square(s), coefficients))
+        return hermitian_part(moved), None
 
     return jax.lax.scan(step, s, _polynomials(s.re.dtype))[0]
 
 
 def hermitian_part(a: Split) -> Split:
-    """The mean of matrices and their adjoints."""
+    """Averages matrices and their adjoints."""
     return Split((a.re + _transposed(a.re)) / 2, (a.im - _transposed(a.im)) / 2)

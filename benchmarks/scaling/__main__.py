@@ -12,7 +12,7 @@ xla_flags.turn_off_ynnpack_fusions()
 import jax  # noqa: E402
 import tyro  # noqa: E402
 
-from absum_jax._markdown import aligned  # noqa: E402
+from absum_jax.markdown import aligned  # noqa: E402
 from benchmarks.scaling import exchanges, measured, program, projection  # noqa: E402
 from benchmarks.scaling.exchanges import Exchanged, Step  # noqa: E402
 from benchmarks.scaling.measured import Machines  # noqa: E402

@@ -1,11 +1,14 @@
-"""Judges the paper's claims by samples of models, as results/CRITERIA.md does.
+"""Judges the paper's claims by samples of models, as results/CRITERIA.md defines.
 
-Intervals and tests are computed from whole numbers of images, and rounded for print
-alone.
+Intervals and tests are computed from whole numbers of images and rounded only for
+printing.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from experiments.claims.measurements import Measured, Sample
 from experiments.claims.statements import (
@@ -19,7 +22,7 @@ from experiments.data import DATASETS
 from experiments.methods import SNC_METHODS
 from experiments.published import published_difference
 from experiments.statistics.intervals import Interval, mean_interval, pooled_interval
-from experiments.statistics.significance import Corrected, holm, sign_flip_p_value
+from experiments.statistics.significance import holm, sign_flip_p_value
 from experiments.statistics.verdicts import (
     FEWEST_UNITS,
     Verdict,
@@ -27,110 +30,116 @@ from experiments.statistics.verdicts import (
     no_improvement_verdict,
 )
 
-_BROKEN = "a model diverged or predicts one class"
-
-
-def _fractions(interval: Interval, whole: int) -> Interval:
-    return Interval(interval.low / whole, interval.high / whole)
-
 
 @dataclasses.dataclass(frozen=True)
-class Secondary:
-    """One comparison of a secondary claim on one data set."""
+class Judgement:
+    """A comparison of two methods that a claim makes, with its verdict if any."""
 
     claim: Claim
     quantity: str
     larger: str
     smaller: str
-    difference: Measured  # units (units,)
-    published: float | None  # difference, a fraction
-    interval: Interval | None = None  # 95 %, unadjusted, as fractions
-    verdict: Verdict | None = None
+    differences: Mapping[str, Measured]  # by sample, (units,)
     reason: str = ""  # why there is no verdict
-
-    @property
-    def published_is_small(self) -> bool:
-        """Whether an exact reproduction would be smaller than what is of interest."""
-        if self.published is None or self.claim.denies:
-            return False
-        return self.published < QUANTITIES[self.quantity].of_interest
-
-
-@dataclasses.dataclass(frozen=True)
-class Primary:
-    """A primary claim, with one of the two forms of SNC where it is about SNC."""
-
-    claim: Claim
-    quantity: str
-    larger: str
-    smaller: str
-    differences: Mapping[str, Measured]  # of each sample
-    reason: str = ""  # why it is not tested
-    p_value: float | None = None
-    corrected: Corrected | None = None
+    published: float | None = None  # difference, a fraction; of secondary claims
     interval: Interval | None = None  # 95 %, as fractions
     verdict: Verdict | None = None
+    p_value: float | None = None  # of primary claims
+    adjusted_p_value: float | None = None
+
+    @property
+    def of_interest(self) -> float:
+        """Returns the smallest difference of interest, a fraction."""
+        return QUANTITIES[self.quantity].of_interest
 
     @property
     def estimate(self) -> float | None:
-        """The mean of the data sets' mean differences, a fraction."""
+        """Computes the mean of the samples' mean differences, a fraction."""
         means = [difference.mean for difference in self.differences.values()]
         known = [mean for mean in means if mean is not None]
         return sum(known) / len(known) if len(known) == len(means) else None
 
     @property
     def signs_are_opposite(self) -> bool:
-        """Whether it is one method on one data set, and the other on another."""
+        """Checks whether different methods are above on different samples."""
         means = [difference.mean or 0.0 for difference in self.differences.values()]
         return min(means) < 0 < max(means)
 
+    @property
+    def published_is_small(self) -> bool:
+        """Checks whether even an exact reproduction would be below of_interest."""
+        if self.published is None or self.claim.denies:
+            return False
+        return self.published < self.of_interest
 
-def secondary(sample: Sample, name: str) -> list[Secondary]:
+
+def _compare(
+    claims: Sequence[Claim], samples: Mapping[str, Sample]
+) -> Iterator[Judgement]:
+    """Yields all comparisons of the claims about some samples, without verdicts."""
+    for claim in claims:
+        about = {name: samples[name] for name in claim.samples if name in samples}
+        comparisons = itertools.product(claim.quantities, claim.larger, claim.smaller)
+        for quantity, larger, smaller in comparisons if about else ():
+            differences = {
+                name: sample.difference(quantity, larger, smaller)
+                for name, sample in about.items()
+            }
+            broken = any(s.is_broken(larger, smaller) for s in about.values())
+            reason = "a model diverged or predicts one class" if broken else ""
+            yield Judgement(claim, quantity, larger, smaller, differences, reason)
+
+
+def _interval(parts: Sequence[np.ndarray], confidence: float = 0.95) -> Interval:
+    if len(parts) == 1:
+        return mean_interval(parts[0], confidence)
+    first, second = parts
+    return pooled_interval(first, second, confidence)
+
+
+def _with_verdict(judged: Judgement, *, is_significant: bool = True) -> Judgement:
+    """Adds the interval, pooled if there are two samples, and the verdict."""
+    parts = [difference.parts for difference in judged.differences.values()]
+    wholes = [difference.whole for difference in judged.differences.values()]
+    whole = wholes[0]
+    if set(wholes) != {whole}:
+        raise ValueError(
+            f"`samples` must have equally many images, got {wholes} parts of "
+            f"{judged.claim.name}."
+        )
+    interval, of_interest = _interval(parts), judged.of_interest * whole
+    if judged.claim.denies:
+        verdict = no_improvement_verdict(interval, of_interest)
+    else:
+        verdict = improvement_verdict(
+            interval, _interval(parts, 0.90), of_interest, is_significant=is_significant
+        )
+    as_fractions = Interval(interval.low / whole, interval.high / whole)
+    return dataclasses.replace(judged, interval=as_fractions, verdict=verdict)
+
+
+def secondary(sample: Sample, name: str) -> list[Judgement]:
     """Judges the secondary claims about one sample.
 
     Args:
       sample: its models.
-      name: the sample's.
+      name: the name of the sample, one of `SAMPLES`.
     """
-    return [
-        _secondary(sample, claim, *comparison)
-        for claim in SECONDARY
-        if name in claim.samples
-        for comparison in claim.comparisons
-    ]
-
-
-def _secondary(
-    sample: Sample, claim: Claim, quantity: str, larger: str, smaller: str
-) -> Secondary:
-    difference = sample.difference(quantity, larger, smaller)
-    percent = published(quantity, sample.options.dataset)
-    judged = Secondary(
-        claim,
-        quantity,
-        larger,
-        smaller,
-        difference,
-        published_difference(percent, larger, smaller),
-    )
-    if sample.is_broken(larger, smaller):
-        return dataclasses.replace(judged, reason=_BROKEN)
-    parts, whole = difference
-    if len(parts) < FEWEST_UNITS:
-        return dataclasses.replace(judged, reason=f"fewer than {FEWEST_UNITS} units")
-    interval = mean_interval(parts)
-    of_interest = QUANTITIES[quantity].of_interest * whole
-    if claim.denies:
-        verdict = no_improvement_verdict(interval, of_interest)
-    else:
-        verdict = improvement_verdict(interval, mean_interval(parts, 0.90), of_interest)
-    return dataclasses.replace(
-        judged, interval=_fractions(interval, whole), verdict=verdict
-    )
+    claims = []
+    for one in _compare(SECONDARY, {name: sample}):
+        in_paper = published(one.quantity, sample.options.dataset)
+        difference = published_difference(in_paper, one.larger, one.smaller)
+        units = len(one.differences[name].parts)
+        few = f"fewer than {FEWEST_UNITS} units" if units < FEWEST_UNITS else ""
+        judged = dataclasses.replace(
+            one, published=difference, reason=one.reason or few
+        )
+        claims.append(judged if judged.reason else _with_verdict(judged))
+    return claims
 
 
 def shortcomings(samples: Mapping[str, Sample]) -> list[str]:
-    """Says why claims about all samples are not tested yet; nothing if they are."""
+    """Lists why claims about all samples cannot be tested yet, if they cannot."""
     reasons = [
         f"{len(sample.seeds)} of {len(sample.options.seeds)} seeds on "
         f"{DATASETS[sample.options.dataset].label} are complete"
@@ -147,81 +156,42 @@ def shortcomings(samples: Mapping[str, Sample]) -> list[str]:
 
 def primary(
     samples: Mapping[str, Sample], snc_as_published: str | None
-) -> list[Primary]:
+) -> list[Judgement]:
     """Judges the primary claims, about two data sets together.
 
     Args:
       samples: the models of each data set. Claims are not tested before all seeds of
         their data sets are complete, on one kind of device.
-      snc_as_published: the form of SNC that is the paper's; None if that is not
-        decided, which leaves claims about SNC without a verdict, in both forms.
+      snc_as_published: the form of SNC that the paper reports; None if that is not
+        decided: then claims about SNC are listed in both forms, without a verdict.
 
     Returns:
       The claims, in order.
     """
-    claims = [
-        _untested(samples, claim, *comparison, is_decided=snc_as_published is not None)
-        for claim in PRIMARY
-        for comparison in claim.comparisons
-        if _is_meant(comparison[1], snc_as_published)
-    ]
-    p_values = {
+    claims = []
+    for one in _compare(PRIMARY, samples):
+        reasons = shortcomings({name: samples[name] for name in one.differences})
+        if one.larger in SNC_METHODS:
+            if snc_as_published not in (None, one.larger):
+                continue
+            if snc_as_published is None:
+                reasons.append("which SNC is as published is not decided yet")
+        reason = "; ".join(filter(None, [*reasons, one.reason]))
+        claims.append(dataclasses.replace(one, reason=reason))
+    # A claim that is not tested counts as 1: the correction is for all claims.
+    p_values = {claim.name: 1.0 for claim in PRIMARY} | {
         one.claim.name: sign_flip_p_value(*(d.parts for d in one.differences.values()))
         for one in claims
         if not one.reason
     }
-    # One that is not tested counts as 1: there are six claims in any case.
-    corrected = holm({claim.name: p_values.get(claim.name, 1.0) for claim in PRIMARY})
+    corrected = holm(p_values)
     return [
         one
         if one.reason
-        else _tested(one, p_values[one.claim.name], corrected[one.claim.name])
+        else dataclasses.replace(
+            _with_verdict(one, is_significant=corrected[one.claim.name].is_significant),
+            p_value=p_values[one.claim.name],
+            adjusted_p_value=corrected[one.claim.name].p_value,
+        )
         for one in claims
     ]
-
-
-def _is_meant(method: str, snc_as_published: str | None) -> bool:
-    return method not in SNC_METHODS or snc_as_published in (None, method)
-
-
-def _untested(
-    samples: Mapping[str, Sample], claim: Claim, quantity: str, larger: str,
-    smaller: str, *, is_decided: bool,
-) -> Primary:  # fmt: skip
-    """Subtracts, and says why there is no test, if so."""
-    its = {name: samples[name] for name in claim.samples}
-    differences = {
-        name: sample.difference(quantity, larger, smaller)
-        for name, sample in its.items()
-    }
-    reasons = shortcomings(its)
-    if larger in SNC_METHODS and not is_decided:
-        reasons.append("which SNC is as published is not decided yet")
-    if any(sample.is_broken(larger, smaller) for sample in its.values()):
-        reasons.append(_BROKEN)
-    return Primary(claim, quantity, larger, smaller, differences, "; ".join(reasons))
-
-
-def _tested(one: Primary, p_value: float, corrected: Corrected) -> Primary:
-    """Adds the test, the interval and the verdict."""
-    first, second = one.differences.values()
-    whole = first.whole
-    if second.whole != whole:
-        raise ValueError(
-            f"data sets must have equally many images, got {whole} and {second.whole} "
-            f"parts of {one.claim.name}."
-        )
-    interval = pooled_interval(first.parts, second.parts)
-    verdict = improvement_verdict(
-        interval,
-        pooled_interval(first.parts, second.parts, 0.90),
-        QUANTITIES[one.quantity].of_interest * whole,
-        is_significant=corrected.is_significant,
-    )
-    return dataclasses.replace(
-        one,
-        p_value=p_value,
-        corrected=corrected,
-        interval=_fractions(interval, whole),
-        verdict=verdict,
-    )

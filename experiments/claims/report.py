@@ -1,13 +1,13 @@
-"""Verdicts on the paper's claims, as a document."""
+"""Writes the verdicts on the paper's claims as a document."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.claims import judgement, measurements
-from experiments.claims.judgement import Primary, Secondary
+from experiments.claims.judgement import Judgement
 from experiments.claims.measurements import Measured, Sample
 from experiments.claims.statements import QUANTITIES, SAMPLES, SECONDARY, quantities_of
 from experiments.config import NONE
@@ -25,20 +25,20 @@ from experiments.training.runs import provenance
 
 @dataclasses.dataclass(frozen=True)
 class ClaimsOptions:
-    """Judge the paper's claims by records of MNIST and Fashion-MNIST, as
-    results/CRITERIA.md defines it. Trains and evaluates nothing: seeds that lack models
-    are left out. Runs become records with the command record."""  # noqa: D205, D209
+    """Judge the paper's claims from the records of MNIST and Fashion-MNIST, as defined
+    in results/CRITERIA.md. Trains and evaluates nothing: seeds with missing models are
+    left out. The command record turns runs into records."""  # noqa: D205, D209
 
     runs_dir: pathlib.Path = pathlib.Path("results/records")
     """Folder of records."""
 
     results_dir: pathlib.Path = pathlib.Path("results")
-    """Folder for claims.md and claims.json. What snc-readings has written there for all
-    data sets decides which form of SNC is the published one."""
+    """Folder for claims.md and claims.json. The files that snc-readings wrote there for
+    all data sets decide which form of SNC is the published one."""
 
     @property
     def has_records(self) -> bool:
-        """Whether the runs folder is only read, as it is here in any case."""
+        """Returns True: the runs folder is only read."""
         return True
 
 
@@ -56,13 +56,22 @@ def _p(p_value: float | None) -> str:
     return "" if p_value is None else f"{p_value:.2g}"
 
 
-def _is_above(one: Primary | Secondary) -> str:
-    relation = "does not improve on" if one.claim.denies else "above"
-    return f"{METHODS[one.larger].label} {relation} {METHODS[one.smaller].label}"
+def _label(claim: Judgement) -> str:
+    relation = "does not improve on" if claim.claim.denies else "above"
+    return (
+        f"{claim.claim.name}. {METHODS[claim.larger].label} {relation} "
+        f"{METHODS[claim.smaller].label}, {QUANTITIES[claim.quantity].text}"
+    )
+
+
+def _last_cells(claim: Judgement, reason: str) -> tuple[str, str]:
+    """Returns the smallest difference of interest and the verdict or its lack."""
+    d = f"{100 * claim.of_interest:g}"
+    return d, claim.verdict or f"no verdict: {reason}"
 
 
 def _runs(samples: Mapping[str, Sample]) -> list[str]:
-    """Which models there are."""
+    """Makes the table of complete seeds and lists missing and broken models."""
     rows, notes = [], []
     for sample in samples.values():
         name, planned = DATASETS[sample.options.dataset].label, sample.options.seeds
@@ -81,23 +90,20 @@ def _runs(samples: Mapping[str, Sample]) -> list[str]:
     return [*aligned(header, rows), *([""] if notes else []), *notes]
 
 
-def _primary(claims: Sequence[Primary], samples: Mapping[str, Sample]) -> list[str]:
-    """The table of primary claims, and what it is to be read with."""
+def _primary(claims: Sequence[Judgement], samples: Mapping[str, Sample]) -> list[str]:
+    """Makes the table of primary claims with an introduction."""
     together = {name: samples[name] for name in claims[0].differences}
     missing = judgement.shortcomings(together)
     is_tested = any(one.verdict for one in claims)
     rows = []
     for one in claims:
-        verdict = one.verdict or f"no verdict: {'see above' if missing else one.reason}"
         cells = [_points(difference.mean) for difference in one.differences.values()]
         cells.append(_points(one.estimate))
         if is_tested:
-            adjusted = one.corrected and one.corrected.p_value
-            cells += [_range(one.interval), _p(one.p_value), _p(adjusted)]
+            cells += [_range(one.interval), _p(one.p_value), _p(one.adjusted_p_value)]
+        d, verdict = _last_cells(one, "see above" if missing else one.reason)
         opposite = "; opposite signs" if one.signs_are_opposite else ""
-        label = f"{one.claim.name}. {_is_above(one)}, {QUANTITIES[one.quantity].text}"
-        d = f"{100 * QUANTITIES[one.quantity].of_interest:g}"
-        rows.append((label, *cells, d, f"{verdict}{opposite}"))
+        rows.append((_label(one), *cells, d, verdict + opposite))
     header = ["claim", *(DATASETS[s.options.dataset].label for s in together.values())]
     header += ["mean of both"]
     header += ["95 % interval", "p", "adjusted p"] if is_tested else []
@@ -115,52 +121,40 @@ def _primary(claims: Sequence[Primary], samples: Mapping[str, Sample]) -> list[s
     return [intro, "", *aligned([*header, "d, points", "verdict"], rows)]
 
 
-def _secondary_table(claims: Sequence[Secondary]) -> list[str]:
-    header = ("claim", "units", "difference", "95 % interval", "published", "d, points",
-              "verdict")  # fmt: skip
-    return aligned(
-        header,
-        [
-            (
-                f"{one.claim.name}. {_is_above(one)}, {QUANTITIES[one.quantity].text}",
-                str(len(one.difference.parts)),
-                _points(one.difference.mean),
-                _range(one.interval),
-                _points(one.published),
-                f"{100 * QUANTITIES[one.quantity].of_interest:g}",
-                one.verdict or f"no verdict: {one.reason}",
-            )
-            for one in claims
-        ],
-    )
-
-
-def _secondary(claims: Sequence[Secondary], sample: Sample) -> list[str]:
-    """The secondary claims about one sample; small published differences apart."""
+def _secondary(claims: Sequence[Judgement], sample: Sample) -> list[str]:
+    """Makes the tables of a sample's secondary claims."""
     if not sample.seeds:
         return ["No complete seeds yet."]
+    header = ("claim", "units", "difference", "95 % interval", "published", "d, points",
+              "verdict")  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    small: list[tuple[str, ...]] = []
+    for one in claims:
+        [difference] = one.differences.values()
+        numbers = _points(one.estimate), _range(one.interval), _points(one.published)
+        cells = (_label(one), str(len(difference.parts)), *numbers)
+        table = small if one.published_is_small else rows
+        table.append((*cells, *_last_cells(one, one.reason)))
     state = "" if sample.is_complete else "Preliminary, until all seeds are complete. "
     lines = [
         f"{state}Mean differences in percentage points, paired by seed or pair of "
         "seeds, with unadjusted intervals.",
         "",
-        *_secondary_table([one for one in claims if not one.published_is_small]),
+        *aligned(header, rows),
     ]
-    if small := [one for one in claims if one.published_is_small]:
-        lines += [
-            "",
+    if small:
+        note = (
             "Published differences below d: even an exact reproduction would be "
-            "smaller than what is of interest.",
-            "",
-            *_secondary_table(small),
-        ]
+            "smaller than what is of interest."
+        )
+        lines += ["", note, "", *aligned(header, small)]
     return lines
 
 
 def _markdown(
     samples: Mapping[str, Sample],
-    primary: Sequence[Primary],
-    secondary: Mapping[str, Sequence[Secondary]],
+    primary: Sequence[Judgement],
+    secondary: Mapping[str, Sequence[Judgement]],
 ) -> str:
     lines = [
         "# Verdicts on the paper's claims",
@@ -184,11 +178,14 @@ def _markdown(
     return "\n".join(lines) + "\n"
 
 
-def _measured(measured: Measured) -> dict[str, Any]:
-    return {"parts": measured.parts.tolist(), "whole": measured.whole}
+def _as_dicts(measured: Mapping[str, Measured]) -> dict[str, Any]:
+    return {
+        name: {"parts": parts.tolist(), "whole": whole}
+        for name, (parts, whole) in measured.items()
+    }
 
 
-def _sample(sample: Sample) -> dict[str, Any]:
+def _sample_as_dict(sample: Sample) -> dict[str, Any]:
     return {
         "planned_seeds": sample.options.seeds,
         "complete_seeds": sample.seeds,
@@ -197,47 +194,44 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "broken": [str(config.path) for config in sample.broken],
         "devices": sorted(sample.devices),
         "methods": sample.options.methods,
-        "measured": {name: _measured(own) for name, own in sample.measured.items()},
+        "measured": _as_dicts(sample.measured),
     }
 
 
-def _comparison(one: Primary | Secondary) -> dict[str, Any]:
-    """What primary and secondary claims have in common, differences as fractions."""
-    return {
+def _claim_as_dict(one: Judgement, *, is_primary: bool) -> dict[str, Any]:
+    """Returns a claim as plain values, differences as fractions."""
+    content = {
         "claim": one.claim.name,
         "quantity": one.quantity,
         "larger": one.larger,
         "smaller": one.smaller,
         "denies": one.claim.denies,
-        "smallest_difference_of_interest": QUANTITIES[one.quantity].of_interest,
+        "smallest_difference_of_interest": one.of_interest,
         "interval": one.interval,
         "verdict": one.verdict,
         "why_no_verdict": one.reason or None,
     }
-
-
-def _primary_content(one: Primary) -> dict[str, Any]:
-    return _comparison(one) | {
-        "differences": {name: _measured(own) for name, own in one.differences.items()},
-        "means": {name: own.mean for name, own in one.differences.items()},
+    differences = _as_dicts(one.differences)
+    if is_primary:
+        return content | {
+            "differences": differences,
+            "means": {name: d.mean for name, d in one.differences.items()},
+            "estimate": one.estimate,
+            "signs_are_opposite": one.signs_are_opposite,
+            "p_value": one.p_value,
+            "adjusted_p_value": one.adjusted_p_value,
+        }
+    [difference] = differences.values()
+    return content | {
+        "difference": difference,
         "estimate": one.estimate,
-        "signs_are_opposite": one.signs_are_opposite,
-        "p_value": one.p_value,
-        "adjusted_p_value": one.corrected and one.corrected.p_value,
-    }
-
-
-def _secondary_content(one: Secondary) -> dict[str, Any]:
-    return _comparison(one) | {
-        "difference": _measured(one.difference),
-        "estimate": one.difference.mean,
         "published_difference": one.published,
         "published_difference_is_small": one.published_is_small,
     }
 
 
 def _has_planned_seeds(name: str, document: Mapping[str, Any]) -> bool:
-    """Whether a document of snc-readings is of the seeds that the criteria name."""
+    """Checks whether a document of snc-readings has the seeds of the criteria."""
     for row in document["rows"]:
         is_of_item1 = row["reading"] in (NONE.method, *SNC_METHODS)
         planned = SEEDS[name][:5] if is_of_item1 else READING_SEEDS
@@ -247,9 +241,10 @@ def _has_planned_seeds(name: str, document: Mapping[str, Any]) -> bool:
 
 
 def _snc_as_published(results_dir: pathlib.Path) -> str | None:
-    """Applies the rule to the documents of snc-readings.
+    """Decides between the forms of SNC by the documents of snc-readings.
 
-    None if they are not there, or of other seeds than the planned ones.
+    Returns:
+      The method; None if documents are missing or do not have the planned seeds.
     """
     paths = [results_dir / "snc-readings" / f"{name}.json" for name in SAMPLES]
     fix = "make it again with the command snc-readings"
@@ -293,10 +288,10 @@ def run(options: ClaimsOptions) -> list[pathlib.Path]:
     print(f"\n{text}")
     content = {
         "snc_as_published": decided,
-        "samples": {name: _sample(sample) for name, sample in samples.items()},
-        "primary": [_primary_content(one) for one in primary],
+        "samples": {name: _sample_as_dict(own) for name, own in samples.items()},
+        "primary": [_claim_as_dict(one, is_primary=True) for one in primary],
         "secondary": {
-            name: [_secondary_content(one) for one in claims]
+            name: [_claim_as_dict(one, is_primary=False) for one in claims]
             for name, claims in secondary.items()
         },
         "provenance": provenance(),

@@ -1,6 +1,6 @@
-"""The paper's claims that several runs decide (results/CRITERIA.md), as data."""
+"""Lists the paper's claims that several runs decide (results/CRITERIA.md)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from experiments.config import NONE
@@ -10,8 +10,8 @@ from experiments.published import TABLE1, TABLE2, TABLE3, published_row
 from experiments.reproduce.items import ALL_METHODS, SEEDS
 from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
 
-# The models of item 1, as fields of `SweepOptions`; all else is the published schedule.
-# Another item is an entry here and a name among the `samples` of its claims.
+# The models of item 1, as fields of `SweepOptions`; the rest is the published schedule.
+# To add an item, add it here and name it in the `samples` of its claims.
 SAMPLES: dict[str, dict[str, Any]] = {
     dataset: {
         "dataset": dataset,
@@ -26,11 +26,10 @@ _STANDARD = ("weight_decay", "l1")
 
 
 class Quantity(NamedTuple):
-    """What methods are compared by."""
+    """Describes a quantity by which methods are compared."""
 
     text: str
     of_interest: float = OF_INTEREST  # the smallest difference d, a fraction
-    is_of_pairs: bool = False  # the unit is a pair of seeds, not a seed
 
 
 QUANTITIES = {
@@ -43,7 +42,7 @@ QUANTITIES = {
     "high-pass": Quantity("accuracy without low frequencies (mean over r = 0..n / 4)"),
     "pgd": Quantity("accuracy under PGD (mean over the eps list)"),
     "transferred": Quantity(
-        "accuracy under transferred PGD", OF_INTEREST_MINIMUM_OR_TRANSFER, True
+        "accuracy under transferred PGD", OF_INTEREST_MINIMUM_OR_TRANSFER
     ),
     "high share": Quantity("share of PGD's power beyond a quarter of the width"),
     "penalty": Quantity("penalty, relative to automatic differentiation's", 0.0),
@@ -51,7 +50,7 @@ QUANTITIES = {
 
 
 class Claim(NamedTuple):
-    """Each of some methods is said to be above each of others, or not to be."""
+    """States that each method in `larger` is above each one in `smaller`."""
 
     name: str
     text: str
@@ -61,27 +60,17 @@ class Claim(NamedTuple):
     denies: bool = False  # the claim is that `larger` do not improve on `smaller`
     samples: tuple[str, ...] = _ITEM_1
 
-    @property
-    def comparisons(self) -> Iterator[tuple[str, str, str]]:
-        """Yields each quantity with each larger and each smaller method."""
-        for quantity in self.quantities:
-            for larger in self.larger:
-                for smaller in self.smaller:
-                    yield quantity, larger, smaller
 
-
-def _primary(name: str, quantity: str, larger: tuple[str, ...], smaller: str) -> Claim:
-    return Claim(name, QUANTITIES[quantity].text, (quantity,), larger, (smaller,))
-
-
-# SNC as published is one of its two forms.
-PRIMARY = (
-    _primary("P1", "minimum", ("absum",), "weight_decay"),
-    _primary("P2", "minimum", ("absum",), "l1"),
-    _primary("P3", "minimum", SNC_METHODS, "weight_decay"),
-    _primary("P4", "minimum", SNC_METHODS, "l1"),
-    _primary("P5", "transferred", ("absum",), "weight_decay"),
-    _primary("P6", "transferred", ("absum",), NONE.method),
+PRIMARY = tuple(
+    Claim(name, QUANTITIES[quantity].text, (quantity,), larger, (smaller,))
+    for name, quantity, larger, smaller in (
+        ("P1", "minimum", ("absum",), "weight_decay"),
+        ("P2", "minimum", ("absum",), "l1"),
+        ("P3", "minimum", SNC_METHODS, "weight_decay"),  # either form as published
+        ("P4", "minimum", SNC_METHODS, "l1"),
+        ("P5", "transferred", ("absum",), "weight_decay"),
+        ("P6", "transferred", ("absum",), NONE.method),
+    )
 )
 
 SECONDARY = (
@@ -193,7 +182,7 @@ SECONDARY = (
 
 
 def quantities_of(sample: str) -> set[str]:
-    """Returns what the claims about a sample compare."""
+    """Returns the quantities that the claims about a sample compare."""
     return {
         quantity
         for claim in (*PRIMARY, *SECONDARY)
@@ -203,7 +192,7 @@ def quantities_of(sample: str) -> set[str]:
 
 
 def published(quantity: str, dataset: str) -> dict[str, float]:
-    """Returns what the paper publishes of each method, in percent, where it does."""
+    """Returns the published percentage of each method, empty if there are none."""
     network = networks_for(dataset)[0]
     table1 = published_row(TABLE1, dataset, network)
     rows: dict[str, Mapping[str, float]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from absum_jax.evaluation import _counting as counting
+from absum_jax.evaluation import counting
 from experiments.evaluation.batches import mapped
 from experiments.evaluation.kept import EvaluationSet
 from experiments.evaluation.shares import kept_shares

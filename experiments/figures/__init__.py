@@ -1,1 +1,1 @@
-"""One module per figure of the paper, and the picture of the demo."""
+"""Draws the figures of the paper, each in one module, and further ones."""

@@ -1,4 +1,4 @@
-"""Sums of filters, penalty and spectral norm of each convolution over training."""
+"""Draws filters with zero sum, penalty and spectral norm of convolutions by epoch."""
 
 import dataclasses
 import pathlib
@@ -24,24 +24,26 @@ from experiments.reporting.plots.axes import log_scale
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
 from experiments.training.diagnostics import ZERO
-from experiments.training.runs import Run, provenance
+from experiments.training.runs import provenance
 from experiments.workspace import opened
 
-# As logged, and as the rows of the figure.
+# The names in the log and the labels of the figure's rows.
 _KINDS = {
     "zero_share": "filters with zero sum (%)",
     "penalty": r"penalty, $\sum_{i,o} |\sum_{l,m} k|$",
     "spectral_norm": "spectral norm",
 }
-# More lines than this have a colour bar in place of names.
+# With more layers a color bar replaces the legend.
 _NAMED_LAYERS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class DiagnosticsOptions(OneSeedOptions):
-    """Draw what becomes of each convolution while it trains, under no regularization,
-    weight decay, L1, Absum and SNC: the share of filters (pairs of an input and an
-    output channel) whose sum is zero, the penalty of Absum, and the spectral norm."""  # noqa: D205, D209
+    """Draw how each convolution changes during training without regularization and with
+    weight decay, L1, Absum and SNC: the fraction of filters (pairs of an input and an
+    output channel) whose sum is zero, the penalty of Absum, and the spectral norm.
+    Missing models are trained with --diagnostics; models that other commands trained
+    without --diagnostics lack the spectral norm and are refused."""  # noqa: D205, D209
 
     methods: tuple[MethodName, ...] = dataclasses.field(default_factory=default)
     """Regularization methods."""
@@ -53,25 +55,21 @@ class DiagnosticsOptions(OneSeedOptions):
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Every method as it is asked for."""
+        """Returns the settings of the chosen methods."""
         return tuple(s for s in super().settings if s.method in self.methods)
 
     @property
     def variant(self) -> str:
-        """The methods too, where some are missing."""
+        """Returns the strengths that are not the default, and a subset of methods."""
         methods = [setting.method.replace("_", "-") for setting in self.settings]
         subset = methods if len(methods) < len(default()) else []
         return "".join(f"-{name}" for name in subset) + super().variant
 
 
-def _all_curves(run: Run, layers: Sequence[str]) -> dict[str, Curves]:
-    return {kind: curves(run, kind, layers) for kind in _KINDS}
-
-
 def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:
     """Draws a line for each layer."""
     for name, values in curves.layers.items():
-        # A value that was not finite leaves a gap.
+        # Values that are not finite leave gaps.
         y = np.array(values, float) * (100 if kind == "zero_share" else 1)
         marker = "." if kind == "spectral_norm" else None
         ax.plot(curves.epochs, y, color=colors[name], marker=marker, lw=1.2, label=name)
@@ -82,11 +80,11 @@ def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) 
 
 
 def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> Figure:
-    """Draws a column for each model, and a row for each kind of diagnostics.
+    """Draws a column for each model and a row for each kind of diagnostics.
 
     Args:
-      settings: of each model.
-      found: its curves by kind, of the same layers in the same order.
+      settings: the setting of each model.
+      found: the curves of each model by kind, with the same layers in the same order.
     """
     layers = list(found[0]["penalty"].layers)
     scale = Normalize(0, max(len(layers) - 1, 1))
@@ -115,7 +113,7 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
 
 
 def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
-    """Trains what is missing with diagnostics, and draws them."""
+    """Trains missing models with diagnostics and draws these."""
     compute = dataclasses.replace(options.compute, diagnostics=True)
     options = dataclasses.replace(options, compute=compute)
     with opened(options) as workspace:
@@ -123,7 +121,7 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         wanted = workspace.runs(options.settings, (options.seed,))
         check_logged(options.runs_dir, wanted, _KINDS)
         runs = workspace.train(options.settings, (options.seed,))
-    found = [_all_curves(run, list(layers)) for run in runs]
+    found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
     scaled = naming.model_scale(options)
     stem = options.results_dir / naming.model_path(
         "diagnostics", options, scaled, options.variant

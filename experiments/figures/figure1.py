@@ -1,4 +1,4 @@
-"""Figure 1: images perturbed by the Single Fourier Attack."""
+"""Draws Figure 1: images perturbed by the Single Fourier Attack."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,6 @@ import pathlib
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import absum_jax
@@ -20,13 +19,13 @@ Frequencies = tuple[tuple[int, int], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Figure1Options:
-    """Images perturbed by single frequencies (Figure 1)."""
+    """Draw images perturbed by single frequencies (Figure 1)."""
 
     dataset: DatasetName = "mnist5k"
     """Data set."""
 
     images: int = 4
-    """Test images, one a class."""
+    """Number of test images, each of another class."""
 
     frequencies: Frequencies | None = None
     """Frequencies (l, m), in cycles per image; None is one cycle, a quarter of the
@@ -50,9 +49,9 @@ class Figure1Options:
 
 
 def _one_a_class(split: Split | Streamed, classes: int) -> np.ndarray:
-    """The first image of each of the first classes, (classes, h, w, channels).
+    """Returns the first image of each of the first classes, (classes, h, w, channels).
 
-    Of streamed images, of the classes that come first.
+    For streamed images, these are the classes that occur first.
     """
     if isinstance(split, Split):
         _, first = np.unique(split.labels, return_index=True)
@@ -68,13 +67,13 @@ def _one_a_class(split: Split | Streamed, classes: int) -> np.ndarray:
 
 
 def default_frequencies(height: int, width: int) -> Frequencies:
-    """Low, middle and high frequencies of an image, up to the highest there is."""
+    """Returns low, middle and high frequencies, up to the highest of the image."""
     quarter, half = (height // 4, width // 4), (height // 2, width // 2)
     return ((0, 1), (1, 1), (0, width // 4), quarter, half)
 
 
 def draw(images: np.ndarray, frequencies: Frequencies, eps: float) -> Figure:
-    """Draws images (N, h, w, channels) in [0, 1], a column each, a row a frequency."""
+    """Draws a column for each image (N, h, w, channels), a row for each frequency."""
     figure = Figure(figsize=(1.3 * len(images) + 0.8, 1.35 * (len(frequencies) + 1)))
     axes = figure.subplots(len(frequencies) + 1, len(images), squeeze=False)
     rows: list[tuple[str, np.ndarray]] = [("clean", images)]
@@ -83,17 +82,12 @@ def draw(images: np.ndarray, frequencies: Frequencies, eps: float) -> Figure:
         rows.append((f"({l}, {m})", np.asarray(attacked)))
     for row, (label, pictures) in zip(axes, rows, strict=True):
         for ax, picture in zip(row, pictures, strict=True):
-            _show(ax, picture)
+            is_gray = picture.shape[-1] == 1
+            ax.imshow(picture[..., 0] if is_gray else picture, "gray", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     figure.suptitle(f"Single Fourier Attack, (l, m), eps = {255 * eps:g}/255")
     return figure
-
-
-def _show(ax: Axes, picture: np.ndarray) -> None:
-    gray = picture.shape[-1] == 1
-    ax.imshow(picture[..., 0] if gray else picture, cmap="gray", vmin=0, vmax=1)
-    ax.set_xticks([])
-    ax.set_yticks([])
 
 
 def run(options: Figure1Options) -> list[pathlib.Path]:

@@ -1,4 +1,4 @@
-"""Figure 3: the search spaces of Absum and L1 in two dimensions."""
+"""Draws Figure 3: the search spaces of Absum and L1 in two dimensions."""
 
 import dataclasses
 import pathlib
@@ -12,39 +12,36 @@ from experiments.reporting.plots.saving import save
 
 @dataclasses.dataclass(frozen=True)
 class Figure3Options:
-    """Search spaces of Absum and L1 for two coefficients (Figure 3)."""
+    """Draw the search spaces of Absum and L1 for two coefficients (Figure 3)."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the figure."""
 
 
-# A quadratic loss whose minimum neither search space holds.
+# A quadratic loss whose minimum lies outside of both search spaces.
 _MINIMUM = np.array([2.4, -0.4])
 _HESSIAN = np.array([[1.0, 0.5], [0.5, 1.4]])
 
 
 def loss(k: np.ndarray) -> np.ndarray:
-    """The loss at points (..., 2)."""
-    away = k - _MINIMUM
-    return 0.5 * np.einsum("...i,ij,...j->...", away, _HESSIAN, away)
+    """Computes the loss at points (..., 2)."""
+    offset = k - _MINIMUM
+    return 0.5 * np.einsum("...i,ij,...j->...", offset, _HESSIAN, offset)
 
 
 def constrained_minimum(
     kind: str, radius: float = 1.0, points: int = 4001
 ) -> np.ndarray:
-    """The loss's minimum on the boundary of a search space, by search along it.
+    """Searches the boundary of a search space for the minimum of the loss.
 
     Args:
       kind: `"absum"`, the line k1 + k2 = c that bounds |k1 + k2| <= c; `"l1"`, the
         square |k1| + |k2| = c.
       radius: c.
-      points: how many points to try on each edge.
+      points: the number of points to try on each edge.
     """
-    along = (
-        np.linspace(-4, 4, points)
-        if kind == "absum"
-        else np.linspace(0, radius, points)
-    )
+    low, high = (-4, 4) if kind == "absum" else (0, radius)
+    along = np.linspace(low, high, points)
     edges = [np.stack([along, radius - along], axis=-1)]
     if kind == "l1":
         edges += [edges[0] * sign for sign in ([1, -1], [-1, 1], [-1, -1])]
@@ -56,8 +53,8 @@ def draw() -> Figure:
     """Draws both search spaces, contours of the loss and its constrained minima."""
     figure = Figure(figsize=(4.6, 4.4))
     ax = figure.subplots()
-    reach = 3.2
-    axis = np.linspace(-reach, reach, 401)
+    limits = -3.2, 3.2
+    axis = np.linspace(*limits, 401)
     k1, k2 = np.meshgrid(axis, axis)
     ax.fill_between(
         axis, -1 - axis, 1 - axis, color=METHODS["absum"].color, alpha=0.3,
@@ -72,7 +69,7 @@ def draw() -> Figure:
     ax.plot(*_MINIMUM, "k*", markersize=9, label=r"minimum of $f(\theta)$")
     for kind in ("absum", "l1"):
         ax.plot(*constrained_minimum(kind), "o", color=METHODS[kind].color)
-    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="$k_1$", ylabel="$k_2$")
+    ax.set(xlim=limits, ylim=limits, xlabel="$k_1$", ylabel="$k_2$")
     ax.set_aspect("equal")
     ax.legend(loc="lower left", fontsize=8)
     return figure

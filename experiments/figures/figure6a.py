@@ -1,4 +1,4 @@
-"""Figure 6(a): runtime of an epoch of each method, on each data set."""
+"""Draws Figure 6(a): runtime of an epoch of each method, on each data set."""
 
 import dataclasses
 import pathlib
@@ -8,24 +8,17 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from absum_jax._markdown import aligned
 from experiments.config import NONE
 from experiments.data import DATASETS, DatasetName
-from experiments.jobs import locks
 from experiments.jobs.errors import UsageError
-from experiments.jobs.progress import progress
 from experiments.models import ARCHITECTURES, networks_for
 from experiments.options import ComputeOptions, ModelOptions, check_choices
+from experiments.reporting.plots import runtimes
 from experiments.reporting.plots.runtimes import (
     COLORS,
     NAMES,
     TIMED_METHODS,
     TimedMethod,
-    check_methods,
-    clip_method,
-    conditions,
-    strength,
-    write,
 )
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_epoch import Measurement, measure
@@ -37,12 +30,12 @@ _TITLE = "Figure 6(a), runtime of an epoch"
 
 @dataclasses.dataclass(frozen=True)
 class Figure6aOptions:
-    """Runtime of an epoch of training with each method on each data set (Figure 6(a)),
-    on images of noise, as many and as large as the data set's: no data set is read. Of
-    ImageNet's there are as many as the timed steps take, as if others had decoded them.
-    An epoch of ResNet-18 takes a quarter of an hour on a CPU: see --steps. What
-    figure6a/measurements.jsonl in the results folder has of this device is not measured
-    again."""  # noqa: D205, D209
+    """Measure the runtime of an epoch of training with each method on each data set
+    (Figure 6(a)), on images of noise, as many and as large as those of the data set,
+    which is not read. For ImageNet there are only as many as the timed steps need, and
+    decoding is not timed. An epoch of ResNet-18 takes a quarter of an hour on a CPU:
+    see --steps. Timings of this device that are already in figure6a/measurements.jsonl
+    in the results folder are reused."""  # noqa: D205, D209
 
     datasets: tuple[DatasetName, ...] = (
         "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped",
@@ -53,14 +46,14 @@ class Figure6aOptions:
     """Regularization methods; snc_numpy is SNC as the paper computes it."""
 
     steps: int | None = None
-    """Time the first so many steps alone, and scale them up; None is the epoch. On
-    ImageNet at most 100, as many as there are from one clip of SNC to the next."""
+    """Time only the first so many steps and scale the time up; None is the whole epoch.
+    On ImageNet at most 100, the steps from one clip of SNC to the next."""
 
     repeats: int = 3
-    """Timings, of which the median counts; fewer where they take a minute."""
+    """Timings of which the median is reported; fewer if they take a minute."""
 
     dtype: Literal["float32", "bfloat16"] | None = None
-    """What convolutions of large networks compute in; None is float32 on a CPU and
+    """Precision of the convolutions of large networks; None is float32 on a CPU and
     bfloat16 elsewhere."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
@@ -68,22 +61,15 @@ class Figure6aOptions:
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        check_choices("--datasets", self.datasets)
-        unknown = set(self.datasets) - set(DATASETS)
-        if unknown:
-            raise UsageError(
-                f"--datasets must be among {', '.join(DATASETS)}, got "
-                f"{sorted(unknown)}."
-            )
-        check_methods(self.methods)
+        check_choices("--datasets", self.datasets, DATASETS)
+        check_choices("--methods", self.methods, TIMED_METHODS)
         for option in ("steps", "repeats"):
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise UsageError(f"--{option} must be at least 1, got {value}.")
 
     def measurements(self) -> dict[str, list[Measurement]]:
-        """What to measure on each data set, on this device."""
-        clips = {"snc": clip_method(), "snc_numpy": "numpy"}
+        """Lists the measurements on each data set, on this device."""
         measurements: dict[str, list[Measurement]] = {}
         for dataset in self.datasets:
             is_small = networks_for(dataset)[0] == "small_cnn"
@@ -92,8 +78,8 @@ class Figure6aOptions:
             group = []
             for method in self.methods:
                 whole = Measurement(
-                    method, strength(method), clips.get(method), dataset, model.model,
-                    model.dtype, steps=1,
+                    method, runtimes.strength(method), runtimes.clip_method(method),
+                    dataset, model.model, model.dtype, steps=1,
                 )  # fmt: skip
                 steps = min(self.steps or whole.most_steps, whole.most_steps)
                 group.append(dataclasses.replace(whole, steps=steps))
@@ -104,7 +90,7 @@ class Figure6aOptions:
 def records(
     measurements: Mapping[str, Sequence[Measurement]], log: Log
 ) -> list[dict[str, Any]]:
-    """The rows of the table as plain values, in seconds."""
+    """Makes the rows of the table as plain values, in seconds."""
     rows = []
     for dataset, group in measurements.items():
         seconds = {}
@@ -114,9 +100,11 @@ def records(
                 float(np.median(log[m].epoch_s)), clip_s
             )
         for m in group:
-            own, timings = seconds[m.method], log[m]
+            epoch, timings = seconds[m.method], log[m]
             ratios = {
-                f"ratio_to_{other}": own / seconds[other] if other in seconds else None
+                f"ratio_to_{other}": epoch / seconds[other]
+                if other in seconds
+                else None
                 for other in ("none", "absum")
             }
             row = {
@@ -129,7 +117,7 @@ def records(
                 "method": m.method,
                 "strength": m.strength,
                 "clip": m.clip,
-                "epoch_s": own,
+                "epoch_s": epoch,
                 **ratios,
                 "steps_of_the_epoch": m.epoch_steps,
                 "steps_timed": m.steps,
@@ -156,47 +144,42 @@ def _cell(row: Mapping[str, Any]) -> str:
 def markdown(
     options: Figure6aOptions, rows: Sequence[Mapping[str, Any]], about: Mapping
 ) -> str:
-    """The table, a row for each data set, and its conditions."""
+    """Makes the table, a row for each data set, with its conditions."""
     cells = []
     for dataset in options.datasets:
-        own = {row["method"]: row for row in rows if row["dataset"] == dataset}
-        row = own[options.methods[0]]
+        by_method = {row["method"]: row for row in rows if row["dataset"] == dataset}
+        row = by_method[options.methods[0]]
         timed = f"{row['steps_timed']:,} of {row['steps_of_the_epoch']:,}"
         network = f"{ARCHITECTURES[row['model']].label}, {row['dtype']}"
-        seconds = (_cell(own[method]) for method in options.methods)
+        seconds = (_cell(by_method[method]) for method in options.methods)
         cells.append([DATASETS[dataset].label, network, timed, *seconds])
     header = [
         "data set", "network", "steps timed", *(NAMES[m] for m in options.methods),
     ]  # fmt: skip
-    notes = [
+    note = (
         "Seconds of an epoch of training, without compilation, and in brackets the "
         "ratio to no regularization: the paper's batches, with its crops and flips "
         "where it has them, on images of noise, as many and as large as the data "
         f"set's. Median of {options.repeats} timings, fewer where they take a minute."
-    ]
+    )
     if not all(row["held"] for row in rows):
-        notes[0] += (
+        note += (
             " Of ImageNet's there are as many as the timed steps take: its images are "
             "decoded, cropped and flipped by other processes, which is not timed."
         )
     if any(row["steps_timed"] < row["steps_of_the_epoch"] for row in rows):
-        notes[0] += " Where not all steps were timed, those are scaled up to the epoch."
-    clips = {row["method"]: row["clip"] for row in rows if row["clip"] is not None}
-    if clips:
-        notes[0] += (
-            f" SNC clips every {CLIP_EVERY} steps. A clip was timed by itself, and is "
-            "added for as many as an average epoch has and the timed steps had not."
-        )
-    if "snc" in clips:
-        notes[0] += f" SNC clips by the method {clips['snc']}."
-    if "snc_numpy" in clips:
-        notes[0] += " SNC, NumPy: by FFT and SVD on the CPU, as in the paper."
-    notes.append(conditions(about, rows))
-    return "\n\n".join([f"## {_TITLE}", "\n".join(aligned(header, cells)), *notes])
+        note += " Where not all steps were timed, those are scaled up to the epoch."
+    note += runtimes.clip_note(
+        rows,
+        f"SNC clips every {CLIP_EVERY} steps. A clip was timed by itself, and is added "
+        "for as many as an average epoch has and the timed steps had not.",
+        "SNC, NumPy: by FFT and SVD on the CPU, as in the paper.",
+    )
+    return runtimes.markdown(_TITLE, header, cells, note, rows, about)
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws a group of bars for each data set, a bar a method."""
+    """Draws a group of bars for each data set, one bar for each method."""
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure = Figure(figsize=(2.6 + 1.4 * len(datasets), 3.4), layout="constrained")
@@ -216,32 +199,21 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _is_enough(measurement: Measurement, repeats: int, log: Log) -> bool:
-    timings = log[measurement]
-    return is_enough(timings.epoch_s, repeats) and (
-        measurement.clip is None or is_enough(timings.clip_s, repeats)
-    )
-
-
 def run(options: Figure6aOptions) -> list[pathlib.Path]:
     """Measures what is missing, prints the table and writes it with the figure."""
-    folder = options.results_dir / "figure6a"
+    folder, repeats = options.results_dir / "figure6a", options.repeats
     measurements = options.measurements()
-    with locks.exclusive(folder, "measures runtimes"):
-        log = Log(folder / "measurements.jsonl")
-        missing = [
-            [m for m in group if not _is_enough(m, options.repeats, log)]
-            for group in measurements.values()
-        ]
-        if total := sum(map(len, missing)):
-            with progress(total, "timing epochs", "runtime") as advance:
-                for group in filter(None, missing):
-                    measure(group, options.repeats, log)
-                    advance(len(group))
+    log = runtimes.measure_missing(
+        folder,
+        measurements.values(),
+        lambda m, log: (
+            is_enough(log[m].epoch_s, repeats)
+            and (m.clip is None or is_enough(log[m].clip_s, repeats))
+        ),
+        lambda group, log: measure(group, repeats, log),
+        "timing epochs",
+    )
     rows, about = records(measurements, log), provenance()
     table = markdown(options, rows, about)
-    print(f"\n{table}\n")
-    asked = dataclasses.asdict(options)
-    del asked["results_dir"]
-    document = {"title": _TITLE, "options": asked, "rows": rows, "provenance": about}
-    return write(folder / "epochs", document, table, draw(rows), folder / "figure6a")
+    stem = folder / "epochs"
+    return runtimes.write(stem, _TITLE, options, rows, about, table, draw(rows))

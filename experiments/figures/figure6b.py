@@ -1,6 +1,7 @@
-"""Figure 6(b): runtime of a training step of ResNet-18 against the input size."""
+"""Draws Figure 6(b): runtime of a step of ResNet-18 against the input size."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -9,22 +10,15 @@ import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
 
-from absum_jax._markdown import aligned
-from experiments.jobs import locks
 from experiments.jobs.errors import UsageError
-from experiments.jobs.progress import progress
 from experiments.models.resnet import ResNet18
 from experiments.options import check_choices
+from experiments.reporting.plots import runtimes
 from experiments.reporting.plots.runtimes import (
     COLORS,
     NAMES,
     TIMED_METHODS,
     TimedMethod,
-    check_methods,
-    clip_method,
-    conditions,
-    strength,
-    write,
 )
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_step import CLASSES, Measurement, Network, measure
@@ -36,11 +30,11 @@ _TITLE = "Figure 6(b), runtime of ResNet-18 against the input size"
 
 @dataclasses.dataclass(frozen=True)
 class Figure6bOptions:
-    """Runtime of a step of ResNet-18 on one image against its size (Figure 6(b)):
-    forward, backward, update, and with SNC one clip of all convolutions, which takes
-    minutes on a CPU where images are large (less with OPENBLAS_NUM_THREADS=1, where
-    others use it too). What figure6b/measurements.jsonl in the results folder has of
-    this device is not measured again."""  # noqa: D205, D209
+    """Measure the runtime of a step of ResNet-18 on one image against its size
+    (Figure 6(b)): forward, backward, update, and with SNC one clip of all convolutions,
+    which takes minutes on a CPU for large images (less with OPENBLAS_NUM_THREADS=1 on a
+    CPU that other programs use too). Timings of this device that are already in
+    figure6b/measurements.jsonl in the results folder are reused."""  # noqa: D205, D209
 
     sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     """Heights and widths of the image."""
@@ -49,7 +43,7 @@ class Figure6bOptions:
     """Regularization methods; snc_numpy is SNC as the paper computes it."""
 
     repeats: int = 9
-    """Timed steps, of which the median counts; fewer where they take a minute."""
+    """Timings of which the median is reported; fewer if they take a minute."""
 
     snc_method: Literal["polar", "eigh"] | None = None
     """How SNC clips; None is eigh on a CPU, polar elsewhere."""
@@ -63,7 +57,7 @@ class Figure6bOptions:
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         check_choices("--sizes", self.sizes)
-        check_methods(self.methods)
+        check_choices("--methods", self.methods, TIMED_METHODS)
         if not all(size >= 32 and size % 8 == 0 for size in self.sizes):
             raise UsageError(
                 f"--sizes must be multiples of 8 from 32 up, got {self.sizes}."
@@ -85,11 +79,11 @@ class Figure6bOptions:
         ]
 
     def measurements(self) -> dict[int, list[Measurement]]:
-        """What to measure at each size, on this device."""
-        clips = {"snc": self.snc_method or clip_method(), "snc_numpy": "numpy"}
+        """Lists the measurements at each size, on this device."""
         measurements: dict[int, list[Measurement]] = {}
         for size, method in self._cases():
-            measurement = Measurement(method, strength(method), clips.get(method), size)
+            clip = runtimes.clip_method(method, self.snc_method)
+            measurement = Measurement(method, runtimes.strength(method), clip, size)
             measurements.setdefault(size, []).append(measurement)
         return measurements
 
@@ -97,23 +91,23 @@ class Figure6bOptions:
 def records(
     measurements: Mapping[int, Sequence[Measurement]], log: Log
 ) -> list[dict[str, Any]]:
-    """The rows of the table as plain values, in milliseconds."""
+    """Makes the rows of the table as plain values, in milliseconds."""
     rows = []
     for size, group in measurements.items():
         ms = {m.method: 1e3 * float(np.median(log[m].step_s)) for m in group}
         none = ms.get("none")
         for measurement in group:
-            own, timings = ms[measurement.method], log[measurement]
+            step, timings = ms[measurement.method], log[measurement]
             amortized = None
             if none is not None and measurement.clip is not None:
-                amortized = none + (own - none) / CLIP_EVERY
+                amortized = none + (step - none) / CLIP_EVERY
             row = {
                 "size": size,
                 "method": measurement.method,
                 "strength": measurement.strength,
                 "clip": measurement.clip,
-                "ms": own,
-                "ratio_to_none": None if none is None else own / none,
+                "ms": step,
+                "ratio_to_none": None if none is None else step / none,
                 f"ms_clipping_every_{CLIP_EVERY}": amortized,
                 "steps_timed": len(timings.step_s),
                 "fastest_ms": 1e3 * min(timings.step_s),
@@ -128,33 +122,26 @@ def records(
 def markdown(
     options: Figure6bOptions, rows: Sequence[Mapping[str, Any]], about: Mapping
 ) -> str:
-    """The table, a row for each size, and its conditions."""
+    """Makes the table, a row for each size, with its conditions."""
     ms = {(row["size"], row["method"]): f"{row['ms']:,.1f}" for row in rows}
     header = ["input", *(NAMES[method] for method in options.methods)]
     cells = [
         [f"{size} x {size}", *(ms.get((size, m), "") for m in options.methods)]
         for size in options.sizes
     ]
-    notes = [
+    note = (
         "Milliseconds of a training step on one image, without compilation: forward, "
         f"backward, update. Median of {options.repeats} steps, fewer where they take "
         "a minute."
-    ]
-    clips = {row["method"]: row["clip"] for row in rows if row["clip"] is not None}
-    if clips:
-        notes[0] += (
-            " With SNC each step also clips all convolutions once; training does so "
-            f"every {CLIP_EVERY} steps."
-        )
-    if "snc" in clips:
-        notes[0] += f" SNC clips by the method {clips['snc']}."
-    if "snc_numpy" in clips:
-        notes[0] += (
-            " SNC, NumPy: by FFT and SVD, as in the paper, up to "
-            f"{options.numpy_sizes_up_to} x {options.numpy_sizes_up_to}."
-        )
-    notes.append(conditions(about, rows))
-    return "\n\n".join([f"## {_TITLE}", "\n".join(aligned(header, cells)), *notes])
+    )
+    note += runtimes.clip_note(
+        rows,
+        "With SNC each step also clips all convolutions once; training does so every "
+        f"{CLIP_EVERY} steps.",
+        "SNC, NumPy: by FFT and SVD, as in the paper, up to "
+        f"{options.numpy_sizes_up_to} x {options.numpy_sizes_up_to}.",
+    )
+    return runtimes.markdown(_TITLE, header, cells, note, rows, about)
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -179,41 +166,24 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _measure_missing(
-    options: Figure6bOptions, measurements: Mapping[int, list[Measurement]], log: Log
-) -> None:
-    missing = [
-        [m for m in group if not is_enough(log[m].step_s, options.repeats)]
-        for group in measurements.values()
-    ]
-    total = sum(map(len, missing))
-    if not total:
-        return
-    # One initialisation, whatever is measured with it.
-    model = nnx.jit(lambda: ResNet18(classes=CLASSES, rngs=nnx.Rngs(0)))()
-    network = Network.of(model)
-    with progress(total, "timing ResNet-18", "runtime") as advance:
-        for group in filter(None, missing):
-            measure(network, group, options.repeats, log)
-            advance(len(group))
-
-
 def run(options: Figure6bOptions) -> list[pathlib.Path]:
     """Measures what is missing, prints the table and writes it with the figure."""
-    folder = options.results_dir / "figure6b"
+    folder, repeats = options.results_dir / "figure6b", options.repeats
     measurements = options.measurements()
-    with locks.exclusive(folder, "measures runtimes"):
-        log = Log(folder / "measurements.jsonl")
-        _measure_missing(options, measurements, log)
+
+    @functools.cache
+    def network() -> Network:
+        create = nnx.jit(lambda: ResNet18(classes=CLASSES, rngs=nnx.Rngs(0)))
+        return Network.of(create())
+
+    log = runtimes.measure_missing(
+        folder,
+        measurements.values(),
+        lambda m, log: is_enough(log[m].step_s, repeats),
+        lambda group, log: measure(network(), group, repeats, log),
+        "timing ResNet-18",
+    )
     rows, about = records(measurements, log), provenance()
     table = markdown(options, rows, about)
-    print(f"\n{table}\n")
-    asked = {
-        "sizes": options.sizes,
-        "methods": options.methods,
-        "repeats": options.repeats,
-        "snc_method": options.snc_method,
-        "numpy_sizes_up_to": options.numpy_sizes_up_to,
-    }
-    document = {"title": _TITLE, "options": asked, "rows": rows, "provenance": about}
-    return write(folder / "resnet18", document, table, draw(rows), folder / "figure6b")
+    stem = folder / "resnet18"
+    return runtimes.write(stem, _TITLE, options, rows, about, table, draw(rows))

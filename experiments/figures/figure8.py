@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.config import Setting
 from experiments.jobs import files
 from experiments.methods import ABSUM_AUTODIFF, METHODS

@@ -1,4 +1,4 @@
-"""Singular values of each convolution under each regularization method."""
+"""Draws the singular values of each convolution for each regularization method."""
 
 import dataclasses
 import pathlib
@@ -24,26 +24,27 @@ from experiments.training import optimization, step
 from experiments.training.runs import provenance
 from experiments.workspace import opened
 
-# More layers than this are not drawn.
+# Of more layers, so many are drawn.
 _DRAWN_LAYERS = 8
-# Of each layer: (models, rows, columns, rank), the frequency zero first.
+# For each layer (models, rows, columns, rank), with frequency zero first.
 Spectra = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class SpectraOptions(OneSeedOptions):
-    """Draw the singular values of each convolution of a network, trained with none,
-    weight decay, L1 and Absum at the strengths that the paper selects, and with SNC."""  # noqa: D205, D209
+    """Draw the singular values of each convolution of networks that are trained without
+    regularization, with weight decay, L1 and Absum at the strengths that the paper
+    selects, and with SNC."""  # noqa: D205, D209
 
 
 def singular_values(
     params: Sequence[Any],
     uses: Mapping[str, Sequence[absum_jax.ConvUse]],
 ) -> Spectra:
-    """All singular values of each convolution of several models.
+    """Computes all singular values of each convolution of several models.
 
     Args:
-      params: a tree of each model.
+      params: a tree for each model.
       uses: how the network uses its kernels, each once.
     """
     kernels = [named_kernels(tree, uses) for tree in params]
@@ -51,12 +52,12 @@ def singular_values(
         path: np.stack(
             [
                 absum_jax.conv_singular_values(
-                    of_model[path],
+                    model[path],
                     use.input_shape,
                     strides=use.strides,
                     groups=use.groups,
                 )
-                for of_model in kernels
+                for model in kernels
             ]
         )
         for path, [use] in uses.items()
@@ -64,22 +65,23 @@ def singular_values(
 
 
 def initial_params(classifier: Classifier, seed: int) -> Any:
-    """The parameters that training starts from, whatever the setting."""
+    """Returns the parameters before training, which all settings share."""
     h = optimization.hyperparameters([NONE], learning_rate=0.0, momentum=0.0)
     state = step.init_sweep(classifier, jnp.array([seed]), h)
     return jax.tree.map(lambda leaf: leaf[0, 0], state.variables.params)
 
 
 def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Figure:
-    """Draws the singular values of up to eight layers, a line a model.
+    """Draws the singular values of up to eight layers, one line for each model.
 
-    In falling order above, and below the mean at each distance from frequency zero. Of
-    more layers so many are drawn, the first and the last among them.
+    The upper row has them in descending order, the lower one their mean at each
+    distance from frequency zero. Of more layers, eight at equal distances are drawn,
+    from the first to the last.
 
     Args:
-      settings: of each model.
-      spectra: its singular values.
-      initial: those before training, of one model.
+      settings: the setting of each model.
+      spectra: the singular values of all models.
+      initial: those of one model before training.
     """
     columns = min(len(spectra), _DRAWN_LAYERS)
     drawn = np.linspace(0, len(spectra) - 1, columns).round().astype(int)
@@ -111,7 +113,7 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
 
 
 def run(options: SpectraOptions) -> list[pathlib.Path]:
-    """Trains what is missing, and draws."""
+    """Trains missing models and draws."""
     settings = options.settings
     with opened(options) as workspace:
         runs = workspace.train(settings, (options.seed,))
@@ -119,8 +121,8 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
     abstract = jax.eval_shape(classifier.init, jax.random.key(0))
     params = [run.variables(abstract).params for run in runs]
     image_shape = workspace.dataset.image_shape
-    of_layers = classifier.conv_uses(image_shape)
-    uses = {path: of_layers[path] for path in layers_by_depth(classifier, image_shape)}
+    conv_uses = classifier.conv_uses(image_shape)
+    uses = {path: conv_uses[path] for path in layers_by_depth(classifier, image_shape)}
     spectra = singular_values(params, uses)
     initial = singular_values([initial_params(classifier, options.seed)], uses)
     scaled = naming.model_scale(options)

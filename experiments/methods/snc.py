@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 import absum_jax
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 from experiments.methods.method import Params, Uses
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import absum_jax
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 from experiments.models.architectures import ARCHITECTURES, without_values
 
 ConvUses = dict[str, tuple[absum_jax.ConvUse, ...]]

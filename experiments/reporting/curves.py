@@ -25,9 +25,11 @@ def _check_logged(run: Run, kind: str, epochs: int) -> None:
         at = epochs_with_spectral_norms(run.config.recipe.epochs)
         wanted = [epoch for epoch in wanted if epoch in at]
     if [epoch for epoch in found if epoch <= epochs] != wanted:
+        option = " (--diagnostics)" if kind == "spectral_norm" else ""
         raise UsageError(
             f"{run.folder} was trained, at least in part, without logging its "
-            f"{kind.replace('_', ' ')}; give another --runs-dir to train it anew."
+            f"{kind.replace('_', ' ')}{option}; give another --runs-dir to train it "
+            "anew."
         )
 
 

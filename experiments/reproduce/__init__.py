@@ -1,1 +1,1 @@
-"""All tables and figures of the paper, with one command."""
+"""Makes all tables and figures of the paper with one command."""

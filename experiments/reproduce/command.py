@@ -1,4 +1,4 @@
-"""Runs the items of a reproduction, each in a process of its own."""
+"""Runs the items of a reproduction, each in a separate process."""
 
 import concurrent.futures
 import contextlib
@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments import cli
 from experiments.data import DataOptions, DatasetName
 from experiments.jobs.errors import UsageError
@@ -21,20 +21,20 @@ from experiments.options import check_choices, check_positive, check_seeds
 from experiments.reproduce import plan
 from experiments.reproduce.items import Item, Number, Profile, items
 
-# How often a command is interrupted when it is stopped, before it is killed. It resumes
-# from its last checkpoint.
+# A command that does not end after so many interruptions is killed; it resumes from its
+# last checkpoint.
 _INTERRUPTIONS = 6
 _SECONDS_BETWEEN = 5
-# The exit code of a reproduction that ran out of its minutes, as of `sysexits.h`.
+# The exit code when the minutes are over (EX_TEMPFAIL of `sysexits.h`).
 _STOPPED = 75
 
 
 @dataclasses.dataclass(frozen=True)
 class ReproduceOptions:
     """Make the tables and figures of the paper, the most important first, each by a
-    command in a process of its own. Prints the plan first. If interrupted, rerun the
-    same command: it resumes. A command that fails does not stop the others and is
-    reported at the end."""  # noqa: D205, D209
+    separate command. Prints the plan first. If interrupted, rerun the same command: it
+    resumes. A command that fails does not stop the others and is reported at the
+    end."""  # noqa: D205, D209
 
     profile: Profile = "full"
     """full: the runs of results/CRITERIA.md, which take days on a CPU, and then the
@@ -45,17 +45,17 @@ class ReproduceOptions:
     """Tables and figures to make; None is all."""
 
     datasets: tuple[DatasetName, ...] | None = None
-    """Data sets to make them on; None is all of the profile."""
+    """Data sets; None is all of the profile."""
 
     seeds: tuple[int, ...] | None = None
-    """Seeds of all models; None is what the profile has for each item."""
+    """Seeds of all models; None is the profile's seeds for each item."""
 
     minutes: float | None = None
-    """Stop after so many minutes, for a machine that is lent; None is when all is done.
-    The same command resumes, also elsewhere with a copy of the runs folder."""
+    """Stop after so many minutes; None is no limit. The same command resumes, also on
+    another machine with a copy of the runs folder."""
 
     dry_run: bool = False
-    """Print the plan alone."""
+    """Only print the plan."""
 
     runs_dir: pathlib.Path = pathlib.Path("runs")
     """Folder of trained models."""
@@ -78,7 +78,7 @@ class ReproduceOptions:
 
 
 def _arguments(item: Item, options: ReproduceOptions) -> list[str]:
-    """The command line of an item, with the folders."""
+    """Returns the command line of an item, with folders and options of the data."""
     kind = cli.options_type(item.command)
     fields = {field.name for field in dataclasses.fields(kind)}
     folders = {"runs_dir": options.runs_dir, "results_dir": options.results_dir}
@@ -96,7 +96,7 @@ def _arguments(item: Item, options: ReproduceOptions) -> list[str]:
 
 
 def _duration(seconds: float | None) -> str:
-    """A time in the largest unit that it fills; empty for an unknown one."""
+    """Formats a time in a suitable unit; empty if it is unknown."""
     if seconds is None:
         return ""
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
@@ -106,23 +106,17 @@ def _duration(seconds: float | None) -> str:
 
 
 def _plan(commands: Sequence[tuple[Item, list[str]]], runs_dir: pathlib.Path) -> str:
-    """Makes the plan as markdown."""
+    """Makes the plan as Markdown."""
     planner = plan.Planner(runs_dir)
     notes: dict[str, list[str]] = {}
     rows, total = [], 0.0
     for item, (name, *options) in commands:
         found = planner.estimate(name, cli.parse(name, options))
         total += found.seconds or 0
-        counts = ("", "")
-        if found.models:
-            evaluations = f" of {found.evaluations}"
-            counts = (
-                f"{found.to_train} of {found.models}",
-                ""
-                if found.to_evaluate is None
-                else f"{found.to_evaluate}{evaluations}",
-            )
-        rows.append((str(item), *counts, _duration(found.seconds)))
+        train = f"{found.to_train} of {found.models}" if found.models else ""
+        is_known = found.seconds is not None
+        evaluate = f"{found.to_evaluate} of {found.evaluations}" if is_known else ""
+        rows.append((str(item), train, evaluate, _duration(found.seconds)))
         if found.note:
             notes.setdefault(found.note, []).append(str(item))
     rates = "those of two cores of an AMD EPYC, as nothing is measured here yet"
@@ -142,8 +136,8 @@ def _plan(commands: Sequence[tuple[Item, list[str]]], runs_dir: pathlib.Path) ->
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Interrupts a command, and kills it if it takes too long.
 
-    It is interrupted several times, as Python drops an interruption that comes while a
-    library's callback runs.
+    It is interrupted several times, because Python drops an interruption that arrives
+    during a library's callback.
     """
     for _ in range(_INTERRUPTIONS):
         process.send_signal(signal.SIGINT)
@@ -154,12 +148,12 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _run(arguments: Sequence[str], deadline: float) -> int | None:
-    """Runs a command, and stops it at a time of `time.monotonic`.
+    """Runs a command until a deadline of `time.monotonic`.
 
-    It is stopped as well if this process is.
+    The command is also stopped if this process is interrupted.
 
     Returns:
-      Its exit code; None if there was no time left, or it was stopped.
+      Its exit code; None if there was no time left or it was stopped.
     """
     left = deadline - time.monotonic()
     if left <= 0:
@@ -181,12 +175,12 @@ def _terminated(*_: object) -> NoReturn:
 
 
 def run(options: ReproduceOptions) -> list[pathlib.Path]:
-    """Prints the plan, and runs it.
+    """Prints the plan and runs it.
 
     Raises:
       SystemExit: with code 1 if a command failed, 75 if --minutes are over.
     """
-    # Also where a shell has ignored the signal, for itself and for the commands.
+    # A shell may have set the signal to be ignored, here and in the commands.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminated)
     deadline = time.monotonic() + 60 * (options.minutes or math.inf)
@@ -197,7 +191,7 @@ def run(options: ReproduceOptions) -> list[pathlib.Path]:
             f"--datasets {options.datasets}."
         )
     commands = [(item, _arguments(item, options)) for item in chosen]
-    # In a process of its own: this one must not hold the accelerator.
+    # In a separate process: this one must not occupy the accelerator.
     with concurrent.futures.ProcessPoolExecutor(
         1, multiprocessing.get_context("spawn")
     ) as planning:

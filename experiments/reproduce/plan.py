@@ -1,10 +1,10 @@
-"""What commands will train, evaluate and reuse, and how long that takes."""
+"""Estimates what commands will train, evaluate and reuse, and how long it takes."""
 
 import contextlib
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.config import Adversary, Setting
@@ -23,15 +23,15 @@ from experiments.workspace import Workspace, loaded
 
 
 class Rates(NamedTuple):
-    """How fast a network is, all devices of the machine together."""
+    """Says how fast a network is on all devices of the machine together."""
 
-    steps: float  # of training a second, of one model, at its published batch
-    forward: float  # images a second
-    gradient: float  # images a second that PGD takes a step on
+    steps: float  # training steps of one model per second, at its published batch size
+    forward: float  # images per second
+    gradient: float  # steps of PGD on one image per second
 
 
 # Measured on two cores of an AMD EPYC: results/benchmarks/cpu.md; the narrow network
-# beside other work.
+# while other programs were running.
 _ON_CPU: Mapping[str, Rates] = {
     "small_cnn": Rates(steps=702, forward=130_000, gradient=63_000),
     "resnet18": Rates(steps=0.75, forward=313, gradient=148),
@@ -40,23 +40,25 @@ _ON_CPU: Mapping[str, Rates] = {
 
 
 class Need(NamedTuple):
-    """What an evaluation of a model takes."""
+    """Describes the computation that an evaluation of a model needs."""
 
-    attack: str  # as its file is called
+    attack: str  # as in the name of its file
     images: EvaluationSet
     points: int
-    forward: int  # passes of an image forward for each point
+    forward: int  # forward passes of an image for each point
     gradient: int = 0  # steps of PGD for each point
 
 
 class Estimate(NamedTuple):
-    """What a command comes to."""
+    """Counts the work of a command."""
 
     models: int = 0
     to_train: int = 0
     evaluations: int = 0
-    to_evaluate: int | None = 0  # None if it is not counted
-    seconds: float | None = None  # None if no rate is known
+    to_evaluate: int = 0
+    seconds: float | None = (
+        None  # None if no rate is known: evaluations are not counted
+    )
     note: str = ""
 
 
@@ -69,7 +71,7 @@ def _single_fourier(images: EvaluationSet, stride: int) -> Need:
 
 
 def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
-    """What each model needs: that on which strengths are chosen comes with it."""
+    """Yields the evaluations of each model, with those that select strengths."""
     images, dataset = workspace.test, options.dataset
     shape = images.split.image_shape
     chooses = getattr(options, "select_on", "paper") != "paper"
@@ -86,7 +88,7 @@ def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
     steps = gradient.published_steps(dataset).steps
     if command == "table2" or (command == "evaluate" and pairs(options.seeds)):
         yield Need("transfer", images, len(options.methods), forward=1)
-        # The attack on each model is made once for all others.
+        # Each model is attacked once, for all others.
         yield Need("transfer", images, 1, forward=0, gradient=steps)
     if command == "table4":
         steps = options.evaluation.steps
@@ -100,7 +102,7 @@ def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
 def _models(
     command: str, workspace: Workspace, options: Any
 ) -> list[tuple[Run, Adversary | None]]:
-    """The models that a command trains, as far as they are known beforehand."""
+    """Returns the models that a command trains, if they are known in advance."""
     settings: Sequence[Setting] = getattr(options, "settings", ())
     if command == "figure8":
         settings = [Setting(m, options.strength) for m in ("absum", ABSUM_AUTODIFF)]
@@ -118,18 +120,18 @@ def _models(
 
 
 @contextlib.contextmanager
-def _others_report(path: pathlib.Path) -> Iterator[None]:
-    """Passes over a file that cannot be read, which the commands that use it report."""
+def _damage_ignored(path: pathlib.Path) -> Iterator[None]:
+    """Ignores a file that cannot be read: the commands that use it report it."""
     with contextlib.suppress(UsageError, OSError), damage_named(path, "remove it"):
         yield
 
 
 def _points(run: Run, need: Need) -> int:
-    """How many points of an evaluation are there."""
+    """Counts the finished points of an evaluation."""
     examples = len(need.images.split)
     most = 0
     for path in run.folder.glob(f"{need.attack}-*.jsonl"):
-        with _others_report(path):
+        with _damage_ignored(path):
             header, *lines = files.read_lines(path) or [""]
             if json.loads(header)["examples"] == examples:
                 most = max(most, len(lines))
@@ -137,34 +139,30 @@ def _points(run: Run, need: Need) -> int:
 
 
 def measured(runs_dir: pathlib.Path) -> dict[str, float]:
-    """Finds how fast models of a runs folder were trained here, without an adversary.
+    """Finds how fast this machine trained the models of a runs folder.
+
+    Models with adversarial training are left out.
 
     Returns:
-      Of each network, steps of one model a second, by the last finished program.
+      For each network, steps of one model per second, from the program that finished
+      last.
     """
-    rates: dict[str, float] = {}
-    times: dict[str, float] = {}
+    found = []
+    here = devices.available()[0].device_kind
     for path in runs_dir.glob("*/*/*/*/seed-*/provenance.json"):
-        with _others_report(path):
+        with _damage_ignored(path):
             provenance = json.loads(path.read_text())
             config = json.loads((path.parent / "config.json").read_text())
-            members = len(provenance["seeds_in_one_program"]) * len(
-                provenance["settings_in_one_program"]
-            )
             steps = provenance["steps_in_these_seconds"]
-            rate = members * steps / provenance["seconds"]
-            network, time = config["model"], path.stat().st_mtime
-            has_adversary = bool(config["recipe"]["adversary"])
-            is_here = provenance["device"] == devices.available()[0].device_kind
-            # Of few steps most is compilation.
-            if (
-                is_here
-                and not has_adversary
-                and steps >= 1000
-                and time > times.get(network, 0)
-            ):
-                rates[network], times[network] = rate, time
-    return rates
+            if provenance["device"] != here or config["recipe"]["adversary"]:
+                continue
+            # Most of the time of a few steps is compilation.
+            if steps >= 1000:
+                seeds = provenance["seeds_in_one_program"]
+                settings = provenance["settings_in_one_program"]
+                rate = len(seeds) * len(settings) * steps / provenance["seconds"]
+                found.append((path.stat().st_mtime, config["model"], rate))
+    return {network: rate for _, network, rate in sorted(found)}
 
 
 def rates_of(network: str, measured_here: Mapping[str, float]) -> Rates | None:
@@ -178,43 +176,39 @@ def rates_of(network: str, measured_here: Mapping[str, float]) -> Rates | None:
     return reference if devices.on_cpu() else None
 
 
-def _seconds(
-    rates: Rates, options: ModelOptions, missing: Iterable[Adversary | None]
+def _training_seconds(
+    rates: Rates, options: ModelOptions, adversary: Adversary | None
 ) -> float:
-    """The time to train models."""
-    total = 0.0
-    for adversary in missing:
-        recipe = options.recipe(adversary)
-        examples = options.train_examples or DATASETS[options.dataset].train_examples
-        steps = recipe.epochs * programs.steps_of(examples, recipe.batch_size)
-        step = 1 / rates.steps
-        if adversary is not None:
-            step += adversary.steps * recipe.batch_size / rates.gradient
-        total += steps * step
-    return total
+    recipe = options.recipe(adversary)
+    examples = options.train_examples or DATASETS[options.dataset].train_examples
+    steps = recipe.epochs * programs.steps_of(examples, recipe.batch_size)
+    step = 1 / rates.steps
+    if adversary is not None:
+        step += adversary.steps * recipe.batch_size / rates.gradient
+    return steps * step
 
 
 class Planner:
-    """Estimates what commands will do, one after the other.
+    """Estimates the work of commands that run one after the other.
 
-    What an earlier command does counts as done for the later ones.
+    The work of an earlier command counts as done for the later ones.
 
     Args:
-      runs_dir: the folder of runs, whose finished models tell how fast this machine is.
+      runs_dir: the folder of runs, whose finished models show how fast this machine is.
     """
 
     def __init__(self, runs_dir: pathlib.Path):
         self.measured = measured(runs_dir)
         self._planned: set[Any] = set()
 
-    def _plan(self, *key: Any) -> bool:
-        """Whether something is not planned yet; it is from now on."""
+    def _is_new(self, *key: Any) -> bool:
+        """Checks whether something was not planned yet, and plans it."""
         is_new = key not in self._planned
         self._planned.add(key)
         return is_new
 
     def estimate(self, command: str, options: Any) -> Estimate:
-        """Counts what a command will do.
+        """Counts the work of a command.
 
         Args:
           command: its name.
@@ -230,31 +224,30 @@ class Planner:
             )
             models = _models(command, workspace, options)
             needs = list(_needs(command, workspace, options))
-            missing = [
+            to_train = [
                 adversary
                 for run, adversary in models
-                if not run.is_complete and self._plan(run.folder)
+                if not run.is_complete and self._is_new(run.folder)
             ]
         except UsageError as error:
             return Estimate(note=str(error))
         rates = rates_of(options.model, self.measured)
         if rates is None:
             note = f"no rate of {options.model} is known here"
-            return Estimate(
-                len(models), len(missing), len(models) * len(needs), None, None, note
-            )
-        seconds, evaluations = _seconds(rates, options, missing), 0
+            return Estimate(len(models), len(to_train), note=note)
+        seconds, to_evaluate = 0.0, 0
+        for adversary in to_train:
+            seconds += _training_seconds(rates, options, adversary)
         for run, _ in models:
             for need in needs:
                 points = _points(run, need) if run.is_complete else 0
                 examples = len(need.images.split)
                 key = (run.folder, need.images.name, examples, *need[:1], *need[2:])
-                if points == need.points or not self._plan(*key):
+                if points == need.points or not self._is_new(*key):
                     continue
-                evaluations += 1
+                to_evaluate += 1
                 images = (need.points - points) * examples
                 seconds += images * need.forward / rates.forward
                 seconds += images * need.gradient / rates.gradient
-        return Estimate(
-            len(models), len(missing), len(models) * len(needs), evaluations, seconds
-        )
+        evaluations = len(models) * len(needs)
+        return Estimate(len(models), len(to_train), evaluations, to_evaluate, seconds)

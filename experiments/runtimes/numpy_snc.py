@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 
 
 def clip_kernel(

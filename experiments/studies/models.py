@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 import absum_jax
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.data import DATASETS
 from experiments.models.architectures import ARCHITECTURES, without_values
 

@@ -1,12 +1,13 @@
-"""Which readings of SNC explain the published rows, as results/CRITERIA.md defines it.
+"""Finds the readings of SNC that explain the published rows (results/CRITERIA.md).
 
-A constraint that never acted leaves a model as it is without: with the same parameters,
-to the bit, as the model with no constraint and the same seed. Models of one program are
-comparable in this way. So are, on CPUs, models of different programs that ran under the
-same conditions: there each device computes its models one after the other, and what a
-program holds besides changes no bit of a model. The number of devices does.
+A constraint that never acted leaves a model bit for bit as it is without: with the same
+parameters as the model with no constraint and the same seed. Models of one program can
+be compared in this way. On CPUs, so can models of different programs that ran under the
+same conditions: each device computes its models one after the other, so that the other
+models of a program change no bit of a model. The number of devices does.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,14 +21,14 @@ from experiments.training.runs import Run
 
 # In percent; 95 % for two accuracies on two data sets together (Bonferroni).
 CONFIDENCE = 98.75
-# The accuracies that have to be explained.
+# The accuracies to explain.
 ACCURACIES = ("avg", "clean")
 
-Model = Mapping[str, Any]  # of a document of snc-readings
+Model = Mapping[str, Any]  # in a document of snc-readings
 
 
 def _conditions(run: Run) -> dict[str, Any]:
-    """What the last digits of a run depend on, besides its configuration."""
+    """Returns what the last digits of a run depend on besides its configuration."""
     left_out = {"checksum", "digests", "seconds"}
     provenance, config = run.provenance, run.config
     steps = steps_of(config.train_examples, config.recipe.batch_size)
@@ -39,15 +40,15 @@ def _conditions(run: Run) -> dict[str, Any]:
 
 
 def has_acted(run: Run, unconstrained: Run | None) -> bool | None:
-    """Whether a constraint ever changed a model.
+    """Checks whether a constraint ever changed a model.
 
     Args:
       run: a finished run.
       unconstrained: the finished run of the same seed with no constraint, if any.
 
     Returns:
-      None if the two runs cannot tell: they differ, but were trained under different
-      conditions or have no digests.
+      None if it is unknown: the two runs differ, but were trained under different
+      conditions, or they have no digests.
     """
     if run.config.setting == NONE:
         return False
@@ -61,16 +62,16 @@ def has_acted(run: Run, unconstrained: Run | None) -> bool | None:
 
 
 def acts(models: Sequence[Model]) -> bool | None:
-    """Whether a reading acts: if it did in any model; None if that is unknown."""
+    """Checks whether a reading acted in any model; None if that is unknown."""
     acted = [model["acted"] for model in models]
     return True if True in acted else None if None in acted else False
 
 
 def intervals(models: Sequence[Model]) -> dict[str, Interval]:
-    """The prediction interval of each of `ACCURACIES`, fractions.
+    """Computes the prediction interval of each of `ACCURACIES`, as fractions.
 
     Args:
-      models: of one reading at one bound, with their accuracies as fractions.
+      models: those of one reading at one bound, with accuracies as fractions.
 
     Raises:
       ValueError: if there are fewer than two models.
@@ -81,21 +82,21 @@ def intervals(models: Sequence[Model]) -> dict[str, Interval]:
     }
 
 
-def holds(interval: Interval, percent: float) -> bool:
-    """Whether a published accuracy, in percent, lies in an interval of fractions."""
+def contains(interval: Interval, percent: float) -> bool:
+    """Checks whether a published accuracy in percent lies in an interval."""
     return interval.low <= percent / 100 <= interval.high
 
 
 def explains(models: Sequence[Model], published: Published) -> bool:
-    """Whether the published mean and clean accuracy lie in the prediction intervals."""
+    """Checks whether the published accuracies lie in the prediction intervals."""
     return all(
-        holds(interval, getattr(published, name))
+        contains(interval, getattr(published, name))
         for name, interval in intervals(models).items()
     )
 
 
 def _by_reading(document: Mapping[str, Any]) -> dict[str, list[Model]]:
-    """The models of each reading at the published bound, and with no constraint."""
+    """Groups the models at the published bound, and with no constraint, by reading."""
     where = document["title"]
     if document["published"] is None:
         raise ValueError(f"documents must have a published row, {where} has none.")
@@ -113,12 +114,12 @@ def _by_reading(document: Mapping[str, Any]) -> dict[str, list[Model]]:
     return models
 
 
-def explaining(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+def explaining_readings(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     """Finds the readings that explain the published rows of several data sets.
 
     A reading explains them if on each data set the published mean and clean accuracy
-    lie in its prediction intervals. Readings that acted in no model count as one with
-    `none`; one model on each data set is enough to know them by.
+    lie in its prediction intervals. Readings that acted in no model count as `none`;
+    for them a single model on each data set is enough.
 
     Args:
       documents: the JSON that `snc-readings` writes, one for each data set.
@@ -131,14 +132,14 @@ def explaining(documents: Sequence[Mapping[str, Any]]) -> list[str]:
         bound, has fewer than two models of one that acts, or one that diverged or
         predicts a single class.
     """
-    of_each = [_by_reading(document) for document in documents]
+    by_reading = [_by_reading(document) for document in documents]
     names = []
-    for name in of_each[0]:
-        groups = [models[name] for models in of_each]
-        is_other = name != NONE.method
-        if is_other and all(acts(models) is False for models in groups):
+    for name in by_reading[0]:
+        groups = [models[name] for models in by_reading]
+        never_acts = all(acts(models) is False for models in groups)
+        if never_acts and name != NONE.method:
             continue
-        for model in (model for models in groups for model in models):
+        for model in itertools.chain(*groups):
             if model["diverged"] or model["answers_one_class"]:
                 raise ValueError(
                     "documents must not have models that diverged or predict a single "
@@ -153,9 +154,10 @@ def explaining(documents: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def snc_as_published(documents: Sequence[Mapping[str, Any]]) -> str:
-    """The method that stands for the published SNC.
+    """Returns the method that represents the published SNC.
 
-    The ninth reading if it explains the published rows and no other one does, otherwise
-    SNC as the paper defines it. Arguments and errors are those of `explaining`.
+    It is the ninth reading if this alone explains the published rows, otherwise SNC as
+    the paper defines it. Arguments and errors are those of `explaining_readings`.
     """
-    return SNC_NUMPY_AXES if explaining(documents) == [SNC_NUMPY_AXES] else "snc"
+    is_ninth = explaining_readings(documents) == [SNC_NUMPY_AXES]
+    return SNC_NUMPY_AXES if is_ninth else "snc"

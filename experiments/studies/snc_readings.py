@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.config import NONE, Setting
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
@@ -58,12 +58,7 @@ class SncReadingsOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
-        check_choices("--readings", self.readings)
-        if unknown := set(self.readings) - set(READINGS):
-            raise UsageError(
-                f"--readings must be among {', '.join(READINGS)}, got "
-                f"{sorted(unknown)}."
-            )
+        check_choices("--readings", self.readings, READINGS)
         check_positive("--max-norms", self.max_norms)
         check_seeds(self.seeds)
         if self.finished_seeds:

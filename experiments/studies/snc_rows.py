@@ -75,7 +75,9 @@ class Row:
         if self.explains(published) is not None:
             for name, interval in self.intervals.items():
                 percent = getattr(published, name)
-                intervals[name]["holds_published"] = explaining.holds(interval, percent)
+                intervals[name]["holds_published"] = explaining.contains(
+                    interval, percent
+                )
         return {
             "reading": self.setting.method,
             "description": READINGS[self.setting.method],

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.config import NONE, Setting
 from experiments.data import DATASETS
 from experiments.jobs.shards import DivisionOptions

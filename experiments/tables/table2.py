@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.adversaries import check_attacked
 from experiments.data import pgd_of
 from experiments.evaluation import clean, gradient

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.evaluation import clean, frequency
 from experiments.methods import METHODS, SNC_METHODS
 from experiments.options import SweepOptions

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.config import NONE, Adversary

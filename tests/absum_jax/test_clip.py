@@ -77,7 +77,7 @@ BOUNDS = [1e-2, 0.1, 0.5, 0.9, 1.0, 1.001, 1.02, 2.0]
 @functools.cache
 def compiled_excess(method):
     return jax.jit(
-        lambda matrix, max_norm: clip.excess(matrix, max_norm, method),
+        lambda matrix, max_norm: decomposition.excess(matrix, max_norm, method),
         compiler_options=QUICK,
     )
 

@@ -17,7 +17,8 @@ import pytest
 from flax import nnx
 
 import absum_jax
-from absum_jax import ConvUse, _layers
+from absum_jax import ConvUse
+from absum_jax.spectral import constraints
 
 SIZE = (6, 6)
 SHAPES = {"conv/kernel": SIZE}
@@ -410,10 +411,10 @@ def test_without_params_optax_says_so():
 @pytest.mark.parametrize("first", [0.0, -2.0, jnp.inf, -jnp.inf, jnp.nan])
 def test_one_layer_waits_for_another_and_is_unchanged(first):
     array = jnp.array([-0.0, 1.5, jnp.inf])
-    after = jax.jit(_layers._after)
+    after = jax.jit(constraints._after)
     previous = jnp.full((2, 2), first)
     np.testing.assert_array_equal(after(previous, array), array)
-    np.testing.assert_array_equal(_layers._after(None, array), array)
+    np.testing.assert_array_equal(constraints._after(None, array), array)
     # XLA must not see that nothing is done, or the layers run at a time again.
     compiled = after.lower(previous, array).compile().as_text()
     assert "compare(" in compiled

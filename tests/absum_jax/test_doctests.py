@@ -19,17 +19,13 @@ MODULES = [
 # Modules without a public function of their own.
 WITHOUT_EXAMPLES = {
     "absum_jax",
-    "absum_jax._convolution_forms",
     "absum_jax._jaxprs",
-    "absum_jax._layers",
     "absum_jax._logits",
-    "absum_jax._markdown",
     "absum_jax._sharding",
     "absum_jax._validation",
     "absum_jax.attacks",
     "absum_jax.attacks._descent",
     "absum_jax.evaluation",
-    "absum_jax.evaluation._counting",
     "absum_jax.spectral",
     "absum_jax.spectral.circulant",
     "absum_jax.spectral.decomposition",

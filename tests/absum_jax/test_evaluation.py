@@ -1,4 +1,4 @@
-"""evaluation.py: accuracies against NumPy and a naive loop over frequencies."""
+"""evaluation: accuracies against NumPy and a naive loop over frequencies."""
 
 import functools
 

@@ -134,7 +134,7 @@ def test_updates(make, updates, message):
 )
 def test_operators_of_another_shape_or_dtype(prox):
     tx = absum_jax.proximal(prox, 0.1, learning_rate=0.1)
-    message = r"^`prox` must return a real array of the shape \(3, 3, 1, 2\) that it is"
+    message = r"^`prox` must return a real array of the shape of its argument, \(3"
     with pytest.raises(ValueError, match=message):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match=message):

@@ -342,8 +342,11 @@ EVALUATION_INPUT = [
     ({"x": X[0]}, "`x` must have the axes (batch, height, width, channels).*(4, 6, 1)"),
     ({"x": X[None]}, "`x` must have the axes (batch,.*(1, 4, 4, 6, 1)"),
     ({"x": X[:0], "y": Y[:0]}, "`x` and `y` must hold at least one image"),
-    ({"x": X * NAN}, "`x` must hold finite numbers alone, got values from nan to nan"),
-    ({"x": np.where(X > 0, -np.inf, X)}, "`x` must hold finite numbers alone"),
+    (
+        {"x": X * NAN},
+        "`x` must contain only finite numbers, got values from nan",
+    ),
+    ({"x": np.where(X > 0, -np.inf, X)}, "`x` must contain only finite numbers"),
     ({"batch_size": 2.0}, "`batch_size` must be an integer of at least 1, got 2.0"),
     ({"top_k": 4}, "`top_k` must be at most the number of classes, 3, got 4"),
     ({"top_k": ()}, "`top_k` must hold at least one integer, got ()"),
@@ -397,11 +400,15 @@ def test_attack(changes, message):
         (X * 255, {}, "`x` must lie within bounds=(0.0, 1.0), got values from 127.5"),
         (X - 0.5 - 2e-6, {}, "`x` must lie within bounds=(0.0, 1.0), got values"),
         (X + 0.5 + 2e-6, {}, "`x` must lie within bounds=(0.0, 1.0), got values"),
-        (X * NAN, {"bounds": (-np.inf, np.inf)}, "`x` must hold finite numbers alone"),
+        (
+            X * NAN,
+            {"bounds": (-np.inf, np.inf)},
+            "`x` must contain only finite numbers",
+        ),
         (
             X * np.inf,
             {"bounds": (-np.inf, np.inf)},
-            "`x` must hold finite numbers alone",
+            "`x` must contain only finite numbers",
         ),
         (X, {"bounds": (-1, 0.4)}, "`x` must lie within bounds=(-1, 0.4), got values"),
         (X, {"bounds": (0.5, 0.5)}, "`bounds` must satisfy low < high, got (0.5, 0.5)"),
@@ -520,7 +527,7 @@ def test_frequencies(frequencies, message):
         ),
         ([], [], "`frequencies` must be one (l, m) pair for each"),
         ([1.0], [[0.0, 1.0]], "`frequencies` must be integers, got dtype float64"),
-        ([NAN], [[0, 1]], "`accuracy` must hold finite numbers alone, got values"),
+        ([NAN], [[0, 1]], "`accuracy` must contain only finite numbers, got values"),
         ([1j], [[0, 1]], "`accuracy` must be real, got dtype complex128"),
     ],
 )
@@ -548,7 +555,7 @@ def test_shapes(shape, message):
 GRIDS = [
     (np.ones(4), "`grid` must have the axes .*got shape (4,)"),
     (np.ones((0, 4)), "`grid` must have the axes .*got shape (0, 4)"),
-    (np.full((2, 2), NAN), "`grid` must hold finite numbers alone, got"),
+    (np.full((2, 2), NAN), "`grid` must contain only finite numbers, got"),
     (np.ones((2, 2), complex), "`grid` must be real, got dtype complex"),
     (None, "`grid` must be an array of numbers, got None"),
 ]
@@ -566,7 +573,7 @@ def test_grids(function, grid, message):
 @pytest.mark.parametrize(
     ("spectrum", "message"),
     [
-        (np.full((2, 2), np.inf), "`spectrum` must hold finite numbers alone"),
+        (np.full((2, 2), np.inf), "`spectrum` must contain only finite numbers"),
         (np.array([[1.0, -1.0]]), "`spectrum` must be non-negative powers"),
     ],
 )

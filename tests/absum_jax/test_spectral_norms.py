@@ -1,4 +1,4 @@
-"""spectral/norms.py: norms against the dense operator, and what the paper proves."""
+"""spectral/spectrum.py: norms against the dense operator, and what the paper proves."""
 
 import functools
 

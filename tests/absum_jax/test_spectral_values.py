@@ -1,4 +1,4 @@
-"""spectral/values.py: spectra and responses, against the operator as a dense matrix.
+"""spectral/spectrum.py: spectra and responses, against the operator as a dense matrix.
 
 And what every function of a convolution says of wrong input.
 """

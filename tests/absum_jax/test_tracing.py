@@ -18,7 +18,8 @@ from jax.extend import core
 from jax.extend.core import primitives
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from absum_jax.tracing import ConvUse, conv_input_shapes, leaf_name
+from absum_jax.kernels import leaf_name
+from absum_jax.tracing import ConvUse, conv_input_shapes
 from experiments.models.small_cnn import SmallCNN
 
 LAYOUTS = {3: ("NWC", "WIO"), 4: ("NHWC", "HWIO"), 5: ("NDHWC", "DHWIO")}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 from experiments.models.architectures import without_values
 
 

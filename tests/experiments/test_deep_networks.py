@@ -12,7 +12,7 @@ from flax import nnx
 from networks import evaluated, filled, images, norms
 
 import absum_jax
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 from experiments.models import densenet, googlenet
 from experiments.models.architectures import without_values
 from experiments.models.densenet import DenseNet121

@@ -240,7 +240,7 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
     assert not (tmp_path / "runs/mnist5k/small_cnn/l1").exists()
     said = capsys.readouterr().err
     assert absum["run"] in said
-    assert "without logging its spectral norm; give another --runs-dir" in said
+    assert "its spectral norm (--diagnostics); give another --runs-dir" in said
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_what_is_not_significant_is_not_reproduced():
                      for name in SAMPLES)  # fmt: skip
     assert one.p_value == exact_p([*first, *second])
     assert one.interval.low > 0
-    assert one.corrected.p_value == 6 * one.p_value > 0.05
+    assert one.adjusted_p_value == 6 * one.p_value > 0.05
     assert one.verdict == Verdict.EQUIVALENT
 
 

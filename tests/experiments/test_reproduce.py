@@ -22,11 +22,11 @@ NUMBERS = typing.get_args(Number)
 @pytest.mark.parametrize("profile", ["smoke", "full"])
 def test_profiles_make_every_table_and_figure(profile):
     every = items(profile)
-    assert set(NUMBERS) <= {number for item in every for number in item.makes}
+    assert set(NUMBERS) <= {number for item in every for number in item.numbers}
     for number in NUMBERS:
         own = items(profile, only=[number])
         assert own
-        assert all(number in item.makes for item in own)
+        assert all(number in item.numbers for item in own)
     assert len({str(item.arguments) for item in every}) == len(every)
 
 
@@ -134,10 +134,10 @@ def _fake_items(monkeypatch, *fakes):
 
 
 def test_a_failure_stops_nothing_and_is_reported(tmp_path, monkeypatch, capfd):
-    bad = ("--data-dir", str(tmp_path / "nowhere"))
+    bad = f"--data-dir {tmp_path / 'nowhere'}"
     _fake_items(
         monkeypatch,
-        Item(("figure1",), "figure1", "mnist", bad),
+        Item("figure1", "mnist", bad),
         *items("smoke", only=["figure3"]),
     )
     with pytest.raises(SystemExit) as stop:
@@ -182,12 +182,8 @@ def test_pieces_go_on_from_each_other(tmp_path):
 
 
 def test_a_command_is_stopped_in_time(tmp_path, monkeypatch, capfd):
-    long = ("--epochs=3000", "--methods=none", "--checkpoint-seconds=0")
-    _fake_items(
-        monkeypatch,
-        Item((), "train", "mnist5k", long),
-        Item(("figure3",), "figure3", None),
-    )
+    long = "--epochs=3000 --methods=none --checkpoint-seconds=0"
+    _fake_items(monkeypatch, Item("train", "mnist5k", long), Item("figure3"))
     began = time.monotonic()
     with pytest.raises(SystemExit) as stop:
         cli.main(

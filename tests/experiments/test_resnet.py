@@ -9,7 +9,7 @@ from networks import evaluated, filled, images, norms
 from numpy_networks import ByBatch, by_statistics, resnet18
 
 import absum_jax
-from absum_jax.tracing import leaf_name
+from absum_jax.kernels import leaf_name
 from experiments.models.resnet import ResNet18, _Block
 
 

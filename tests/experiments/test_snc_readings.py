@@ -98,53 +98,53 @@ NINTH = "snc-numpy-axes"
 )
 def test_which_readings_explain_the_rows(first, second, never, expected):
     documents = [_document(near, never) for near in (first, second)]
-    assert explaining.explaining(documents) == expected
+    assert explaining.explaining_readings(documents) == expected
     method = NINTH if expected == [NINTH] else "snc"
     assert explaining.snc_as_published(documents) == method
 
 
 def test_what_acts_on_one_data_set_is_a_reading_of_its_own():
     documents = [_document([NINTH, "snc"], ["snc"]), _document([NINTH, "snc"])]
-    assert explaining.explaining(documents) == ["snc", NINTH]
+    assert explaining.explaining_readings(documents) == ["snc", NINTH]
     assert explaining.snc_as_published(documents) == "snc"
 
 
 def test_clean_accuracy_has_to_be_explained_too():
     for values in ([(80, 71), (80, 70), (79, 69)], [(61, 90), (60, 90), (60, 89)]):
         document = _document(ninth=_models(values, method=NINTH), **{NINTH: []})
-        assert explaining.explaining([document]) == []
+        assert explaining.explaining_readings([document]) == []
 
 
 def test_unknown_acting_counts_as_a_reading_of_its_own():
     group = _models(NEAR, method="snc", acted=None)
     document = _document([NINTH], snc=group)
-    assert explaining.explaining([document]) == ["snc", NINTH]
+    assert explaining.explaining_readings([document]) == ["snc", NINTH]
     assert explaining.snc_as_published([document]) == "snc"
 
 
 def test_one_model_is_enough_for_what_never_acts():
     single = _models(NEAR[:1], method="snc", acted=False)
     document = _document([NINTH], snc=single)
-    assert explaining.explaining([document]) == [NINTH]
+    assert explaining.explaining_readings([document]) == [NINTH]
     acting = _document([NINTH], snc=_models(NEAR[:1], method="snc"))
     with pytest.raises(ValueError, match="at least two"):
-        explaining.explaining([acting])
+        explaining.explaining_readings([acting])
 
 
 def test_no_decision_without_all_that_it_takes():
     with pytest.raises(
         ValueError, match="must have all readings at sigma = 10, t lack"
     ):
-        explaining.explaining([_document([NINTH], **{"snc-last": []})])
+        explaining.explaining_readings([_document([NINTH], **{"snc-last": []})])
     other = _models(NEAR, method="snc", strength=1.0)
     with pytest.raises(ValueError, match=r"t lacks snc\."):
-        explaining.explaining([_document(snc=other)])
+        explaining.explaining_readings([_document(snc=other)])
     with pytest.raises(ValueError, match="must have a published row, t has none"):
-        explaining.explaining([_document() | {"published": None}])
+        explaining.explaining_readings([_document() | {"published": None}])
     for fault in ("diverged", "answers_one_class"):
         group = _models(NEAR, method="snc", **{fault: True})
         with pytest.raises(ValueError, match=r"diverged or .* got snc/seed-0"):
-            explaining.explaining([_document(snc=group)])
+            explaining.explaining_readings([_document(snc=group)])
 
 
 def test_intervals_are_those_of_students_t():
@@ -274,7 +274,7 @@ def test_the_command_compares_readings(folder, monkeypatch, capsys):
         # As written for `explaining`, which asks for all readings.
         assert {"acted", "diverged", "answers_one_class", "run"} < set(model)
     with pytest.raises(ValueError, match="lacks snc, snc-last, snc-projected"):
-        explaining.explaining([document])
+        explaining.explaining_readings([document])
 
 
 def test_finished_seeds_are_shown_and_never_trained(folder, capsys):

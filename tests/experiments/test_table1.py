@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 
 import absum_jax
-from absum_jax._markdown import aligned
+from absum_jax.markdown import aligned
 from experiments.config import NONE, Setting
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs import files

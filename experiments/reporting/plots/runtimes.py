@@ -1,18 +1,20 @@
-"""What Figures 6(a) and 6(b) have in common."""
+"""Measures, tabulates and writes runtimes for Figures 6(a) and 6(b)."""
 
 import csv
+import dataclasses
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args
 
 from matplotlib.figure import Figure
 
-from experiments.jobs import files
-from experiments.jobs.errors import UsageError
+from absum_jax.markdown import aligned
+from experiments.jobs import files, locks
+from experiments.jobs.progress import progress
 from experiments.methods import METHODS
-from experiments.options import check_choices
 from experiments.reporting.plots.saving import save
+from experiments.runtimes.log import Conditions, Log
 from experiments.training import devices
 
 TimedMethod = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
@@ -23,62 +25,123 @@ _STRENGTH, _MAX_NORM = 1e-4, 1.0
 NAMES = {n: m.label for n, m in METHODS.items()} | {"snc_numpy": "SNC, NumPy"}
 COLORS = {n: m.color for n, m in METHODS.items()} | {"snc_numpy": METHODS["snc"].color}
 
-
-def check_methods(methods: Sequence[str]) -> None:
-    """Refuses none, one twice, and unknown ones."""
-    check_choices("--methods", methods)
-    unknown = set(methods) - set(TIMED_METHODS)
-    if unknown:
-        raise UsageError(
-            f"--methods must be among {', '.join(TIMED_METHODS)}, got "
-            f"{sorted(unknown)}."
-        )
+_Measurement = TypeVar("_Measurement", bound=Conditions)
 
 
-def clip_method() -> str:
-    """Returns how the library clips on the devices in use, if nothing else is asked."""
-    return "eigh" if devices.on_cpu() else "polar"
+def clip_method(method: str, snc: str | None = None) -> str | None:
+    """Returns how a method clips; None if it does not.
+
+    Args:
+      method: one of `TIMED_METHODS`.
+      snc: how SNC clips; None is the library's default on the devices in use.
+    """
+    snc = snc or ("eigh" if devices.on_cpu() else "polar")
+    return {"snc": snc, "snc_numpy": "numpy"}.get(method)
 
 
 def strength(method: str) -> float | None:
-    """What the paper times a method with: lambda, for SNC sigma."""
+    """Returns the strength that the paper times a method with: lambda, or sigma."""
     strengths = {"none": None, "snc": _MAX_NORM, "snc_numpy": _MAX_NORM}
     return strengths.get(method, _STRENGTH)
 
 
-def conditions(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """What rows were measured on, as a sentence."""
+def measure_missing(
+    folder: pathlib.Path,
+    groups: Collection[Sequence[_Measurement]],
+    is_enough: Callable[[_Measurement, Log], bool],
+    measure: Callable[[Sequence[_Measurement], Log], None],
+    task: str,
+) -> Log:
+    """Completes the log of timings in a folder.
+
+    Args:
+      folder: the folder, locked meanwhile.
+      groups: the measurements, in groups that are timed in turns.
+      is_enough: checks whether the log has enough timings of a measurement.
+      measure: times those of a group and adds them to the log.
+      task: what the progress bar says.
+
+    Returns:
+      The log.
+    """
+    with locks.exclusive(folder, "measures runtimes"):
+        log = Log(folder / "measurements.jsonl")
+        missing = [[m for m in group if not is_enough(m, log)] for group in groups]
+        if total := sum(map(len, missing)):
+            with progress(total, task, "runtime") as advance:
+                for group in filter(None, missing):
+                    measure(group, log)
+                    advance(len(group))
+    return log
+
+
+def clip_note(rows: Sequence[Mapping[str, Any]], clips: str, by_numpy: str) -> str:
+    """Explains how SNC clips; empty without SNC.
+
+    Args:
+      rows: the rows of the table.
+      clips: a sentence on both forms of SNC.
+      by_numpy: a sentence on SNC in NumPy.
+    """
+    methods = {row["method"]: row["clip"] for row in rows if row["clip"] is not None}
+    sentences = [clips] if methods else []
+    if "snc" in methods:
+        sentences.append(f"SNC clips by the method {methods['snc']}.")
+    if "snc_numpy" in methods:
+        sentences.append(by_numpy)
+    return "".join(f" {sentence}" for sentence in sentences)
+
+
+def markdown(
+    title: str,
+    header: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    note: str,
+    rows: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> str:
+    """Makes the table with its title, its note and the conditions of the rows."""
     threads = rows[0]["openblas_num_threads"]
-    return (
+    conditions = (
         f"{about['device']}, {about['cpu_cores']} CPU cores, "
         f"jax {about['packages']['jax']}, NumPy {about['packages']['numpy']}"
         + (f", OPENBLAS_NUM_THREADS={threads}." if threads else ".")
     )
+    table = "\n".join(aligned(header, cells))
+    return "\n\n".join([f"## {title}", table, note, conditions])
 
 
 def write(
     stem: pathlib.Path,
-    document: Mapping[str, Any],
+    title: str,
+    options: Any,
+    rows: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
     table: str,
     figure: Figure,
-    figure_stem: pathlib.Path,
 ) -> list[pathlib.Path]:
-    """Writes a result as json, csv, md, png and pdf.
+    """Prints the table and writes it as json, csv and md, and the figure.
 
     Args:
-      stem: of the first three.
-      document: the json, whose `rows` are the csv.
-      table: the md.
+      stem: path of the table's files without suffix, in a folder named as the figure.
+      title: the title.
+      options: a dataclass with the options of the command.
+      rows: the rows as plain values.
+      about: the provenance.
+      table: the Markdown.
       figure: the picture.
-      figure_stem: of the picture's files.
     """
+    print(f"\n{table}\n")
+    asked = dataclasses.asdict(options)
+    del asked["results_dir"]
+    content = {"title": title, "options": asked, "rows": rows, "provenance": about}
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(document["rows"][0]))
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
-    writer.writerows(document["rows"])
+    writer.writerows(rows)
     return [
-        files.write_json(stem.with_suffix(".json"), document),
+        files.write_json(stem.with_suffix(".json"), content),
         files.write_text(stem.with_suffix(".csv"), text.getvalue()),
         files.write_text(stem.with_suffix(".md"), table + "\n"),
-        *save(figure, figure_stem),
+        *save(figure, stem.with_name(stem.parent.name)),
     ]

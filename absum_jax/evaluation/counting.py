@@ -1,4 +1,4 @@
-"""Counting answers, batch by batch."""
+"""Counts of correctly classified images, batch by batch."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 
 from absum_jax._logits import LogitsFn
 
-# How many of the largest logits may hold the label, or several such numbers (K,).
+# How many of the largest logits may contain the label, or K such numbers.
 TopK = int | tuple[int, ...]
 
 
@@ -20,14 +20,14 @@ class Batches(NamedTuple):
 
     x: chex.Array  # (batches, batch, height, width, channels)
     y: chex.Array  # (batches, batch)
-    index: chex.Array  # (batches, batch), of each image in the whole set
+    index: chex.Array  # (batches, batch), the position of each image in the whole set
     valid: chex.Array  # (batches, batch), False at padding
 
 
 class Counts(NamedTuple):
     """Numbers of images, integers."""
 
-    correct: chex.Array  # (..., K) where there are several numbers of largest logits
+    correct: chex.Array  # (..., K) for a tuple `top_k`
     nan_logits: chex.Array
 
 
@@ -38,14 +38,14 @@ class AttackAccuracy(NamedTuple):
     """
 
     strength: chex.Array  # (E,), or a scalar: eps in units of the pixels, or a radius
-    # Of the same shape, behind an axis (K,) if there are several `top_k`; an image with
-    # a NaN logit counts as wrong.
+    # Of the shape of strength, after an axis (K,) for a tuple `top_k`; an image with a
+    # NaN logit counts as wrong.
     accuracy: chex.Array
-    nan_logits: chex.Array  # of the shape of strength, the share of images with one
+    nan_logits: chex.Array  # of the shape of strength: fraction of images with one
 
 
 def batch_shape(images: int, batch_size: int) -> tuple[int, int]:
-    """(batches, batch): as few batches as `batch_size` allows, as equal as can be."""
+    """Returns (batches, batch): the fewest batches, as equal in size as possible."""
     batches = math.ceil(images / batch_size)
     return batches, math.ceil(images / batches)
 
@@ -53,8 +53,8 @@ def batch_shape(images: int, batch_size: int) -> tuple[int, int]:
 def in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> Batches:
     """Splits images and labels into batches of at most `batch_size`.
 
-    Batch i takes every n-th image from i on, so that images sharded over devices along
-    the first axis stay where they are, and each batch uses all devices.
+    Batch i of n takes every n-th image from i on. So images that are sharded over
+    devices along the first axis stay where they are, and each batch uses all devices.
     """
     images = x.shape[0]
     batches, batch = batch_shape(images, batch_size)
@@ -69,10 +69,10 @@ def in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> Batches:
 
 
 def _is_correct(logits: chex.Array, y: chex.Array, top_k: TopK) -> chex.Array:
-    """Whether the label is among the k largest logits; (K, batch) for several k.
+    """Returns whether the label is among the k largest logits; (K, batch) for a tuple.
 
     Ties go to the smaller class, as in argmax and `jax.lax.top_k`. A traced label that
-    is no class is never among them.
+    is not a class is never among them.
     """
     own = jnp.take_along_axis(logits, y[:, None], axis=-1)
     classes = jnp.arange(logits.shape[-1])[None]
@@ -90,13 +90,25 @@ def counted(
     top_k: TopK,
     valid: chex.Array | bool = True,
 ) -> Counts:
-    """Counts correct answers, and images with a NaN logit, which are never correct.
+    """Counts correctly classified images and those with a NaN logit, never correct.
 
     Args:
       logits: (batch, classes).
       y: labels (batch,).
-      top_k: how many of the largest logits may hold the label, or several numbers.
-      valid: (batch,), False at images that do not count.
+      top_k: how many of the largest logits may contain the label, or a tuple of K such
+        numbers.
+      valid: (batch,), False for images that do not count.
+
+    Returns:
+      The counts: of correct images a scalar, or (K,) for a tuple; of NaN a scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from absum_jax.evaluation import counting
+      >>> logits = jnp.array([[2.0, 1.0], [3.0, 4.0], [jnp.nan, 0.0]])
+      >>> counts = counting.counted(logits, jnp.array([0, 0, 0]), (1, 2))
+      >>> print(counts.correct, counts.nan_logits)
+      [1 2] 1
     """
     is_nan = jnp.isnan(logits).any(axis=-1)
     correct = _is_correct(logits, y, top_k)
@@ -111,17 +123,17 @@ def count(
     batches: Batches,
     top_k: TopK,
 ) -> tuple[Counts, Any]:
-    """Counts correct answers under an attack, batch by batch.
+    """Counts correctly classified images under an attack, batch by batch.
 
     Args:
-      logits_fn: the model, which sees the attacked images afresh.
+      logits_fn: the model, evaluated on the attacked images in a separate pass.
       attack: from one batch to its attacked images (batch, height, width, channels),
-        and a tree of what else to count of each image: bools (batch,).
+        and a tree of bools (batch,) to count as well.
       batches: all images.
-      top_k: how many of the largest logits may hold the label, or several numbers.
+      top_k: as in :func:`counted`.
 
     Returns:
-      The counts, and those of the tree.
+      The counts, and the tree with the numbers of True.
     """
 
     def count_batch(_: None, batch: Batches) -> tuple[None, tuple[Counts, Any]]:
@@ -137,15 +149,29 @@ def count(
 
 
 def unchanged(batch: Batches) -> tuple[chex.Array, None]:
-    """Leaves the images as they are."""
+    """Returns the images of a batch without an attack."""
     return batch.x, None
 
 
 def fractions(counts: Counts, images: int) -> Counts:
-    """Converts counts to fractions of the images; of several `top_k`, to (K, ...).
+    """Converts counts to fractions of the images.
 
     Uses a lookup table: XLA compiles division by a constant to multiplication by its
     rounded reciprocal, so 41/41 would not be exactly 1.
+
+    Args:
+      counts: from :func:`counted` or :func:`count`.
+      images: the number of images.
+
+    Returns:
+      The fractions in float32; those of correct images (K, ...) for counts (..., K).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from absum_jax.evaluation import counting
+      >>> counts = counting.Counts(jnp.array(3), jnp.array(0))
+      >>> print(counting.fractions(counts, 4).correct)
+      0.75
     """
     table = jnp.asarray(np.arange(images + 1) / images, jnp.float32)
     correct, nan_logits = (table[count] for count in counts)

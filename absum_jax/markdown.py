@@ -4,7 +4,23 @@ from collections.abc import Sequence
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A markdown table whose columns line up as plain text too."""
+    r"""Formats a Markdown table whose columns line up as plain text.
+
+    Args:
+      header: names of the columns. The first column is aligned to the left, the others
+        to the right.
+      rows: cells, as many in each row as in the header.
+
+    Returns:
+      The lines of the table.
+
+    Example:
+      >>> from absum_jax.markdown import aligned
+      >>> print("\n".join(aligned(("method", "epochs"), [("Absum", "100")])))
+      | method | epochs |
+      | ------ | -----: |
+      | Absum  |    100 |
+    """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
