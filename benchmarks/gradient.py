@@ -12,13 +12,13 @@ import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.config import NONE, Adversary, Setting
-from experiments.data import Split, load
+from experiments.data import Split, load, pgd_of
 from experiments.evaluation.gradient import Steps, budget_of, white_box_accuracies
 from experiments.models import build
-from experiments.paper import PGD, TABLE4
+from experiments.published import TABLE4
 from experiments.training import optimization, programs, step
 
-_PAPER = PGD["mnist"]
+_PAPER = pgd_of("mnist")
 _DRAWS = 5
 _TIMED_IMAGES = 200
 _EPOCHS, _BATCH, _LEARNING_RATE, _MOMENTUM = 10, 64, 0.01, 0.5
@@ -146,7 +146,8 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
     assert isinstance(train, Split)
     classifier = build("small_cnn", dataset.mean, dataset.std)
     settings = tuple(
-        Setting(method, row.strength) for method, row in TABLE4["mnist"].items()
+        Setting(method, cell.strength)
+        for method, cell in TABLE4["mnist", "small_cnn"].items()
     )
     examples = slice(steps * _BATCH)
     images = jnp.asarray(train.images[examples])

@@ -13,15 +13,14 @@ import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.config import NONE, Setting
-from experiments.data import Split
+from experiments.data import DATASETS, Split
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.single_fourier import attacked_accuracies
 from experiments.models import Classifier, build
-from experiments.paper import SINGLE_FOURIER_EPS, TRAINING
 from experiments.training import optimization, programs, step
 from experiments.training.constraints import constrained
 
-_RECIPE = TRAINING["cifar10"]
+_RECIPE = DATASETS["cifar10"].conditions.recipe
 # Dense products a second at the precision that convolutions run in, in TFLOP/s, from
 # the vendors' data sheets (without sparsity).
 _PEAK_TFLOPS = {"NVIDIA H100 80GB HBM3": 989.0, "NVIDIA H200": 989.0}
@@ -190,7 +189,7 @@ def attack_speed() -> list[dict[str, Any]]:
         lambda leaf: leaf[None], jax.jit(classifier.init)(jax.random.key(0))
     )
     x, y = images.arrays()
-    eps = SINGLE_FOURIER_EPS["cifar10"]
+    eps = DATASETS["cifar10"].conditions.single_fourier_eps
     batch = images.batch_size(1)
 
     def ours() -> jax.Array:

@@ -10,14 +10,13 @@ from typing import NamedTuple
 import jax
 
 from experiments.config import RunConfig, Setting
-from experiments.data import DataOptions, Dataset, DatasetName, load, recorded
+from experiments.data import DATASETS, DataOptions, Dataset, DatasetName, load, recorded
 from experiments.data.registry import STREAMED
 from experiments.evaluation.points import Evaluation, Points
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.models import ARCHITECTURES, build
 from experiments.options import check_seeds
-from experiments.paper import TRAINING, published_as
 from experiments.training import weights
 from experiments.training.runs import Run
 
@@ -165,7 +164,7 @@ def _is_published(config: RunConfig, dataset: Dataset) -> bool:
     """Returns whether a model is small, with the published schedule on all images."""
     return (
         ARCHITECTURES[config.model].is_small
-        and config.recipe == TRAINING[published_as(config.dataset)]
+        and config.recipe == DATASETS[config.dataset].conditions.recipe
         and config.train_examples == len(dataset.train)
     )
 

@@ -10,8 +10,8 @@ from experiments.adversaries import TrainingName
 from experiments.config import NONE
 from experiments.evaluation import clean
 from experiments.jobs.parts import DivisionOptions
+from experiments.methods import METHODS
 from experiments.options import MethodOptions
-from experiments.reporting.labels import METHOD_NAMES
 from experiments.training.runs import Run
 from experiments.workspace import opened
 
@@ -52,7 +52,7 @@ def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
     if run.has_diverged:
         loss = f"diverged at step {last['diverged_at_step']}"
     return (
-        METHOD_NAMES[config.method],
+        METHODS[config.method].label,
         "" if config.setting == NONE else f"{config.strength:g}",
         str(config.seed),
         f"{100 * answer.accuracy:.2f}",

@@ -12,9 +12,10 @@ from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs import locks, processes
 from experiments.jobs.errors import UsageError
 from experiments.jobs.parts import Part
+from experiments.methods import METHODS
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.options import ModelOptions
-from experiments.training.constraints import CONSTRAINTS, SETTLE_STEPS
+from experiments.training.constraints import SETTLE_STEPS
 from experiments.training.runs import Run
 from experiments.training.sweep import train_missing
 
@@ -60,7 +61,10 @@ class Workspace:
         options, recipe = self.options, self.options.recipe(adversary)
         fingerprint = self.training.fingerprint
         architecture = ARCHITECTURES[options.model]
-        settling = CONSTRAINTS if architecture.has_batch_norm else ()
+
+        def is_settling(method: str) -> bool:
+            return architecture.has_batch_norm and bool(METHODS[method].constraint)
+
         configs = [
             RunConfig(
                 dataset=options.dataset,
@@ -74,7 +78,7 @@ class Workspace:
                 recipe=recipe,
                 dtype=options.dtype,
                 max_pool_ties=architecture.max_pool_ties,
-                settle_steps=SETTLE_STEPS if setting.method in settling else None,
+                settle_steps=SETTLE_STEPS if is_settling(setting.method) else None,
             )
             for seed in seeds
             for setting in settings

@@ -5,11 +5,11 @@ import warnings
 
 import numpy as np
 
-from experiments.data.registry import CLASSES, EMBEDDED, TRAIN_SHAPES
+from experiments.data.registry import DATASETS, EMBEDDED
 from experiments.data.split import Split, check
 from experiments.jobs.errors import damage_named
 
-_CLASSES, _SHAPE = CLASSES[EMBEDDED], TRAIN_SHAPES[EMBEDDED][1:]
+_CLASSES, _SHAPE = DATASETS[EMBEDDED].classes, DATASETS[EMBEDDED].image_shape
 PER_CLASS, TEST_PER_CLASS = 500, 100
 EXAMPLES = (_CLASSES * (PER_CLASS - TEST_PER_CLASS), _CLASSES * TEST_PER_CLASS)
 

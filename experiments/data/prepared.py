@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data.registry import CLASSES, STREAMED, TRAIN_SHAPES
+from experiments.data.registry import DATASETS, STREAMED
 from experiments.data.split import Split, check
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.jobs.files import expanded
@@ -199,7 +199,7 @@ def read(folder: pathlib.Path) -> tuple[Split, Split]:
       UsageError: if one of them or a file of them is missing or damaged.
     """
     name = folder.parent.name
-    shape, classes = TRAIN_SHAPES[name][1:], CLASSES[name]
+    shape, classes = DATASETS[name].image_shape, DATASETS[name].classes
 
     def split(part: str) -> Split:
         of_split = files(folder, part)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.data.dataset import Dataset
-from experiments.data.registry import CLASSES, TRAIN_SHAPES
+from experiments.data.registry import DATASETS
 from experiments.data.split import check_examples
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
@@ -83,7 +83,7 @@ def load(runs_dir: pathlib.Path, name: str) -> RecordedDataset:
             raise ValueError("it is not as it was written")
         # Earlier versions wrote no checksum.
         found = content["classes"], tuple(content["image_shape"])
-        if found != (CLASSES[name], TRAIN_SHAPES[name][1:]):
+        if found != (DATASETS[name].classes, DATASETS[name].image_shape):
             raise ValueError("it is that of another data set")
         splits: dict[str, Any] = {
             kind: RecordedSplit(

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data import pictures, prepared, workers
-from experiments.data.registry import CLASSES, STREAMED
+from experiments.data.registry import DATASETS, STREAMED
 from experiments.data.split import Images, check_labels
 from experiments.jobs.errors import UsageError
 
@@ -199,7 +199,7 @@ class _Reader:
         try:
             stored = self._source[example]
             name = stored["file_name"].decode()
-            check_labels(np.atleast_1d(stored["label"]), CLASSES[STREAMED])
+            check_labels(np.atleast_1d(stored["label"]), DATASETS[STREAMED].classes)
             return pictures.decode(stored["image"]), stored["label"]
         # array_record, protobuf, TFDS and Pillow raise errors of their own.
         except Exception as error:

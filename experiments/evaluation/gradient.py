@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
+from experiments.data import pgd_of
 from experiments.evaluation import evaluator
 from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
 from experiments.evaluation.batches import map_batches
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.models import Classifier
-from experiments.paper import PGD, published_as
 from experiments.training import devices
 from experiments.training.runs import Run
 
@@ -34,7 +34,7 @@ class Steps:
 
 def published_steps(dataset: str) -> Steps:
     """Returns the parameters of the paper's PGD in evaluation."""
-    pgd = PGD[published_as(dataset)]
+    pgd = pgd_of(dataset)
     return Steps(pgd.step_size, pgd.test_steps, pgd.init_radius)
 
 

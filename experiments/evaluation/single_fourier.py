@@ -13,7 +13,7 @@ import absum_jax
 from experiments.evaluation import clean, evaluator
 from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
 from experiments.evaluation.evaluation_set import EvaluationSet
-from experiments.paper import SINGLE_FOURIER_FREQUENCIES
+from experiments.published import SINGLE_FOURIER_FREQUENCIES
 from experiments.training.runs import Run
 
 # Of the signs of Fourier basis noise.

@@ -12,7 +12,7 @@ from experiments.adversaries import check_attacked
 from experiments.evaluation import gradient
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
-from experiments.paper import SPECTRUM_EPS
+from experiments.published import SPECTRUM_EPS
 from experiments.reporting import document, naming
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.plots import heatmaps

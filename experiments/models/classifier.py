@@ -101,7 +101,7 @@ def build(
         for module in (
             training,
             abstract(architecture.create, training=False),
-            abstract(architecture.create_native, training=False),
+            abstract(architecture.create_native or architecture.create, training=False),
         )
     )
 

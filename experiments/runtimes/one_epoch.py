@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import NONE, Recipe, Setting
-from experiments.data import Split
-from experiments.data.registry import TRAIN_SHAPES
-from experiments.models import ARCHITECTURES, Classifier, build
-from experiments.paper import TRAINING, published_as
+from experiments.data import DATASETS, Split
+from experiments.models import Classifier, build
 from experiments.runtimes import numpy_snc
 from experiments.runtimes.log import Conditions, Log
 from experiments.training import constraints, optimization, programs, step
@@ -38,17 +36,18 @@ class Measurement(Conditions):
     @property
     def recipe(self) -> Recipe:
         """The paper's training on the data set."""
-        return TRAINING[published_as(self.dataset)]
+        return DATASETS[self.dataset].conditions.recipe
 
     @property
     def epoch_steps(self) -> int:
         """The number of steps of a whole epoch."""
-        return self.recipe.epoch_steps(TRAIN_SHAPES[self.dataset][0])
+        return self.recipe.epoch_steps(DATASETS[self.dataset].train_examples)
 
     @property
     def is_held(self) -> bool:
         """Whether the data set is stored on the device, which then crops and flips."""
-        return math.prod(TRAIN_SHAPES[self.dataset]) <= _MOST_BYTES
+        info = DATASETS[self.dataset]
+        return info.train_examples * math.prod(info.image_shape) <= _MOST_BYTES
 
     @property
     def most_steps(self) -> int:
@@ -59,7 +58,7 @@ class Measurement(Conditions):
     def examples(self) -> int:
         """The number of images: those of the data set, or of the timed steps."""
         if self.is_held:
-            return TRAIN_SHAPES[self.dataset][0]
+            return DATASETS[self.dataset].train_examples
         return self.steps * self.recipe.batch_size
 
     @property
@@ -93,18 +92,17 @@ class Measurement(Conditions):
 
 def noise(measurement: Measurement) -> Split:
     """Draws images and labels of the shape of a data set at random."""
-    _, *image_shape = TRAIN_SHAPES[measurement.dataset]
-    classes = ARCHITECTURES[measurement.model].datasets[measurement.dataset]
+    info = DATASETS[measurement.dataset]
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (measurement.examples, *image_shape), np.uint8)
-    return Split(images, rng.integers(0, classes, measurement.examples, np.int32))
+    images = rng.integers(0, 256, (measurement.examples, *info.image_shape), np.uint8)
+    return Split(images, rng.integers(0, info.classes, measurement.examples, np.int32))
 
 
 def _classifier(measurement: Measurement) -> Classifier:
-    *_, channels = TRAIN_SHAPES[measurement.dataset]
-    classes = ARCHITECTURES[measurement.model].datasets[measurement.dataset]
+    info = DATASETS[measurement.dataset]
+    *_, channels = info.image_shape
     mean, std = (0.5,) * channels, (0.25,) * channels
-    return build(measurement.model, mean, std, classes, measurement.dtype)
+    return build(measurement.model, mean, std, info.classes, measurement.dtype)
 
 
 def hyperparameters(measurement: Measurement) -> optimization.Hyperparameters:
@@ -163,20 +161,20 @@ class _Model:
         """Returns a function that clips the parameters once, as training does."""
         uses = self._classifier.conv_uses(self._data[0].shape[1:])
         params = jax.tree.map(lambda leaf: leaf[0], self._state.variables.params)
-        [max_norm] = self._h.max_norm
+        bounds = {"snc": self._h.strengths["snc"]}
         if self._measurement.clip == "numpy":
             params = jax.tree.map(lambda leaf: leaf[0], params)
             return functools.partial(
-                numpy_snc.clip_kernels, params, float(max_norm), uses
+                numpy_snc.clip_kernels, params, float(bounds["snc"][0]), uses
             )
         groups = constraints.constrained([Setting("snc", 0.0)])
 
         @jax.jit
-        def clipped(params: Any, max_norm: jax.Array, at: jax.Array) -> Any:
-            return constraints.constrain(params, max_norm, uses, groups, at, at)
+        def clipped(params: Any, bounds: Any, at: jax.Array) -> Any:
+            return constraints.constrain(params, bounds, uses, groups, at, at)
 
         return functools.partial(
-            clipped, params, self._h.max_norm, jnp.asarray(constraints.CLIP_EVERY)
+            clipped, params, bounds, jnp.asarray(constraints.CLIP_EVERY)
         )
 
 

@@ -18,13 +18,14 @@ import absum_jax
 from experiments.data.augmentation import crop_and_flip
 from experiments.models import Classifier, Variables
 from experiments.models.stacked import over_models
-from experiments.training import penalty
 from experiments.training.constraints import Constrained, constrain
 from experiments.training.devices import Placement
 from experiments.training.optimization import Hyperparameters, Schedule, optimizer
 
 # What a seed is folded with to give independent streams.
 _INIT, _ORDER, _DROPOUT, _ATTACK, _AUGMENTATION = range(5)
+# What dropout's key is folded with to perturb images; 0 and 1 would be its split.
+_PERTURBATION = 2
 
 # The adversary's numbers, from `Adversary.as_arrays`.
 Budget = dict[str, Any]
@@ -122,6 +123,10 @@ def train_step(
     Returns:
       The state after the step, and its metrics.
     """
+    for method, strength in h.methods:
+        if method.perturb is not None:
+            key = jax.random.fold_in(dropout_key, _PERTURBATION)
+            x = jnp.where(strength > 0, method.perturb(key, x, strength), x)
     if budget is not None:
         logits_fn = jax.tree_util.Partial(classifier.logits, state.variables)
         x = absum_jax.pgd(logits_fn, x, y, key=attack_key, **budget)
@@ -134,9 +139,10 @@ def train_step(
         return losses.mean(), ((logits.argmax(axis=-1) == y).mean(), moved)
 
     (loss, (accuracy, moved)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    if (strength := h.absum_autodiff) is not None:
-        pull = penalty.gradient(params)
-        grads = jax.tree.map(lambda g, p: g + strength * p, grads, pull)
+    for method, strength in h.methods:
+        if method.penalty_gradient is not None:
+            pull = method.penalty_gradient(params)
+            grads = jax.tree.map(lambda g, p, s=strength: g + s * p, grads, pull)
     updates, optimizer_state = optimizer(h).update(grads, state.optimizer, params)
     params = optax.apply_updates(params, updates)
 
@@ -229,7 +235,7 @@ def train_settings(
     state, metrics = over_settings(state, h, x, y, now, dropout, attack, budget)
     if spec.constrained:
         params = constrain(
-            state.variables.params, h.max_norm, spec.classifier.conv_uses(shape),
+            state.variables.params, h.strengths, spec.classifier.conv_uses(shape),
             spec.constrained, now, at.epochs * spec.epoch_steps,
         )  # fmt: skip
         state = jax.vmap(_with_params, (0, 0, None))(state, params, now)

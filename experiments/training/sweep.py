@@ -12,9 +12,10 @@ from experiments.data import Split, StreamedSplit
 from experiments.jobs import files, processes
 from experiments.jobs.errors import UsageError
 from experiments.jobs.progress import progress
+from experiments.methods import METHODS
 from experiments.models import Classifier
 from experiments.training import checkpoints, devices, plan, runs
-from experiments.training.constraints import CONSTRAINTS, is_ever_due
+from experiments.training.constraints import is_ever_due
 from experiments.training.devices import Placement
 from experiments.training.loop import (
     CHECKPOINTS,
@@ -116,8 +117,8 @@ def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> N
     idle = [
         config
         for config in configs
-        if config.method in CONSTRAINTS
-        and not is_ever_due(config.method, last_step, config.settle_steps or 0)
+        if (constraint := METHODS[config.method].constraint)
+        and not is_ever_due(constraint, last_step, config.settle_steps or 0)
     ]
     if idle and processes.is_first():
         plural = "model" if len(idle) == 1 else "models"

@@ -215,8 +215,8 @@ def test_a_constraint_that_is_not_finite_is_not_applied():
 def test_large_networks_have_their_own_regularizer_alone():
     h = optimization.hyperparameters((ABSUM,), 0.1, 0.9, decay=1e-4)
     own = optimization.without_unused(h, (ABSUM,))
-    assert own.weight_decay is own.l1 is None
-    assert own.absum is h.absum
+    assert own.strengths.keys() == {"absum"}
+    assert own.strengths["absum"] is h.strengths["absum"]
     assert own.decay is h.decay
     assert optimization.hyperparameters((ABSUM,), 0.1, 0.9).decay is None
 

@@ -14,6 +14,7 @@ import absum_jax
 from experiments.config import NONE, Setting
 from experiments.jobs import files
 from experiments.models import Variables
+from experiments.studies import snc_constraints  # noqa: F401
 from experiments.training import (
     checkpoints,
     constraints,
