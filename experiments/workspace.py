@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments.config import Adversary, RunConfig, Setting
 from experiments.data import Dataset, Split, StreamedSplit, load, recorded
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs import locks, processes
 from experiments.jobs.errors import UsageError
 from experiments.jobs.parts import Part

@@ -15,7 +15,6 @@ from experiments.config import NONE, SNC_NUMPY_AXES
 from experiments.paper import Published
 from experiments.statistics.intervals import Interval, prediction_interval
 from experiments.training.constraints import CONSTRAINTS
-from experiments.training.programs import steps_of
 from experiments.training.runs import Run
 
 # In percent; 95 % for two accuracies on two data sets together (Bonferroni).
@@ -30,7 +29,7 @@ def _conditions(run: Run) -> dict[str, Any]:
     """Returns what the last digits of a run depend on besides its configuration."""
     left_out = {"checksum", "digests", "seconds"}
     provenance, config = run.provenance, run.config
-    steps = steps_of(config.train_examples, config.recipe.batch_size)
+    steps = config.recipe.epoch_steps(config.train_examples)
     # A run that was interrupted may have begun under other conditions.
     at_once = provenance["steps_in_these_seconds"] == config.recipe.epochs * steps
     if provenance["backend"] == "cpu" and at_once:

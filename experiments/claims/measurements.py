@@ -136,7 +136,8 @@ def _measured(
 
     def high_share() -> Measured:
         spectra = gradient.power_spectra(test, runs, SPECTRUM_EPS, steps)
-        return Measured(np.array([gradient.high_share(each) for each in spectra]), 1)
+        fractions = map(gradient.high_frequency_fraction, spectra)
+        return Measured(np.array([*fractions]), 1)
 
     def transferred() -> Measured:
         """Attacks each model through its pair's; sums over both directions."""

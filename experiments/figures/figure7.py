@@ -77,7 +77,7 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
                 "method": setting.method,
                 "strength": setting.strength,
                 "share_of_power_beyond_a_quarter_of_the_width": [
-                    gradient.high_share(spectrum) for spectrum in of_seeds
+                    gradient.high_frequency_fraction(spectrum) for spectrum in of_seeds
                 ],
             }
             for setting, of_seeds in zip(selected.settings, spectra, strict=True)

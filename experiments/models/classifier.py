@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.tree_util import GetAttrKey
 
 import absum_jax
 from absum_jax.kernels import leaf_name
@@ -20,7 +21,18 @@ class Variables(NamedTuple):
     """The arrays of a trained network, in nested dicts."""
 
     params: Any
-    statistics: Any  # running means and variances of batch normalization
+    batch_stats: Any  # running means and variances of batch normalization
+
+
+def _with_stored_names(variables: Variables) -> tuple[Any, None]:
+    keys = GetAttrKey("params"), GetAttrKey("statistics")
+    return tuple(zip(keys, variables, strict=True)), None
+
+
+# Checkpoints, digests and records name `batch_stats` `statistics`.
+jax.tree_util.register_pytree_with_keys(
+    Variables, _with_stored_names, lambda _, children: Variables(*children)
+)
 
 
 def named_kernels(params: Any, names: Iterable[str]) -> dict[str, jax.Array]:
@@ -94,11 +106,12 @@ def build(
     )
 
     def pure(module: nnx.Module) -> Variables:
-        params, statistics = (
-            nnx.to_pure_dict(nnx.state(module, kind))
-            for kind in (nnx.Param, nnx.BatchStat)
+        return Variables(
+            *(
+                nnx.to_pure_dict(nnx.state(module, kind))
+                for kind in (nnx.Param, nnx.BatchStat)
+            )
         )
-        return Variables(params, statistics)
 
     def merged(graphdef: Any, variables: Variables) -> Any:
         states = []
@@ -125,10 +138,10 @@ def build(
         shapes = jax.eval_shape(init, jax.random.key(0))
 
         def fn(params: Any, x: jax.Array) -> jax.Array:
-            statistics = jax.tree.map(
-                lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes.statistics
+            batch_stats = jax.tree.map(
+                lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes.batch_stats
             )
-            return merged(traced, Variables(params, statistics))(x)
+            return merged(traced, Variables(params, batch_stats))(x)
 
         return absum_jax.conv_input_shapes(
             fn,

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.evaluation import clean, gradient, single_fourier
 from experiments.evaluation.clean import Clean
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs.parts import Part
 from experiments.options import SweepOptions

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from experiments.config import ABSUM_AUTODIFF, Adversary, Setting
 from experiments.data.registry import TRAIN_SHAPES
 from experiments.evaluation import gradient
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.frequency import radii_of
-from experiments.evaluation.kept import EvaluationSet
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.options import ModelOptions, filled_up, pairs
 from experiments.paper import PGD, SINGLE_FOURIER_FREQUENCIES, published_as
-from experiments.training import devices, programs
+from experiments.training import devices
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, loaded
 
@@ -180,7 +180,7 @@ def _training_seconds(
 ) -> float:
     recipe = options.recipe(adversary)
     examples = options.train_examples or TRAIN_SHAPES[options.dataset][0]
-    steps = recipe.epochs * programs.steps_of(examples, recipe.batch_size)
+    steps = recipe.epochs * recipe.epoch_steps(examples)
     step = 1 / rates.steps
     if adversary is not None:
         step += adversary.steps * recipe.batch_size / rates.gradient

@@ -43,7 +43,7 @@ class Measurement(Conditions):
     @property
     def epoch_steps(self) -> int:
         """The number of steps of a whole epoch."""
-        return programs.steps_of(TRAIN_SHAPES[self.dataset][0], self.recipe.batch_size)
+        return self.recipe.epoch_steps(TRAIN_SHAPES[self.dataset][0])
 
     @property
     def is_held(self) -> bool:
@@ -129,6 +129,14 @@ class _Model:
         self._classifier = _classifier(measurement)
         self._data = data
         self._h = hyperparameters(measurement)
+        recipe = measurement.recipe
+        self._spec = step.TrainSpec(
+            self._classifier,
+            recipe.batch_size,
+            recipe.epoch_steps(measurement.examples),
+            augmented=recipe.augmented and measurement.is_held,
+            constrained=measurement.constrained,
+        )
         one = jax.tree.map(lambda leaf: leaf[0], self._h)
         state = step.TrainState(
             variables,
@@ -141,13 +149,10 @@ class _Model:
     def train(self, steps: int) -> step.TrainState:
         """Takes the first steps of an epoch."""
         recipe = self._measurement.recipe
-        self._state, _ = programs.train_epoch(
-            self._classifier, self._state, jnp.array([0]), self._h, *self._data,
-            optimization.schedule(0, recipe.epochs, recipe.milestones),
-            batch_size=recipe.batch_size, steps=steps,
-            augmented=recipe.augmented and self._measurement.is_held,
-            constrained=self._measurement.constrained,
-        )  # fmt: skip
+        at = optimization.schedule(0, recipe.epochs, recipe.milestones)
+        self._state, _ = programs.train_steps(
+            self._spec, self._state, jnp.array([0]), self._h, *self._data, at, 0, steps
+        )
         return self._state
 
     def warm_up(self) -> None:

@@ -143,12 +143,12 @@ def test_the_share_of_high_frequencies():
     # Of a flat spectrum it is the share of frequencies beyond 7 cycles, counted here.
     far = [(l, m) for l in range(-14, 14) for m in range(-14, 14) if l * l + m * m > 49]
     flat = np.ones((28, 28))
-    assert gradient.high_share(flat) == pytest.approx(len(far) / 784)
+    assert gradient.high_frequency_fraction(flat) == pytest.approx(len(far) / 784)
     centre = np.zeros((28, 28))
     centre[14, 14 + 7] = 1
-    assert gradient.high_share(centre) == 0
+    assert gradient.high_frequency_fraction(centre) == 0
     centre[14 + 5, 14 + 5] = 3
-    assert gradient.high_share(centre) == pytest.approx(0.75)
+    assert gradient.high_frequency_fraction(centre) == pytest.approx(0.75)
 
 
 def test_strengths_are_those_of_table_1(folder, capsys):
