@@ -10,6 +10,8 @@ from jax.tree_util import Partial
 
 import absum_jax
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 4
 
 pytestmark = pytest.mark.skipif(

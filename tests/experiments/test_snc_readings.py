@@ -276,6 +276,7 @@ def test_the_command_compares_readings(folder, monkeypatch, capsys):
         explaining.explaining_readings([document])
 
 
+@pytest.mark.slow
 def test_finished_seeds_are_shown_and_never_trained(folder, capsys):
     before = _trained(folder)
     options = ("--readings", "snc", "--max-norms", "1e4", "--seeds", "2")

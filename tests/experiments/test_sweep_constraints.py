@@ -87,6 +87,7 @@ def _sweep(classifier, noise, settings, epochs):
     return state.variables.params
 
 
+@pytest.mark.slow
 def test_a_sweep_does_what_the_optax_chain_does(classifier, noise, uses, every_other):
     """Three steps an epoch: clips after the steps 2, 4 and 6 cross epochs."""
     settings = (NONE, every_other, Setting("absum", 0.05))

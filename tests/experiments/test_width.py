@@ -25,6 +25,8 @@ from experiments.reporting import document, naming
 from experiments.tables.table4 import Table4Options
 from experiments.training.constraints import CONSTRAINTS
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"1": "resnet18"} | {width: with_width("resnet18", width) for width in WIDTHS}
 EIGHTH = {"dataset": "cifar10", "width": "1/8"}
 # Of the absolute initial parameters drawn from the key of 3, before there were widths.
