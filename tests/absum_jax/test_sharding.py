@@ -10,13 +10,12 @@ from jax.tree_util import Partial
 
 import absum_jax
 
-pytestmark = pytest.mark.slow
-
 DEVICES = 4
 
-pytestmark = pytest.mark.skipif(
-    jax.device_count() < DEVICES, reason=f"needs {DEVICES} devices"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"needs {DEVICES} devices"),
+]
 
 
 AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit

@@ -34,6 +34,7 @@ def test_settings_are_those_of_the_chosen_readings():
     assert len(SncReadingsOptions().settings) == 1 + 9 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", snc_rows.READINGS)
 def test_all_but_one_reading_fit_resnet18(reading):
     """512 channels, taken for a height, do not fit into 32 x 32."""

@@ -190,6 +190,7 @@ def test_only_models_with_a_constraint_that_are_due_change(params, uses):
     assert changed(250) == [False, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", CONSTRAINTS)
 def test_each_reading_bounds_what_it_says(reading, params, uses):
     moved = jax.jit(lambda p: CONSTRAINTS[reading].apply(p, jnp.float32(0.5), uses))(
