@@ -107,7 +107,7 @@ class Comparison:
             "interval_90": self.interval(0.90),
             "smallest_difference_of_interest": self.of_interest,
             "unit": self.unit,
-            "difference": self.published,
+            "published_difference": self.published,
             "published_difference_is_small": self.published_is_small,
         }
 

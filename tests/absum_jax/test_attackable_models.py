@@ -10,6 +10,8 @@ from four_images import MODEL, PGD, X, Y, accuracy, pgd
 
 import absum_jax
 
+pytestmark = pytest.mark.slow
+
 
 def numpy_model(x):
     return np.asarray(x).reshape(len(x), -1)[:, :3]

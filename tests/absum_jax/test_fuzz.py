@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 import absum_jax
 
+pytestmark = pytest.mark.slow
+
 NAN, INF = float("nan"), float("inf")
 NUMBERS = [
     *(NAN, INF, -INF, 0.0, -0.0, 1e-30, 0.01, 1.0, 1.5, 2.0, 1e39, -1.0, 1e-320),

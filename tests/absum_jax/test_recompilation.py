@@ -14,6 +14,8 @@ from jax.tree_util import Partial
 
 import absum_jax
 
+pytestmark = pytest.mark.slow
+
 # Recorded for each program handed to the backend, from the persistent cache or not.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _compiled: list[str] = []

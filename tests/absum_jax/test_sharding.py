@@ -12,9 +12,10 @@ import absum_jax
 
 DEVICES = 4
 
-pytestmark = pytest.mark.skipif(
-    jax.device_count() < DEVICES, reason=f"needs {DEVICES} devices"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"needs {DEVICES} devices"),
+]
 
 
 AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit

@@ -16,6 +16,8 @@ from calls import calls
 
 import absum_jax
 
+pytestmark = pytest.mark.slow
+
 
 def falling(count):
     """A schedule."""

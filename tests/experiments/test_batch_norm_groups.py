@@ -210,6 +210,7 @@ def train(shallow, use_devices, tmp_path, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_trains_the_same_on_any_number_of_devices(train):
     config, one = train(1, "--batch-norm-groups=4")
     assert config["recipe"]["batch_norm_groups"] == 4

@@ -189,6 +189,7 @@ def test_table1_from_nothing_and_again(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_validation_selects(tmp_path, capsys):
     assert cli.main(
         ["table1", *SMALL, "--methods=l1", "--epochs=1", "--select-on=validation",
@@ -199,6 +200,7 @@ def test_validation_selects(tmp_path, capsys):
     assert "best Avg. on the validation images" in said.out
 
 
+@pytest.mark.slow
 def test_demo_in_small(tmp_path, capsys, monkeypatch):
     from experiments import demo
 
@@ -216,11 +218,13 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "demo" / "heatmaps.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_closed_output():
     done = command_line.run("import sys; sys.stdout = None", "table1", "--help")
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_an_output_that_lacks_letters(tmp_path):
     done = command_line.run(
         "import sys; sys.stdout.reconfigure(encoding='ascii')",

@@ -19,6 +19,8 @@ from experiments.jobs.errors import UsageError
 from experiments.training import plan, runs
 from experiments.training.runs import Run
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = [
     "--epochs=1", "--train-examples=128", "--test-examples=20", "--methods=none",
     "--frequency-stride=14", "--select-on=paper",

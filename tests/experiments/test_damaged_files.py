@@ -23,6 +23,8 @@ from experiments.jobs.errors import UsageError
 from experiments.runtimes import log
 from experiments.training import checkpoints, plan, programs, runs, sweep
 
+pytestmark = pytest.mark.slow
+
 
 def _read(case, read, expected, capfd):
     """Reads a folder with a damaged file.

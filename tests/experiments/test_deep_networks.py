@@ -18,6 +18,8 @@ from experiments.models.architectures import without_values
 from experiments.models.densenet import DenseNet121
 from experiments.models.googlenet import GoogLeNet
 
+pytestmark = pytest.mark.slow
+
 _MEAN, _STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 _CREATE = {"googlenet": GoogLeNet, "densenet121": DenseNet121}
 

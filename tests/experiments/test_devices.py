@@ -96,6 +96,7 @@ def test_images_are_divided_for_evaluation(
     np.testing.assert_array_equal(y, images.split.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [

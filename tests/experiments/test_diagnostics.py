@@ -199,6 +199,7 @@ def test_lines_of_many_layers_are_coloured_by_depth(many, tmp_path):
     saving.save(drawn, tmp_path / "many")
 
 
+@pytest.mark.slow
 def test_the_command_draws_what_was_logged(tmp_path, capsys):
     arguments = [
         "diagnostics", "--methods", "none", "absum", "--strength=0.05", "--epochs=2",

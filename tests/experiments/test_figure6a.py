@@ -134,6 +134,7 @@ def _arguments(folder, *more):
             "--repeats=2", f"--results-dir={folder}", *more]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_measures_once(tiny, tmp_path, capsys, monkeypatch):
     assert cli.main(_arguments(tmp_path, "--steps=2")) == 0
     said = capsys.readouterr()

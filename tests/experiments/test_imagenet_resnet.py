@@ -16,6 +16,8 @@ from experiments.models.architectures import without_values
 from experiments.models.resnet import ImageNetResNet18, _Block
 from experiments.training import constraints
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -10,6 +10,8 @@ from experiments.models.densenet import DenseNet121
 from experiments.models.googlenet import GoogLeNet
 from experiments.models.resnet import ImageNetResNet18, ResNet18
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip(
     "torch", reason="PyTorch is not installed (the extra bench)"
 )

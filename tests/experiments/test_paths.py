@@ -73,6 +73,7 @@ def test_a_user_without_a_home_folder(monkeypatch, tmp_path, capsys):
     assert "error: the home folder of ~/.cache is unknown: set HOME" in said
 
 
+@pytest.mark.slow
 def test_libraries_need_no_home_folder(prepared_fake, tmp_path):
     done = command_line.run(
         "import os, pwd; del os.environ['HOME']; pwd.getpwuid = {}.__getitem__",

@@ -104,6 +104,7 @@ def test_the_plan_of_adversarial_training_counts_its_steps(tmp_path):
     assert found.seconds == pytest.approx(training + evaluation)
 
 
+@pytest.mark.slow
 def test_the_plan_names_what_it_cannot_tell(tmp_path, capsys):
     options = cli.parse(
         "table1",
@@ -133,6 +134,7 @@ def _fake_items(monkeypatch, *fakes):
     monkeypatch.setattr(command, "items", lambda *_: list(fakes))
 
 
+@pytest.mark.slow
 def test_a_failure_stops_nothing_and_is_reported(tmp_path, monkeypatch, capfd):
     bad = f"--data-dir {tmp_path / 'nowhere'}"
     _fake_items(

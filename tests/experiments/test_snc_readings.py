@@ -36,6 +36,7 @@ def test_settings_are_those_of_the_chosen_readings():
     assert len(SncReadingsOptions().settings) == 1 + 9 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", snc_rows.READINGS)
 def test_all_but_one_reading_fit_resnet18(reading):
     """512 channels, taken for a height, do not fit into 32 x 32."""
@@ -278,6 +279,7 @@ def test_the_command_compares_readings(folder, monkeypatch, capsys):
         explaining.explaining_readings([document])
 
 
+@pytest.mark.slow
 def test_finished_seeds_are_shown_and_never_trained(folder, capsys):
     before = _trained(folder)
     options = ("--readings", "snc", "--max-norms", "1e4", "--seeds", "2")

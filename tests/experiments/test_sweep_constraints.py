@@ -100,6 +100,7 @@ def _sweep(classifier, noise, settings, epochs):
     return state.variables.params
 
 
+@pytest.mark.slow
 def test_a_sweep_does_what_the_optax_chain_does(classifier, noise, uses, every_other):
     """Three steps an epoch: clips after the steps 2, 4 and 6 cross epochs."""
     settings = (NONE, every_other, Setting("absum", 0.05))
@@ -201,6 +202,7 @@ def test_only_models_with_a_constraint_that_are_due_change(params, uses):
     assert changed(250) == [False, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", [*SNC_METHODS, *OTHER_READINGS])
 def test_each_reading_bounds_what_it_says(reading, params, uses):
     moved = _clipped(reading, params, 0.5, uses)

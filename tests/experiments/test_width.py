@@ -24,6 +24,8 @@ from experiments.published import TABLE1, TABLE2, published_row
 from experiments.reporting import naming
 from experiments.tables.table4 import Table4Options
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"1": "resnet18"} | {width: with_width("resnet18", width) for width in WIDTHS}
 EIGHTH = {"dataset": "cifar10", "width": "1/8"}
 # Of the absolute initial parameters drawn from the key of 3, before there were widths.
