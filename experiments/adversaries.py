@@ -2,12 +2,10 @@
 
 from typing import Literal
 
-from experiments.config import NONE, Adversary
+from experiments.config import Adversary
 from experiments.data import pgd_of
 from experiments.data.conditions import Pgd
 from experiments.jobs.errors import UsageError
-from experiments.options import ModelOptions
-from experiments.published import TABLE4, published_row
 
 TrainingName = Literal["pgd", "fast", "clean"]
 
@@ -21,15 +19,6 @@ def check_steps(option: str, steps: int | None) -> None:
     """Refuses fewer than 1 step of PGD; None is the paper's number."""
     if steps is not None and steps < 1:
         raise UsageError(f"{option} must be at least 1, got {steps}.")
-
-
-def published_strengths(options: ModelOptions) -> dict[str, float]:
-    """Returns each method's strength that the paper selects in adversarial training.
-
-    It is empty for networks that are not in Table 4.
-    """
-    cells = published_row(TABLE4, options.dataset, options.published_network)
-    return {m: cell.strength for m, cell in cells.items() if m != NONE.method}
 
 
 def step_size(paper: Pgd, published: int, steps: int, eps: float) -> float:

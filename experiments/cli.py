@@ -5,11 +5,12 @@ import errno
 import importlib
 import pathlib
 import sys
-import typing
 from collections.abc import Sequence
+from typing import Any, get_type_hints
 
 import tyro
 
+from experiments import composed
 from experiments.jobs import files, processes
 from experiments.jobs.errors import UsageError
 
@@ -78,16 +79,16 @@ def _command(arguments: Sequence[str]) -> str:
     return parser.parse_args(arguments[:1]).command
 
 
-def _module(name: str) -> typing.Any:
+def _module(name: str) -> Any:
     return importlib.import_module(f"experiments.{_COMMANDS[name][0]}")
 
 
-def options_type(name: str) -> typing.Any:
+def options_type(name: str) -> Any:
     """Returns the class of a command's options."""
-    return typing.get_type_hints(_module(name).run)["options"]
+    return get_type_hints(_module(name).run)["options"]
 
 
-def parse(name: str, arguments: Sequence[str]) -> typing.Any:
+def parse(name: str, arguments: Sequence[str]) -> Any:
     """Parses the options of a command; exits if they cannot be parsed.
 
     Raises:
@@ -102,12 +103,13 @@ def parse(name: str, arguments: Sequence[str]) -> typing.Any:
     )
 
 
-def _check_folders(options: object) -> None:
-    for name in ("runs_dir", "results_dir"):
-        has_records = name == "runs_dir" and getattr(options, "has_records", False)
-        if hasattr(options, name) and not has_records:
-            option = "--" + name.replace("_", "-")
-            files.writable_folder(getattr(options, name), option)
+def _check_folders(options: Any) -> None:
+    for part in composed.parts(options):
+        for name in ("runs_dir", "results_dir"):
+            has_records = name == "runs_dir" and getattr(part, "has_records", False)
+            if hasattr(part, name) and not has_records:
+                option = "--" + name.replace("_", "-")
+                files.writable_folder(getattr(part, name), option)
 
 
 def _check_precision() -> None:
@@ -131,12 +133,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(name, arguments[1:])
         _check_precision()
-        if hasattr(options, "hosts"):
-            options.hosts.join()
-            if getattr(options, "has_device_for_each_core", False):
+        for models in composed.parts(options):
+            if not hasattr(models, "hosts"):
+                continue
+            models.hosts.join()
+            if models.has_device_for_each_core:
                 devices = importlib.import_module("experiments.training.devices")
                 devices.one_for_each_core()
-            processes.check_equal({"command": name, **options.of_all_processes})
+            values = composed.of_all_processes(options)
+            processes.check_equal({"command": name, **values})
         # Figure 6(b) measures compilation, and the processes that `reproduce` starts
         # need the accelerator.
         if name not in ("figure6b", "reproduce"):

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from experiments.options import SweepOptions
+from experiments.options import ModelOptions, SweepOptions
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.plots import heatmaps
 from experiments.reporting.plots.saving import save
@@ -31,20 +31,11 @@ class DemoOptions:
     results_dir: pathlib.Path = pathlib.Path("runs/results/demo")
     """Folder for the table and the figure."""
 
-    @property
-    def has_device_for_each_core(self) -> bool:
-        """Returns True: on a CPU each core becomes a device that trains its models."""
-        return True
-
 
 def run(options: DemoOptions) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and draws heat maps."""
-    sweep = SweepOptions(
-        epochs=options.epochs,
-        seeds=options.seeds,
-        runs_dir=options.runs_dir,
-        select_on="paper",
-    )
+    trained = ModelOptions(epochs=options.epochs, runs_dir=options.runs_dir)
+    sweep = SweepOptions(trained, seeds=options.seeds, select_on="paper")
     with sweep_workspace(sweep) as workspace:
         models = models_of_table1(sweep, workspace)
     written = table1(sweep, models).print_and_write(options.results_dir)

@@ -21,17 +21,18 @@ from experiments.workspace import Workspace
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateOptions(SweepOptions):
+class EvaluateOptions:
     """Train missing models and evaluate each for all tables and figures: every
     frequency, filters of all radii, PGD on the model itself and transferred between
     pairs of seeds (the first two given, the next two, ...), spectra of perturbations
     and of convolutions. Other commands reuse the results in the runs folder."""  # noqa: D205, D209
 
+    sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
+
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        super().__post_init__()
-        check_attacked(self.dataset)
-        if self.selection_seeds is not None:
+        check_attacked(self.sweep.models.dataset)
+        if self.sweep.selection_seeds is not None:
             raise UsageError(
                 "--selection-seeds is for tables and figures: evaluate trains every "
                 "strength with every seed."
@@ -74,12 +75,12 @@ def _table(runs: Sequence[Run], columns: Mapping[str, Sequence[float]]) -> list[
 
 def run(options: EvaluateOptions) -> list[pathlib.Path]:
     """Trains, evaluates and prints a table; writes nothing but the runs."""
-    dataset = options.dataset
+    sweep, dataset = options.sweep, options.sweep.models.dataset
     steps = gradient.published_steps(dataset)
-    with sweep_workspace(options) as workspace:
+    with sweep_workspace(sweep) as workspace:
         images, shape = workspace.test, workspace.dataset.image_shape
-        runs = workspace.train(options.settings, options.seeds)
-        models = under_single_fourier(workspace, runs, options.frequency_stride)
+        runs = workspace.train(sweep.settings(), sweep.seeds)
+        models = under_single_fourier(workspace, runs, sweep.frequency_stride)
         radii = frequency.radii_of(shape)
         quarter = radii.index(shape[1] / 4)
         low = frequency.evaluate(images, runs, "low-pass", radii)[:, quarter]

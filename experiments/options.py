@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from experiments.config import NONE, Adversary, Recipe, Setting
@@ -11,7 +11,15 @@ from experiments.data import DATASETS, DataOptions, DatasetName, pgd_of, recorde
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
-from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName, default, listed
+from experiments.methods import (
+    LAMBDA,
+    METHODS,
+    SIGMA,
+    MethodName,
+    Strength,
+    default,
+    listed,
+)
 from experiments.models import (
     ARCHITECTURES,
     WIDTHS,
@@ -19,7 +27,7 @@ from experiments.models import (
     networks_for,
     with_width,
 )
-from experiments.published import TABLE1, TABLE1_TOP5, Published, published_row
+from experiments.published import TABLE1, Cell, Table, published_row
 from experiments.training import devices, tensorboard
 
 WidthName = Literal["1", "1/2", "1/4", "1/8"]
@@ -44,6 +52,12 @@ def check_positive(option: str, values: Sequence[float]) -> None:
     check_choices(option, values)
     if not all(0 < value < float("inf") for value in values):
         raise UsageError(f"{option} must be positive numbers, got {values}.")
+
+
+def check_single(option: str, values: Sequence[float]) -> None:
+    """Refuses any other number of values than one."""
+    if len(values) != 1:
+        raise UsageError(f"{option} must be exactly one, got {values}.")
 
 
 def check_seeds(seeds: Sequence[int], option: str = "--seeds") -> None:
@@ -204,55 +218,48 @@ class ModelOptions:
 
     @property
     def model(self) -> str:
-        """The network's name, and that of its folder."""
+        """Returns the network's name, and that of its folder."""
         return with_width(self.published_network, self.width)
 
     @property
     def published_network(self) -> str:
-        """The network of the paper, which has all channels."""
+        """Returns the network of the paper, which has all channels."""
         return self.network or self.paper_model
 
     @property
     def paper_model(self) -> str:
-        """The network of the paper's Tables 2 to 4 on this data set."""
+        """Returns the network of the paper's Tables 2 to 4 on this data set."""
         return networks_for(self.dataset)[0]
 
     @property
     def has_records(self) -> bool:
-        """Whether the runs folder has records, which nothing is added to."""
+        """Checks whether the runs folder has records, which nothing is added to."""
         return files.exists(recorded.file_of(self.runs_dir, self.dataset))
 
     @property
     def dtype(self) -> str:
-        """What convolutions compute in."""
+        """Returns what convolutions compute in."""
         if self.compute.dtype is not None or self.model == "small_cnn":
             return self.compute.dtype or "float32"
         return "float32" if devices.on_cpu() else "bfloat16"
 
     @property
     def has_device_for_each_core(self) -> bool:
-        """Whether each core of a CPU is to be a device, which trains its own models.
+        """Checks whether each core of a CPU is to be a device for models of its own.
 
-        Not in one of several processes, where batches and padding depend on how many
-        devices there are.
+        It is not in one of several processes, where batches and padding depend on the
+        number of devices.
         """
         return ARCHITECTURES[self.model].is_small and not self.hosts.distributed
 
-    @property
-    def asked_for(self) -> dict[str, Any]:
-        """The options that say what is made, not where, how fast or by whom."""
-        fields = self.of_all_processes
-        for name in ("compute", "division"):
-            fields.pop(name, None)
-        return fields
+    def published(self, table: Table[Cell]) -> dict[str, Cell]:
+        """Returns the row of a table of the paper; empty where it has none."""
+        return published_row(table, self.dataset, self.published_network)
 
-    @property
-    def of_all_processes(self) -> dict[str, Any]:
-        """The options that are the same for all processes of a command."""
-        fields = dataclasses.asdict(self)
-        for name in ("runs_dir", "results_dir", "data", "hosts"):
-            fields.pop(name, None)
-        return fields
+    def published_strengths(self, table: Table[Any]) -> dict[str, float]:
+        """Returns the strength of each method that has one in a table of the paper."""
+        cells = self.published(table).items()
+        return {name: cell.strength for name, cell in cells if name != NONE.method}
 
     def published_recipe(self, *, adversarial: bool = False) -> Recipe:
         """Returns how the paper trains."""
@@ -261,7 +268,7 @@ class ModelOptions:
         return DATASETS[self.dataset].conditions.recipe
 
     def recipe(self, adversary: Adversary | None = None) -> Recipe:
-        """How to train, in as many epochs as asked for."""
+        """Returns how to train, in as many epochs as asked for."""
         published = self.published_recipe(adversarial=adversary is not None)
         return dataclasses.replace(
             published.scaled(self.epochs or published.epochs),
@@ -272,86 +279,66 @@ class ModelOptions:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class MethodOptions(ModelOptions):
-    """What to train."""
+def check_models(
+    methods: Sequence[str],
+    strengths: Sequence[float] | None,
+    max_norms: Sequence[float] | None,
+    seeds: Sequence[int],
+) -> None:
+    """Refuses methods, strengths and seeds that no models can have."""
+    check_choices("--methods", methods, listed())
+    check_seeds(seeds)
+    if strengths is not None:
+        if 0 in strengths:
+            raise UsageError(
+                f"--strengths must be positive numbers, got {strengths}; train without "
+                "regularization with --methods none."
+            )
+        check_positive("--strengths", strengths)
+    if max_norms is not None:
+        check_positive("--max-norms", max_norms)
 
-    methods: tuple[MethodName, ...] = ("none",)
-    """Regularization methods."""
 
-    strengths: tuple[float, ...] | None = None
-    """Regularization strengths (lambda) of weight decay, L1 and Absum; None is the one
-    that the paper selects."""
+def settings(
+    models: ModelOptions,
+    methods: Sequence[str],
+    given: Mapping[Strength, Sequence[float] | None],
+    table: Table[Any],
+) -> tuple[Setting, ...]:
+    """Returns each method at the given strengths, or at the one of the paper.
 
-    max_norms: tuple[float, ...] | None = None
-    """Bounds on the spectral norm (sigma) of SNC; None is the one that the paper
-    selects."""
+    Args:
+      models: the network and the data set.
+      methods: the methods.
+      given: strengths of each kind; None is the one in the table.
+      table: the table of the paper.
 
-    seeds: tuple[int, ...] = (0,)
-    """Seeds; each trains every method and strength once."""
+    Raises:
+      UsageError: if a method has no strength in the table, and none are given.
+    """
+    published = models.published_strengths(table)
 
-    def __post_init__(self) -> None:
-        """Refuses options out of range."""
-        super().__post_init__()
-        check_choices("--methods", self.methods, listed())
-        check_seeds(self.seeds)
-        if self.strengths is not None:
-            if 0 in self.strengths:
-                raise UsageError(
-                    f"--strengths must be positive numbers, got {self.strengths}; "
-                    "train without regularization with --methods none."
-                )
-            check_positive("--strengths", self.strengths)
-        if self.max_norms is not None:
-            check_positive("--max-norms", self.max_norms)
-
-    @property
-    def published(self) -> dict[str, Published]:
-        """The row of Table 1, empty where the paper has none."""
-        return published_row(TABLE1, self.dataset, self.published_network)
-
-    @property
-    def published_top5(self) -> dict[str, Published]:
-        """The row of the five largest logits, empty where the paper has none."""
-        return published_row(TABLE1_TOP5, self.dataset, self.published_network)
-
-    @property
-    def published_strengths(self) -> dict[str, float]:
-        """The strength that the paper selects of each method that has one."""
-        return {method: cell.strength for method, cell in self.published.items()}
-
-    def strengths_of(self, method: str) -> tuple[float, ...]:
-        """The strengths to try of a method.
-
-        Raises:
-          UsageError: if none are given and the paper selects none.
-        """
+    def strengths_of(method: str) -> Sequence[float]:
         kind = METHODS[method].strength
         if kind is None:
             return (NONE.strength,)
-        given: tuple[float, ...] | None = getattr(self, kind.option)
-        if given is not None:
-            return given
-        if method not in self.published_strengths:
+        if (strengths := given[kind]) is not None:
+            return strengths
+        if method not in published:
             raise UsageError(
-                f"the paper has no {method} of {self.model} on {self.dataset}: "
+                f"the paper has no {method} of {models.model} on {models.dataset}: "
                 f"give {kind.flag}."
             )
-        return (self.published_strengths[method],)
+        return (published[method],)
 
-    @property
-    def settings(self) -> tuple[Setting, ...]:
-        """Every method at every strength that is to be tried."""
-        return tuple(
-            Setting(method, strength)
-            for method in self.methods
-            for strength in self.strengths_of(method)
-        )
+    return tuple(Setting(m, strength) for m in methods for strength in strengths_of(m))
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepOptions(MethodOptions):
+class SweepOptions:
     """What to train and attack."""
+
+    models: ModelOptions = dataclasses.field(default_factory=ModelOptions)
 
     methods: tuple[MethodName, ...] = dataclasses.field(default_factory=default)
     """Regularization methods."""
@@ -361,6 +348,9 @@ class SweepOptions(MethodOptions):
 
     max_norms: tuple[float, ...] = SIGMA.grid
     """Bounds on the spectral norm (sigma) of SNC."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Seeds; each trains every method and strength once."""
 
     test_examples: int | None = None
     """Images to attack, a fixed choice of that many; None is all. With --select-on
@@ -379,20 +369,14 @@ class SweepOptions(MethodOptions):
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        super().__post_init__()
+        check_models(self.methods, self.strengths, self.max_norms, self.seeds)
         if self.frequency_stride < 1:
             raise UsageError(
                 f"--frequency-stride must be at least 1, got {self.frequency_stride}."
             )
         if self.selection_seeds is not None:
             self._check_selection_seeds(self.selection_seeds)
-        if self.select_on == "paper" and not self.published_strengths:
-            raise UsageError(
-                f"--select-on paper: the paper has no {self.model} on {self.dataset}."
-            )
-        if self.select_on == "paper":
-            for method in self.methods:
-                self._check_one_strength(method)
+        self.check_published(TABLE1)
 
     def _check_selection_seeds(self, seeds: Sequence[int]) -> None:
         """Refuses other seeds than those that are trained, and any without a choice."""
@@ -407,27 +391,48 @@ class SweepOptions(MethodOptions):
                 "no strengths."
             )
 
+    def check_published(self, table: Table[Any]) -> None:
+        """Refuses --select-on paper where a table does not decide on the strengths."""
+        if self.select_on != "paper":
+            return
+        network = f"{self.models.model} on {self.models.dataset}"
+        if not (published := self.models.published_strengths(table)):
+            raise UsageError(f"--select-on paper: the paper has no {network}.")
+        for method in self.methods:
+            strengths = self._strengths_of(method, published)
+            kind = METHODS[method].strength
+            if kind is not None and len(strengths) > 1:
+                raise UsageError(
+                    f"--select-on paper: the paper has no {method} of {network}; "
+                    f"{kind.flag} must be the one to take, got {strengths}, or leave "
+                    f"{method} out of --methods."
+                )
+
     @property
     def trial_seeds(self) -> tuple[int, ...]:
-        """The seeds that every strength is trained with."""
+        """Returns the seeds that every strength is trained with."""
         return self.selection_seeds or self.seeds
 
-    def _check_one_strength(self, method: str) -> None:
-        """Refuses a method of which the paper selects no strength and several are."""
-        strengths, kind = self.strengths_of(method), METHODS[method].strength
-        if kind is not None and len(strengths) > 1:
-            raise UsageError(
-                f"--select-on paper: the paper has no {method} of {self.model} on "
-                f"{self.dataset}; {kind.flag} must be the one to take, got "
-                f"{strengths}, or leave {method} out of --methods."
-            )
-
-    def strengths_of(self, method: str) -> tuple[float, ...]:
-        """The strengths to try of a method."""
-        published, entry = self.published_strengths, METHODS[method]
+    def _strengths_of(
+        self, method: str, published: Mapping[str, float]
+    ) -> tuple[float, ...]:
+        entry = METHODS[method]
+        if entry.strength is None:
+            return (NONE.strength,)
         if self.select_on == "paper" and method in published:
             return (published[method],)
-        given = super().strengths_of(method)
-        if entry.grid and entry.strength and given == entry.strength.grid:
-            return entry.grid
-        return given
+        given: tuple[float, ...] = getattr(self, entry.strength.option)
+        return entry.grid if entry.grid and given == entry.strength.grid else given
+
+    def settings(self, table: Table[Any] = TABLE1) -> tuple[Setting, ...]:
+        """Returns every method at every strength that is to be tried.
+
+        Args:
+          table: the table of the paper with the strengths of --select-on paper.
+        """
+        published = self.models.published_strengths(table)
+        return tuple(
+            Setting(method, strength)
+            for method in self.methods
+            for strength in self._strengths_of(method, published)
+        )

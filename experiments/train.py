@@ -7,19 +7,37 @@ from collections.abc import Sequence
 from absum_jax.markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
-from experiments.config import NONE
+from experiments.composed import asked_for
+from experiments.config import NONE, Setting
 from experiments.evaluation import clean
 from experiments.jobs.parts import DivisionOptions
-from experiments.methods import METHODS
-from experiments.options import MethodOptions
+from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName
+from experiments.options import ModelOptions, check_models, settings
+from experiments.published import TABLE1, TABLE4
 from experiments.training.runs import Run
 from experiments.workspace import opened
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions(MethodOptions):
+class TrainOptions:
     """Train one model, or a sweep over several methods, strengths or seeds. Other
     commands reuse the models in the runs folder."""  # noqa: D205, D209
+
+    models: ModelOptions = dataclasses.field(default_factory=ModelOptions)
+
+    methods: tuple[MethodName, ...] = ("none",)
+    """Regularization methods."""
+
+    strengths: tuple[float, ...] | None = None
+    """Regularization strengths (lambda) of weight decay, L1 and Absum; None is the one
+    that the paper selects."""
+
+    max_norms: tuple[float, ...] | None = None
+    """Bounds on the spectral norm (sigma) of SNC; None is the one that the paper
+    selects."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Seeds; each trains every method and strength once."""
 
     training: TrainingName = "clean"
     """clean: on clean images, as in Table 1. pgd: on images that PGD attacks on the
@@ -33,17 +51,17 @@ class TrainOptions(MethodOptions):
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        super().__post_init__()
+        check_models(self.methods, self.strengths, self.max_norms, self.seeds)
         if self.training != "clean":
-            adversaries.check_attacked(self.dataset)
+            adversaries.check_attacked(self.models.dataset)
         adversaries.check_steps("--train-steps", self.train_steps)
 
     @property
-    def published_strengths(self) -> dict[str, float]:
-        """Returns each method's strength that the paper selects for this training."""
-        if self.training == "clean":
-            return super().published_strengths
-        return adversaries.published_strengths(self)
+    def settings(self) -> tuple[Setting, ...]:
+        """Returns every method at every strength that is to be trained."""
+        given = {LAMBDA: self.strengths, SIGMA: self.max_norms}
+        table = TABLE1 if self.training == "clean" else TABLE4
+        return settings(self.models, self.methods, given, table)
 
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
@@ -78,14 +96,14 @@ def table(runs: Sequence[Run], answers: Sequence[clean.Clean]) -> list[str]:
 def run(options: TrainOptions) -> list[pathlib.Path]:
     """Trains missing models and prints the table; writes nothing but the runs."""
     adversary = adversaries.adversary(
-        options.dataset, options.training, options.train_steps
+        options.models.dataset, options.training, options.train_steps
     )
-    settings, part = options.settings, options.division.selected
-    with opened(options, part=part) as workspace:
-        runs = workspace.train(settings, options.seeds, adversary)
+    chosen, part = options.settings, options.division.selected
+    with opened(options.models, part=part, whole=asked_for(options)) as workspace:
+        runs = workspace.train(chosen, options.seeds, adversary)
         answers = clean.evaluate(workspace.test, runs)
     print("\n" + "\n".join(table(runs, answers)) + "\n")
     if part is not None:
-        models = len(settings) * len(options.seeds)
+        models = len(chosen) * len(options.seeds)
         print(f"part {part}: {len(runs)} of {models} models\n")
     return []

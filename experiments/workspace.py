@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from experiments.config import Adversary, RunConfig, Setting
 from experiments.data import Dataset, Split, StreamedSplit, load, recorded
@@ -131,14 +132,14 @@ def _loaded(options: ModelOptions) -> Dataset:
 
 
 def _lock(
-    options: ModelOptions, part: Part | None
+    options: ModelOptions, part: Part | None, whole: Mapping[str, Any] | None
 ) -> contextlib.AbstractContextManager[None]:
     folder = options.runs_dir / options.dataset / options.model
     does_what = "trains or attacks such models"
     if part is None:
         return locks.exclusive(folder, does_what)
     # Parts of another list of models may contain the same models.
-    command = [type(options).__name__, options.dtype, options.asked_for, part.parts]
+    command = [options.dtype, whole, part.parts]
     digest = hashlib.sha256(json.dumps(command, sort_keys=True).encode()).hexdigest()
     return locks.side_by_side(
         folder, digest[:12], f"{part.number}-of-{part.parts}", does_what
@@ -189,8 +190,9 @@ def opened(
     test_examples: int | None = None,
     hold_out: bool = False,
     part: Part | None = None,
+    whole: Mapping[str, Any] | None = None,
 ) -> Iterator[Workspace]:
-    """Does what `loaded` does, and excludes processes other than parts of this command.
+    """Does what `loaded` does, and excludes other processes than parts of `whole`.
 
     Raises:
       UsageError: like `loaded`, and if another process works on such models.
@@ -201,6 +203,6 @@ def opened(
     with contextlib.ExitStack() as stack:
         if not options.has_records:  # then nothing is written
             processes.broadcast_from_first(
-                lambda: stack.enter_context(_lock(options, part))
+                lambda: stack.enter_context(_lock(options, part, whole))
             )
         yield workspace

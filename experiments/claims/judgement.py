@@ -127,7 +127,7 @@ def secondary(sample: Sample, name: str) -> list[Judgement]:
     """
     claims = []
     for one in _compare(SECONDARY, {name: sample}):
-        in_paper = published(one.quantity, sample.options.dataset)
+        in_paper = published(one.quantity, sample.options.models.dataset)
         difference = published_difference(in_paper, one.larger, one.smaller)
         units = len(one.differences[name].parts)
         few = f"fewer than {FEWEST_UNITS} units" if units < FEWEST_UNITS else ""
@@ -142,7 +142,7 @@ def shortcomings(samples: Mapping[str, Sample]) -> list[str]:
     """Lists why claims about all samples cannot be tested yet, if they cannot."""
     reasons = [
         f"{len(sample.seeds)} of {len(sample.options.seeds)} seeds on "
-        f"{DATASETS[sample.options.dataset].label} are complete"
+        f"{DATASETS[sample.options.models.dataset].label} are complete"
         for sample in samples.values()
         if not sample.is_complete
     ]

@@ -110,13 +110,13 @@ def _measured(
     wanted: Collection[str],
 ) -> dict[str, Measured]:
     """Reads the wanted quantities of complete seeds."""
-    dataset, test = options.dataset, workspace.test
+    dataset, test = options.models.dataset, workspace.test
     runs = list(itertools.chain(*by_seed.values()))
     images, methods = len(test.split), len(options.methods)
     shape = workspace.dataset.image_shape
     quarter = shape[1] / 4
     radii = [radius for radius in frequency.radii_of(shape) if radius <= quarter]
-    steps = gradient.published_steps(options.dataset)
+    steps = gradient.published_steps(dataset)
     of_pairs = _complete_pairs(options, by_seed)
 
     def total(fractions: Sequence[Any] | np.ndarray) -> Measured:
@@ -192,8 +192,8 @@ def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
       UsageError: if the folder has runs, not records, or if a record is damaged or
         lacks evaluations.
     """
-    if not options.has_records:
-        folder = options.runs_dir / options.dataset
+    if not options.models.has_records:
+        folder = options.models.runs_dir / options.models.dataset
         if folder.exists():
             raise UsageError(
                 f"{folder} has no records: copy its models with the command record."
@@ -205,7 +205,7 @@ def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
             return Sample(options)  # all models are of other images
         complete, lacking = {}, {}
         for seed in options.seeds:
-            runs = workspace.runs(options.settings, [seed])
+            runs = workspace.runs(options.settings(), [seed])
             missing = [run.config.method for run in runs if not run.is_complete]
             if 0 < len(missing) < len(runs):
                 lacking[seed] = tuple(missing)

@@ -15,7 +15,7 @@ from experiments.data import DATASETS
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.methods import METHODS, SNC_METHODS
-from experiments.options import SweepOptions
+from experiments.options import ModelOptions, SweepOptions
 from experiments.reporting.document import names
 from experiments.reproduce.items import READING_SEEDS, SEEDS
 from experiments.statistics.intervals import Interval
@@ -73,8 +73,8 @@ def _last_cells(claim: Judgement, reason: str) -> tuple[str, str]:
 def _runs(samples: Mapping[str, Sample]) -> list[str]:
     """Makes the table of complete seeds and lists missing and broken models."""
     rows, notes = [], []
-    for sample in samples.values():
-        name, planned = DATASETS[sample.options.dataset].label, sample.options.seeds
+    for dataset, sample in samples.items():
+        name, planned = DATASETS[dataset].label, sample.options.seeds
         complete = ", ".join(map(str, sample.seeds))
         devices = ", ".join(sorted(sample.devices))
         rows.append((name, f"{len(sample.seeds)} of {len(planned)}", complete, devices))
@@ -104,8 +104,7 @@ def _primary(claims: Sequence[Judgement], samples: Mapping[str, Sample]) -> list
         d, verdict = _last_cells(one, "see above" if missing else one.reason)
         opposite = "; opposite signs" if one.signs_are_opposite else ""
         rows.append((_label(one), *cells, d, verdict + opposite))
-    header = ["claim", *(DATASETS[s.options.dataset].label for s in together.values())]
-    header += ["mean of both"]
+    header = ["claim", *(DATASETS[name].label for name in together), "mean of both"]
     header += ["95 % interval", "p", "adjusted p"] if is_tested else []
     intro = (
         "Mean differences in percentage points, paired by seed (P5 and P6: by pairs of "
@@ -166,7 +165,7 @@ def _markdown(
         *_primary(primary, samples),
     ]
     for name, sample in samples.items():
-        title = f"## Secondary claims, {DATASETS[sample.options.dataset].label}"
+        title = f"## Secondary claims, {DATASETS[name].label}"
         lines += ["", title, "", *_secondary(secondary[name], sample)]
     lines += ["", "## Claims that are not judged here yet", ""]
     lines += [
@@ -270,7 +269,8 @@ def run(options: ClaimsOptions) -> list[pathlib.Path]:
     """Judges the claims, prints and writes the document."""
     samples = {
         name: measurements.read(
-            SweepOptions(runs_dir=options.runs_dir, **fields), quantities_of(name)
+            SweepOptions(ModelOptions(name, runs_dir=options.runs_dir), **fields),
+            quantities_of(name),
         )
         for name, fields in SAMPLES.items()
     }

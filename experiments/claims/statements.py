@@ -10,11 +10,11 @@ from experiments.published import TABLE1, TABLE2, TABLE3, published_row
 from experiments.reproduce.items import ALL_METHODS, SEEDS
 from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
 
-# The models of item 1, as fields of `SweepOptions`; the rest is the published schedule.
+# Of each data set the models of item 1, as fields of `SweepOptions`; the rest is the
+# published schedule.
 # To add an item, add it here and name it in the `samples` of its claims.
 SAMPLES: dict[str, dict[str, Any]] = {
     dataset: {
-        "dataset": dataset,
         "methods": ALL_METHODS,
         "seeds": seeds,
         "select_on": "paper",

@@ -13,12 +13,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from experiments.config import Setting
-from experiments.methods import MethodName, default
+from experiments.figures.one_seed import OneSeedOptions
+from experiments.methods import MethodName, default, listed
 from experiments.options import check_choices
 from experiments.reporting import document, naming
 from experiments.reporting.curves import Curves, check_logged, curves
 from experiments.reporting.labels import setting_label
-from experiments.reporting.one_seed import OneSeedOptions
 from experiments.reporting.plots.axes import log_scale
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
@@ -36,32 +36,33 @@ _NAMED_LAYERS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class DiagnosticsOptions(OneSeedOptions):
+class DiagnosticsOptions:
     """Draw how each convolution changes during training without regularization and with
     weight decay, L1, Absum and SNC: the fraction of filters (pairs of an input and an
     output channel) whose sum is zero, the penalty of Absum, and the spectral norm.
     Missing models are trained with --diagnostics; models that other commands trained
     without --diagnostics lack the spectral norm and are refused."""  # noqa: D205, D209
 
+    one_seed: OneSeedOptions = dataclasses.field(default_factory=OneSeedOptions)
+
     methods: tuple[MethodName, ...] = dataclasses.field(default_factory=default)
     """Regularization methods."""
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        super().__post_init__()
         check_choices("--methods", self.methods)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
         """Returns the settings of the chosen methods."""
-        return tuple(s for s in super().settings if s.method in self.methods)
+        return self.one_seed.settings([m for m in listed() if m in self.methods])
 
     @property
     def variant(self) -> str:
-        """Returns the strengths that are not the default, and a subset of methods."""
-        methods = [setting.method.replace("_", "-") for setting in self.settings]
-        subset = methods if len(methods) < len(default()) else []
-        return "".join(f"-{name}" for name in subset) + super().variant
+        """Returns methods and strengths that are not the default, for file names."""
+        chosen = [setting.method.replace("_", "-") for setting in self.settings]
+        others = chosen if set(self.methods) != set(default()) else []
+        return "".join(f"-{name}" for name in others) + self.one_seed.variant
 
 
 def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:
@@ -112,23 +113,24 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
 
 def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
     """Trains missing models with diagnostics and draws these."""
-    compute = dataclasses.replace(options.compute, diagnostics=True)
-    options = dataclasses.replace(options, compute=compute)
-    with opened(options) as workspace:
+    one_seed, settings = options.one_seed, options.settings
+    compute = dataclasses.replace(one_seed.models.compute, diagnostics=True)
+    models = dataclasses.replace(one_seed.models, compute=compute)
+    with opened(models) as workspace:
         layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
-        wanted = workspace.runs(options.settings, (options.seed,))
-        check_logged(options.runs_dir, wanted, _KINDS)
-        runs = workspace.train(options.settings, (options.seed,))
+        wanted = workspace.runs(settings, one_seed.seeds)
+        check_logged(models.runs_dir, wanted, _KINDS)
+        runs = workspace.train(settings, one_seed.seeds)
     found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
-    scaled = naming.model_scale(options)
-    stem = options.results_dir / naming.model_path(
-        "diagnostics", options, scaled, options.variant
+    scaled = naming.model_scale(models)
+    stem = one_seed.results_dir / naming.model_path(
+        "diagnostics", models, scaled, options.variant
     )
     content = {
-        "title": naming.title("Convolutions over training", options, scaled),
-        "epochs": options.recipe().epochs,
-        "train_examples": options.train_examples,
-        "seed": options.seed,
+        "title": naming.title("Convolutions over training", models, scaled),
+        "epochs": models.recipe().epochs,
+        "train_examples": models.train_examples,
+        "seed": one_seed.seeds[0],
         "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",
         "kernels": layers,
         "models": [
@@ -138,9 +140,7 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
                 "run": str(run.config.path),
                 **{kind: values._asdict() for kind, values in of_model.items()},
             }
-            for setting, run, of_model in zip(
-                options.settings, runs, found, strict=True
-            )
+            for setting, run, of_model in zip(settings, runs, found, strict=True)
         ],
     }
-    return document.write(stem, content) + save(draw(options.settings, found), stem)
+    return document.write(stem, content) + save(draw(settings, found), stem)

@@ -21,9 +21,11 @@ from experiments.reporting.selection import select_as_table1
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure7Options(SweepOptions):
+class Figure7Options:
     """Power spectra of PGD's perturbations, averaged over the test images (Figure 7).
     Models trained for Table 1 are reused."""  # noqa: D205, D209
+
+    sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 
     eps: float = SPECTRUM_EPS
     """Radius of the attack, for pixels in [0, 1]."""
@@ -33,8 +35,7 @@ class Figure7Options(SweepOptions):
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        super().__post_init__()
-        check_attacked(self.dataset)
+        check_attacked(self.sweep.models.dataset)
         if not 0 < self.eps <= 1:
             raise UsageError(f"--eps must be positive and at most 1, got {self.eps}.")
 
@@ -59,16 +60,17 @@ def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
 
 def run(options: Figure7Options) -> list[pathlib.Path]:
     """Trains missing models, attacks and draws."""
-    steps = gradient.published_steps(options.dataset)
-    with sweep_workspace(options) as workspace:
-        selected = select_as_table1(options, workspace)
+    sweep = options.sweep
+    steps = gradient.published_steps(sweep.models.dataset)
+    with sweep_workspace(sweep) as workspace:
+        selected = select_as_table1(sweep, workspace)
         spectra = gradient.power_spectra(
             workspace.test, selected.all_runs, options.eps, steps
         ).reshape(
-            len(selected.runs), len(options.seeds), *workspace.dataset.image_shape[:2]
+            len(selected.runs), len(sweep.seeds), *workspace.dataset.image_shape[:2]
         )
         images = len(workspace.test.split)
-    stem = options.results_dir / naming.path("figure7", options)
+    stem = options.results_dir / naming.path("figure7", sweep)
     content = {
         "eps": options.eps,
         "pgd": dataclasses.asdict(steps),
@@ -82,7 +84,7 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
             }
             for setting, of_seeds in zip(selected.settings, spectra, strict=True)
         ],
-        **document.conditions(options, images),
+        **document.conditions(sweep, images),
     }
     means = dict(zip(selected.runs, spectra.mean(axis=1), strict=True))
     return document.write(stem, content) + save(draw(means), stem)

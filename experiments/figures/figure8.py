@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.config import Setting
 from experiments.methods import ABSUM_AUTODIFF, METHODS
-from experiments.options import ModelOptions, check_positive, check_seeds
+from experiments.options import ModelOptions, check_positive, check_seeds, check_single
 from experiments.reporting import document, naming
 from experiments.reporting.columns import Column, Table
 from experiments.reporting.curves import check_logged, curves
@@ -29,13 +29,15 @@ _NAMES = {"absum": "Prox.", ABSUM_AUTODIFF: "AutoGrad."}
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure8Options(ModelOptions):
+class Figure8Options:
     """Train with Absum by its proximal step and by automatic differentiation of its
     penalty, and draw objective and loss against epochs (Figure 8; in the paper
     --dataset cifar10)."""  # noqa: D205, D209
 
-    strength: float = 0.01
-    """Strength of Absum (lambda)."""
+    models: ModelOptions = dataclasses.field(default_factory=ModelOptions)
+
+    strengths: tuple[float, ...] = (0.01,)
+    """Strength of Absum (lambda), exactly one."""
 
     seeds: tuple[int, ...] = (0,)
     """Seeds; each trains both."""
@@ -45,9 +47,14 @@ class Figure8Options(ModelOptions):
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        super().__post_init__()
-        check_positive("--strength", (self.strength,))
+        check_single("--strengths", self.strengths)
+        check_positive("--strengths", self.strengths)
         check_seeds(self.seeds)
+
+    @property
+    def settings(self) -> list[Setting]:
+        """Returns the settings that are trained."""
+        return [Setting(m, strength) for m in _NAMES for strength in self.strengths]
 
 
 class Convergence(NamedTuple):
@@ -165,56 +172,57 @@ def markdown(
     options: Figure8Options, found: Mapping[str, Sequence[Convergence]]
 ) -> str:
     """Returns the table of the last values, with its conditions."""
-    train = "all" if options.train_examples is None else f"{options.train_examples:,}"
-    published = options.published_recipe().epochs
+    models, [strength] = options.models, options.strengths
+    train = "all" if models.train_examples is None else f"{models.train_examples:,}"
+    published = models.published_recipe().epochs
     spread = ", mean ± standard deviation" if len(options.seeds) > 1 else ""
     notes = (
-        f"Absum with lambda = {options.strength:g} by its proximal step (Prox.) and by "
+        f"Absum with lambda = {strength:g} by its proximal step (Prox.) and by "
         "automatic differentiation of its penalty (AutoGrad.). Loss is the mean of 1/N "
         "sum f over the batches of the epoch, as they were trained on, sum g the "
         "penalty of the weights after it, the objective both together. Zero sums are "
         f"the filters with |sum| <= {ZERO:g} * sum of |coefficient|, the rounding of "
-        f"float32. {options.recipe().epochs} of the paper's {published} epochs on "
+        f"float32. {models.recipe().epochs} of the paper's {published} epochs on "
         f"{train} training images, seeds {', '.join(map(str, options.seeds))}{spread}."
     )
     table = Table(_COLUMNS, list(found.items())).markdown()
-    return document.page(_title(options), table, notes)
+    return document.page(_title(models), table, notes)
 
 
-def _title(options: Figure8Options) -> str:
+def _title(models: ModelOptions) -> str:
     label = "Figure 8, convergence of the proximal gradient method"
-    return naming.title(label, options, naming.model_scale(options))
+    return naming.title(label, models, naming.model_scale(models))
 
 
 def run(options: Figure8Options) -> list[pathlib.Path]:
     """Trains missing models, prints the table and writes it with the figure."""
-    settings = [Setting(method, options.strength) for method in _NAMES]
-    with opened(options) as workspace:
-        wanted = workspace.runs(settings, options.seeds)
-        check_logged(options.runs_dir, wanted, _LOGGED)
-        runs = workspace.train(settings, options.seeds)
+    models, [strength] = options.models, options.strengths
+    with opened(models) as workspace:
+        wanted = workspace.runs(options.settings, options.seeds)
+        check_logged(models.runs_dir, wanted, _LOGGED)
+        runs = workspace.train(options.settings, options.seeds)
     layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
     found: dict[str, list[Convergence]] = {method: [] for method in _NAMES}
-    models: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for each in runs:
-        converged = convergence(each, options.strength, layers)
+        converged = convergence(each, strength, layers)
         found[each.config.method].append(converged)
-        models.append(
+        rows.append(
             described(each) | {"diverged": each.has_diverged} | converged.as_dict()
         )
     table = markdown(options, found)
     print(f"\n{table}\n")
     stem = options.results_dir / naming.model_path(
         "figure8",
-        options,
-        naming.model_scale(options),
-        naming.variant(options, "strength"),
+        models,
+        naming.model_scale(models),
+        naming.variant(options, "strengths"),
     )
     content = {
-        "title": _title(options),
-        "epochs": options.recipe().epochs,
-        "train_examples": options.train_examples,
+        "title": _title(models),
+        "epochs": models.recipe().epochs,
+        "train_examples": models.train_examples,
         "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",
-        "models": models,
+        "models": rows,
     }
     return document.write(stem, content, table) + save(draw(found), stem)

@@ -18,10 +18,12 @@ from experiments.reporting.selection import select_as_table1
 
 
 @dataclasses.dataclass(frozen=True)
-class FourierHeatmapsOptions(SweepOptions):
+class FourierHeatmapsOptions:
     """Accuracy of each method under Fourier basis noise of a given L2 norm and random
     sign (the heat maps of Yin et al., 2019, beyond the paper). Models trained for
     Table 1 are reused."""  # noqa: D205, D209
+
+    sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 
     norm: float = 4.0
     """L2 norm of the noise, for pixels in [0, 1]."""
@@ -31,18 +33,18 @@ class FourierHeatmapsOptions(SweepOptions):
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        super().__post_init__()
         if not 0 < self.norm < float("inf"):
             raise UsageError(f"--norm must be a positive number, got {self.norm}.")
-        if self.frequency_stride != 1:
+        if (stride := self.sweep.frequency_stride) != 1:
             raise UsageError(
                 "--frequency-stride must be 1 in heat maps, which have all "
-                f"frequencies, got {self.frequency_stride}."
+                f"frequencies, got {stride}."
             )
-        height, width, _ = DATASETS[self.dataset].image_shape
+        dataset = self.sweep.models.dataset
+        height, width, _ = DATASETS[dataset].image_shape
         if height > SINGLE_FOURIER_FREQUENCIES:
             raise UsageError(
-                f"--dataset {self.dataset}: heat maps have all frequencies, of which "
+                f"--dataset {dataset}: heat maps have all frequencies, of which "
                 f"{height} x {width} images have {height * width:,}; table1 attacks "
                 "with those of the paper."
             )
@@ -50,13 +52,14 @@ class FourierHeatmapsOptions(SweepOptions):
 
 def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
     """Trains missing models, attacks and draws."""
-    with sweep_workspace(options) as workspace:
-        selected = select_as_table1(options, workspace)
+    sweep = options.sweep
+    with sweep_workspace(sweep) as workspace:
+        selected = select_as_table1(sweep, workspace)
         runs = selected.all_runs
         grids = single_fourier.noise_grids(workspace.test, runs, options.norm)
         answers = clean.evaluate(workspace.test, runs)
         images = len(workspace.test.split)
-    sizes = len(selected.runs), len(options.seeds)
+    sizes = len(selected.runs), len(sweep.seeds)
     of_seeds = grids.reshape(*sizes, *grids.shape[1:])
     accuracies = np.array([answer.accuracy for answer in answers]).reshape(sizes)
     content = {
@@ -73,9 +76,9 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
                 selected.settings, of_seeds, accuracies, strict=True
             )
         ],
-        **document.conditions(options, images),
+        **document.conditions(sweep, images),
     }
-    stem = options.results_dir / naming.path("fourier-heatmaps", options)
+    stem = options.results_dir / naming.path("fourier-heatmaps", sweep)
     figure = heatmaps.draw(
         dict(zip(selected.runs, of_seeds.mean(axis=1), strict=True)),
         dict(zip(selected.runs, accuracies.mean(axis=1).tolist(), strict=True)),

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments.config import NONE, Setting
+from experiments.figures.one_seed import OneSeedOptions
 from experiments.methods import METHODS
 from experiments.models import Classifier, named_kernels
 from experiments.reporting import document, naming
 from experiments.reporting.labels import setting_label
-from experiments.reporting.one_seed import OneSeedOptions
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
 from experiments.training import optimization, step
@@ -29,10 +29,12 @@ Spectra = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class SpectraOptions(OneSeedOptions):
+class SpectraOptions:
     """Draw the singular values of each convolution of networks that are trained without
     regularization, with weight decay, L1 and Absum at the strengths that the paper
     selects, and with SNC."""  # noqa: D205, D209
+
+    one_seed: OneSeedOptions = dataclasses.field(default_factory=OneSeedOptions)
 
 
 def singular_values(
@@ -112,9 +114,10 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
 
 def run(options: SpectraOptions) -> list[pathlib.Path]:
     """Trains missing models and draws."""
-    settings = options.settings
-    with opened(options) as workspace:
-        runs = workspace.train(settings, (options.seed,))
+    one_seed = options.one_seed
+    models, settings, [seed] = one_seed.models, one_seed.settings(), one_seed.seeds
+    with opened(models) as workspace:
+        runs = workspace.train(settings, one_seed.seeds)
     classifier = workspace.classifier
     abstract = jax.eval_shape(classifier.init, jax.random.key(0))
     params = [run.variables(abstract).params for run in runs]
@@ -122,15 +125,15 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
     conv_uses = classifier.conv_uses(image_shape)
     uses = {path: conv_uses[path] for path in layers_by_depth(classifier, image_shape)}
     spectra = singular_values(params, uses)
-    initial = singular_values([initial_params(classifier, options.seed)], uses)
-    scaled = naming.model_scale(options)
-    stem = options.results_dir / naming.model_path(
-        "spectra", options, scaled, options.variant
+    initial = singular_values([initial_params(classifier, seed)], uses)
+    scaled = naming.model_scale(models)
+    stem = one_seed.results_dir / naming.model_path(
+        "spectra", models, scaled, one_seed.variant
     )
     content = {
-        "title": naming.title("Singular values of convolutions", options, scaled),
-        "epochs": options.recipe().epochs,
-        "seed": options.seed,
+        "title": naming.title("Singular values of convolutions", models, scaled),
+        "epochs": models.recipe().epochs,
+        "seed": seed,
         "models": [
             {
                 "method": setting.method,

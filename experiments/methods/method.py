@@ -26,7 +26,7 @@ class Constraint(NamedTuple):
 class Strength(NamedTuple):
     """A kind of strength: the option that gives it, and how figures denote it."""
 
-    option: str  # the field of `MethodOptions`
+    option: str  # the field of `SweepOptions`
     symbol: str  # in TeX
     label: str  # of an axis
     grid: tuple[float, ...]  # what the paper tries

@@ -30,8 +30,10 @@ __all__ = [
     "TABLE2",
     "TABLE3",
     "TABLE4",
+    "Cell",
     "Published",
     "PublishedPgd",
+    "Table",
     "published_difference",
     "published_row",
 ]

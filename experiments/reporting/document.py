@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from experiments.composed import asked_for
 from experiments.config import NONE, Adversary, RunConfig
 from experiments.data import DATASETS
 from experiments.jobs import files
@@ -67,8 +68,8 @@ def common_notes(
       adversary: of adversarial training.
     """
     seeds = ", ".join(map(str, options.seeds))
-    epochs = options.recipe(adversary).epochs
-    dtype = "" if options.dtype == "float32" else f", {options.dtype}"
+    epochs, dtype = options.models.recipe(adversary).epochs, options.models.dtype
+    dtype = "" if dtype == "float32" else f", {dtype}"
     selection = selection_note(options, criterion)
     notes = [f"{epochs} epochs, seeds {seeds}{dtype}; {selection}."]
     if models := names(left_out):
@@ -88,7 +89,7 @@ def names(configs: Iterable[RunConfig]) -> str:
 
 def part_note(options: SweepOptions, part: Part, runs: Sequence[Run]) -> str:
     """Returns which models a part of a table has trained and attacked."""
-    models = len(options.settings) * len(options.trial_seeds)
+    models = len(options.settings()) * len(options.trial_seeds)
     return (
         f"Part {part}, {len(runs)} of {models} models, is trained and attacked: "
         f"{names(run.config for run in runs)}. The same command without --part makes "
@@ -100,10 +101,10 @@ def conditions(options: SweepOptions, images: int) -> dict[str, Any]:
     """Returns the conditions of a figure's numbers, for its JSON."""
     return {
         "scale": naming.scale(options),
-        "dataset": options.dataset,
-        "network": options.model,
-        "dtype": options.dtype,
-        "epochs": options.recipe().epochs,
+        "dataset": options.models.dataset,
+        "network": options.models.model,
+        "dtype": options.models.dtype,
+        "epochs": options.models.recipe().epochs,
         "seeds": options.seeds,
         "selection": options.select_on,
         "selection_seeds": options.trial_seeds,
@@ -157,6 +158,8 @@ class Document(Generic[_Row]):
     details: Mapping[str, Any]  # in the JSON after the claims
     appendix: Sequence[str] = ()  # lines of Markdown before the claims
     scaled: Sequence[str] | None = None  # as of `naming.scale`, which None is
+    # Options of the command beyond those of the sweep.
+    more_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def scale(self) -> Sequence[str]:
@@ -166,7 +169,7 @@ class Document(Generic[_Row]):
     @property
     def title(self) -> str:
         """The title, with the scale where it is not the published one."""
-        return naming.title(self.label, self.options, self.scale)
+        return naming.title(self.label, self.options.models, self.scale)
 
     @property
     def path(self) -> pathlib.Path:
@@ -185,9 +188,9 @@ class Document(Generic[_Row]):
         """The content of the JSON file, but for the provenance."""
         return {
             "title": self.title,
-            "network": self.options.model,
-            "dtype": self.options.dtype,
-            "options": self.options.asked_for,
+            "network": self.options.models.model,
+            "dtype": self.options.models.dtype,
+            "options": {**asked_for(self.options), **self.more_options},
             **self.conditions,
             "rows": self.table.records("json"),
             "claims": [claim.as_dict() for claim in self.claims],

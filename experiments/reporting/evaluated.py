@@ -129,14 +129,16 @@ class PgdModel(EvaluatedModel[Pgd]):
 
 
 def sweep_workspace(
-    options: SweepOptions, part: Part | None = None
-) -> AbstractContextManager[Workspace]:
-    """Opens the workspace of a sweep, or of a part of its models."""
+    options: SweepOptions, part: Part | None = None,
+    whole: Mapping[str, Any] | None = None,
+) -> AbstractContextManager[Workspace]:  # fmt: skip
+    """Opens the workspace of a sweep, or of a part of a `whole` command's models."""
     return opened(
-        options,
+        options.models,
         test_examples=options.test_examples,
         hold_out=options.select_on == "validation",
         part=part,
+        whole=whole,
     )
 
 

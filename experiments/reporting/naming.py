@@ -2,15 +2,14 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.config import NONE
 from experiments.data import DATASETS
 from experiments.methods import LAMBDA, METHODS, SIGMA, default
 from experiments.models import ARCHITECTURES, WIDTHS, networks_for
-from experiments.options import (
-    ModelOptions,
-    SweepOptions,
-)
+from experiments.options import ModelOptions, SweepOptions
+from experiments.published import TABLE1
 
 _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
 
@@ -55,9 +54,9 @@ def model_scale(options: ModelOptions, test_examples: int | None = None) -> list
 
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     """Returns how a sweep is scaled down from the published one."""
-    parts = _other_training(options, adversarial=adversarial)
+    parts = _other_training(options.models, adversarial=adversarial)
     # Of a network that the paper has, the methods that it has: on ImageNet no SNC.
-    published = {NONE.method, *(options.published or default())}
+    published = {NONE.method, *(options.models.published(TABLE1) or default())}
     missing = [m for m in default() if m in published and m not in options.methods]
     if missing:
         parts.append(f"without {', '.join(METHODS[m].label for m in missing)}")
@@ -67,7 +66,7 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
         has_bounds = any(METHODS[m].strength == SIGMA for m in options.methods)
         if has_bounds and not set(SIGMA.grid) <= set(options.max_norms):
             parts.append(f"{len(options.max_norms)} bounds of SNC")
-    parts += _fewer_images(options, options.test_examples)
+    parts += _fewer_images(options.models, options.test_examples)
     if options.frequency_stride != 1:
         parts.append(f"one in {options.frequency_stride} of l and m")
     return parts
@@ -93,10 +92,10 @@ def model_path(
     return pathlib.Path("scaled" if scaled else "") / name / stem
 
 
-def variant(options: ModelOptions, *names: str) -> str:
-    """Returns the options that are not the default, for `model_path`."""
+def variant(options: Any, *names: str) -> str:
+    """Returns options of one value that are not the default, for `model_path`."""
     return "".join(
-        f"-{name.replace('_', '-')}-{getattr(options, name):g}"
+        f"-{name.removesuffix('s').replace('_', '-')}-{getattr(options, name)[0]:g}"
         for name in names
         if getattr(options, name) != getattr(type(options), name)
     )
@@ -113,7 +112,7 @@ def path(
       scaled: how it is scaled down; None is `scale(options)`.
     """
     parts = scale(options) if scaled is None else scaled
-    return model_path(name, options, parts, _SUFFIXES[options.select_on])
+    return model_path(name, options.models, parts, _SUFFIXES[options.select_on])
 
 
 def subject(options: ModelOptions) -> str:

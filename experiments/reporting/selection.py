@@ -10,6 +10,7 @@ from experiments.config import Adversary, RunConfig, Setting
 from experiments.evaluation import clean
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
+from experiments.published import TABLE1, Table
 from experiments.reporting.evaluated import (
     EvaluatedModel,
     SingleFourierModel,
@@ -78,6 +79,7 @@ def train_and_evaluate(
     workspace: Workspace,
     evaluate: Callable[[Sequence[Run]], list[_Model]],
     adversary: Adversary | None = None,
+    table: Table[Any] = TABLE1,
 ) -> list[_Model]:
     """Trains and evaluates all strengths, and the selected ones with all seeds.
 
@@ -88,12 +90,13 @@ def train_and_evaluate(
       workspace: where to train.
       evaluate: evaluates trained models.
       adversary: of adversarial training; None trains on clean images.
+      table: the paper's, with the strengths of --select-on paper.
 
     Returns:
       The models, seed by seed.
     """
     seeds = options.trial_seeds
-    models = evaluate(workspace.train(options.settings, seeds, adversary))
+    models = evaluate(workspace.train(options.settings(table), seeds, adversary))
     others = [seed for seed in options.seeds if seed not in seeds]
     if workspace.part is not None or not others:
         return models
@@ -145,7 +148,7 @@ def select_as_table1(options: SweepOptions, workspace: Workspace) -> Selected:
     """
     models: Sequence[EvaluatedModel[Any]]
     if options.select_on == "paper":
-        runs = workspace.train(options.settings, options.seeds)
+        runs = workspace.train(options.settings(), options.seeds)
         results = clean.evaluate(workspace.test, runs)
         models = [EvaluatedModel(*model) for model in zip(runs, results, strict=True)]
     else:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from absum_jax.markdown import aligned
 from experiments import cli
+from experiments.composed import flat
 from experiments.data import DataOptions, DatasetName
 from experiments.jobs.errors import UsageError
 from experiments.options import check_choices, check_positive, check_seeds
@@ -79,19 +80,17 @@ class ReproduceOptions:
 
 def _arguments(item: Item, options: ReproduceOptions) -> list[str]:
     """Returns the command line of an item, with folders and options of the data."""
-    kind = cli.options_type(item.command)
-    fields = {field.name for field in dataclasses.fields(kind)}
+    fields = flat(cli.parse(item.command, item.arguments[1:]))
     folders = {"runs_dir": options.runs_dir, "results_dir": options.results_dir}
     given = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in folders.items() if name in fields
     ]  # fmt: skip
-    if "data" in fields:
-        for field in dataclasses.fields(DataOptions):
-            value = getattr(options.data, field.name)
-            if value != field.default:
-                name = field.name.replace("_", "-")
-                given.append(f"--{name}" if value is True else f"--{name}={value}")
+    for field in dataclasses.fields(DataOptions):
+        value = getattr(options.data, field.name)
+        if field.name in fields and value != field.default:
+            name = field.name.replace("_", "-")
+            given.append(f"--{name}" if value is True else f"--{name}={value}")
     return [*item.arguments, *given]
 
 

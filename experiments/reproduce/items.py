@@ -96,12 +96,12 @@ def _full(seeds: tuple[int, ...]) -> Iterator[Item]:
     # Only the model with no constraint shows which of the other readings act.
     others = " ".join(OTHER_READINGS)
     for dataset, planned in primary.items():
-        options = f"--max-norms 10 --readings none {others}"
+        options = f"--max-norms 10 --methods none {others}"
         if not seeds:
             options += f" --finished-seeds {' '.join(map(str, planned[:5]))}"
         own = seeds or READING_SEEDS
         yield Item("snc-readings", dataset, options, own, makes="table1")
-    bounds = f"--max-norms 0.01 0.1 0.5 1 --readings none {' '.join(SNC_METHODS)}"
+    bounds = f"--max-norms 0.01 0.1 0.5 1 --methods none {' '.join(SNC_METHODS)}"
     for dataset in primary:
         yield Item("snc-readings", dataset, bounds, seeds or (0,), makes="table1")
     grid = f"--select-on validation {_ALL_METHODS}"
@@ -149,7 +149,7 @@ def _smoke(seeds: tuple[int, ...]) -> Iterator[Item]:
     timed = "--sizes 32 --repeats 1 --methods none absum snc"
     yield Item("figure6b", options=timed, makes="figure6")
     yield Item("figure8", "mnist5k", train, seeds[:1])
-    readings = f"{few} --readings none {SNC_NUMPY_AXES} --max-norms 10"
+    readings = f"{few} --methods none {SNC_NUMPY_AXES} --max-norms 10"
     yield Item("snc-readings", "mnist5k", readings, seeds, makes="table1")
 
 

@@ -14,9 +14,8 @@ from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.frequency import radii_of
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
-from experiments.methods import ABSUM_AUTODIFF
 from experiments.options import ModelOptions, filled_up, pairs
-from experiments.published import SINGLE_FOURIER_FREQUENCIES
+from experiments.published import SINGLE_FOURIER_FREQUENCIES, TABLE4
 from experiments.training import devices
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, loaded
@@ -72,11 +71,12 @@ def _single_fourier(images: EvaluationSet, stride: int) -> Need:
 
 def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
     """Yields the evaluations of each model, with those that select strengths."""
-    images, dataset = workspace.test, options.dataset
+    images, dataset = workspace.test, workspace.options.dataset
     shape = images.split.image_shape
-    chooses = getattr(options, "select_on", "paper") != "paper"
+    sweep = getattr(options, "sweep", options)
+    chooses = getattr(sweep, "select_on", "paper") != "paper"
     if command in ("evaluate", "table1", "snc-readings") or chooses:
-        stride = getattr(options, "frequency_stride", 1)
+        stride = getattr(sweep, "frequency_stride", 1)
         yield _single_fourier(images, stride)
         if workspace.selection is not images:
             yield _single_fourier(workspace.selection, stride)
@@ -86,8 +86,8 @@ def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
     if DATASETS[dataset].conditions.pgd is None:
         return
     steps = gradient.published_steps(dataset).steps
-    if command == "table2" or (command == "evaluate" and pairs(options.seeds)):
-        yield Need("transfer", images, len(options.methods), forward=1)
+    if command == "table2" or (command == "evaluate" and pairs(sweep.seeds)):
+        yield Need("transfer", images, len(sweep.methods), forward=1)
         # Each model is attacked once, for all others.
         yield Need("transfer", images, 1, forward=0, gradient=steps)
     if command == "table4":
@@ -103,15 +103,14 @@ def _models(
     command: str, workspace: Workspace, options: Any
 ) -> list[tuple[Run, Adversary | None]]:
     """Returns the models that a command trains, if they are known in advance."""
-    settings: Sequence[Setting] = getattr(options, "settings", ())
-    if command == "figure8":
-        settings = [Setting(m, options.strength) for m in ("absum", ABSUM_AUTODIFF)]
-    seeds: Sequence[int] = getattr(options, "seeds", ())
-    if command == "table2":
-        seeds = filled_up(seeds)
-    adversaries = [None]
+    sweep, adversaries = getattr(options, "sweep", options), [None]
+    settings: Sequence[Setting]
     if command == "table4":
+        settings = sweep.settings(TABLE4)
         adversaries = [options.adversary(training) for training in options.training]
+    else:
+        settings = sweep.settings() if sweep is not options else options.settings
+    seeds = filled_up(sweep.seeds) if command == "table2" else sweep.seeds
     return [
         (run, adversary)
         for adversary in adversaries
@@ -214,13 +213,15 @@ class Planner:
           command: its name.
           options: its options.
         """
-        if not isinstance(options, ModelOptions):
+        sweep = getattr(options, "sweep", options)
+        trained: ModelOptions | None = getattr(sweep, "models", None)
+        if trained is None:
             return Estimate(note="timings" if command.startswith("figure6") else "")
         try:
             workspace = loaded(
-                options,
-                test_examples=getattr(options, "test_examples", None),
-                hold_out=getattr(options, "select_on", None) == "validation",
+                trained,
+                test_examples=getattr(sweep, "test_examples", None),
+                hold_out=getattr(sweep, "select_on", None) == "validation",
             )
             models = _models(command, workspace, options)
             needs = list(_needs(command, workspace, options))
@@ -231,13 +232,13 @@ class Planner:
             ]
         except UsageError as error:
             return Estimate(note=str(error))
-        rates = rates_of(options.model, self.measured)
+        rates = rates_of(trained.model, self.measured)
         if rates is None:
-            note = f"no rate of {options.model} is known here"
+            note = f"no rate of {trained.model} is known here"
             return Estimate(len(models), len(to_train), note=note)
         seconds, to_evaluate = 0.0, 0
         for adversary in to_train:
-            seconds += _training_seconds(rates, options, adversary)
+            seconds += _training_seconds(rates, trained, adversary)
         for run, _ in models:
             for need in needs:
                 points = _points(run, need) if run.is_complete else 0

@@ -31,12 +31,14 @@ from experiments.workspace import Workspace, opened
 
 
 @dataclasses.dataclass(frozen=True)
-class SncReadingsOptions(ModelOptions):
+class SncReadingsOptions:
     """Train a network under several readings of the paper's spectral-norm constraint
     (SNC), attack each model with every frequency, and list which readings predict the
     published row."""  # noqa: D205, D209
 
-    readings: tuple[str, ...] = tuple(READINGS)
+    models: ModelOptions = dataclasses.field(default_factory=ModelOptions)
+
+    methods: tuple[str, ...] = tuple(READINGS)
     """Readings to train."""
 
     max_norms: tuple[float, ...] = (1.0, 10.0)
@@ -57,8 +59,7 @@ class SncReadingsOptions(ModelOptions):
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        super().__post_init__()
-        check_choices("--readings", self.readings, READINGS)
+        check_choices("--methods", self.methods, READINGS)
         check_positive("--max-norms", self.max_norms)
         check_seeds(self.seeds)
         if self.finished_seeds:
@@ -66,12 +67,12 @@ class SncReadingsOptions(ModelOptions):
 
     @property
     def settings(self) -> list[Setting]:
-        """The settings that are trained: every reading at every bound."""
-        return [s for s in self.all_settings if s.method in self.readings]
+        """Returns the settings that are trained: every reading at every bound."""
+        return [s for s in self.all_settings if s.method in self.methods]
 
     @property
     def all_settings(self) -> list[Setting]:
-        """The settings that may be shown: the same for all readings that there are."""
+        """Returns the settings that may be shown, of all readings that there are."""
         constrained = [
             Setting(reading, max_norm)
             for reading in READINGS
@@ -82,8 +83,8 @@ class SncReadingsOptions(ModelOptions):
 
     @property
     def published(self) -> Published | None:
-        """The published row of SNC; None where the paper has none."""
-        return TABLE1.get((self.dataset, self.model), {}).get("snc")
+        """Returns the published row of SNC; None where the paper has none."""
+        return TABLE1.get((self.models.dataset, self.models.model), {}).get("snc")
 
 
 def check_fit(
@@ -107,7 +108,7 @@ def check_fit(
             )  # fmt: skip
         except ValueError as error:
             raise UsageError(
-                f"--readings {reading} does not fit the network: {error} Leave it out."
+                f"--methods {reading} does not fit the network: {error} Leave it out."
             ) from error
 
 
@@ -125,13 +126,13 @@ def _finished(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
             missing = next(run.config.path for run in runs if run not in complete)
             raise UsageError(
                 f"--finished-seeds must have all models of a reading or none, and "
-                f"{options.runs_dir} lacks {missing}."
+                f"{options.models.runs_dir} lacks {missing}."
             )
         found += complete
     if options.finished_seeds and not found:
         raise UsageError(
-            f"--finished-seeds {options.finished_seeds}: {options.runs_dir} has no "
-            "such models."
+            f"--finished-seeds {options.finished_seeds}: {options.models.runs_dir} has "
+            "no such models."
         )
     return found
 
@@ -159,25 +160,25 @@ def _acted(workspace: Workspace, options: SncReadingsOptions, run: Run) -> bool 
 
 
 def _title(options: SncReadingsOptions) -> str:
-    scale = naming.model_scale(options, options.test_examples)
-    return naming.title("Readings of SNC", options, scale)
+    scale = naming.model_scale(options.models, options.test_examples)
+    return naming.title("Readings of SNC", options.models, scale)
 
 
 def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> str:
-    published = options.published
+    published, train = options.published, options.models.train_examples
     cells = [row.cells(published) for row in rows]
     if published:
         numbers = (f"{n:.2f}" for n in (published.avg, published.min, published.clean))
         sigma = f"{published.strength:g}"
         cells.append(("published", sigma, "", "", *numbers, "", "", ""))
-    train = "all" if options.train_examples is None else f"{options.train_examples:,}"
     return document.page(
         _title(options),
         aligned(HEADER, cells),
         "Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
         f"{images:,} test images: mean and minimum over all frequencies, and on clean "
         "images; of several seeds mean ± standard deviation. "
-        f"{options.recipe().epochs} epochs on {train} training images. A reading acts "
+        f"{options.models.recipe().epochs} epochs on "
+        f"{'all' if train is None else f'{train:,}'} training images. A reading acts "
         "if its constraint ever changed a model. Predicted is where one more run lies, "
         f"with {explaining.CONFIDENCE:g} %; a reading explains the published row if "
         "mean and clean accuracy lie there.",
@@ -186,9 +187,10 @@ def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> 
 
 def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it."""
-    with opened(options, test_examples=options.test_examples) as workspace:
+    trained = options.models
+    with opened(trained, test_examples=options.test_examples) as workspace:
         image_shape = workspace.dataset.image_shape
-        check_fit(workspace.classifier, image_shape, options.readings)
+        check_fit(workspace.classifier, image_shape, options.methods)
         models = under_single_fourier(workspace, _shown(workspace, options))
         described = {
             model.run: model.as_dict()
@@ -202,20 +204,20 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     images = models[0].test.images
     text = _markdown(options, rows, images)
     print(f"\n{text}\n")
-    scale = naming.model_scale(options, options.test_examples)
+    scale = naming.model_scale(trained, options.test_examples)
     published = options.published
     # At other bounds than the published one it is another document.
     has_published = published is None or published.strength in options.max_norms
     stem = options.results_dir / naming.model_path(
-        "snc-readings", options, scale, "" if has_published else "-bounds"
+        "snc-readings", trained, scale, "" if has_published else "-bounds"
     )
     content = {
         "title": _title(options),
-        "dataset": options.dataset,
-        "epochs": options.recipe().epochs,
+        "dataset": trained.dataset,
+        "epochs": trained.recipe().epochs,
         "seeds": options.seeds,
         "finished_seeds": options.finished_seeds,
-        "train_examples": options.train_examples,
+        "train_examples": trained.train_examples,
         "test_images": images,
         "published": published and published._asdict(),  # in percent
         "confidence": explaining.CONFIDENCE / 100,

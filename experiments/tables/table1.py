@@ -6,11 +6,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from experiments.composed import asked_for
 from experiments.data import DATASETS
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs.parts import DivisionOptions
 from experiments.options import SweepOptions
-from experiments.published import Published
+from experiments.published import TABLE1, TABLE1_TOP5, Published
 from experiments.reporting import columns, comparisons, document, naming
 from experiments.reporting.columns import METHOD, STRENGTH_AND_PUBLISHED, Column, Table
 from experiments.reporting.comparisons import Comparison
@@ -27,10 +28,12 @@ from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_
 
 
 @dataclasses.dataclass(frozen=True)
-class Table1Options(SweepOptions):
+class Table1Options:
     """Accuracy under the Single Fourier Attack of every method (Table 1), and the same
     against the strength (Figures 2, 4 and 5). Models that are trained already are
     reused."""  # noqa: D205, D209
+
+    sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables and figures."""
@@ -40,19 +43,19 @@ class Table1Options(SweepOptions):
 
 def run(options: Table1Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it with its figures."""
-    part = options.division.selected
-    with sweep_workspace(options, part) as workspace:
-        models = models_of_table1(options, workspace)
+    sweep, part = options.sweep, options.division.selected
+    with sweep_workspace(sweep, part, asked_for(options)) as workspace:
+        models = models_of_table1(sweep, workspace)
     if part is not None:
         runs = [model.run for model in models]
-        print(f"\n{document.part_note(options, part, runs)}\n")
+        print(f"\n{document.part_note(sweep, part, runs)}\n")
         return []
-    written = table1(options, models).print_and_write(options.results_dir)
+    written = table1(sweep, models).print_and_write(options.results_dir)
     # At the paper's strengths alone there is nothing to draw against the strength.
-    for name, draw in FIGURES.items() if options.select_on != "paper" else ():
+    for name, draw in FIGURES.items() if sweep.select_on != "paper" else ():
         figure = draw(models)
         if figure is not None:
-            written += save(figure, options.results_dir / naming.path(name, options))
+            written += save(figure, options.results_dir / naming.path(name, sweep))
     return written
 
 
@@ -68,9 +71,10 @@ def table1(
       options: of the sweep.
       models: all of them.
     """
+    published = options.models.published(TABLE1)
     selected, degenerate = select(models, options.methods)
     rows = [
-        Row(setting, [model.test for model in group], options.published)
+        Row(setting, [model.test for model in group], published)
         for setting, group in selected.items()
     ]
     has_top5 = any(test.top5 for row in rows for test in row.results)
@@ -86,11 +90,11 @@ def table1(
             _attack_note(options, test),
             *document.common_notes(options, criterion, left_out),
         ],
-        claims=_claims(rows, options.published),
+        claims=_claims(rows, published),
         conditions={
             "test_images": test.images,
             "selection": document.selection_note(options, criterion),
-            "eps": DATASETS[options.dataset].conditions.single_fourier_eps,
+            "eps": DATASETS[options.models.dataset].conditions.single_fourier_eps,
         },
         details={"models": [model.as_dict() for model in models]},
     )
@@ -121,7 +125,8 @@ def _columns(options: SweepOptions, *, has_top5: bool) -> list[Column[Row]]:
     shown = COLUMNS
     if has_top5:
         shown = [dataclasses.replace(c, title=f"Top-1 {c.title}") for c in COLUMNS]
-        shown += [_of_top5(column, options.published_top5) for column in COLUMNS]
+        published = options.models.published(TABLE1_TOP5)
+        shown += [_of_top5(column, published) for column in COLUMNS]
     return [METHOD, *shown, STRENGTH_AND_PUBLISHED]
 
 
@@ -165,11 +170,12 @@ def _claims(
 
 
 def _attack_note(options: SweepOptions, test: Robustness) -> str:
-    eps = DATASETS[options.dataset].conditions.single_fourier_eps
+    dataset = DATASETS[options.models.dataset]
+    eps = dataset.conditions.single_fourier_eps
     kinds = ""
     if test.top5 is not None:
         kinds = ", of the largest logit (Top-1) and of the five largest (Top-5),"
-    height, width, _ = DATASETS[options.dataset].image_shape
+    height, width, _ = dataset.image_shape
     are_all = test.grid.shape == (height, width)
     end, _ = test.grid.shape
     below = "" if are_all or test.stride > 1 else f", l and m below {end}"
@@ -178,5 +184,5 @@ def _attack_note(options: SweepOptions, test: Robustness) -> str:
         f"eps = {255 * eps:g}/255, on {test.images:,} test images: mean and minimum "
         f"over {'all ' if are_all else ''}{test.grid.size:,} frequencies{below}, and "
         f"on clean images{document.spread_note(options)}."
-        f"{document.published_note(options.dataset, options.published)}"
+        f"{document.published_note(dataset.name, options.models.published(TABLE1))}"
     )

@@ -12,7 +12,7 @@ from experiments.data import pgd_of
 from experiments.evaluation import clean, gradient
 from experiments.methods import METHODS
 from experiments.options import SweepOptions, filled_up, pairs
-from experiments.published import TABLE2, published_row
+from experiments.published import TABLE2
 from experiments.reporting import columns, comparisons, document
 from experiments.reporting.columns import METHOD, STRENGTH, Column, Table
 from experiments.reporting.document import Document
@@ -23,30 +23,32 @@ from experiments.statistics.verdicts import OF_INTEREST_MINIMUM_OR_TRANSFER
 
 
 @dataclasses.dataclass(frozen=True)
-class Table2Options(SweepOptions):
+class Table2Options:
     """Accuracy under PGD on a model trained alike with another seed (Table 2), and on
     models of every other method. Seeds attack each other in pairs: the first two given,
     the next two, and so on; an odd number is filled up with one more seed. Models of
     Table 1 are reused."""  # noqa: D205, D209
+
+    sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables."""
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        super().__post_init__()
-        check_attacked(self.dataset)
+        check_attacked(self.sweep.models.dataset)
 
 
 def run(options: Table2Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it."""
-    eps = pgd_of(options.dataset).transfer_eps
-    steps = gradient.published_steps(options.dataset)
-    with sweep_workspace(options) as workspace:
-        selected = select_as_table1(options, workspace)
-        seeds = filled_up(options.seeds)
+    sweep = options.sweep
+    eps = pgd_of(sweep.models.dataset).transfer_eps
+    steps = gradient.published_steps(sweep.models.dataset)
+    with sweep_workspace(sweep) as workspace:
+        selected = select_as_table1(sweep, workspace)
+        seeds = filled_up(sweep.seeds)
         runs = selected.all_runs
-        if added := seeds[len(options.seeds) :]:
+        if added := seeds[len(sweep.seeds) :]:
             runs = runs + workspace.train(selected.settings, added)
         of_seed = {
             seed: [run for run in runs if run.config.seed == seed] for seed in seeds
@@ -63,7 +65,7 @@ def run(options: Table2Options) -> list[pathlib.Path]:
         images = len(workspace.test.split)
     accuracies = [result.accuracy for result in results]
     transfer = Transfer(np.array(matrix), np.reshape(accuracies, (len(seeds), -1)))
-    table = table2(options, selected, transfer, images)
+    table = table2(sweep, selected, transfer, images)
     return table.print_and_write(options.results_dir)
 
 
@@ -94,7 +96,7 @@ def table2(
       transfer: their accuracies.
       images: how many were attacked.
     """
-    published = published_row(TABLE2, options.dataset, options.published_network)
+    published = options.models.published(TABLE2)
     methods, of_pairs = list(selected.runs), transfer.of_pairs
     rows = [
         Row(
@@ -123,8 +125,8 @@ def table2(
         ),
         conditions={
             "test_images": images,
-            "pgd": {"eps": pgd_of(options.dataset).transfer_eps}
-            | dataclasses.asdict(gradient.published_steps(options.dataset)),
+            "pgd": {"eps": pgd_of(options.models.dataset).transfer_eps}
+            | dataclasses.asdict(gradient.published_steps(options.models.dataset)),
         },
         details={
             "methods": methods,
@@ -164,14 +166,14 @@ def _matrix_lines(
 
 
 def _attack_note(options: SweepOptions, images: int, pairs_of_seeds: int) -> str:
-    eps = pgd_of(options.dataset).transfer_eps
-    attack = gradient.published_steps(options.dataset)
+    dataset, published = options.models.dataset, options.models.published(TABLE2)
+    eps = pgd_of(dataset).transfer_eps
+    attack = gradient.published_steps(dataset)
     spread = "" if pairs_of_seeds == 1 else " and ± standard deviation over pairs"
-    published = published_row(TABLE2, options.dataset, options.published_network)
     return (
         f"Accuracy in percent under PGD (eps = {eps:.4g}, {attack.steps} "
         f"steps of {attack.step_size:.4g}, start within {attack.init_radius:.4g}) on "
         f"{images:,} test images, made on a model of the same method and strength with "
         "the other seed of a pair, and on clean images; mean over both directions"
-        f"{spread}.{document.published_note(options.dataset, published)}"
+        f"{spread}.{document.published_note(dataset, published)}"
     )

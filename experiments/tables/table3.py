@@ -10,7 +10,7 @@ import numpy as np
 from experiments.evaluation import clean, frequency
 from experiments.methods import SNC_METHODS
 from experiments.options import SweepOptions
-from experiments.published import TABLE3, published_row
+from experiments.published import TABLE1_TOP5, TABLE3
 from experiments.reporting import columns, comparisons, document
 from experiments.reporting.columns import METHOD, STRENGTH, Column, Table
 from experiments.reporting.comparisons import Comparison
@@ -22,10 +22,12 @@ from experiments.reporting.selection import Selected, select_as_table1
 
 
 @dataclasses.dataclass(frozen=True)
-class Table3Options(SweepOptions):
+class Table3Options:
     """Accuracy on images without their high frequencies (Table 3), and of low- and
     high-pass filters over all radii, with a figure. Models trained for Table 1 are
     reused."""  # noqa: D205, D209
+
+    sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables and figures."""
@@ -33,11 +35,11 @@ class Table3Options(SweepOptions):
 
 def run(options: Table3Options) -> list[pathlib.Path]:
     """Trains, filters, prints the table and writes it with its figure."""
-    with sweep_workspace(options) as workspace:
-        selected = select_as_table1(options, workspace)
+    with sweep_workspace(options.sweep) as workspace:
+        selected = select_as_table1(options.sweep, workspace)
         runs, shape = selected.all_runs, workspace.dataset.image_shape
         radii = frequency.radii_of(shape)
-        sizes = len(selected.runs), len(options.seeds)
+        sizes = len(selected.runs), len(options.sweep.seeds)
         low, high = (
             frequency.evaluate(workspace.test, runs, kind, radii).reshape(*sizes, -1)
             for kind in ("low-pass", "high-pass")
@@ -46,7 +48,7 @@ def run(options: Table3Options) -> list[pathlib.Path]:
         images = len(workspace.test.split)
     accuracies = np.reshape([result.accuracy for result in results], sizes)
     filtered = Filtered(radii, low, high, accuracies)
-    table = table3(options, selected, filtered, shape[1], images)
+    table = table3(options.sweep, selected, filtered, shape[1], images)
     written = table.print_and_write(options.results_dir)
     panels = {
         "low-pass: frequencies within r are left": low,
@@ -88,7 +90,9 @@ def table3(
       width: of the images.
       images: how many were filtered.
     """
-    published = published_row(TABLE3, options.dataset, options.published_network)
+    published = options.models.published(TABLE3)
+    # Where the paper has top-5 too, the accuracy is one of two.
+    accuracy = "Top-1 accuracy" if options.models.published(TABLE1_TOP5) else "Accuracy"
     radius = width / 4
     at = filtered.radii.index(radius)
     rows = [
@@ -112,12 +116,12 @@ def table3(
         options,
         table=Table([METHOD, *_columns(radius), STRENGTH], rows, images),
         notes=[
-            f"{_accuracy(options)} in percent on {images:,} test images without "
+            f"{accuracy} in percent on {images:,} test images without "
             "their frequencies beyond a radius (the High-Frequency attack), without "
             "those within it, and as they are"
             f"{document.spread_note(options)}. Half of the image width is read as a "
             "diameter; filtered images are not clipped."
-            f"{document.published_note(options.dataset, published)}",
+            f"{document.published_note(options.models.dataset, published)}",
             *document.common_notes(options, "Avg.", selected.left_out),
         ],
         claims=_claims(rows, radius, published),
@@ -160,8 +164,3 @@ def _claims(
         ),
         *comparisons.compare(high, ["absum"], SNC_METHODS, high_radii),
     ]  # fmt: skip
-
-
-def _accuracy(options: SweepOptions) -> str:
-    """Names the accuracy, which is one of two where the paper has top-5 too."""
-    return "Top-1 accuracy" if options.published_top5 else "Accuracy"

@@ -9,14 +9,14 @@ import numpy as np
 
 from experiments import adversaries
 from experiments.adversaries import TrainingName
+from experiments.composed import asked_for
 from experiments.config import NONE, Adversary
 from experiments.data import pgd_of
 from experiments.evaluation import gradient
-from experiments.jobs.errors import UsageError
 from experiments.jobs.parts import DivisionOptions
 from experiments.methods import SNC_METHODS
-from experiments.options import SweepOptions
-from experiments.published import TABLE4, PublishedPgd, published_row
+from experiments.options import SweepOptions, check_choices
+from experiments.published import TABLE4, PublishedPgd
 from experiments.reporting import columns, comparisons, document, naming
 from experiments.reporting.columns import METHOD, STRENGTH_AND_PUBLISHED, Column, Table
 from experiments.reporting.comparisons import Comparison
@@ -34,9 +34,11 @@ _TRAINING = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Table4Options(SweepOptions):
+class Table4Options:
     """Accuracy under PGD for a list of eps, after adversarial training (Table 4), fast
     adversarial training (one step from a random start), or none."""  # noqa: D205, D209
+
+    sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 
     training: tuple[TrainingName, ...] = ("pgd", "clean")
     """On images that PGD attacks on the fly, as in Table 4; on images attacked in one
@@ -56,28 +58,21 @@ class Table4Options(SweepOptions):
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        adversaries.check_attacked(self.dataset)
-        super().__post_init__()
-        if not self.training or len(set(self.training)) != len(self.training):
-            raise UsageError(
-                f"--training must name at least one, each once, got {self.training}."
-            )
+        adversaries.check_attacked(self.sweep.models.dataset)
+        self.sweep.check_published(TABLE4)
+        check_choices("--training", self.training)
         adversaries.check_steps("--train-steps", self.train_steps)
         adversaries.check_steps("--test-steps", self.test_steps)
 
-    @property
-    def published_strengths(self) -> dict[str, float]:
-        """The strength that the paper selects of each method with adversaries."""
-        return adversaries.published_strengths(self)
-
     def adversary(self, training: TrainingName) -> Adversary | None:
         """Returns what attacks the training images; None for training on clean ones."""
-        return adversaries.adversary(self.dataset, training, self.train_steps)
+        dataset = self.sweep.models.dataset
+        return adversaries.adversary(dataset, training, self.train_steps)
 
     @property
     def evaluation(self) -> gradient.Steps:
-        """The steps of PGD in evaluation."""
-        paper = pgd_of(self.dataset)
+        """Returns the steps of PGD in evaluation."""
+        paper = pgd_of(self.sweep.models.dataset)
         steps = self.test_steps or paper.test_steps
         step_size = adversaries.step_size(
             paper, paper.test_steps, steps, max(paper.test_eps)
@@ -86,11 +81,11 @@ class Table4Options(SweepOptions):
 
     def scaled(self, training: TrainingName) -> list[str]:
         """Returns how models and attacks are scaled down from the published ones."""
-        paper = pgd_of(self.dataset)
+        paper = pgd_of(self.sweep.models.dataset)
         steps = [(self.test_steps, paper.test_steps, "evaluation")]
         if training == "pgd":
             steps.insert(0, (self.train_steps, paper.train_steps, "training"))
-        return naming.scale(self, adversarial=training != "clean") + [
+        return naming.scale(self.sweep, adversarial=training != "clean") + [
             f"{asked} of {published} PGD steps in {where}"
             for asked, published, where in steps
             if asked is not None and asked != published
@@ -99,18 +94,18 @@ class Table4Options(SweepOptions):
 
 def run(options: Table4Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the tables and writes them with their figures."""
-    eps = pgd_of(options.dataset).test_eps
+    sweep, part = options.sweep, options.division.selected
+    eps = pgd_of(sweep.models.dataset).test_eps
     written = []
-    part = options.division.selected
-    with sweep_workspace(options, part) as workspace:
+    with sweep_workspace(sweep, part, asked_for(options)) as workspace:
         for training in options.training:
             models = train_and_evaluate(
-                options, workspace,
+                sweep, workspace,
                 lambda runs: under_pgd(workspace, runs, eps, options.evaluation),
-                options.adversary(training),
+                options.adversary(training), TABLE4,
             )  # fmt: skip
             if part is not None:
-                note = document.part_note(options, part, [m.run for m in models])
+                note = document.part_note(sweep, part, [m.run for m in models])
                 print(f"\n{_TRAINING[training].capitalize()}. {note}\n")
                 continue
             table = table4(options, training, models, len(workspace.test.split))
@@ -144,13 +139,10 @@ def table4(
       models: all of them.
       images: how many were attacked.
     """
-    eps = pgd_of(options.dataset).test_eps
-    published = (
-        published_row(TABLE4, options.dataset, options.published_network)
-        if training == "pgd"
-        else {}
-    )
-    selected, degenerate = select(models, options.methods)
+    sweep = options.sweep
+    eps = pgd_of(sweep.models.dataset).test_eps
+    published = sweep.models.published(TABLE4) if training == "pgd" else {}
+    selected, degenerate = select(models, sweep.methods)
     rows = [
         Row(setting, [model.test for model in group], published)
         for setting, group in selected.items()
@@ -160,11 +152,11 @@ def table4(
     return Document(
         "table4" if training == "pgd" else f"table4-{training}",
         f"Table 4, {_TRAINING[training]}",
-        options,
+        sweep,
         table=Table([METHOD, *_columns(eps), _STRENGTH], rows, images),
         notes=[
             *_attack_notes(options, adversary, published, images),
-            *document.common_notes(options, "mean over eps", left_out, adversary),
+            *document.common_notes(sweep, "mean over eps", left_out, adversary),
             *_nan_notes(models),
         ],
         claims=_claims(training, rows, published),
@@ -176,6 +168,7 @@ def table4(
         },
         details={"models": [model.as_dict() for model in models]},
         scaled=options.scaled(training),
+        more_options=asked_for(options),
     )
 
 
@@ -225,8 +218,8 @@ def _attack_notes(
     notes = [
         f"Accuracy in percent under PGD ({steps.steps} steps of {steps.step_size:.4g}, "
         f"start within {steps.init_radius:.4g}) on {images:,} test images"
-        f"{document.spread_note(options)}."
-        f"{document.published_note(options.dataset, published)}"
+        f"{document.spread_note(options.sweep)}."
+        f"{document.published_note(options.sweep.models.dataset, published)}"
     ]
     if adversary is not None:
         notes.append(

@@ -10,7 +10,7 @@ from experiments.claims.statements import SAMPLES
 from experiments.data import recorded
 from experiments.evaluation.points import Points
 from experiments.jobs import digests, files
-from experiments.options import SweepOptions, pairs
+from experiments.options import ModelOptions, SweepOptions, pairs
 from experiments.reporting.evaluated import sweep_workspace
 
 IMAGES = 10_000
@@ -95,7 +95,9 @@ def write(runs_dir, name, numbers, device="cpu", **changes):
       device: the kind that it says it was trained on.
       **changes: of the sample's options.
     """
-    options = SweepOptions(runs_dir=runs_dir, **SAMPLES[name] | changes)
+    epochs = changes.pop("epochs", None)
+    models = ModelOptions(name, epochs=epochs, runs_dir=runs_dir)
+    options = SweepOptions(models, **SAMPLES[name] | changes)
     sizes = {"train": 60_000, "test": IMAGES, "held_in": 54_000, "held_out": 6_000}
     description = {
         "classes": 10, "image_shape": [28, 28, 1], "mean": [0.1], "std": [0.3],
@@ -106,7 +108,7 @@ def write(runs_dir, name, numbers, device="cpu", **changes):
     }  # fmt: skip
     path = files.write_json(recorded.file_of(runs_dir, name), description)
     with sweep_workspace(options) as workspace:
-        runs, images = workspace.runs(options.settings, options.seeds), workspace.test
+        runs, images = workspace.runs(options.settings(), options.seeds), workspace.test
     path.unlink()  # nothing is added to records
     own = {run: numbers(run.config.method, run.config.seed) for run in runs}
     known = {run: of_run for run, of_run in own.items() if of_run is not None}

@@ -12,6 +12,7 @@ from networks import evaluated, filled, images, norms
 from numpy_networks import ByBatch, resnet18
 
 from experiments import cli
+from experiments.composed import asked_for
 from experiments.config import NONE, RunConfig
 from experiments.data import DATASETS
 from experiments.jobs import files
@@ -265,10 +266,11 @@ def test_batches_are_as_large_in_adversarial_training():
 
 
 def test_titles_tell_the_groups():
-    options = SweepOptions(dataset="cifar10", batch_size=64, batch_norm_groups=8)
-    assert options.recipe().batch_norm_groups == 8
-    assert naming.title("Table 1", options, naming.scale(options)) == (
+    models = ModelOptions("cifar10", batch_size=64, batch_norm_groups=8)
+    options = SweepOptions(models)
+    assert models.recipe().batch_norm_groups == 8
+    assert naming.title("Table 1", models, naming.scale(options)) == (
         "Table 1, CIFAR-10 (ResNet-18) (scaled down: batches of 64, batch "
         "normalization in 8 groups)"
     )
-    assert options.asked_for["batch_norm_groups"] == 8
+    assert asked_for(options)["batch_norm_groups"] == 8

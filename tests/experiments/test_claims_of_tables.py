@@ -8,7 +8,7 @@ from scipy.stats import ttest_rel
 
 from experiments.config import Setting
 from experiments.jobs import files
-from experiments.options import SweepOptions
+from experiments.options import ModelOptions, SweepOptions
 from experiments.published import TABLE1
 from experiments.reporting import comparisons
 from experiments.reporting.comparisons import Comparison
@@ -150,7 +150,7 @@ def test_smallest_differences_of_tables_2_and_3(make_config, tmp_path):
         method: [Run(tmp_path, make_config(Setting(method, 0.1), 0))]
         for method in ("l1", "snc")
     }
-    options, selected = SweepOptions(dataset="mnist"), Selected(runs, [])
+    options, selected = SweepOptions(ModelOptions("mnist")), Selected(runs, [])
     transfer = Transfer(np.full((2, 2, 2), 0.5), np.full((2, 2), 0.9))
     filtered = Filtered((7.0,), *[np.full((2, 1, 1), 0.5)] * 2, np.full((2, 1), 0.9))
     found = [

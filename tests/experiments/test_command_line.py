@@ -14,7 +14,7 @@ from command_line import mistake
 from experiments import cli
 from experiments.config import NONE, Setting
 from experiments.jobs import files
-from experiments.options import SweepOptions
+from experiments.options import ModelOptions, SweepOptions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
@@ -43,10 +43,14 @@ SMALL = (
         ("table1 --max-norms 0", "--max-norms must be positive numbers"),
         ("table1 --max-norms", "--max-norms must name at least one"),
         ("snc-readings --max-norms 1 1", "--max-norms names one twice"),
-        ("snc-readings --readings", "--readings must name at least one"),
-        ("snc-readings --readings snc snc", "--readings names one twice"),
-        ("snc-readings --readings no", "--readings must be among none, snc, snc-last,"),
-        ("snc-readings --readings no", "snc-oihw, snc-numpy-axes, got ['no']"),
+        ("snc-readings --methods", "--methods must name at least one"),
+        ("snc-readings --methods snc snc", "--methods names one twice"),
+        ("snc-readings --methods no", "--methods must be among none, snc, snc-last,"),
+        ("spectra --seeds 0 1", "--seeds must be exactly one, got (0, 1)"),
+        ("spectra --strengths 1 2", "--strengths must be exactly one, got (1.0, 2.0)"),
+        ("diagnostics --max-norms", "--max-norms must be exactly one, got ()"),
+        ("figure8 --strengths 1 2", "--strengths must be exactly one, got (1.0, 2.0)"),
+        ("snc-readings --methods no", "snc-oihw, snc-numpy-axes, got ['no']"),
         ("snc-readings --finished-seeds 1 1", "--finished-seeds names one twice"),
         ("snc-readings --finished-seeds -1", "--finished-seeds must lie in 0.."),
         ("train --methods none --strengths 0", "--methods none"),
@@ -116,8 +120,8 @@ def test_a_mistake_is_said_shortly(capsys, arguments, message):
     ],
 )
 def test_strengths_of_the_paper_on_imagenet(changes, settings):
-    options = SweepOptions(dataset="imagenet2012", select_on="paper", **changes)
-    assert list(options.settings) == settings
+    options = SweepOptions(ModelOptions("imagenet2012"), select_on="paper", **changes)
+    assert list(options.settings()) == settings
 
 
 @pytest.mark.parametrize("command", cli._COMMANDS)
@@ -205,9 +209,11 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
     from experiments import demo
 
     monkeypatch.setattr(
-        demo, "SweepOptions",
-        functools.partial(demo.SweepOptions, train_examples=128, test_examples=10),
-    )  # fmt: skip
+        demo, "ModelOptions", functools.partial(demo.ModelOptions, train_examples=128)
+    )
+    monkeypatch.setattr(
+        demo, "SweepOptions", functools.partial(demo.SweepOptions, test_examples=10)
+    )
     assert cli.main(
         ["demo", "--epochs", "1", "--runs-dir", str(tmp_path / "runs"),
          "--results-dir", str(tmp_path / "demo")]

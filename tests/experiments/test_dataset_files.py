@@ -11,6 +11,7 @@ from experiments.data.conditions import COLOR, GRAY
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.options import ModelOptions
+from experiments.published import TABLE1
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +63,14 @@ def test_commands_train_and_attack_it(tmp_path, capsys):
 
 
 def test_what_is_derived(tmp_path):
-    gray = cli.parse("train", [f"--dataset={_file(tmp_path)}"])
+    gray = cli.parse("train", [f"--dataset={_file(tmp_path)}"]).models
     info = DATASETS[gray.dataset]
     assert (info.name, info.image_shape, info.classes) == ("digits", (28, 28, 1), 3)
     assert (info.conditions, info.parent) == (GRAY, None)
     assert gray.model == "small_cnn"
-    assert gray.published == {}
+    assert gray.published(TABLE1) == {}
     path = _file(tmp_path, "pictures.npz", **_arrays(shape=(40, 36, 3), classes=5))
-    coloured = cli.parse("train", [f"--dataset={path}"])
+    coloured = cli.parse("train", [f"--dataset={path}"]).models
     info = DATASETS[coloured.dataset]
     assert (info.classes, info.conditions) == (5, COLOR)
     assert coloured.model == "resnet18"

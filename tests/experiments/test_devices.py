@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from experiments import cli, train
-from experiments.demo import DemoOptions
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
+from experiments.options import ModelOptions
 from experiments.train import TrainOptions
 from experiments.training import devices
 
@@ -141,8 +141,7 @@ def test_commands_ask_for_a_device_for_each_core(options, calls, monkeypatch):
 
 
 def test_small_networks_of_one_process_have_a_device_for_each_core():
-    assert DemoOptions().has_device_for_each_core
-    assert TrainOptions().has_device_for_each_core
-    assert not TrainOptions(dataset="cifar10").has_device_for_each_core
+    assert ModelOptions().has_device_for_each_core
+    assert not ModelOptions("cifar10").has_device_for_each_core
     several = HostOptions(distributed=True)
-    assert not TrainOptions(hosts=several).has_device_for_each_core
+    assert not ModelOptions(hosts=several).has_device_for_each_core

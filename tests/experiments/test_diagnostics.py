@@ -11,10 +11,12 @@ from experiments import cli
 from experiments.config import NONE, Setting
 from experiments.figures import diagnostics as figure
 from experiments.figures.diagnostics import DiagnosticsOptions
+from experiments.figures.one_seed import OneSeedOptions
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.methods import default
 from experiments.models import build
+from experiments.options import ModelOptions
 from experiments.reporting.plots import saving
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.training import diagnostics, sweep
@@ -202,7 +204,7 @@ def test_lines_of_many_layers_are_coloured_by_depth(many, tmp_path):
 @pytest.mark.slow
 def test_the_command_draws_what_was_logged(tmp_path, capsys):
     arguments = [
-        "diagnostics", "--methods", "none", "absum", "--strength=0.05", "--epochs=2",
+        "diagnostics", "--methods", "none", "absum", "--strengths=0.05", "--epochs=2",
         "--train-examples=128", f"--runs-dir={tmp_path}/runs",
         f"--results-dir={tmp_path}/results", f"--cache-dir={tmp_path}/cache",
     ]  # fmt: skip
@@ -262,16 +264,19 @@ def test_what_was_begun_without_them_is_refused_before_it_goes_on(
 
 
 def test_a_network_that_the_paper_has_not_needs_a_strength():
-    options = {"dataset": "svhn_cropped", "network": "googlenet"}
-    with pytest.raises(UsageError, match="no googlenet on svhn_cropped; give a --str"):
-        DiagnosticsOptions(**options)
-    options = DiagnosticsOptions(**options, strength=0.1, methods=("l1", "snc"))
+    models = ModelOptions("svhn_cropped", network="googlenet")
+    message = "no weight_decay of googlenet on svhn_cropped: give --strengths"
+    with pytest.raises(UsageError, match=message):
+        OneSeedOptions(models)
+    one_seed = OneSeedOptions(models, strengths=(0.1,))
+    options = DiagnosticsOptions(one_seed, methods=("snc", "l1"))
     assert options.settings == (Setting("l1", 0.1), Setting("snc", 1.0))
 
 
 def test_a_subset_of_methods_lies_apart():
     def variant(*methods):
-        return DiagnosticsOptions(methods=methods, max_norm=0.5).variant
+        one_seed = OneSeedOptions(max_norms=(0.5,))
+        return DiagnosticsOptions(one_seed, methods).variant
 
     assert variant(*default()) == "-max-norm-0.5"
     assert variant("weight_decay", "none") == "-none-weight-decay-max-norm-0.5"

@@ -103,7 +103,7 @@ def test_programs_without_it_are_left_as_they_are():
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figure8")
     arguments = [
-        "figure8", "--strength=0.05", "--epochs=3", "--train-examples=256",
+        "figure8", "--strengths=0.05", "--epochs=3", "--train-examples=256",
         f"--runs-dir={folder}/runs", f"--results-dir={folder}/results",
         f"--cache-dir={folder}/cache",
     ]  # fmt: skip
@@ -145,7 +145,7 @@ def test_models_without_logs_are_refused_before_others_are_trained(tmp_path, cap
     [logged] = models.rglob("diagnostics.jsonl")
     logged.unlink()  # as versions before Figure 8 left it
     capsys.readouterr()
-    command = ["figure8", "--strength=0.05", f"--results-dir={tmp_path}", *same]
+    command = ["figure8", "--strengths=0.05", f"--results-dir={tmp_path}", *same]
     assert cli.main(command) == 2
     said = capsys.readouterr().err
     assert f"{logged.parent} was trained, at least in part, without logging" in said

@@ -10,7 +10,7 @@ from fabricated import NOISE, exact_p
 from experiments.claims import judgement
 from experiments.claims.measurements import Measured, Sample
 from experiments.claims.statements import PRIMARY, QUANTITIES, SAMPLES, SECONDARY
-from experiments.options import SweepOptions
+from experiments.options import ModelOptions, SweepOptions
 from experiments.statistics.verdicts import Verdict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def _sample(name, quantity, whole, ours, theirs, larger, smaller, **changes):
     """A sample in which methods differ in one quantity."""
-    options = SweepOptions(**SAMPLES[name])
+    options = SweepOptions(ModelOptions(name), **SAMPLES[name])
     measured = {
         other: Measured(np.zeros((10, len(options.methods)), int), whole)
         for other in QUANTITIES

@@ -12,7 +12,8 @@ from experiments import cli, methods
 from experiments.config import NONE, Setting
 from experiments.methods import METHODS, Constraint, Method
 from experiments.models import Variables
-from experiments.options import SweepOptions
+from experiments.options import ModelOptions, SweepOptions
+from experiments.published import TABLE1
 from experiments.reporting import naming
 from experiments.training import constraints, optimization, programs, step, sweep
 from experiments.training.runs import Run
@@ -126,18 +127,18 @@ def test_it_resumes_from_a_checkpoint(classifier, noise, make_config, toy, tmp_p
 
 
 def test_commands_know_it(toy, capsys):
-    parsed = cli.parse("table1", ["--methods", "toy", "absum"])
+    parsed = cli.parse("table1", ["--methods", "toy", "absum"]).sweep
     assert parsed.methods == ("toy", "absum")
     # Its own grid, where --strengths says nothing else.
-    strengths = [s.strength for s in parsed.settings if s.method == "toy"]
+    strengths = [s.strength for s in parsed.settings() if s.method == "toy"]
     assert strengths == [0.5, 0.25]
     given = dataclasses.replace(parsed, strengths=(1.0,))
-    assert given.settings == (Setting("toy", 1.0), Setting("absum", 1.0))
+    assert given.settings() == (Setting("toy", 1.0), Setting("absum", 1.0))
     assert "toy" in SweepOptions().methods
-    assert SweepOptions(dataset="mnist").published.keys() == {
+    assert ModelOptions("mnist").published(TABLE1).keys() == {
         "absum", "weight_decay", "l1", "snc", "snc-numpy-axes",
     }  # fmt: skip
-    assert naming.scale(SweepOptions(dataset="mnist")) == []
+    assert naming.scale(SweepOptions(ModelOptions("mnist"))) == []
     with pytest.raises(SystemExit):
         cli.parse("train", ["--help"])
     assert "snc-numpy-axes,toy}" in "".join(capsys.readouterr().out.split())

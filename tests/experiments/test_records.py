@@ -17,7 +17,7 @@ from experiments.data import loading
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.models import build
-from experiments.options import SweepOptions
+from experiments.options import ModelOptions, SweepOptions
 from experiments.reproduce import plan
 from experiments.training import runs as runs_module
 from experiments.training import weights
@@ -99,8 +99,9 @@ def test_tables_and_figures_from_records_alone(
 def test_numbers_of_images_are_those_of_tables(made, records):
     """What claims are judged by, of models that were trained and evaluated."""
     options = SweepOptions(
-        epochs=1, train_examples=128, test_examples=20, methods=("none", "absum"),
-        frequency_stride=14, select_on="paper", seeds=(0, 1), runs_dir=records,
+        ModelOptions(epochs=1, train_examples=128, runs_dir=records),
+        methods=("none", "absum"), seeds=(0, 1), test_examples=20, frequency_stride=14,
+        select_on="paper",
     )  # fmt: skip
     sample = measurements.read(options, QUANTITIES)
     assert (sample.seeds, sample.lacking, sample.is_complete) == ((0, 1), {}, True)

@@ -140,7 +140,7 @@ def test_seeds_that_cannot_choose_are_refused(changes, message):
 
 def test_evaluate_takes_every_strength_with_every_seed():
     with pytest.raises(UsageError, match="--selection-seeds is for tables and figures"):
-        EvaluateOptions(seeds=(0, 1), selection_seeds=(0,))
+        EvaluateOptions(SweepOptions(seeds=(0, 1), selection_seeds=(0,)))
 
 
 def test_the_note_names_the_seeds():

@@ -14,6 +14,7 @@ from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.methods import METHODS, SNC_METHODS, listed
 from experiments.models import build
+from experiments.options import ModelOptions
 from experiments.published import TABLE1, Published
 from experiments.studies import snc_explaining as explaining
 from experiments.studies import snc_readings, snc_rows
@@ -30,7 +31,7 @@ def test_readings_have_names():
 
 
 def test_settings_are_those_of_the_chosen_readings():
-    options = SncReadingsOptions(readings=("snc-last", "none"), max_norms=(2.0, 10.0))
+    options = SncReadingsOptions(methods=("snc-last", "none"), max_norms=(2.0, 10.0))
     expected = [NONE, Setting("snc-last", 2.0), Setting("snc-last", 10.0)]
     assert options.settings == expected
     assert len(SncReadingsOptions().settings) == 1 + 9 * 2
@@ -170,7 +171,7 @@ def _run(config, digest, **provenance):
 
 
 def _config(setting):
-    recipe = SncReadingsOptions(epochs=2).recipe()
+    recipe = ModelOptions(epochs=2).recipe()
     return RunConfig(
         "mnist5k", "", 128, 0, *setting, seed=0, model="small_cnn", recipe=recipe
     )
@@ -241,7 +242,7 @@ def test_the_command_compares_readings(folder, monkeypatch, capsys):
         "snc": Published(avg=10.0, min=0.0, clean=100.0, strength=1e4),
     })  # fmt: skip
     code = _command(
-        folder, "--readings", "none", "snc-every-step", "--max-norms", "0.5", "1e4",
+        folder, "--methods", "none", "snc-every-step", "--max-norms", "0.5", "1e4",
         "--seeds", "0", "1",
     )  # fmt: skip
     assert code == 0
@@ -282,7 +283,7 @@ def test_the_command_compares_readings(folder, monkeypatch, capsys):
 @pytest.mark.slow
 def test_finished_seeds_are_shown_and_never_trained(folder, capsys):
     before = _trained(folder)
-    options = ("--readings", "snc", "--max-norms", "1e4", "--seeds", "2")
+    options = ("--methods", "snc", "--max-norms", "1e4", "--seeds", "2")
     assert _command(folder, *options, "--finished-seeds", "0", "1") == 0
     assert _trained(folder) - before == {("snc", "10000", "seed-2")}
     rows = {row["reading"]: row for row in _document_of(folder)["rows"]}
@@ -293,7 +294,7 @@ def test_finished_seeds_are_shown_and_never_trained(folder, capsys):
     }
     assert rows["snc"]["prediction"] == {}
     # With one, of another program, it is known; and it is not shown.
-    more = ("--readings", "none", "snc", *options[2:])
+    more = ("--methods", "none", "snc", *options[2:])
     assert _command(folder, *more, "--finished-seeds", "0", "1") == 0
     rows = {row["reading"]: row for row in _document_of(folder)["rows"]}
     assert rows["snc"]["acts"] is False

@@ -8,7 +8,7 @@ from experiments import cli
 from experiments.config import NONE, Setting
 from experiments.figures import spectra
 from experiments.jobs import files
-from experiments.options import ComputeOptions
+from experiments.options import ModelOptions
 from experiments.reporting import naming
 from experiments.training import programs, step, sweep
 
@@ -73,7 +73,8 @@ def test_initial_is_what_training_starts_from(
 
 
 def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
-    monkeypatch.setattr(spectra.SpectraOptions, "settings", (NONE, Setting("l1", 1.0)))
+    settings = NONE, Setting("l1", 1.0)
+    monkeypatch.setattr(spectra.OneSeedOptions, "settings", lambda _: settings)
     code = cli.main(
         [
             "spectra", "--epochs=1", "--train-examples=128", f"--runs-dir={tmp_path}",
@@ -93,27 +94,29 @@ def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
 
 
 def test_other_options_lie_apart():
-    def path(**changes):
-        options = spectra.SpectraOptions(**{"dataset": "cifar10"} | changes)
-        scaled = naming.model_scale(options)
-        return str(naming.model_path("spectra", options, scaled, options.variant))
+    def path(*arguments):
+        options = cli.parse("spectra", ["--dataset=cifar10", *arguments]).one_seed
+        scaled = naming.model_scale(options.models)
+        return str(
+            naming.model_path("spectra", options.models, scaled, options.variant)
+        )
 
     assert path() == "spectra/cifar10"
-    assert path(epochs=350, network="resnet18") == "spectra/cifar10"
-    assert path(network="googlenet") == "spectra/cifar10-googlenet"
-    assert path(max_norm=0.5) == "spectra/cifar10-max-norm-0.5"
-    compute = ComputeOptions(dtype="bfloat16")
-    assert path(compute=compute) == "spectra/cifar10-bfloat16"
-    assert path(compute=compute, network="googlenet", max_norm=0.5) == (
-        "spectra/cifar10-googlenet-bfloat16-max-norm-0.5"
+    assert path("--epochs=350", "--network=resnet18") == "spectra/cifar10"
+    assert path("--network=googlenet") == "spectra/cifar10-googlenet"
+    assert path("--max-norms=0.5") == "spectra/cifar10-max-norm-0.5"
+    assert path("--dtype=bfloat16") == "spectra/cifar10-bfloat16"
+    others = "--dtype=bfloat16", "--network=googlenet", "--max-norms=0.5"
+    assert path(*others) == ("spectra/cifar10-googlenet-bfloat16-max-norm-0.5")
+    assert path("--dtype=float32") == "spectra/cifar10"
+    assert (
+        path("--epochs=3", "--strengths=0.1") == "scaled/spectra/cifar10-strength-0.1"
     )
-    assert path(compute=ComputeOptions(dtype="float32")) == "spectra/cifar10"
-    assert path(epochs=3, strength=0.1) == "scaled/spectra/cifar10-strength-0.1"
-    options = spectra.SpectraOptions(dataset="cifar10", network="googlenet")
-    assert naming.title("Title", options, []) == "Title, CIFAR-10 (GoogLeNet)"
+    models = ModelOptions("cifar10", network="googlenet")
+    assert naming.title("Title", models, []) == "Title, CIFAR-10 (GoogLeNet)"
 
 
-@pytest.mark.parametrize("argument", ["--max-norm=0", "--epochs=0", "--seed=-1"])
+@pytest.mark.parametrize("argument", ["--max-norms=0", "--epochs=0", "--seeds=-1"])
 def test_mistakes_are_told(argument, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["spectra", argument, f"--runs-dir={tmp_path}"])

@@ -52,7 +52,7 @@ def _clipped(method, params, bound, uses):
 
 def test_table_1_has_33_models():
     # No regularization, nine strengths of three methods, five bounds (P, "Conditions").
-    settings = SweepOptions().settings
+    settings = SweepOptions().settings()
     assert len(settings) == len(set(settings)) == 33
     assert [s.strength for s in settings if s.method == "snc"] == [
         0.01, 0.1, 0.5, 1.0, 10.0,

@@ -13,7 +13,7 @@ from experiments.config import NONE, Setting
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs import files
 from experiments.methods import METHODS
-from experiments.options import SweepOptions
+from experiments.options import ModelOptions, SweepOptions
 from experiments.published import TABLE1, TABLE1_TOP5, Published
 from experiments.reporting import naming
 from experiments.reporting.columns import Column
@@ -124,7 +124,7 @@ def test_published_numbers_stand_beside(model, tmp_path):
         model("absum", 0.01, 0, 0.98, 0.9),
         model("l1", 10.0, 0, 0.1, 0.1, classes=1),
     ]
-    options = SweepOptions(dataset="mnist")
+    options = SweepOptions(ModelOptions("mnist"))
     table = table1(options, models)
     text = table.markdown
     assert text.startswith("## Table 1, MNIST\n")
@@ -159,7 +159,9 @@ def test_claims_have_smallest_differences_of_interest(model):
         )
         for seed in range(3)
     ]  # fmt: skip
-    options = SweepOptions(dataset="mnist", methods=("absum", "l1"), seeds=(0, 1, 2))
+    options = SweepOptions(
+        ModelOptions("mnist"), methods=("absum", "l1"), seeds=(0, 1, 2)
+    )
     table = table1(options, models)
     keys = ("claim", "verdict", "smallest_difference_of_interest")
     assert [tuple(claim[key] for key in keys) for claim in table.content["claims"]] == [
@@ -193,7 +195,9 @@ def test_top_1_and_top_5_of_imagenet_side_by_side(make_config, tmp_path):
         model("none", 0.0, 0.2), model("absum", 0.01, 0.25),
         model("absum", 0.1, 0.15), model("snc", 1.0, 0.5),
     ]  # fmt: skip
-    options = SweepOptions(dataset="imagenet2012", methods=("none", "absum", "snc"))
+    options = SweepOptions(
+        ModelOptions("imagenet2012"), methods=("none", "absum", "snc")
+    )
     table = table1(options, models)
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -229,18 +233,21 @@ def test_top_1_and_top_5_of_imagenet_side_by_side(make_config, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"epochs": 2}, "2 of 100 epochs"),
-        ({"train_examples": 500}, "500 training images"),
+        ({"models": ModelOptions("mnist", epochs=2)}, "2 of 100 epochs"),
+        (
+            {"models": ModelOptions("mnist", train_examples=500)},
+            "500 training images",
+        ),
         ({"test_examples": 50}, "50 test images"),
         ({"frequency_stride": 2}, "one in 2 of l and m"),
-        ({"dataset": "mnist5k"}, "a small data set"),
+        ({"models": ModelOptions("mnist5k")}, "a small data set"),
         ({"methods": ("none", "l1")}, "without weight decay, Absum"),
         ({"strengths": (0.1, 0.01)}, "2 strengths"),
         ({"max_norms": (0.1, 0.01)}, "2 bounds of SNC"),
     ],
 )
 def test_a_smaller_run_says_so_and_lies_apart(model, changes, part):
-    options = dataclasses.replace(SweepOptions(dataset="mnist"), **changes)
+    options = dataclasses.replace(SweepOptions(ModelOptions("mnist")), **changes)
     table = table1(options, [model("none", 0.0, 0, 0.95, 0.8)])
     assert f"scaled down: {part}" in table.title
     assert table.path.parts[0] == "scaled"
@@ -248,12 +255,12 @@ def test_a_smaller_run_says_so_and_lies_apart(model, changes, part):
 
 def test_imagenet_without_snc_is_the_papers():
     options = SweepOptions(
-        dataset="imagenet2012", methods=("none", "absum", "weight_decay", "l1")
+        ModelOptions("imagenet2012"), methods=("none", "absum", "weight_decay", "l1")
     )
     assert naming.scale(options) == []
     fewer = dataclasses.replace(options, methods=("absum", "l1"))
     assert naming.scale(fewer) == ["without no regularization, weight decay"]
-    cifar10 = dataclasses.replace(options, dataset="cifar10")
+    cifar10 = dataclasses.replace(options, models=ModelOptions("cifar10"))
     assert naming.scale(cifar10) == ["without SNC"]
 
 
@@ -295,7 +302,7 @@ def test_a_column_is_added_in_one_place(model, monkeypatch, tmp_path):
     ]
 
     def write():
-        options = SweepOptions(dataset="mnist", seeds=(0, 1))
+        options = SweepOptions(ModelOptions("mnist"), seeds=(0, 1))
         return table_module.table1(options, models).print_and_write(tmp_path)
 
     def read(paths):

@@ -12,7 +12,7 @@ from experiments.evaluation import gradient
 from experiments.evaluation.clean import Clean
 from experiments.evaluation.frequency import radii_of
 from experiments.jobs import files
-from experiments.options import SweepOptions, filled_up, pairs
+from experiments.options import ModelOptions, SweepOptions, filled_up, pairs
 from experiments.published import TABLE1, TABLE2, TABLE3, TABLE4
 from experiments.reporting import selection
 from experiments.reporting.evaluated import Pgd, PgdModel
@@ -181,17 +181,17 @@ def test_nothing_to_compare_is_told(folder, capsys, monkeypatch):
 
 
 def test_the_papers_choices_are_trained_alone():
-    settings = SweepOptions(select_on="paper").settings
+    settings = SweepOptions(select_on="paper").settings()
     assert settings == tuple(
         Setting(m, TABLE1["mnist", "small_cnn"][m].strength if m != "none" else 0.0)
         for m in ("none", "weight_decay", "l1", "absum", "snc")
     )
-    fashion = Table4Options(dataset="fashion_mnist", select_on="paper")
-    assert [s.strength for s in fashion.settings] == [0, 1e-5, 1e-6, 1e-3, 10]
+    fashion = SweepOptions(ModelOptions("fashion_mnist"), select_on="paper")
+    assert [s.strength for s in fashion.settings(TABLE4)] == [0, 1e-5, 1e-6, 1e-3, 10]
 
 
 def test_adversaries():
-    options = Table4Options(dataset="mnist")
+    options = Table4Options(SweepOptions(ModelOptions("mnist")))
     assert options.adversary("pgd") == Adversary(0.3, 0.01, 40, 2 / 255)
     assert options.adversary("clean") is None
     # Wong et al. (2020): alpha = 1.25 eps, from within eps.
@@ -202,9 +202,11 @@ def test_adversaries():
     assert fewer.evaluation.step_size == pytest.approx(0.02)
     assert len(fewer.scaled("pgd")) == 3  # and a small data set
     assert len(fewer.scaled("clean")) == 2
-    same = Table4Options(dataset="mnist", train_steps=40)
+    same = Table4Options(SweepOptions(ModelOptions("mnist")), train_steps=40)
     assert options.scaled("pgd") == same.scaled("pgd") == []
-    color = Table4Options(dataset="cifar10", train_steps=2, test_steps=10)
+    color = Table4Options(
+        SweepOptions(ModelOptions("cifar10")), train_steps=2, test_steps=10
+    )
     # As far as the seven steps of 2/255 in training; 100 of them in evaluation would
     # leave the largest ball five times over.
     assert color.adversary("pgd").step_size == pytest.approx(7 / 255)
@@ -213,23 +215,25 @@ def test_adversaries():
 
 def test_how_the_paper_trains():
     # P, appendix: MNIST and Fashion-MNIST; CIFAR10 ...; Robustness against PGD.
-    gray = Table4Options(dataset="fashion_mnist")
-    for recipe in (gray.recipe(), gray.recipe(gray.adversary("pgd"))):
+    def recipes(dataset, **changes):
+        options = Table4Options(SweepOptions(ModelOptions(dataset, **changes)))
+        models = options.sweep.models
+        return models.recipe(), models.recipe(options.adversary("pgd"))
+
+    for recipe in recipes("fashion_mnist"):
         assert (recipe.epochs, recipe.batch_size, recipe.milestones) == (100, 64, ())
         assert (recipe.learning_rate, recipe.momentum) == (0.01, 0.5)
         assert (recipe.decay, recipe.augmented) == (0, False)
-    color = Table4Options(dataset="cifar10")
-    plain, adversarial = color.recipe(), color.recipe(color.adversary("pgd"))
+    plain, adversarial = recipes("cifar10")
     for recipe in (plain, adversarial):
         assert (recipe.batch_size, recipe.learning_rate) == (128, 0.1)
         assert (recipe.momentum, recipe.augmented) == (0.9, True)
     assert (plain.epochs, plain.milestones, plain.decay) == (350, (150, 250), 0)
     assert (adversarial.epochs, adversarial.milestones) == (150, (50, 100))
     assert adversarial.decay == 1e-4
-    digits = Table4Options(dataset="svhn_cropped")
-    assert digits.recipe(digits.adversary("pgd")).decay == 0
-    short = Table4Options(dataset="cifar10", epochs=35)
-    assert short.recipe().milestones == (15, 25)
+    assert recipes("svhn_cropped")[1].decay == 0
+    assert recipes("cifar10", epochs=35)[0].milestones == (15, 25)
+    short = Table4Options(SweepOptions(ModelOptions("cifar10", epochs=35)))
     assert "35 of 350 epochs" in short.scaled("clean")[0]
     assert "35 of 150 epochs" in short.scaled("pgd")[0]
 

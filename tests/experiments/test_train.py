@@ -8,12 +8,13 @@ from typing import ClassVar
 import pytest
 from stopping import stopped
 
-from experiments import adversaries, cli
+from experiments import cli
 from experiments.config import NONE, Setting
 from experiments.evaluation.clean import Clean
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
-from experiments.options import ComputeOptions
+from experiments.options import ComputeOptions, ModelOptions
+from experiments.published import TABLE4
 from experiments.train import TrainOptions, table
 from experiments.training import sweep
 from experiments.training.runs import Run
@@ -71,7 +72,7 @@ def test_the_table_tells_top_1_from_top_5(runs):
 def test_one_model_is_the_default_and_strengths_are_the_papers():
     assert TrainOptions().settings == (NONE,)
     methods = ("absum", "snc")
-    options = TrainOptions(dataset="cifar10", methods=methods)
+    options = TrainOptions(ModelOptions("cifar10"), methods=methods)
     assert options.settings == (Setting("absum", 0.1), Setting("snc", 0.5))
     given = TrainOptions(methods=methods, strengths=(1.0, 2.0), max_norms=(3.0,))
     assert given.settings == (
@@ -79,18 +80,19 @@ def test_one_model_is_the_default_and_strengths_are_the_papers():
         Setting("absum", 2.0),
         Setting("snc", 3.0),
     )
-    attacked = TrainOptions(dataset="cifar10", methods=("absum",), training="pgd")
+    attacked = TrainOptions(ModelOptions("cifar10"), methods=("absum",), training="pgd")
     # P, Table 4.
     assert attacked.settings == (Setting("absum", 1e-5),)
-    assert adversaries.published_strengths(attacked)["snc"] == 10
-    other = dataclasses.replace(attacked, network="googlenet")
-    assert adversaries.published_strengths(other) == {}
+    assert attacked.models.published_strengths(TABLE4)["snc"] == 10
+    googlenet = ModelOptions("cifar10", network="googlenet")
+    assert googlenet.published_strengths(TABLE4) == {}
+    other = dataclasses.replace(attacked, models=googlenet)
     with pytest.raises(UsageError, match="no absum of googlenet"):
         _ = other.settings
 
 
 def test_a_strength_that_the_paper_lacks_is_asked_for(monkeypatch):
-    monkeypatch.setattr("experiments.options.TABLE1", {})
+    monkeypatch.setattr("experiments.train.TABLE1", {})
     for method, option in (("l1", "--strengths"), ("snc", "--max-norms")):
         with pytest.raises(
             UsageError, match=f"no {method} of small_cnn on mnist5k: give {option}"

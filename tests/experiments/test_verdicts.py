@@ -15,7 +15,7 @@ from experiments.claims.statements import SAMPLES
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
 from experiments.methods import SNC_METHODS
-from experiments.options import SweepOptions
+from experiments.options import ModelOptions, SweepOptions
 from experiments.reproduce.items import SEEDS
 from experiments.studies.snc_constraints import READINGS
 
@@ -325,7 +325,7 @@ def test_records_that_cannot_be_judged(tmp_path, capsys):
     assert _claims(tmp_path, tmp_path) == 2
     assert f"{path} lacks lines that are needed" in capsys.readouterr().err
     # Without claims about PGD it is not read.
-    options = SweepOptions(runs_dir=tmp_path, **SAMPLES["mnist"])
+    options = SweepOptions(ModelOptions("mnist", runs_dir=tmp_path), **SAMPLES["mnist"])
     assert measurements.read(options, {"clean"}).measured.keys() == {"clean"}
     path.write_text(whole)
     assert _claims(tmp_path, tmp_path) == 0

@@ -20,9 +20,8 @@ from experiments.models import ARCHITECTURES, WIDTHS, build, with_width
 from experiments.models.architectures import without_values
 from experiments.models.resnet import ResNet18
 from experiments.options import ModelOptions, SweepOptions, WidthName
-from experiments.published import TABLE1, TABLE2, published_row
+from experiments.published import TABLE1, TABLE2, TABLE4
 from experiments.reporting import naming
-from experiments.tables.table4 import Table4Options
 
 pytestmark = pytest.mark.slow
 
@@ -127,30 +126,29 @@ def test_the_command_line_refuses_what_does_not_divide(width, capsys):
 
 
 def test_strengths_and_numbers_of_the_whole_network():
-    options = SweepOptions(**EIGHTH, select_on="paper", epochs=20)
-    whole = dataclasses.replace(options, width="1")
-    assert (options.model, options.published_network) == ("resnet18_eighth", "resnet18")
-    assert options.settings == whole.settings
-    assert options.published == whole.published
-    assert options.published["absum"] == TABLE1["cifar10", "resnet18"]["absum"]
-    row = published_row(TABLE2, options.dataset, options.published_network)
-    assert row == published_row(TABLE2, whole.dataset, whole.published_network) != {}
-    adversarial = Table4Options(**EIGHTH)
-    assert adversarial.published_strengths["absum"] == 1e-5
+    options = SweepOptions(ModelOptions(**EIGHTH, epochs=20), select_on="paper")
+    narrow, whole = options.models, ModelOptions("cifar10", epochs=20)
+    assert (narrow.model, narrow.published_network) == ("resnet18_eighth", "resnet18")
+    assert options.settings() == dataclasses.replace(options, models=whole).settings()
+    for table in (TABLE1, TABLE2):
+        assert narrow.published(table) == whole.published(table) != {}
+    absum = TABLE1["cifar10", "resnet18"]["absum"]
+    assert narrow.published(TABLE1)["absum"] == absum
+    assert narrow.published_strengths(TABLE4)["absum"] == 1e-5
 
 
 def test_results_say_so_and_lie_apart():
-    options = SweepOptions(**EIGHTH, select_on="paper")
+    options = SweepOptions(ModelOptions(**EIGHTH), select_on="paper")
     scaled = naming.scale(options)
     assert scaled == ["an eighth of the channels"]
-    assert naming.title("Table 1", options, scaled) == (
+    assert naming.title("Table 1", options.models, scaled) == (
         "Table 1, CIFAR-10 (ResNet-18) (scaled down: an eighth of the channels)"
     )
     path = naming.path("table1", options).as_posix()
     assert path == "scaled/table1/cifar10-resnet18_eighth-paper"
-    fewer = dataclasses.replace(options, width="1/2", epochs=20)
+    fewer = SweepOptions(ModelOptions("cifar10", width="1/2", epochs=20))
     assert naming.scale(fewer) == ["half of the channels", "20 of 350 epochs"]
-    whole = dataclasses.replace(options, width="1")
+    whole = SweepOptions(ModelOptions("cifar10"), select_on="paper")
     assert naming.path("table1", whole).as_posix() == "table1/cifar10-paper"
     assert naming.scale(whole) == []
 

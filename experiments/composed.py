@@ -1,0 +1,38 @@
+"""Options of commands, which are composed of parts that several commands share."""
+
+import dataclasses
+from collections.abc import Collection, Iterator
+from typing import Any
+
+# Where files are, and which of several processes this one is.
+_OF_A_PROCESS = ("runs_dir", "results_dir", "data", "hosts")
+
+
+def parts(options: Any) -> Iterator[Any]:
+    """Yields options and all parts of them."""
+    yield options
+    for field in dataclasses.fields(options):
+        if dataclasses.is_dataclass(part := getattr(options, field.name)):
+            yield from parts(part)
+
+
+def flat(options: Any, without: Collection[str] = ()) -> dict[str, Any]:
+    """Returns options by name, with those of all parts, but for the named ones."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in without:
+            continue
+        is_part = dataclasses.is_dataclass(value)
+        found |= flat(value, without) if is_part else {field.name: value}
+    return found
+
+
+def of_all_processes(options: Any) -> dict[str, Any]:
+    """Returns the options that are the same for all processes of a command."""
+    return flat(options, _OF_A_PROCESS)
+
+
+def asked_for(options: Any) -> dict[str, Any]:
+    """Returns the options that say what is made, not where, how fast or by whom."""
+    return flat(options, (*_OF_A_PROCESS, "compute", "division"))
