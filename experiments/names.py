@@ -1,6 +1,6 @@
 """Options that are names in a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tyro
 
@@ -15,43 +15,52 @@ class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
       parse: returns the name that another argument stands for, or raises a
         `UsageError`; None allows no other argument.
       others: such arguments, as help denotes them.
+      spelled: names that have another spelling on the command line, with it.
     """
 
     nargs = 1
     _names: Callable[[], Sequence[str]]
     _parse: Callable[[str], str] | None
     _others: str
+    _spelled: Mapping[str, str]
 
     def __init__(
         self,
         names: Callable[[], Sequence[str]],
         parse: Callable[[str], str] | None = None,
         others: str = "",
+        spelled: Mapping[str, str] | None = None,
     ):
         # The base is frozen.
-        vars(self).update(_names=names, _parse=parse, _others=others)
+        spelled = spelled or {}
+        vars(self).update(_names=names, _parse=parse, _others=others, _spelled=spelled)
+
+    @property
+    def _by_argument(self) -> dict[str, str]:
+        return {self._spelled.get(name, name): name for name in self._names()}
 
     @property
     def choices(self) -> tuple[str, ...] | None:
-        """The names; None if others are checked by themselves."""
-        return tuple(self._names()) if self._parse is None else None
+        """Returns the names; None if others are checked by themselves."""
+        return tuple(self._by_argument) if self._parse is None else None
 
     @property
     def metavar(self) -> str:
-        """The names, as help has choices."""
-        return "{" + ",".join(self._names()) + "}" + self._others
+        """Returns the names, as help has choices."""
+        return "{" + ",".join(self._by_argument) + "}" + self._others
 
     def instance_from_str(self, arguments: Sequence[str]) -> str:
         """Returns the name that an argument stands for."""
-        [name] = arguments
-        if self._parse is None or name in self._names():
-            return name
-        return self._parse(name)
+        [argument] = arguments
+        names = self._by_argument
+        if self._parse is None or argument in names:
+            return names[argument]
+        return self._parse(argument)
 
     def is_instance(self, instance: object) -> bool:
-        """Returns whether a default is a string."""
+        """Checks whether a default is a string."""
         return isinstance(instance, str)
 
     def str_from_instance(self, instance: str) -> list[str]:
         """Returns a default as arguments."""
-        return [instance]
+        return [self._spelled.get(instance, instance)]

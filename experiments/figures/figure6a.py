@@ -3,9 +3,10 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 from matplotlib.figure import Figure
 
 from experiments.config import NONE
@@ -34,8 +35,8 @@ class Figure6aOptions:
     (Figure 6(a)), on images of noise, as many and as large as those of the data set,
     which is not read. For ImageNet there are only as many as the timed steps need, and
     decoding is not timed. An epoch of ResNet-18 takes a quarter of an hour on a CPU:
-    see --steps. Timings of this device that are already in figure6a/measurements.jsonl
-    in the results folder are reused."""  # noqa: D205, D209
+    see --timed-steps. Timings of this device that are already in
+    figure6a/measurements.jsonl in the results folder are reused."""  # noqa: D205, D209
 
     datasets: tuple[DatasetName, ...] = (
         "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped",
@@ -43,9 +44,10 @@ class Figure6aOptions:
     """Data sets, with the paper's first network for each."""
 
     methods: tuple[TimedMethod, ...] = TIMED_METHODS
-    """Regularization methods; snc_numpy is SNC as the paper computes it."""
+    """Regularization methods; snc-numpy is SNC as the paper computes it."""
 
-    steps: int | None = None
+    # Files name it steps.
+    steps: Annotated[int | None, tyro.conf.arg(name="timed-steps")] = None
     """Time only the first so many steps and scale the time up; None is the whole epoch.
     On ImageNet at most 100, the steps from one clip of SNC to the next."""
 
@@ -63,8 +65,7 @@ class Figure6aOptions:
         """Refuses options out of range."""
         check_choices("--datasets", self.datasets, DATASETS)
         check_choices("--methods", self.methods, TIMED_METHODS)
-        for option in ("steps", "repeats"):
-            value = getattr(self, option)
+        for option, value in (("timed-steps", self.steps), ("repeats", self.repeats)):
             if value is not None and value < 1:
                 raise UsageError(f"--{option} must be at least 1, got {value}.")
 

@@ -40,7 +40,7 @@ class Figure6bOptions:
     """Heights and widths of the image."""
 
     methods: tuple[TimedMethod, ...] = TIMED_METHODS
-    """Regularization methods; snc_numpy is SNC as the paper computes it."""
+    """Regularization methods; snc-numpy is SNC as the paper computes it."""
 
     repeats: int = 9
     """Timings of which the median is reported; fewer if they take a minute."""

@@ -109,7 +109,7 @@ def _full(seeds: tuple[int, ...]) -> Iterator[Item]:
         yield Item("table1", dataset, grid, seeds or (0,), makes=_GRID)
     yield Item("figure1", "cifar10")
     yield Item("figure3")
-    yield Item("figure6a", options="--steps 100", makes="figure6")
+    yield Item("figure6a", options="--timed-steps 100", makes="figure6")
     yield Item("figure6b", makes="figure6")
     yield Item("figure8", "mnist", seeds=seeds or _FIGURE8_SEEDS)
     small = (
@@ -144,7 +144,7 @@ def _smoke(seeds: tuple[int, ...]) -> Iterator[Item]:
     yield Item("table4", "mnist5k", few_steps, seeds)
     yield Item("figure1", "mnist5k")
     yield Item("figure3")
-    timed = "--datasets mnist --steps 100 --repeats 1"
+    timed = "--datasets mnist --timed-steps 100 --repeats 1"
     yield Item("figure6a", options=timed, makes="figure6")
     timed = "--sizes 32 --repeats 1 --methods none absum snc"
     yield Item("figure6b", options=timed, makes="figure6")

@@ -136,7 +136,7 @@ def _arguments(folder, *more):
 
 @pytest.mark.slow
 def test_the_command_measures_once(tiny, tmp_path, capsys, monkeypatch):
-    assert cli.main(_arguments(tmp_path, "--steps=2")) == 0
+    assert cli.main(_arguments(tmp_path, "--timed-steps=2")) == 0
     said = capsys.readouterr()
     assert "timing epochs: 3 of 3 runtimes" in said.err
     assert re.search(r"\| +2 of 4 \|", said.out)
@@ -170,7 +170,7 @@ def test_the_command_measures_once(tiny, tmp_path, capsys, monkeypatch):
     path = folder / "measurements.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
     monkeypatch.setattr(one_epoch._Model, "train", None)
-    assert cli.main(_arguments(tmp_path, "--steps=2")) == 0
+    assert cli.main(_arguments(tmp_path, "--timed-steps=2")) == 0
     again = files.read_json_lines(path)
     assert again[:-2] == lines[:-2]
     assert len(again) == len(lines)
@@ -214,7 +214,7 @@ def test_the_table_and_the_figure_show_the_rows(rows):
         ("--datasets mnist mnist", "--datasets names one twice"),
         ("--datasets imagenet", "imagenet"),
         ("--methods sgd", "sgd"),
-        ("--steps 0", "--steps must be at least 1, got 0"),
+        ("--timed-steps 0", "--timed-steps must be at least 1, got 0"),
         ("--repeats 0", "--repeats must be at least 1, got 0"),
     ],
 )

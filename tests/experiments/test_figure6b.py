@@ -258,7 +258,7 @@ def test_the_figure_shows_the_rows(rows):
         ("--methods sgd", "sgd"),
         ("--repeats 0", "--repeats must be at least 1, got 0"),
         ("--snc-method svd", "svd"),
-        ("--methods snc_numpy --sizes 256", "--numpy-sizes-up-to 128 leaves nothing"),
+        ("--methods snc-numpy --sizes 256", "--numpy-sizes-up-to 128 leaves nothing"),
     ],
 )
 def test_a_mistake_is_said(capsys, tmp_path, arguments, message):

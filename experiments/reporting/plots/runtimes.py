@@ -3,21 +3,25 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 from matplotlib.figure import Figure
 
 from experiments.jobs import locks
 from experiments.jobs.progress import progress
 from experiments.methods import METHODS
+from experiments.names import Name
 from experiments.reporting import document
 from experiments.reporting.columns import aligned
 from experiments.reporting.plots.saving import save
 from experiments.runtimes.log import Conditions, Log
 from experiments.training import devices
 
-TimedMethod = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
-TIMED_METHODS: tuple[TimedMethod, ...] = get_args(TimedMethod)
+TIMED_METHODS = ("none", "weight_decay", "l1", "absum", "snc", "snc_numpy")
+# Files have the name with an underscore.
+TimedMethod = Annotated[
+    str, Name(lambda: TIMED_METHODS, spelled={"snc_numpy": "snc-numpy"})
+]
 # P, appendix, "Computational Cost".
 _STRENGTH, _MAX_NORM = 1e-4, 1.0
 
