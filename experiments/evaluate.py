@@ -8,14 +8,13 @@ import numpy as np
 
 from absum_jax.markdown import aligned
 from experiments.adversaries import check_attacked
-from experiments.config import NONE
 from experiments.data import pgd_of
 from experiments.evaluation import frequency, gradient, singular_values
 from experiments.jobs.errors import UsageError
-from experiments.methods import METHODS
 from experiments.options import SweepOptions, pairs
 from experiments.published import SPECTRUM_EPS
 from experiments.reporting.evaluated import sweep_workspace, under_single_fourier
+from experiments.reporting.labels import model_cells
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
@@ -61,16 +60,14 @@ def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
 
 
 def _table(runs: Sequence[Run], columns: Mapping[str, Sequence[float]]) -> list[str]:
-    header = ("method", "lambda / sigma", "seed", *columns)
-    rows = []
-    for run, *numbers in zip(runs, *columns.values(), strict=True):
-        config = run.config
-        strength = "" if config.setting == NONE else f"{config.strength:g}"
-        percent = (f"{100 * float(number):.2f}" for number in numbers)
-        rows.append(
-            (METHODS[config.method].label, strength, str(config.seed), *percent)
+    rows = [
+        (
+            *model_cells(run.config),
+            *(f"{100 * float(number):.2f}" for number in numbers),
         )
-    return aligned(header, rows)
+        for run, *numbers in zip(runs, *columns.values(), strict=True)
+    ]
+    return aligned(("method", "lambda / sigma", "seed", *columns), rows)
 
 
 def run(options: EvaluateOptions) -> list[pathlib.Path]:

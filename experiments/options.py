@@ -307,12 +307,6 @@ def settings(
 ) -> tuple[Setting, ...]:
     """Returns each method at the given strengths, or at the one of the paper.
 
-    Args:
-      models: the network and the data set.
-      methods: the methods.
-      given: strengths of each kind; None is the one in the table.
-      table: the table of the paper.
-
     Raises:
       UsageError: if a method has no strength in the table, and none are given.
     """

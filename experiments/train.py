@@ -8,12 +8,13 @@ from absum_jax.markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.composed import asked_for
-from experiments.config import NONE, Setting
+from experiments.config import Setting
 from experiments.evaluation import clean
 from experiments.jobs.parts import DivisionOptions
-from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName
+from experiments.methods import LAMBDA, SIGMA, MethodName
 from experiments.options import ModelOptions, check_models, settings
 from experiments.published import TABLE1, TABLE4
+from experiments.reporting.labels import model_cells
 from experiments.training.runs import Run
 from experiments.workspace import opened
 
@@ -65,15 +66,13 @@ class TrainOptions:
 
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
-    config, last = run.config, run.metrics()[-1]
+    last = run.metrics()[-1]
     if run.has_diverged:  # then it has no loss
         loss = f"diverged at step {last['diverged_at_step']}"
     else:
         loss = f"{last['train_loss']:.4g}"
     return (
-        METHODS[config.method].label,
-        "" if config.setting == NONE else f"{config.strength:g}",
-        str(config.seed),
+        *model_cells(run.config),
         f"{100 * answer.accuracy:.2f}",
         loss,
         str(last["epoch"]),

@@ -51,11 +51,6 @@ class Workspace:
     ) -> list[Run]:
         """Lists the models of this part, seed by seed, whether trained or not.
 
-        Args:
-          settings: methods and strengths.
-          seeds: each trains every setting once.
-          adversary: attacks the training images; None trains on clean ones.
-
         Raises:
           UsageError: if there are fewer models than parts.
         """

@@ -79,12 +79,7 @@ def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) 
 
 
 def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> Figure:
-    """Draws a column for each model and a row for each kind of diagnostics.
-
-    Args:
-      settings: the setting of each model.
-      found: the curves of each model by kind, with the same layers in the same order.
-    """
+    """Draws a column for each model and a row for each kind of diagnostics."""
     layers = list(found[0]["penalty"].layers)
     scale = Normalize(0, max(len(layers) - 1, 1))
     colormap = matplotlib.colormaps["viridis"]

@@ -41,11 +41,7 @@ class Figure7Options:
 
 
 def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
-    """Draws a picture for each method, and the powers over rings.
-
-    Args:
-      spectra: (h, w) of each method, low frequencies in the centre.
-    """
+    """Draws spectra (h, w), low frequencies in the centre, and the powers over rings."""
     figure, axes = heatmaps.side_by_side(
         spectra,
         lambda spectrum, ax: absum_jax.plot_power_spectrum(spectrum, ax=ax),

@@ -81,12 +81,7 @@ class Convergence(NamedTuple):
 def convergence(
     run: Run, strength: float, layers: Mapping[str, tuple[int, ...]]
 ) -> Convergence:
-    """Returns the curves of a trained model.
-
-    Args:
-      run: the model.
-      strength: lambda.
-      layers: the shapes of its kernels, (height, width, in, out).
+    """Returns the curves of a model with kernels (height, width, in, out) by layer.
 
     Raises:
       UsageError: if it was trained before diagnostics were logged.
@@ -112,11 +107,7 @@ def _mean_and_std(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
 
 
 def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
-    """Draws objective, loss and the fraction of zero sums against epochs.
-
-    Args:
-      found: of each method, a convergence for each seed.
-    """
+    """Draws objective, loss and the fraction of zero sums against epochs."""
     panels = {
         "objective": r"$\frac{1}{N}\sum f + \lambda \sum g$",
         "loss": r"$\frac{1}{N}\sum f$",

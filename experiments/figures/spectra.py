@@ -38,24 +38,15 @@ class SpectraOptions:
 
 
 def singular_values(
-    params: Sequence[Any],
-    uses: Mapping[str, Sequence[absum_jax.ConvUse]],
+    params: Sequence[Any], uses: Mapping[str, Sequence[absum_jax.ConvUse]]
 ) -> Spectra:
-    """Computes all singular values of each convolution of several models.
-
-    Args:
-      params: a tree for each model.
-      uses: how the network uses its kernels, each once.
-    """
+    """Computes all singular values of each convolution of several models."""
     kernels = [named_kernels(tree, uses) for tree in params]
     return {
         path: np.stack(
             [
                 absum_jax.conv_singular_values(
-                    model[path],
-                    use.input_shape,
-                    strides=use.strides,
-                    groups=use.groups,
+                    model[path], use.input_shape, strides=use.strides, groups=use.groups
                 )
                 for model in kernels
             ]
@@ -77,11 +68,6 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
     The upper row has them in descending order, the lower one their mean at each
     distance from frequency zero. Of more layers, eight at equal distances are drawn,
     from the first to the last.
-
-    Args:
-      settings: the setting of each model.
-      spectra: the singular values of all models.
-      initial: those of one model before training.
     """
     columns = min(len(spectra), _DRAWN_LAYERS)
     drawn = np.linspace(0, len(spectra) - 1, columns).round().astype(int)

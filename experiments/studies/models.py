@@ -30,12 +30,7 @@ class Size(NamedTuple):
 
 @functools.cache
 def size(model: str, classes: int) -> Size:
-    """Computes the size of a network; running statistics are no parameters.
-
-    Args:
-      model: one of `ARCHITECTURES`.
-      classes: how many classes there are.
-    """
+    """Computes the size of a network; running statistics are no parameters."""
     network = without_values(ARCHITECTURES[model].create, classes=classes)
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     leaves = jax.tree.leaves(params)

@@ -41,10 +41,6 @@ def _conditions(run: Run) -> dict[str, Any]:
 def has_acted(run: Run, unconstrained: Run | None) -> bool | None:
     """Checks whether a constraint ever changed a model.
 
-    Args:
-      run: a finished run.
-      unconstrained: the finished run of the same seed with no constraint, if any.
-
     Returns:
       None if it is unknown: the two runs differ, but were trained under different
       conditions, or they have no digests.
@@ -68,9 +64,6 @@ def acts(models: Sequence[Model]) -> bool | None:
 
 def intervals(models: Sequence[Model]) -> dict[str, Interval]:
     """Computes the prediction interval of each of `ACCURACIES`, as fractions.
-
-    Args:
-      models: those of one reading at one bound, with accuracies as fractions.
 
     Raises:
       ValueError: if there are fewer than two models.

@@ -65,12 +65,7 @@ Row: TypeAlias = columns.Row[Sequence[Robustness], Published]
 def table1(
     options: SweepOptions, models: Sequence[SingleFourierModel]
 ) -> Document[Row]:
-    """Selects strengths and summarizes the seeds.
-
-    Args:
-      options: of the sweep.
-      models: all of them.
-    """
+    """Selects strengths and summarizes the seeds."""
     published = options.models.published(TABLE1)
     selected, degenerate = select(models, options.methods)
     rows = [

@@ -88,14 +88,7 @@ Row: TypeAlias = columns.Row[Mapping[str, np.ndarray], float]
 def table2(
     options: SweepOptions, selected: Selected, transfer: Transfer, images: int
 ) -> Document[Row]:
-    """Summarizes the seeds.
-
-    Args:
-      options: of the sweep.
-      selected: the attacked models.
-      transfer: their accuracies.
-      images: how many were attacked.
-    """
+    """Summarizes the seeds."""
     published = options.models.published(TABLE2)
     methods, of_pairs = list(selected.runs), transfer.of_pairs
     rows = [

@@ -81,15 +81,7 @@ def table3(
     options: SweepOptions, selected: Selected, filtered: Filtered, width: int,
     images: int,
 ) -> Document[Row]:  # fmt: skip
-    """Summarizes the seeds.
-
-    Args:
-      options: of the sweep.
-      selected: the models.
-      filtered: their accuracies; a quarter of the width is among the radii.
-      width: of the images.
-      images: how many were filtered.
-    """
+    """Summarizes the seeds."""
     published = options.models.published(TABLE3)
     # Where the paper has top-5 too, the accuracy is one of two.
     accuracy = "Top-1 accuracy" if options.models.published(TABLE1_TOP5) else "Accuracy"

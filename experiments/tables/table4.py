@@ -131,14 +131,7 @@ def table4(
     options: Table4Options, training: TrainingName, models: Sequence[PgdModel],
     images: int,
 ) -> Document[Row]:  # fmt: skip
-    """Selects strengths and summarizes the seeds.
-
-    Args:
-      options: of the sweep.
-      training: how the models were trained.
-      models: all of them.
-      images: how many were attacked.
-    """
+    """Selects strengths and summarizes the seeds."""
     sweep = options.sweep
     eps = pgd_of(sweep.models.dataset).test_eps
     published = sweep.models.published(TABLE4) if training == "pgd" else {}
