@@ -12,13 +12,13 @@ import absum_jax
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.config import NONE, Adversary, Setting
-from experiments.data import Split, load
+from experiments.data import Split, load, pgd_of
 from experiments.evaluation.gradient import Steps, budget_of, white_box_accuracies
 from experiments.models import build
-from experiments.paper import PGD, TABLE4
+from experiments.published import TABLE4
 from experiments.training import optimization, programs, step
 
-_PAPER = PGD["mnist"]
+_PAPER = pgd_of("mnist")
 _DRAWS = 5
 _TIMED_IMAGES = 200
 _EPOCHS, _BATCH, _LEARNING_RATE, _MOMENTUM = 10, 64, 0.01, 0.5
@@ -39,11 +39,11 @@ def _trained() -> tuple[Any, Any, np.ndarray, np.ndarray]:
     seeds = jnp.array([0])
     h = optimization.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
     state = step.init_sweep(classifier, seeds, h)
+    spec = step.TrainSpec(classifier, _BATCH, len(train) // _BATCH)
     for epoch in range(_EPOCHS):
-        state, _ = programs.train_epoch(
-            classifier, state, seeds, h, jnp.asarray(train.images),
+        state, _ = programs.train_steps(
+            spec, state, seeds, h, jnp.asarray(train.images),
             jnp.asarray(train.labels), optimization.schedule(epoch, _EPOCHS),
-            batch_size=_BATCH,
         )  # fmt: skip
     variables = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
     return classifier, variables, test.images / np.float32(255), test.labels
@@ -146,7 +146,8 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
     assert isinstance(train, Split)
     classifier = build("small_cnn", dataset.mean, dataset.std)
     settings = tuple(
-        Setting(method, row.strength) for method, row in TABLE4["mnist"].items()
+        Setting(method, cell.strength)
+        for method, cell in TABLE4["mnist", "small_cnn"].items()
     )
     examples = slice(steps * _BATCH)
     images = jnp.asarray(train.images[examples])
@@ -155,6 +156,7 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
         jnp.array([0]),
         optimization.hyperparameters(settings, _LEARNING_RATE, _MOMENTUM),
     )
+    spec = step.TrainSpec(classifier, _BATCH, steps)
     attacks = _PAPER.train_steps
 
     def epoch(adversary: Adversary | None) -> Callable[[], Any]:
@@ -163,9 +165,9 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
         def run() -> Any:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
-            return programs.train_epoch(
-                classifier, state, seeds, h, images, labels,
-                optimization.schedule(0, 1), batch_size=_BATCH, budget=budget,
+            return programs.train_steps(
+                spec, state, seeds, h, images, labels, optimization.schedule(0, 1),
+                budget=budget,
             )  # fmt: skip
 
         return run

@@ -3,20 +3,18 @@
 from typing import Literal
 
 from experiments.config import NONE, Adversary
+from experiments.data import pgd_of
+from experiments.data.conditions import Pgd
 from experiments.jobs.errors import UsageError
 from experiments.options import ModelOptions
-from experiments.paper import PGD, TABLE4, Pgd, published_as, with_snc_readings
+from experiments.published import TABLE4, published_row
 
 TrainingName = Literal["pgd", "fast", "clean"]
 
 
 def check_attacked(dataset: str) -> None:
     """Refuses a data set for which the paper has no PGD and thus no eps."""
-    if published_as(dataset) not in PGD:
-        raise UsageError(
-            f"--dataset {dataset}: the paper has no PGD on it, in training or "
-            f"evaluation; it has {', '.join(PGD)}."
-        )
+    pgd_of(dataset)
 
 
 def check_steps(option: str, steps: int | None) -> None:
@@ -30,10 +28,8 @@ def published_strengths(options: ModelOptions) -> dict[str, float]:
 
     It is empty for networks that are not in Table 4.
     """
-    if options.published_network != options.paper_model:
-        return {}
-    rows = with_snc_readings(TABLE4[published_as(options.dataset)])
-    return {m: row.strength for m, row in rows.items() if m != NONE.method}
+    cells = published_row(TABLE4, options.dataset, options.published_network)
+    return {m: cell.strength for m, cell in cells.items() if m != NONE.method}
 
 
 def step_size(paper: Pgd, published: int, steps: int, eps: float) -> float:
@@ -56,7 +52,7 @@ def adversary(
     """
     if training == "clean":
         return None
-    paper = PGD[published_as(dataset)]
+    paper = pgd_of(dataset)
     if training == "fast":
         # A step of 1.25 eps from within eps (Wong et al., 2020).
         return Adversary(paper.train_eps, 1.25 * paper.train_eps, 1, paper.train_eps)

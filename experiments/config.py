@@ -8,15 +8,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-METHODS = ("none", "weight_decay", "l1", "absum", "snc")
-# SNC as NumPy's default axes compute it of PyTorch's kernels: a reading that fits the
-# published rows.
-SNC_NUMPY_AXES = "snc-numpy-axes"
-# Methods whose strength is a bound sigma, not a weight lambda.
-SNC_METHODS = ("snc", SNC_NUMPY_AXES)
-# Absum without its proximal step, by the derivative of its penalty (Figure 8).
-ABSUM_AUTODIFF = "absum-autodiff"
-
 
 class Setting(NamedTuple):
     """A regularization method and its strength.
@@ -65,6 +56,10 @@ class Recipe:
     augmented: bool = False  # by crops and flips
     adversary: Adversary | None = None  # None is training on clean images
     batch_norm_groups: int = 1  # of a batch, each with its own statistics
+
+    def epoch_steps(self, examples: int) -> int:
+        """Counts the steps of an epoch; an incomplete last batch is dropped."""
+        return examples // self.batch_size
 
     def scaled(self, epochs: int) -> "Recipe":
         """The same in another number of epochs, milestones at the same shares."""

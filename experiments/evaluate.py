@@ -9,12 +9,13 @@ import numpy as np
 from absum_jax.markdown import aligned
 from experiments.adversaries import check_attacked
 from experiments.config import NONE
+from experiments.data import pgd_of
 from experiments.evaluation import frequency, gradient, singular_values
 from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS
 from experiments.options import SweepOptions, pairs
-from experiments.paper import PGD, SPECTRUM_EPS, published_as
+from experiments.published import SPECTRUM_EPS
 from experiments.reporting.evaluated import sweep_workspace, under_single_fourier
-from experiments.reporting.labels import METHOD_NAMES
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
@@ -44,7 +45,7 @@ def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
       The accuracy of each run of a pair, attacked through the same setting.
     """
     dataset = workspace.options.dataset
-    eps = PGD[published_as(dataset)].transfer_eps
+    eps = pgd_of(dataset).transfer_eps
     steps = gradient.published_steps(dataset)
     accuracies: dict[Run, float] = {}
     for pair in pairs([*dict.fromkeys(run.config.seed for run in runs)]):
@@ -65,7 +66,9 @@ def _table(runs: Sequence[Run], columns: Mapping[str, Sequence[float]]) -> list[
         config = run.config
         strength = "" if config.setting == NONE else f"{config.strength:g}"
         percent = (f"{100 * float(number):.2f}" for number in numbers)
-        rows.append((METHOD_NAMES[config.method], strength, str(config.seed), *percent))
+        rows.append(
+            (METHODS[config.method].label, strength, str(config.seed), *percent)
+        )
     return aligned(header, rows)
 
 
@@ -82,7 +85,7 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
         low = frequency.evaluate(images, runs, "low-pass", radii)[:, quarter]
         high = frequency.evaluate(images, runs, "high-pass", radii)
         transferred = _transfer(workspace, runs)
-        eps = PGD[published_as(dataset)].test_eps
+        eps = pgd_of(dataset).test_eps
         white_box = gradient.white_box(images, runs, eps, steps)
         gradient.power_spectra(images, runs, SPECTRUM_EPS, steps)
         singular_values.evaluate(images, runs)

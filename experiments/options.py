@@ -6,31 +6,23 @@ import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
-from experiments.config import METHODS, NONE, SNC_METHODS, Adversary, Recipe, Setting
-from experiments.data import DATASETS, DataOptions, DatasetName, recorded
+from experiments.config import NONE, Adversary, Recipe, Setting
+from experiments.data import DATASETS, DataOptions, DatasetName, pgd_of, recorded
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
-from experiments.models import ARCHITECTURES, WIDTHS, networks_for, with_width
-from experiments.paper import (
-    ADVERSARIAL_TRAINING,
-    TABLE1,
-    TABLE1_TOP5,
-    TRAINING,
-    Published,
-    published_as,
-    with_snc_readings,
+from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName, default, listed
+from experiments.models import (
+    ARCHITECTURES,
+    WIDTHS,
+    NetworkName,
+    networks_for,
+    with_width,
 )
+from experiments.published import TABLE1, TABLE1_TOP5, Published, published_row
 from experiments.training import devices, tensorboard
 
-NetworkName = Literal[
-    "small_cnn", "resnet18", "googlenet", "densenet121", "resnet18_224"
-]
 WidthName = Literal["1", "1/2", "1/4", "1/8"]
-MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc-numpy-axes"]
-
-PUBLISHED_STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-PUBLISHED_MAX_NORMS = (0.01, 0.1, 0.5, 1.0, 10.0)
 
 
 def check_choices(
@@ -117,7 +109,8 @@ class ModelOptions:
     """Which models to train, and where they lie."""
 
     dataset: DatasetName = "mnist5k"
-    """Data set; mnist5k (5,000 MNIST images) ships in a package."""
+    """Data set, or a file of arrays (docs/data.md); mnist5k (5,000 MNIST images) ships
+    in a package."""
 
     network: NetworkName | None = None
     """Network; None is the paper's first for the data set."""
@@ -166,6 +159,12 @@ class ModelOptions:
         if self.learning_rate is not None:
             check_positive("--learning-rate", (self.learning_rate,))
         networks = networks_for(self.dataset)
+        if not networks:
+            shape = DATASETS[self.dataset].image_shape
+            raise UsageError(
+                f"--dataset {self.dataset}: no network is for its images of "
+                f"{' x '.join(map(str, shape))}."
+            )
         if self.network is not None and self.network not in networks:
             raise UsageError(
                 f"--network must be one of {', '.join(networks)} on {self.dataset}, "
@@ -256,9 +255,10 @@ class ModelOptions:
         return fields
 
     def published_recipe(self, *, adversarial: bool = False) -> Recipe:
-        """How the paper trains."""
-        recipes = ADVERSARIAL_TRAINING if adversarial else TRAINING
-        return recipes[published_as(self.dataset)]
+        """Returns how the paper trains."""
+        if adversarial:
+            return pgd_of(self.dataset).recipe
+        return DATASETS[self.dataset].conditions.recipe
 
     def recipe(self, adversary: Adversary | None = None) -> Recipe:
         """How to train, in as many epochs as asked for."""
@@ -293,13 +293,7 @@ class MethodOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         super().__post_init__()
-        check_choices("--methods", self.methods)
-        known = get_args(MethodName)
-        unknown = set(self.methods) - set(known)
-        if unknown:
-            raise UsageError(
-                f"--methods must be among {', '.join(known)}, got {sorted(unknown)}."
-            )
+        check_choices("--methods", self.methods, listed())
         check_seeds(self.seeds)
         if self.strengths is not None:
             if 0 in self.strengths:
@@ -314,13 +308,12 @@ class MethodOptions(ModelOptions):
     @property
     def published(self) -> dict[str, Published]:
         """The row of Table 1, empty where the paper has none."""
-        row = TABLE1.get((published_as(self.dataset), self.published_network), {})
-        return with_snc_readings(row)
+        return published_row(TABLE1, self.dataset, self.published_network)
 
     @property
     def published_top5(self) -> dict[str, Published]:
         """The row of the five largest logits, empty where the paper has none."""
-        return TABLE1_TOP5.get((published_as(self.dataset), self.published_network), {})
+        return published_row(TABLE1_TOP5, self.dataset, self.published_network)
 
     @property
     def published_strengths(self) -> dict[str, float]:
@@ -333,17 +326,16 @@ class MethodOptions(ModelOptions):
         Raises:
           UsageError: if none are given and the paper selects none.
         """
-        if method == NONE.method:
+        kind = METHODS[method].strength
+        if kind is None:
             return (NONE.strength,)
-        option, given = "--strengths", self.strengths
-        if method in SNC_METHODS:
-            option, given = "--max-norms", self.max_norms
+        given: tuple[float, ...] | None = getattr(self, kind.option)
         if given is not None:
             return given
         if method not in self.published_strengths:
             raise UsageError(
                 f"the paper has no {method} of {self.model} on {self.dataset}: "
-                f"give {option}."
+                f"give {kind.flag}."
             )
         return (self.published_strengths[method],)
 
@@ -361,13 +353,13 @@ class MethodOptions(ModelOptions):
 class SweepOptions(MethodOptions):
     """What to train and attack."""
 
-    methods: tuple[MethodName, ...] = METHODS  # type: ignore[assignment]
+    methods: tuple[MethodName, ...] = dataclasses.field(default_factory=default)
     """Regularization methods."""
 
-    strengths: tuple[float, ...] = PUBLISHED_STRENGTHS
+    strengths: tuple[float, ...] = LAMBDA.grid
     """Regularization strengths (lambda) of weight decay, L1 and Absum."""
 
-    max_norms: tuple[float, ...] = PUBLISHED_MAX_NORMS
+    max_norms: tuple[float, ...] = SIGMA.grid
     """Bounds on the spectral norm (sigma) of SNC."""
 
     test_examples: int | None = None
@@ -422,18 +414,20 @@ class SweepOptions(MethodOptions):
 
     def _check_one_strength(self, method: str) -> None:
         """Refuses a method of which the paper selects no strength and several are."""
-        strengths = self.strengths_of(method)
-        if len(strengths) > 1:
-            option = "--max-norms" if method in SNC_METHODS else "--strengths"
+        strengths, kind = self.strengths_of(method), METHODS[method].strength
+        if kind is not None and len(strengths) > 1:
             raise UsageError(
                 f"--select-on paper: the paper has no {method} of {self.model} on "
-                f"{self.dataset}; {option} must be the one to take, got {strengths}, "
-                f"or leave {method} out of --methods."
+                f"{self.dataset}; {kind.flag} must be the one to take, got "
+                f"{strengths}, or leave {method} out of --methods."
             )
 
     def strengths_of(self, method: str) -> tuple[float, ...]:
         """The strengths to try of a method."""
-        published = self.published_strengths
+        published, entry = self.published_strengths, METHODS[method]
         if self.select_on == "paper" and method in published:
             return (published[method],)
-        return super().strengths_of(method)
+        given = super().strengths_of(method)
+        if entry.grid and entry.strength and given == entry.strength.grid:
+            return entry.grid
+        return given

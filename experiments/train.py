@@ -9,9 +9,9 @@ from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.config import NONE
 from experiments.evaluation import clean
-from experiments.jobs.shards import DivisionOptions
+from experiments.jobs.parts import DivisionOptions
+from experiments.methods import METHODS
 from experiments.options import MethodOptions
-from experiments.reporting.labels import METHOD_NAMES
 from experiments.training.runs import Run
 from experiments.workspace import opened
 
@@ -52,7 +52,7 @@ def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
     if run.has_diverged:
         loss = f"diverged at step {last['diverged_at_step']}"
     return (
-        METHOD_NAMES[config.method],
+        METHODS[config.method].label,
         "" if config.setting == NONE else f"{config.strength:g}",
         str(config.seed),
         f"{100 * answer.accuracy:.2f}",
@@ -79,7 +79,7 @@ def run(options: TrainOptions) -> list[pathlib.Path]:
     adversary = adversaries.adversary(
         options.dataset, options.training, options.train_steps
     )
-    settings, part = options.settings, options.division.own
+    settings, part = options.settings, options.division.selected
     with opened(options, part=part) as workspace:
         runs = workspace.train(settings, options.seeds, adversary)
         answers = clean.evaluate(workspace.test, runs)

@@ -21,8 +21,9 @@ from benchmarks.scaling.projection import (  # noqa: E402
     Assumptions,
     Projected,
 )
+from experiments.data import pgd_of  # noqa: E402
 from experiments.jobs.errors import UsageError  # noqa: E402
-from experiments.paper import PGD, SINGLE_FOURIER_FREQUENCIES  # noqa: E402
+from experiments.published import SINGLE_FOURIER_FREQUENCIES  # noqa: E402
 
 _ACCELERATORS = 8, 64, 512
 _IMAGES_EACH = 32  # of an accelerator, so that the published batch is that of eight
@@ -124,7 +125,7 @@ def _feeding(projections: Sequence[Projected], assumed: Assumptions) -> None:
 
 
 def _attacks(assumed: Assumptions) -> None:
-    frequencies, steps = SINGLE_FOURIER_FREQUENCIES**2, PGD["cifar10"].test_steps
+    frequencies, steps = SINGLE_FOURIER_FREQUENCIES**2, pgd_of("cifar10").test_steps
     rows = []
     for n in _ACCELERATORS:
         single_fourier = projection.single_fourier_seconds(n, frequencies, assumed)

@@ -9,12 +9,12 @@ import math
 from typing import NamedTuple
 
 from benchmarks.scaling.exchanges import Step
+from experiments.data import DATASETS
 from experiments.jobs.errors import UsageError
-from experiments.paper import TRAINING
 from experiments.training.constraints import CLIP_EVERY
 
 IMAGES, TEST_IMAGES = 1_281_167, 50_000
-RECIPE = TRAINING["imagenet2012"]
+RECIPE = DATASETS["imagenet2012"].conditions.recipe
 # Of ResNet-18 at 224 x 224: 1.82e9 multiplications, and as many additions.
 FORWARD_FLOPS = 3.63e9
 # A forward pass, and backward its like for the values and for the parameters.

@@ -18,9 +18,9 @@ from experiments.claims.statements import (
     Claim,
     published,
 )
-from experiments.config import SNC_METHODS
-from experiments.paper import published_difference
-from experiments.reporting.labels import DATASET_NAMES
+from experiments.data import DATASETS
+from experiments.methods import SNC_METHODS
+from experiments.published import published_difference
 from experiments.statistics.intervals import Interval, mean_interval, pooled_interval
 from experiments.statistics.significance import holm, sign_flip_p_value
 from experiments.statistics.verdicts import (
@@ -142,7 +142,7 @@ def shortcomings(samples: Mapping[str, Sample]) -> list[str]:
     """Lists why claims about all samples cannot be tested yet, if they cannot."""
     reasons = [
         f"{len(sample.seeds)} of {len(sample.options.seeds)} seeds on "
-        f"{DATASET_NAMES[sample.options.dataset]} are complete"
+        f"{DATASETS[sample.options.dataset].label} are complete"
         for sample in samples.values()
         if not sample.is_complete
     ]

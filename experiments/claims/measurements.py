@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.config import RunConfig
+from experiments.data import DATASETS, pgd_of
 from experiments.data.recorded import RecordedSplit
 from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
-from experiments.paper import PGD, SINGLE_FOURIER_EPS, SPECTRUM_EPS, published_as
+from experiments.published import SPECTRUM_EPS
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
@@ -109,7 +110,7 @@ def _measured(
     wanted: Collection[str],
 ) -> dict[str, Measured]:
     """Reads the wanted quantities of complete seeds."""
-    published, test = published_as(options.dataset), workspace.test
+    dataset, test = options.dataset, workspace.test
     runs = list(itertools.chain(*by_seed.values()))
     images, methods = len(test.split), len(options.methods)
     shape = workspace.dataset.image_shape
@@ -125,22 +126,24 @@ def _measured(
 
     @functools.cache
     def grids() -> list[np.ndarray]:
-        eps, stride = SINGLE_FOURIER_EPS[published], options.frequency_stride
+        stride = options.frequency_stride
+        eps = DATASETS[dataset].conditions.single_fourier_eps
         attacked = single_fourier.evaluate(test, runs, eps, stride=stride)
         return [robustness.grid for robustness in attacked]
 
     def pgd() -> Measured:
-        eps = PGD[published].test_eps
+        eps = pgd_of(dataset).test_eps
         attacks = gradient.white_box(test, runs, eps, steps)
         return total([[attack[e].accuracy for e in eps] for attack in attacks])
 
     def high_share() -> Measured:
         spectra = gradient.power_spectra(test, runs, SPECTRUM_EPS, steps)
-        return Measured(np.array([gradient.high_share(each) for each in spectra]), 1)
+        fractions = map(gradient.high_frequency_fraction, spectra)
+        return Measured(np.array([*fractions]), 1)
 
     def transferred() -> Measured:
         """Attacks each model through its pair's; sums over both directions."""
-        eps = PGD[published].transfer_eps
+        eps = pgd_of(dataset).transfer_eps
         both = [
             (target, substitute)
             for first, second in of_pairs

@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absum_jax.markdown import aligned
-from experiments.claims import explaining, judgement, measurements
+from experiments.claims import judgement, measurements
 from experiments.claims.judgement import Judgement
 from experiments.claims.measurements import Measured, Sample
 from experiments.claims.statements import QUANTITIES, SAMPLES, SECONDARY, quantities_of
-from experiments.config import NONE, SNC_METHODS
+from experiments.config import NONE
+from experiments.data import DATASETS
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
+from experiments.methods import METHODS, SNC_METHODS
 from experiments.options import SweepOptions
 from experiments.reporting.document import names
-from experiments.reporting.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.reproduce.items import READING_SEEDS, SEEDS
 from experiments.statistics.intervals import Interval
+from experiments.studies import snc_explaining
 from experiments.training.runs import provenance
 
 
@@ -57,8 +59,8 @@ def _p(p_value: float | None) -> str:
 def _label(claim: Judgement) -> str:
     relation = "does not improve on" if claim.claim.denies else "above"
     return (
-        f"{claim.claim.name}. {METHOD_NAMES[claim.larger]} {relation} "
-        f"{METHOD_NAMES[claim.smaller]}, {QUANTITIES[claim.quantity].text}"
+        f"{claim.claim.name}. {METHODS[claim.larger].label} {relation} "
+        f"{METHODS[claim.smaller].label}, {QUANTITIES[claim.quantity].text}"
     )
 
 
@@ -72,12 +74,12 @@ def _runs(samples: Mapping[str, Sample]) -> list[str]:
     """Makes the table of complete seeds and lists missing and broken models."""
     rows, notes = [], []
     for sample in samples.values():
-        name, planned = DATASET_NAMES[sample.options.dataset], sample.options.seeds
+        name, planned = DATASETS[sample.options.dataset].label, sample.options.seeds
         complete = ", ".join(map(str, sample.seeds))
         devices = ", ".join(sorted(sample.devices))
         rows.append((name, f"{len(sample.seeds)} of {len(planned)}", complete, devices))
         for seed, methods in sample.lacking.items():
-            lacks = ", ".join(METHOD_NAMES[method] for method in methods)
+            lacks = ", ".join(METHODS[method].label for method in methods)
             notes.append(f"- {name}: seed {seed} lacks {lacks}.")
         if sample.broken:
             notes.append(
@@ -102,7 +104,7 @@ def _primary(claims: Sequence[Judgement], samples: Mapping[str, Sample]) -> list
         d, verdict = _last_cells(one, "see above" if missing else one.reason)
         opposite = "; opposite signs" if one.signs_are_opposite else ""
         rows.append((_label(one), *cells, d, verdict + opposite))
-    header = ["claim", *(DATASET_NAMES[s.options.dataset] for s in together.values())]
+    header = ["claim", *(DATASETS[s.options.dataset].label for s in together.values())]
     header += ["mean of both"]
     header += ["95 % interval", "p", "adjusted p"] if is_tested else []
     intro = (
@@ -164,7 +166,7 @@ def _markdown(
         *_primary(primary, samples),
     ]
     for name, sample in samples.items():
-        title = f"## Secondary claims, {DATASET_NAMES[sample.options.dataset]}"
+        title = f"## Secondary claims, {DATASETS[sample.options.dataset].label}"
         lines += ["", title, "", *_secondary(secondary[name], sample)]
     lines += ["", "## Claims that are not judged here yet", ""]
     lines += [
@@ -256,7 +258,7 @@ def _snc_as_published(results_dir: pathlib.Path) -> str | None:
             if not _has_planned_seeds(name, document):
                 return None
     try:
-        return explaining.snc_as_published(documents)
+        return snc_explaining.snc_as_published(documents)
     except ValueError as error:
         raise UsageError(
             f"{' and '.join(map(str, paths))} do not decide which SNC is the published "

@@ -3,16 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from experiments.config import (
-    ABSUM_AUTODIFF,
-    METHODS,
-    NONE,
-    SNC_METHODS,
-    SNC_NUMPY_AXES,
-)
+from experiments.config import NONE
+from experiments.methods import ABSUM_AUTODIFF, SNC_METHODS
 from experiments.models import networks_for
-from experiments.paper import TABLE1, TABLE2, TABLE3, with_snc_readings
-from experiments.reproduce.items import SEEDS
+from experiments.published import TABLE1, TABLE2, TABLE3, published_row
+from experiments.reproduce.items import ALL_METHODS, SEEDS
 from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_TRANSFER
 
 # The models of item 1, as fields of `SweepOptions`; the rest is the published schedule.
@@ -20,7 +15,7 @@ from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_
 SAMPLES: dict[str, dict[str, Any]] = {
     dataset: {
         "dataset": dataset,
-        "methods": (*METHODS, SNC_NUMPY_AXES),
+        "methods": ALL_METHODS,
         "seeds": seeds,
         "select_on": "paper",
     }
@@ -198,12 +193,13 @@ def quantities_of(sample: str) -> set[str]:
 
 def published(quantity: str, dataset: str) -> dict[str, float]:
     """Returns the published percentage of each method, empty if there are none."""
-    table1 = TABLE1[dataset, networks_for(dataset)[0]]
+    network = networks_for(dataset)[0]
+    table1 = published_row(TABLE1, dataset, network)
     rows: dict[str, Mapping[str, float]] = {
         "mean": {method: cells.avg for method, cells in table1.items()},
         "minimum": {method: cells.min for method, cells in table1.items()},
         "clean": {method: cells.clean for method, cells in table1.items()},
-        "transferred": TABLE2[dataset],
-        "low-pass": TABLE3[dataset],
+        "transferred": published_row(TABLE2, dataset, network),
+        "low-pass": published_row(TABLE3, dataset, network),
     }
-    return with_snc_readings(rows.get(quantity, {}))
+    return dict(rows.get(quantity, {}))

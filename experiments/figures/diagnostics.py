@@ -12,8 +12,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from experiments.config import METHODS, Setting
-from experiments.options import MethodName, check_choices
+from experiments.config import Setting
+from experiments.methods import MethodName, default
+from experiments.options import check_choices
 from experiments.reporting import document, naming
 from experiments.reporting.curves import Curves, check_logged, curves
 from experiments.reporting.labels import setting_label
@@ -42,7 +43,7 @@ class DiagnosticsOptions(OneSeedOptions):
     Missing models are trained with --diagnostics; models that other commands trained
     without --diagnostics lack the spectral norm and are refused."""  # noqa: D205, D209
 
-    methods: tuple[MethodName, ...] = METHODS  # type: ignore[assignment]
+    methods: tuple[MethodName, ...] = dataclasses.field(default_factory=default)
     """Regularization methods."""
 
     def __post_init__(self) -> None:
@@ -59,7 +60,7 @@ class DiagnosticsOptions(OneSeedOptions):
     def variant(self) -> str:
         """Returns the strengths that are not the default, and a subset of methods."""
         methods = [setting.method.replace("_", "-") for setting in self.settings]
-        subset = methods if len(methods) < len(METHODS) else []
+        subset = methods if len(methods) < len(default()) else []
         return "".join(f"-{name}" for name in subset) + super().variant
 
 

@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments.data import DataOptions, DatasetName, Split, load
-from experiments.evaluation.kept import Streamed
+from experiments.data import DATASETS, DataOptions, DatasetName, Split, load
+from experiments.evaluation.evaluation_set import Streamed
 from experiments.jobs.errors import UsageError
-from experiments.paper import SINGLE_FOURIER_EPS, published_as
 from experiments.reporting.plots.saving import save
 
 Frequencies = tuple[tuple[int, int], ...]
@@ -103,7 +102,7 @@ def run(options: Figure1Options) -> list[pathlib.Path]:
             )
     eps = options.eps
     if eps is None:
-        eps = SINGLE_FOURIER_EPS[published_as(options.dataset)]
+        eps = DATASETS[options.dataset].conditions.single_fourier_eps
     images = _one_a_class(dataset.test, options.images) / np.float32(255)
     figure = draw(images, frequencies, eps)
     return save(figure, options.results_dir / "figure1" / options.dataset)

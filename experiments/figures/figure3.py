@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.reporting.labels import METHOD_COLORS
+from experiments.methods import METHODS
 from experiments.reporting.plots.saving import save
 
 
@@ -57,18 +57,18 @@ def draw() -> Figure:
     axis = np.linspace(*limits, 401)
     k1, k2 = np.meshgrid(axis, axis)
     ax.fill_between(
-        axis, -1 - axis, 1 - axis, color=METHOD_COLORS["absum"], alpha=0.3,
+        axis, -1 - axis, 1 - axis, color=METHODS["absum"].color, alpha=0.3,
         label=r"Absum: $|k_1 + k_2| \leq c$",
     )  # fmt: skip
     ax.fill(
-        [1, 0, -1, 0], [0, 1, 0, -1], color=METHOD_COLORS["l1"], alpha=0.5,
+        [1, 0, -1, 0], [0, 1, 0, -1], color=METHODS["l1"].color, alpha=0.5,
         label=r"$L_1$: $|k_1| + |k_2| \leq c$",
     )  # fmt: skip
     values = loss(np.stack([k1, k2], axis=-1))
     ax.contour(k1, k2, values, levels=10, colors="black", linewidths=0.5, alpha=0.6)
     ax.plot(*_MINIMUM, "k*", markersize=9, label=r"minimum of $f(\theta)$")
     for kind in ("absum", "l1"):
-        ax.plot(*constrained_minimum(kind), "o", color=METHOD_COLORS[kind])
+        ax.plot(*constrained_minimum(kind), "o", color=METHODS[kind].color)
     ax.set(xlim=limits, ylim=limits, xlabel="$k_1$", ylabel="$k_2$")
     ax.set_aspect("equal")
     ax.legend(loc="lower left", fontsize=8)

@@ -10,13 +10,16 @@ from matplotlib.figure import Figure
 
 from experiments.config import NONE
 from experiments.data import DATASETS, DatasetName
-from experiments.data.registry import TRAIN_SHAPES
 from experiments.jobs.errors import UsageError
-from experiments.models import networks_for
+from experiments.models import ARCHITECTURES, networks_for
 from experiments.options import ComputeOptions, ModelOptions, check_choices
-from experiments.reporting.labels import DATASET_NAMES, MODEL_NAMES
 from experiments.reporting.plots import runtimes
-from experiments.reporting.plots.runtimes import COLORS, METHODS, NAMES, MethodName
+from experiments.reporting.plots.runtimes import (
+    COLORS,
+    NAMES,
+    TIMED_METHODS,
+    TimedMethod,
+)
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_epoch import Measurement, measure
 from experiments.training.constraints import CLIP_EVERY
@@ -39,7 +42,7 @@ class Figure6aOptions:
     )  # fmt: skip
     """Data sets, with the paper's first network for each."""
 
-    methods: tuple[MethodName, ...] = METHODS
+    methods: tuple[TimedMethod, ...] = TIMED_METHODS
     """Regularization methods; snc_numpy is SNC as the paper computes it."""
 
     steps: int | None = None
@@ -59,7 +62,7 @@ class Figure6aOptions:
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         check_choices("--datasets", self.datasets, DATASETS)
-        check_choices("--methods", self.methods, METHODS)
+        check_choices("--methods", self.methods, TIMED_METHODS)
         for option in ("steps", "repeats"):
             value = getattr(self, option)
             if value is not None and value < 1:
@@ -106,7 +109,7 @@ def records(
             }
             row = {
                 "dataset": dataset,
-                "examples": TRAIN_SHAPES[dataset][0],
+                "examples": DATASETS[dataset].train_examples,
                 "model": m.model,
                 "dtype": m.dtype,
                 "held": m.is_held,
@@ -147,9 +150,9 @@ def markdown(
         by_method = {row["method"]: row for row in rows if row["dataset"] == dataset}
         row = by_method[options.methods[0]]
         timed = f"{row['steps_timed']:,} of {row['steps_of_the_epoch']:,}"
-        network = f"{MODEL_NAMES[row['model']]}, {row['dtype']}"
+        network = f"{ARCHITECTURES[row['model']].label}, {row['dtype']}"
         seconds = (_cell(by_method[method]) for method in options.methods)
-        cells.append([DATASET_NAMES[dataset], network, timed, *seconds])
+        cells.append([DATASETS[dataset].label, network, timed, *seconds])
     header = [
         "data set", "network", "steps timed", *(NAMES[m] for m in options.methods),
     ]  # fmt: skip
@@ -190,7 +193,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
             hatch="///" if method == "snc_numpy" else None, edgecolor="white",
         )  # fmt: skip
     ax.set_yscale("log")
-    ax.set_xticks(range(len(datasets)), [DATASET_NAMES[name] for name in datasets])
+    ax.set_xticks(range(len(datasets)), [DATASETS[name].label for name in datasets])
     ax.set_ylabel("runtime of an epoch (s)")
     figure.legend(loc="outside right center", fontsize=8)
     return figure

@@ -14,7 +14,12 @@ from experiments.jobs.errors import UsageError
 from experiments.models.resnet import ResNet18
 from experiments.options import check_choices
 from experiments.reporting.plots import runtimes
-from experiments.reporting.plots.runtimes import COLORS, METHODS, NAMES, MethodName
+from experiments.reporting.plots.runtimes import (
+    COLORS,
+    NAMES,
+    TIMED_METHODS,
+    TimedMethod,
+)
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_step import CLASSES, Measurement, Network, measure
 from experiments.training.constraints import CLIP_EVERY
@@ -34,7 +39,7 @@ class Figure6bOptions:
     sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     """Heights and widths of the image."""
 
-    methods: tuple[MethodName, ...] = METHODS
+    methods: tuple[TimedMethod, ...] = TIMED_METHODS
     """Regularization methods; snc_numpy is SNC as the paper computes it."""
 
     repeats: int = 9
@@ -52,7 +57,7 @@ class Figure6bOptions:
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         check_choices("--sizes", self.sizes)
-        check_choices("--methods", self.methods, METHODS)
+        check_choices("--methods", self.methods, TIMED_METHODS)
         if not all(size >= 32 and size % 8 == 0 for size in self.sizes):
             raise UsageError(
                 f"--sizes must be multiples of 8 from 32 up, got {self.sizes}."
@@ -65,7 +70,7 @@ class Figure6bOptions:
                 f"measure of --sizes {self.sizes}."
             )
 
-    def _cases(self) -> list[tuple[int, MethodName]]:
+    def _cases(self) -> list[tuple[int, TimedMethod]]:
         return [
             (size, method)
             for size in self.sizes

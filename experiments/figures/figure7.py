@@ -12,7 +12,7 @@ from experiments.adversaries import check_attacked
 from experiments.evaluation import gradient
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
-from experiments.paper import SPECTRUM_EPS
+from experiments.published import SPECTRUM_EPS
 from experiments.reporting import document, naming
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.plots import heatmaps
@@ -77,7 +77,7 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
                 "method": setting.method,
                 "strength": setting.strength,
                 "share_of_power_beyond_a_quarter_of_the_width": [
-                    gradient.high_share(spectrum) for spectrum in of_seeds
+                    gradient.high_frequency_fraction(spectrum) for spectrum in of_seeds
                 ],
             }
             for setting, of_seeds in zip(selected.settings, spectra, strict=True)

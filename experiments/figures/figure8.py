@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.config import ABSUM_AUTODIFF, Setting
+from experiments.config import Setting
+from experiments.methods import ABSUM_AUTODIFF, METHODS
 from experiments.options import ModelOptions, check_positive, check_seeds
 from experiments.reporting import document, naming
 from experiments.reporting.columns import Column, Table
@@ -25,7 +26,6 @@ from experiments.workspace import opened
 _LOGGED = ("penalty", "zero_share")
 # As the paper's legend has them.
 _NAMES = {"absum": "Prox.", ABSUM_AUTODIFF: "AutoGrad."}
-_COLORS = {"absum": "#1f77b4", ABSUM_AUTODIFF: "#ff7f0e"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
             epochs = np.arange(1, len(mean) + 1)
             line_with_band(
                 ax, epochs, mean, std,
-                color=_COLORS[method], label=_NAMES[method], alpha=0.2,
+                color=METHODS[method].color, label=_NAMES[method], alpha=0.2,
             )  # fmt: skip
         ax.set(xlabel="epoch", ylabel=ylabel)
         if kind == "zero_share":

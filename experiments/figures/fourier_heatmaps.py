@@ -5,11 +5,11 @@ import pathlib
 
 import numpy as np
 
-from experiments.data.registry import TRAIN_SHAPES
+from experiments.data import DATASETS
 from experiments.evaluation import clean, single_fourier
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
-from experiments.paper import SINGLE_FOURIER_FREQUENCIES
+from experiments.published import SINGLE_FOURIER_FREQUENCIES
 from experiments.reporting import document, naming
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.plots import heatmaps
@@ -39,7 +39,7 @@ class FourierHeatmapsOptions(SweepOptions):
                 "--frequency-stride must be 1 in heat maps, which have all "
                 f"frequencies, got {self.frequency_stride}."
             )
-        _, height, width, _ = TRAIN_SHAPES[self.dataset]
+        height, width, _ = DATASETS[self.dataset].image_shape
         if height > SINGLE_FOURIER_FREQUENCIES:
             raise UsageError(
                 f"--dataset {self.dataset}: heat maps have all frequencies, of which "

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments.config import NONE, Setting
+from experiments.methods import METHODS
 from experiments.models import Classifier, named_kernels
 from experiments.reporting import document, naming
-from experiments.reporting.labels import METHOD_COLORS, setting_label
+from experiments.reporting.labels import setting_label
 from experiments.reporting.one_seed import OneSeedOptions
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
@@ -91,7 +92,7 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
             ({"color": "k", "ls": ":", "lw": 1, "label": "initial"}, initial[path])
         ]
         lines += [
-            ({"color": METHOD_COLORS[s.method], "label": setting_label(s)}, each[None])
+            ({"color": METHODS[s.method].color, "label": setting_label(s)}, each[None])
             for s, each in zip(settings, values, strict=True)
         ]
         for style, [each] in lines:

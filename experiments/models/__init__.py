@@ -3,7 +3,10 @@
 from experiments.models.architectures import (
     ARCHITECTURES,
     WIDTHS,
+    Architecture,
+    NetworkName,
     networks_for,
+    register,
     with_width,
 )
 from experiments.models.classifier import Classifier, Variables, build, named_kernels
@@ -11,10 +14,13 @@ from experiments.models.classifier import Classifier, Variables, build, named_ke
 __all__ = [
     "ARCHITECTURES",
     "WIDTHS",
+    "Architecture",
     "Classifier",
+    "NetworkName",
     "Variables",
     "build",
     "named_kernels",
     "networks_for",
+    "register",
     "with_width",
 ]

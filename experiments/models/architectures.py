@@ -1,78 +1,128 @@
 """The networks by name."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 import jax
 from flax import nnx
 
-from experiments.data.registry import CLASSES, STREAMED
+from experiments.data.registry import DATASETS
 from experiments.models.densenet import DenseNet121
 from experiments.models.googlenet import GoogLeNet
 from experiments.models.resnet import ImageNetResNet18, ResNet18
 from experiments.models.small_cnn import SmallCNN
+from experiments.names import Name
 
-# Data sets, and how many classes they have.
-_GREY = {name: CLASSES[name] for name in ("mnist5k", "mnist", "fashion_mnist")}
-_COLOURED = {name: CLASSES[name] for name in ("cifar10", "cifar100", "svhn_cropped")}
-
-# Shares of ResNet-18's channels, beyond the paper, by what they are divided by, and how
-# the names of such networks end.
-WIDTHS = {"1/2": (2, "half"), "1/4": (4, "quarter"), "1/8": (8, "eighth")}
+ImageShape = tuple[int, ...]
 
 
-class Architecture(NamedTuple):
+class Width(NamedTuple):
+    """A fraction of ResNet-18's channels, beyond the paper."""
+
+    divisor: int
+    suffix: str  # of the network's name
+    label: str
+
+
+WIDTHS = {
+    "1/2": Width(2, "half", "half"),
+    "1/4": Width(4, "quarter", "a quarter"),
+    "1/8": Width(8, "eighth", "an eighth"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
     """How a network is made, what for, and how it is trained."""
 
+    name: str  # on the command line and in names of folders
+    label: str  # in tables and figures
     create: Callable[..., nnx.Module]
-    create_native: Callable[..., nnx.Module]  # in a form that tracing can see
-    datasets: Mapping[str, int]  # those it is for, and their classes
+    sizes: range  # heights and widths of the images it is for
+    channels: int = 3  # of those images
+    # A form in which tracing sees the convolutions, if it does not in `create`'s.
+    create_native: Callable[..., nnx.Module] | None = None
     has_dropout: bool = False  # then it is called with `dropout_key`
     is_small: bool = False  # whether many models share a program
     has_batch_norm: bool = True
     # Which of equal entries takes the gradient of the network's own max-pooling; None
     # if it has none (flax's always gives it to the first).
     max_pool_ties: str | None = None
-    narrowed: str | None = None  # the network of which it has a share of the channels
+    narrowed: str | None = (
+        None  # the network of which it has a fraction of the channels
+    )
+
+    def is_for(self, shape: ImageShape) -> bool:
+        """Returns whether the network is for images (height, width, channels)."""
+        *size, channels = shape
+        return channels == self.channels and all(n in self.sizes for n in size)
 
 
-def _narrower(divisor: int) -> Architecture:
-    create = functools.partial(ResNet18, divisor=divisor)
-    return Architecture(create, create, _COLOURED, narrowed="resnet18")
+_SMALL_IMAGES = range(32, 224)
+
+ARCHITECTURES: dict[str, Architecture] = {}
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "small_cnn": Architecture(
+def register(architecture: Architecture) -> Architecture:
+    """Adds a network, which all commands then know by its name.
+
+    Raises:
+      ValueError: if there is another network of the name.
+    """
+    name = architecture.name
+    if ARCHITECTURES.setdefault(name, architecture) != architecture:
+        raise ValueError(f"`architecture.name` must be new, got {name!r} once more.")
+    return architecture
+
+
+def _listed() -> tuple[str, ...]:
+    """Returns the networks but for narrower ones."""
+    return tuple(n for n, a in ARCHITECTURES.items() if a.narrowed is None)
+
+
+NetworkName = Annotated[str, Name(_listed)]
+
+
+register(
+    Architecture(
+        "small_cnn",
+        "small CNN",
         SmallCNN,
-        functools.partial(SmallCNN, form="native"),
-        _GREY,
+        range(28, 29),
+        channels=1,
+        create_native=functools.partial(SmallCNN, form="native"),
         has_dropout=True,
         is_small=True,
         has_batch_norm=False,
         max_pool_ties="first",
-    ),
-    "resnet18": Architecture(ResNet18, ResNet18, _COLOURED),
-    "googlenet": Architecture(GoogLeNet, GoogLeNet, _COLOURED),
-    "densenet121": Architecture(DenseNet121, DenseNet121, _COLOURED),
-    "resnet18_224": Architecture(
-        ImageNetResNet18, ImageNetResNet18, {STREAMED: CLASSES[STREAMED]}
-    ),
-    **{f"resnet18_{name}": _narrower(divisor) for divisor, name in WIDTHS.values()},
-}
-
-
-def networks_for(dataset: str) -> tuple[str, ...]:
-    """The paper's networks of a data set; Tables 2 to 4 are of the first."""
-    return tuple(
-        name
-        for name, architecture in ARCHITECTURES.items()
-        if dataset in architecture.datasets and architecture.narrowed is None
+    )
+)
+register(Architecture("resnet18", "ResNet-18", ResNet18, _SMALL_IMAGES))
+register(Architecture("googlenet", "GoogLeNet", GoogLeNet, _SMALL_IMAGES))
+register(Architecture("densenet121", "DenseNet-121", DenseNet121, _SMALL_IMAGES))
+register(Architecture("resnet18_224", "ResNet-18", ImageNetResNet18, range(224, 225)))
+for _width in WIDTHS.values():
+    register(
+        Architecture(
+            f"resnet18_{_width.suffix}",
+            f"ResNet-18, {_width.label} of the channels",
+            functools.partial(ResNet18, divisor=_width.divisor),
+            _SMALL_IMAGES,
+            narrowed="resnet18",
+        )
     )
 
 
+def networks_for(dataset: str) -> tuple[str, ...]:
+    """Returns the networks for a data set; the first is that of Tables 2 to 4."""
+    shape = DATASETS[dataset].image_shape
+    return tuple(n for n in _listed() if ARCHITECTURES[n].is_for(shape))
+
+
 def with_width(network: str, width: str) -> str:
-    """The name of a network that has a share of the channels.
+    """Returns the name of a network that has a fraction of the channels.
 
     Args:
       network: one of the paper's.
@@ -81,7 +131,7 @@ def with_width(network: str, width: str) -> str:
     Returns:
       One of `ARCHITECTURES`, if the network comes in other widths.
     """
-    return network if width == "1" else f"{network}_{WIDTHS[width][1]}"
+    return network if width == "1" else f"{network}_{WIDTHS[width].suffix}"
 
 
 class _OneKey(nnx.Rngs):

@@ -8,7 +8,7 @@ import numpy as np
 
 from absum_jax.markdown import aligned as aligned
 from experiments.config import NONE, Setting
-from experiments.reporting.labels import METHOD_NAMES
+from experiments.methods import METHODS
 from experiments.statistics.summary import Statistic
 
 Output = Literal["markdown", "csv", "json"]
@@ -141,7 +141,7 @@ METHOD: Column[Row[Any, Any]] = Column(
     "method",
     "method",
     lambda row: row.setting.method,
-    text=lambda row: METHOD_NAMES[row.setting.method],
+    text=lambda row: METHODS[row.setting.method].label,
 )
 STRENGTH: Column[Row[Any, Any]] = Column(
     "strength",

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.config import SNC_METHODS
-from experiments.paper import published_difference
-from experiments.reporting.labels import METHOD_NAMES
+from experiments.methods import METHODS, SNC_METHODS
+from experiments.published import published_difference
 from experiments.statistics.intervals import Interval, mean_interval
 from experiments.statistics.verdicts import (
     FEWEST_UNITS,
@@ -140,7 +139,7 @@ def compare(
     suffix = f", {where}" if where else ""
     return [
         Comparison(
-            f"{METHOD_NAMES[one]} {relation} {METHOD_NAMES[other]}{suffix}",
+            f"{METHODS[one].label} {relation} {METHODS[other].label}{suffix}",
             tuple(map(float, accuracies[one])),
             tuple(map(float, accuracies[other])),
             of_interest,

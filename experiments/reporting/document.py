@@ -8,27 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from experiments.config import NONE, Adversary, RunConfig
+from experiments.data import DATASETS
 from experiments.jobs import files
-from experiments.jobs.shards import Part
-from experiments.options import ModelOptions, SweepOptions
-from experiments.paper import PARENTS, published_as, with_snc_readings
+from experiments.jobs.parts import Part
+from experiments.methods import METHODS
+from experiments.options import SweepOptions
 from experiments.reporting import comparisons, naming
 from experiments.reporting.columns import Table
 from experiments.reporting.comparisons import Comparison
-from experiments.reporting.labels import DATASET_NAMES, METHOD_NAMES
 from experiments.training.runs import Run, provenance
 
 _Row = TypeVar("_Row")
-_Cell = TypeVar("_Cell")
-
-
-def published(
-    options: ModelOptions, table: Mapping[str, Mapping[str, _Cell]]
-) -> dict[str, _Cell]:
-    """Returns the row of one of Tables 2 to 4, empty where the paper has none."""
-    if options.published_network != options.paper_model:
-        return {}
-    return with_snc_readings(table.get(published_as(options.dataset), {}))
 
 
 def published_note(dataset: str, published: Mapping[str, Any]) -> str:
@@ -36,8 +26,9 @@ def published_note(dataset: str, published: Mapping[str, Any]) -> str:
     if not published:
         return ""
     on = "this data set"
-    if parent := PARENTS.get(dataset):
-        on = f"{DATASET_NAMES[parent]} with 60,000 images"
+    if parent := DATASETS[dataset].parent:
+        its = DATASETS[parent]
+        on = f"{its.label} with {its.train_examples:,} images"
     return f" In brackets: the paper, on {on}."
 
 
@@ -90,7 +81,7 @@ def names(configs: Iterable[RunConfig]) -> str:
 
     def name(config: RunConfig) -> str:
         strength = "" if config.setting == NONE else f" {config.strength:g}"
-        return f"{METHOD_NAMES[config.method]}{strength} (seed {config.seed})"
+        return f"{METHODS[config.method].label}{strength} (seed {config.seed})"
 
     return ", ".join(sorted({name(config) for config in configs}))
 

@@ -7,13 +7,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from experiments.data import DATASETS
 from experiments.evaluation import clean, gradient, single_fourier
 from experiments.evaluation.clean import Clean
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness
-from experiments.jobs.shards import Part
+from experiments.jobs.parts import Part
 from experiments.options import SweepOptions
-from experiments.paper import SINGLE_FOURIER_EPS, published_as
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, opened
 
@@ -159,7 +159,7 @@ def under_single_fourier(
       runs: trained models.
       stride: every how many-th l and m is a frequency.
     """
-    eps = SINGLE_FOURIER_EPS[published_as(workspace.options.dataset)]
+    eps = DATASETS[workspace.options.dataset].conditions.single_fourier_eps
     results = _on_test_and_selection(
         workspace,
         lambda images: single_fourier.evaluate(images, runs, eps, stride=stride),

@@ -3,20 +3,13 @@
 import pathlib
 from collections.abc import Sequence
 
-from experiments.config import METHODS, NONE, SNC_METHODS
-from experiments.models import networks_for
+from experiments.config import NONE
+from experiments.data import DATASETS
+from experiments.methods import LAMBDA, METHODS, SIGMA, default
+from experiments.models import ARCHITECTURES, WIDTHS, networks_for
 from experiments.options import (
-    PUBLISHED_MAX_NORMS,
-    PUBLISHED_STRENGTHS,
     ModelOptions,
     SweepOptions,
-)
-from experiments.paper import PARENTS
-from experiments.reporting.labels import (
-    DATASET_NAMES,
-    METHOD_NAMES,
-    MODEL_NAMES,
-    WIDTH_NAMES,
 )
 
 _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
@@ -27,7 +20,7 @@ def _other_training(options: ModelOptions, *, adversarial: bool = False) -> list
     published = options.published_recipe(adversarial=adversarial)
     parts = []
     if options.width != "1":
-        parts.append(f"{WIDTH_NAMES[options.width]} of the channels")
+        parts.append(f"{WIDTHS[options.width].label} of the channels")
     if options.epochs not in (None, published.epochs):
         parts.append(f"{options.epochs} of {published.epochs} epochs")
     if options.batch_size not in (None, published.batch_size):
@@ -41,7 +34,7 @@ def _other_training(options: ModelOptions, *, adversarial: bool = False) -> list
 
 def _fewer_images(options: ModelOptions, test_examples: int | None) -> list[str]:
     parts = []
-    if options.dataset in PARENTS:
+    if DATASETS[options.dataset].parent:
         parts.append("a small data set")
     if options.train_examples is not None:
         parts.append(f"{options.train_examples} training images")
@@ -64,16 +57,15 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     """Returns how a sweep is scaled down from the published one."""
     parts = _other_training(options, adversarial=adversarial)
     # Of a network that the paper has, the methods that it has: on ImageNet no SNC.
-    published = {NONE.method, *(options.published or METHODS)}
-    missing = [m for m in METHODS if m in published and m not in options.methods]
+    published = {NONE.method, *(options.published or default())}
+    missing = [m for m in default() if m in published and m not in options.methods]
     if missing:
-        parts.append(f"without {', '.join(METHOD_NAMES[m] for m in missing)}")
+        parts.append(f"without {', '.join(METHODS[m].label for m in missing)}")
     if options.select_on != "paper":
-        if not set(PUBLISHED_STRENGTHS) <= set(options.strengths):
+        if not set(LAMBDA.grid) <= set(options.strengths):
             parts.append(f"{len(options.strengths)} strengths")
-        if set(SNC_METHODS) & set(options.methods) and not set(
-            PUBLISHED_MAX_NORMS
-        ) <= set(options.max_norms):
+        has_bounds = any(METHODS[m].strength == SIGMA for m in options.methods)
+        if has_bounds and not set(SIGMA.grid) <= set(options.max_norms):
             parts.append(f"{len(options.max_norms)} bounds of SNC")
     parts += _fewer_images(options, options.test_examples)
     if options.frequency_stride != 1:
@@ -126,10 +118,10 @@ def path(
 
 def subject(options: ModelOptions) -> str:
     """Returns the data set, and the network where the data set has several."""
-    name = DATASET_NAMES[options.dataset]
+    name = DATASETS[options.dataset].label
     if len(networks_for(options.dataset)) == 1:
         return name
-    return f"{name} ({MODEL_NAMES[options.published_network]})"
+    return f"{name} ({ARCHITECTURES[options.published_network].label})"
 
 
 def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import pathlib
 from experiments.config import NONE, Setting
 from experiments.jobs.errors import UsageError
 from experiments.options import ModelOptions, check_positive, check_seeds
-from experiments.paper import TABLE1, published_as
+from experiments.published import TABLE1, Published, published_row
 from experiments.reporting import naming
 
 
@@ -32,7 +32,7 @@ class OneSeedOptions(ModelOptions):
         super().__post_init__()
         if self.strength is not None:
             check_positive("--strength", (self.strength,))
-        elif (published_as(self.dataset), self.published_network) not in TABLE1:
+        elif not self._published:
             raise UsageError(
                 f"the paper has no {self.published_network} on {self.dataset}; give a "
                 "--strength."
@@ -41,11 +41,15 @@ class OneSeedOptions(ModelOptions):
         check_seeds((self.seed,))
 
     @property
+    def _published(self) -> dict[str, Published]:
+        return published_row(TABLE1, self.dataset, self.published_network)
+
+    @property
     def settings(self) -> tuple[Setting, ...]:
         """No regularization, and each method at its strength."""
         methods = ("weight_decay", "l1", "absum")
         if self.strength is None:
-            published = TABLE1[published_as(self.dataset), self.published_network]
+            published = self._published
             regularized = [Setting(name, published[name].strength) for name in methods]
         else:
             regularized = [Setting(name, self.strength) for name in methods]

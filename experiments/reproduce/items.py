@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from experiments.config import METHODS, SNC_METHODS, SNC_NUMPY_AXES
-from experiments.training.constraints import CONSTRAINTS
+from experiments.methods import SNC_METHODS, SNC_NUMPY_AXES
+from experiments.studies.snc_constraints import OTHER_READINGS
 
 Profile = Literal["smoke", "full"]
 # The tables and figures of the paper, in its order.
@@ -25,7 +25,8 @@ READING_SEEDS = (31, 32, 33)
 _FIGURE8_SEEDS = (61, 62, 63)
 _CIFAR_SEEDS = tuple(range(41, 47))
 _ADVERSARIAL_SEEDS = tuple(range(51, 57))
-_ALL_METHODS = f"--methods {' '.join(METHODS)} {SNC_NUMPY_AXES}"
+ALL_METHODS = ("none", "weight_decay", "l1", "absum", *SNC_METHODS)
+_ALL_METHODS = f"--methods {' '.join(ALL_METHODS)}"
 _AT_PAPER = f"--select-on paper {_ALL_METHODS}"
 _GRID = "table1 figure2 figure4 figure5"
 _LARGE = (
@@ -93,7 +94,7 @@ def _full(seeds: tuple[int, ...]) -> Iterator[Item]:
     for dataset, planned in primary.items():
         yield from _evaluated(dataset, _AT_PAPER, planned)
     # Only the model with no constraint shows which of the other readings act.
-    others = " ".join(name for name in CONSTRAINTS if name not in SNC_METHODS)
+    others = " ".join(OTHER_READINGS)
     for dataset, planned in primary.items():
         options = f"--max-norms 10 --readings none {others}"
         if not seeds:

@@ -7,16 +7,17 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.config import ABSUM_AUTODIFF, Adversary, Setting
-from experiments.data.registry import TRAIN_SHAPES
+from experiments.config import Adversary, Setting
+from experiments.data import DATASETS, pgd_of
 from experiments.evaluation import gradient
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.frequency import radii_of
-from experiments.evaluation.kept import EvaluationSet
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
+from experiments.methods import ABSUM_AUTODIFF
 from experiments.options import ModelOptions, filled_up, pairs
-from experiments.paper import PGD, SINGLE_FOURIER_FREQUENCIES, published_as
-from experiments.training import devices, programs
+from experiments.published import SINGLE_FOURIER_FREQUENCIES
+from experiments.training import devices
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, loaded
 
@@ -82,7 +83,7 @@ def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
     if command in ("evaluate", "table3"):
         for kind in ("low-pass", "high-pass"):
             yield Need(kind, images, points=len(radii_of(shape)), forward=1)
-    if published_as(dataset) not in PGD:
+    if DATASETS[dataset].conditions.pgd is None:
         return
     steps = gradient.published_steps(dataset).steps
     if command == "table2" or (command == "evaluate" and pairs(options.seeds)):
@@ -92,7 +93,7 @@ def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
     if command == "table4":
         steps = options.evaluation.steps
     if command in ("evaluate", "table4"):
-        eps = len(PGD[published_as(dataset)].test_eps)
+        eps = len(pgd_of(dataset).test_eps)
         yield Need("pgd", images, eps, forward=0, gradient=steps)
     if command in ("evaluate", "figure7"):
         yield Need("power-spectrum", images, 1, forward=0, gradient=steps)
@@ -179,8 +180,8 @@ def _training_seconds(
     rates: Rates, options: ModelOptions, adversary: Adversary | None
 ) -> float:
     recipe = options.recipe(adversary)
-    examples = options.train_examples or TRAIN_SHAPES[options.dataset][0]
-    steps = recipe.epochs * programs.steps_of(examples, recipe.batch_size)
+    examples = options.train_examples or DATASETS[options.dataset].train_examples
+    steps = recipe.epochs * recipe.epoch_steps(examples)
     step = 1 / rates.steps
     if adversary is not None:
         step += adversary.steps * recipe.batch_size / rates.gradient

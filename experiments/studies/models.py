@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 
 import absum_jax
+from experiments.data import DATASETS
 from experiments.models.architectures import ARCHITECTURES, without_values
 from experiments.reporting.columns import Column, Table
 
@@ -62,9 +63,10 @@ def run(options: ModelsOptions) -> list[pathlib.Path]:
     """Prints the table; writes nothing."""
     del options
     rows = [
-        (model, dataset, classes, size(model, classes))
+        (model, dataset, info.classes, size(model, info.classes))
         for model, architecture in ARCHITECTURES.items()
-        for dataset, classes in architecture.datasets.items()
+        for dataset, info in DATASETS.items()
+        if architecture.is_for(info.image_shape)
     ]
     print("\n".join(Table(_COLUMNS, rows).markdown()))
     return []

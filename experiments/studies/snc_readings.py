@@ -12,19 +12,20 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from experiments.claims import explaining
 from experiments.config import NONE, Setting
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS
 from experiments.models import Classifier
 from experiments.options import ModelOptions, check_choices, check_positive, check_seeds
-from experiments.paper import TABLE1, Published
+from experiments.published import TABLE1, Published
 from experiments.reporting import document, naming
 from experiments.reporting.columns import aligned
 from experiments.reporting.evaluated import under_single_fourier
 from experiments.reporting.selection import by_setting
-from experiments.studies.snc_rows import HEADER, READINGS, Row
-from experiments.training.constraints import CONSTRAINTS
+from experiments.studies import snc_explaining as explaining
+from experiments.studies.snc_constraints import READINGS
+from experiments.studies.snc_rows import HEADER, Row
 from experiments.training.runs import Run, provenance
 from experiments.workspace import Workspace, opened
 
@@ -96,12 +97,12 @@ def check_fit(
     params = jax.eval_shape(classifier.init, jax.random.key(0)).params
     uses = classifier.conv_uses(image_shape)
     for reading in readings:
-        if reading == NONE.method:
+        constraint = METHODS[reading].constraint
+        if constraint is None:
             continue
-        apply = CONSTRAINTS[reading].apply
         try:
             jax.eval_shape(
-                lambda params, bound, apply=apply: apply(params, bound, uses),
+                lambda params, bound, c=constraint: c.apply(params, bound, uses),
                 params, jnp.ones([]),
             )  # fmt: skip
         except ValueError as error:

@@ -4,25 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.claims import explaining
-from experiments.config import NONE, SNC_NUMPY_AXES, Setting
-from experiments.paper import Published
+from experiments.config import NONE, Setting
+from experiments.published import Published
 from experiments.reporting.evaluated import ACCURACIES, SingleFourierModel
 from experiments.statistics.intervals import Interval
 from experiments.statistics.summary import Statistic
+from experiments.studies import snc_explaining as explaining
+from experiments.studies.snc_constraints import READINGS
 
-READINGS = {
-    NONE.method: "no constraint",
-    "snc": "plain: singular values of each convolution, every 100 steps",
-    "snc-last": "and once more after the last step",
-    "snc-every-step": "at every step",
-    "snc-projected": "ten alternating projections in place of one",
-    "snc-dense": "dense layers too",
-    "snc-rescaled": "kernels rescaled (Gouk et al.), not clipped",
-    "snc-filters": "each filter by itself, not multi-channel matrices",
-    "snc-oihw": "kernels (out, in, h, w) taken for (h, w, in, out)",
-    SNC_NUMPY_AXES: "NumPy's default axes on kernels (out, in, h, w)",
-}
 _ACTS = {True: "yes", False: "never", None: "unknown"}
 HEADER = (
     "reading", "sigma", "seeds", "acts", "Avg.", "Min.", "CLN", "predicted Avg.",

@@ -6,11 +6,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from experiments.data.registry import TRAIN_SHAPES
+from experiments.data import DATASETS
 from experiments.evaluation.single_fourier import Robustness
-from experiments.jobs.shards import DivisionOptions
+from experiments.jobs.parts import DivisionOptions
 from experiments.options import SweepOptions
-from experiments.paper import SINGLE_FOURIER_EPS, Published, published_as
+from experiments.published import Published
 from experiments.reporting import columns, comparisons, document, naming
 from experiments.reporting.columns import METHOD, STRENGTH_AND_PUBLISHED, Column, Table
 from experiments.reporting.comparisons import Comparison
@@ -40,7 +40,7 @@ class Table1Options(SweepOptions):
 
 def run(options: Table1Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it with its figures."""
-    part = options.division.own
+    part = options.division.selected
     with sweep_workspace(options, part) as workspace:
         models = models_of_table1(options, workspace)
     if part is not None:
@@ -90,7 +90,7 @@ def table1(
         conditions={
             "test_images": test.images,
             "selection": document.selection_note(options, criterion),
-            "eps": SINGLE_FOURIER_EPS[published_as(options.dataset)],
+            "eps": DATASETS[options.dataset].conditions.single_fourier_eps,
         },
         details={"models": [model.as_dict() for model in models]},
     )
@@ -165,11 +165,11 @@ def _claims(
 
 
 def _attack_note(options: SweepOptions, test: Robustness) -> str:
-    eps = SINGLE_FOURIER_EPS[published_as(options.dataset)]
+    eps = DATASETS[options.dataset].conditions.single_fourier_eps
     kinds = ""
     if test.top5 is not None:
         kinds = ", of the largest logit (Top-1) and of the five largest (Top-5),"
-    _, height, width, _ = TRAIN_SHAPES[options.dataset]
+    height, width, _ = DATASETS[options.dataset].image_shape
     are_all = test.grid.shape == (height, width)
     end, _ = test.grid.shape
     below = "" if are_all or test.stride > 1 else f", l and m below {end}"

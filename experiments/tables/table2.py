@@ -8,14 +8,15 @@ from typing import TypeAlias
 import numpy as np
 
 from experiments.adversaries import check_attacked
+from experiments.data import pgd_of
 from experiments.evaluation import clean, gradient
+from experiments.methods import METHODS
 from experiments.options import SweepOptions, filled_up, pairs
-from experiments.paper import PGD, TABLE2, published_as
+from experiments.published import TABLE2, published_row
 from experiments.reporting import columns, comparisons, document
 from experiments.reporting.columns import METHOD, STRENGTH, Column, Table
 from experiments.reporting.document import Document
 from experiments.reporting.evaluated import sweep_workspace
-from experiments.reporting.labels import METHOD_NAMES
 from experiments.reporting.selection import Selected, select_as_table1
 from experiments.statistics.summary import Statistic
 from experiments.statistics.verdicts import OF_INTEREST_MINIMUM_OR_TRANSFER
@@ -39,7 +40,7 @@ class Table2Options(SweepOptions):
 
 def run(options: Table2Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it."""
-    eps = PGD[published_as(options.dataset)].transfer_eps
+    eps = pgd_of(options.dataset).transfer_eps
     steps = gradient.published_steps(options.dataset)
     with sweep_workspace(options) as workspace:
         selected = select_as_table1(options, workspace)
@@ -93,7 +94,7 @@ def table2(
       transfer: their accuracies.
       images: how many were attacked.
     """
-    published = document.published(options, TABLE2)
+    published = published_row(TABLE2, options.dataset, options.published_network)
     methods, of_pairs = list(selected.runs), transfer.of_pairs
     rows = [
         Row(
@@ -122,7 +123,7 @@ def table2(
         ),
         conditions={
             "test_images": images,
-            "pgd": {"eps": PGD[published_as(options.dataset)].transfer_eps}
+            "pgd": {"eps": pgd_of(options.dataset).transfer_eps}
             | dataclasses.asdict(gradient.published_steps(options.dataset)),
         },
         details={
@@ -154,7 +155,7 @@ COLUMNS: list[Column[Row]] = [
 def _matrix_lines(
     methods: Sequence[str], of_pairs: np.ndarray, images: int
 ) -> list[str]:
-    names = [METHOD_NAMES[method] for method in methods]
+    names = [METHODS[method].label for method in methods]
     rows = [
         [name, *(str(Statistic.of(cell, images)) for cell in row)]
         for name, row in zip(names, np.moveaxis(of_pairs, 0, -1), strict=True)
@@ -163,10 +164,10 @@ def _matrix_lines(
 
 
 def _attack_note(options: SweepOptions, images: int, pairs_of_seeds: int) -> str:
-    eps = PGD[published_as(options.dataset)].transfer_eps
+    eps = pgd_of(options.dataset).transfer_eps
     attack = gradient.published_steps(options.dataset)
     spread = "" if pairs_of_seeds == 1 else " and ± standard deviation over pairs"
-    published = document.published(options, TABLE2)
+    published = published_row(TABLE2, options.dataset, options.published_network)
     return (
         f"Accuracy in percent under PGD (eps = {eps:.4g}, {attack.steps} "
         f"steps of {attack.step_size:.4g}, start within {attack.init_radius:.4g}) on "

@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from experiments.config import SNC_METHODS
 from experiments.evaluation import clean, frequency
+from experiments.methods import SNC_METHODS
 from experiments.options import SweepOptions
-from experiments.paper import TABLE3
+from experiments.published import TABLE3, published_row
 from experiments.reporting import columns, comparisons, document
 from experiments.reporting.columns import METHOD, STRENGTH, Column, Table
 from experiments.reporting.comparisons import Comparison
@@ -88,7 +88,7 @@ def table3(
       width: of the images.
       images: how many were filtered.
     """
-    published = document.published(options, TABLE3)
+    published = published_row(TABLE3, options.dataset, options.published_network)
     radius = width / 4
     at = filtered.radii.index(radius)
     rows = [

@@ -9,12 +9,14 @@ import numpy as np
 
 from experiments import adversaries
 from experiments.adversaries import TrainingName
-from experiments.config import NONE, SNC_METHODS, Adversary
+from experiments.config import NONE, Adversary
+from experiments.data import pgd_of
 from experiments.evaluation import gradient
 from experiments.jobs.errors import UsageError
-from experiments.jobs.shards import DivisionOptions
+from experiments.jobs.parts import DivisionOptions
+from experiments.methods import SNC_METHODS
 from experiments.options import SweepOptions
-from experiments.paper import PGD, TABLE4, PublishedPgd, published_as
+from experiments.published import TABLE4, PublishedPgd, published_row
 from experiments.reporting import columns, comparisons, document, naming
 from experiments.reporting.columns import METHOD, STRENGTH_AND_PUBLISHED, Column, Table
 from experiments.reporting.comparisons import Comparison
@@ -75,7 +77,7 @@ class Table4Options(SweepOptions):
     @property
     def evaluation(self) -> gradient.Steps:
         """The steps of PGD in evaluation."""
-        paper = PGD[published_as(self.dataset)]
+        paper = pgd_of(self.dataset)
         steps = self.test_steps or paper.test_steps
         step_size = adversaries.step_size(
             paper, paper.test_steps, steps, max(paper.test_eps)
@@ -84,7 +86,7 @@ class Table4Options(SweepOptions):
 
     def scaled(self, training: TrainingName) -> list[str]:
         """Returns how models and attacks are scaled down from the published ones."""
-        paper = PGD[published_as(self.dataset)]
+        paper = pgd_of(self.dataset)
         steps = [(self.test_steps, paper.test_steps, "evaluation")]
         if training == "pgd":
             steps.insert(0, (self.train_steps, paper.train_steps, "training"))
@@ -97,9 +99,9 @@ class Table4Options(SweepOptions):
 
 def run(options: Table4Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the tables and writes them with their figures."""
-    eps = PGD[published_as(options.dataset)].test_eps
+    eps = pgd_of(options.dataset).test_eps
     written = []
-    part = options.division.own
+    part = options.division.selected
     with sweep_workspace(options, part) as workspace:
         for training in options.training:
             models = train_and_evaluate(
@@ -142,8 +144,12 @@ def table4(
       models: all of them.
       images: how many were attacked.
     """
-    eps = PGD[published_as(options.dataset)].test_eps
-    published = document.published(options, TABLE4) if training == "pgd" else {}
+    eps = pgd_of(options.dataset).test_eps
+    published = (
+        published_row(TABLE4, options.dataset, options.published_network)
+        if training == "pgd"
+        else {}
+    )
     selected, degenerate = select(models, options.methods)
     rows = [
         Row(setting, [model.test for model in group], published)

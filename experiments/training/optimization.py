@@ -1,4 +1,4 @@
-"""SGD with every regularizer, its hyperparameters as data, and their schedule."""
+"""SGD with regularization methods, hyperparameters as data, and their schedule."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,32 +7,33 @@ import jax
 import jax.numpy as jnp
 import optax
 
-import absum_jax
-from experiments.config import ABSUM_AUTODIFF, Setting
-from experiments.training.constraints import CONSTRAINTS
+from experiments.config import NONE, Setting
+from experiments.methods import METHODS, Method
 
-# What the learning rate is multiplied by at a milestone.
+# The factor of the learning rate at a milestone.
 _DECAY = 0.1
 
 
 class Hyperparameters(NamedTuple):
-    """Hyperparameters of one model as data, so that new values recompile nothing.
-
-    A regularizer of strength None is not part of the program.
-    """
+    """Hyperparameters of one model as data, so that new values recompile nothing."""
 
     learning_rate: jax.Array
     momentum: jax.Array
     decay: jax.Array | None  # weight decay of all parameters
-    weight_decay: jax.Array | None  # of convolution kernels
-    l1: jax.Array | None
-    absum: jax.Array | None
-    max_norm: jax.Array  # infinite without a constraint
-    absum_autodiff: jax.Array | None = None  # by the gradient of its penalty
+    # Of each method in the program; zero where the model has another one.
+    strengths: dict[str, jax.Array]
+
+    @property
+    def methods(self) -> list[tuple[Method, jax.Array]]:
+        """The methods in the program, in the order of the table, and strengths."""
+        # jax sorts the keys of a dict.
+        return [
+            (m, self.strengths[n]) for n, m in METHODS.items() if n in self.strengths
+        ]
 
 
 class Schedule(NamedTuple):
-    """What tells where in training an epoch is, as data."""
+    """The place of an epoch in training, as data."""
 
     epoch: jax.Array  # from 0
     epochs: jax.Array
@@ -45,64 +46,55 @@ def hyperparameters(
     momentum: float,
     decay: float = 0.0,
 ) -> Hyperparameters:
-    """The hyperparameters of several settings, each field of shape (settings,)."""
-
-    def strengths(method: str) -> jax.Array:
-        return jnp.array([s.strength if s.method == method else 0.0 for s in settings])
-
-    has_autodiff = any(setting.method == ABSUM_AUTODIFF for setting in settings)
+    """Returns the hyperparameters of several settings, each array (settings,)."""
+    used = {setting.method for setting in settings} - {NONE.method}
     return Hyperparameters(
         learning_rate=jnp.full(len(settings), learning_rate),
         momentum=jnp.full(len(settings), momentum),
         decay=jnp.full(len(settings), decay) if decay else None,
-        weight_decay=strengths("weight_decay"),
-        l1=strengths("l1"),
-        absum=strengths("absum"),
-        max_norm=jnp.array(
-            [s.strength if s.method in CONSTRAINTS else jnp.inf for s in settings]
-        ),
-        absum_autodiff=strengths(ABSUM_AUTODIFF) if has_autodiff else None,
+        strengths={
+            name: jnp.array([s.strength if s.method == name else 0.0 for s in settings])
+            for name, method in METHODS.items()
+            if method.is_always_compiled or name in used
+        },
     )
 
 
 def without_unused(h: Hyperparameters, settings: Sequence[Setting]) -> Hyperparameters:
-    """The hyperparameters without the regularizers that no setting has.
+    """Returns the hyperparameters without the methods that no setting has.
 
     Another program than with them: for large networks, which are compiled once for
     hours, and for timing.
     """
-    methods = {setting.method for setting in settings}
+    used = {setting.method for setting in settings}
     return h._replace(
-        weight_decay=h.weight_decay if "weight_decay" in methods else None,
-        l1=h.l1 if "l1" in methods else None,
-        absum=h.absum if "absum" in methods else None,
+        strengths={name: s for name, s in h.strengths.items() if name in used}
     )
 
 
 def schedule(epoch: int, epochs: int, milestones: Sequence[int] = ()) -> Schedule:
-    """The schedule at an epoch, as arrays."""
+    """Returns the schedule at an epoch, as arrays."""
     return Schedule(
         jnp.asarray(epoch), jnp.asarray(epochs), jnp.asarray(milestones, jnp.int32)
     )
 
 
 def decayed(h: Hyperparameters, at: Schedule) -> Hyperparameters:
-    """The hyperparameters at an epoch, whose milestones have lowered the rate."""
+    """Returns the hyperparameters with the learning rate of an epoch."""
     passed = (at.epoch >= at.milestones).sum()
     return h._replace(learning_rate=h.learning_rate * _DECAY**passed)
 
 
 def optimizer(h: Hyperparameters) -> optax.GradientTransformation:
-    """SGD with momentum and every regularizer; strength 0 switches one off, exactly."""
-    chain = []
-    if h.decay is not None:
-        chain.append(optax.add_decayed_weights(h.decay))
-    if h.weight_decay is not None:
-        mask = absum_jax.conv_kernels
-        chain.append(optax.add_decayed_weights(h.weight_decay, mask=mask))
-    chain.append(optax.sgd(h.learning_rate, momentum=h.momentum))
-    if h.l1 is not None:
-        chain.append(absum_jax.l1(h.l1, learning_rate=h.learning_rate))
-    if h.absum is not None:
-        chain.append(absum_jax.absum(h.absum, learning_rate=h.learning_rate))
-    return optax.chain(*chain)
+    """Builds SGD with momentum and the methods of the program.
+
+    Strength 0 switches a method off, exactly.
+    """
+    rate = h.learning_rate
+    decay = () if h.decay is None else (optax.add_decayed_weights(h.decay),)
+    return optax.chain(
+        *decay,
+        *(m.before_sgd(strength, rate) for m, strength in h.methods if m.before_sgd),
+        optax.sgd(rate, momentum=h.momentum),
+        *(m.after_sgd(strength, rate) for m, strength in h.methods if m.after_sgd),
+    )

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.config import NONE, Recipe, RunConfig, Setting
 from experiments.data import Split
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.training import devices
 from experiments.training.runs import Run

@@ -11,8 +11,8 @@ from experiments.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.data import Split
 from experiments.data.streamed import whole
 from experiments.evaluation import clean, frequency, gradient, single_fourier
-from experiments.evaluation.kept import EvaluationSet
-from experiments.training import feeds, sweep
+from experiments.evaluation.evaluation_set import EvaluationSet
+from experiments.training import loop, sweep
 from experiments.training.runs import Run
 
 EPOCHS = 4
@@ -59,7 +59,7 @@ PICTURES = [_config(Setting("absum", 0.1), _STREAMED, "pictures")]
 
 def train(configs, folder: pathlib.Path) -> list[Run]:
     """Trains what is missing in a folder, saved after 3 and 4 steps of each epoch."""
-    with mock.patch.object(feeds, "_CPU_STEPS", 3):
+    with mock.patch.object(loop, "_CPU_STEPS", 3):
         return sweep.train_missing(
             LARGE, noise(), configs, folder, seconds_between_checkpoints=0
         )
@@ -67,7 +67,7 @@ def train(configs, folder: pathlib.Path) -> list[Run]:
 
 def train_on_pictures(prepared: pathlib.Path, folder: pathlib.Path) -> list[Run]:
     """The same on streamed images, saved after two and three steps of each epoch."""
-    with mock.patch.object(feeds, "_STREAMED_STEPS", 2):
+    with mock.patch.object(loop, "_STREAMED_STEPS", 2):
         return sweep.train_missing(
             OF_PICTURES, whole(prepared, "train", 0), PICTURES, folder,
             seconds_between_checkpoints=0,

@@ -13,12 +13,12 @@ from numpy_networks import ByBatch, resnet18
 
 from experiments import cli
 from experiments.config import NONE, RunConfig
+from experiments.data import DATASETS
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.models import build, resnet
 from experiments.models.layers import norm
 from experiments.options import ModelOptions, SweepOptions
-from experiments.paper import ADVERSARIAL_TRAINING, TRAINING
 from experiments.reporting import naming
 from experiments.training import checkpoints, devices, optimization, programs, step
 
@@ -160,10 +160,11 @@ def test_what_devices_tell_each_other(shallow, use_devices, groups):
     forward = _collectives(
         jax.jit(logits, out_shardings=placement.batch).lower(shapes(variables), x)
     )
+    spec = step.TrainSpec(classifier, 8, epoch_steps=2, placement=placement)
     whole_step = _collectives(
         programs.train_batch.lower(
-            classifier, *shapes((state, seeds, h)), x, y,
-            *shapes((optimization.schedule(0, 2), jnp.asarray(0))), epoch_steps=2,
+            spec, *shapes((state, seeds, h)), x, y,
+            *shapes((optimization.schedule(0, 2), jnp.asarray(0))),
         )
     )  # fmt: skip
     told = sum(size for _, size in whole_step)
@@ -258,8 +259,9 @@ def test_groups_that_cannot_be_are_refused(options, message):
 
 def test_batches_are_as_large_in_adversarial_training():
     # Or the groups of Table 4 would have to be checked against another batch.
-    for dataset, recipe in ADVERSARIAL_TRAINING.items():
-        assert recipe.batch_size == TRAINING[dataset].batch_size
+    for info in DATASETS.values():
+        recipe, pgd = info.conditions.recipe, info.conditions.pgd
+        assert pgd is None or pgd.recipe.batch_size == recipe.batch_size
 
 
 def test_titles_tell_the_groups():

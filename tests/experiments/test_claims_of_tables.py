@@ -9,7 +9,7 @@ from scipy.stats import ttest_rel
 from experiments.config import Setting
 from experiments.jobs import files
 from experiments.options import SweepOptions
-from experiments.paper import TABLE1
+from experiments.published import TABLE1
 from experiments.reporting import comparisons
 from experiments.reporting.comparisons import Comparison
 from experiments.reporting.selection import Selected

@@ -1,17 +1,13 @@
 """Data sets: the embedded one, their parts, the cache, and how each is treated."""
 
-import typing
-
 import numpy as np
 import pytest
 
 from experiments.config import NONE
-from experiments.data import DATASETS, DataOptions, DatasetName, Split, cache, load
+from experiments.data import DATASETS, DataOptions, Split, cache, load
 from experiments.data.dataset import channel_statistics
-from experiments.data.registry import STANDARDIZED
 from experiments.jobs.errors import UsageError
 from experiments.models import networks_for
-from experiments.paper import ADVERSARIAL_TRAINING, PGD, SINGLE_FOURIER_EPS, TRAINING
 from experiments.training import optimization
 
 
@@ -77,27 +73,27 @@ def test_a_failed_read_leaves_no_cache(tmp_path):
 def test_each_set_is_treated_as_in_the_paper():
     # P, appendix: MNIST, CIFAR-10 and CIFAR-100 are standardized; experimental
     # conditions: ResNet-18 on CIFAR-10, CIFAR-100 and SVHN.
-    assert typing.get_args(DatasetName) == DATASETS
-    assert {name for name, is_so in STANDARDIZED.items() if is_so} == {
+    assert {name for name, info in DATASETS.items() if info.is_standardized} == {
         "mnist5k", "mnist", "cifar10", "cifar100", "imagenet2012",
     }  # fmt: skip
     color = {"cifar10", "cifar100", "svhn_cropped"}
-    for recipes, others in (
-        (TRAINING, {"imagenet2012"}),
-        (ADVERSARIAL_TRAINING, set()),
-    ):
-        augmented = {name for name, recipe in recipes.items() if recipe.augmented}
-        assert augmented == color | others
+    conditions = {name: info.conditions for name, info in DATASETS.items()}
+    augmented = {name for name, each in conditions.items() if each.recipe.augmented}
+    assert augmented == color | {"imagenet2012"}
     assert {n for n in DATASETS if networks_for(n)[0] == "resnet18"} == color
     assert networks_for("imagenet2012") == ("resnet18_224",)
-    assert {"mnist5k"} | set(SINGLE_FOURIER_EPS) == set(DATASETS)
     # On ImageNet the paper has neither PGD nor adversarial training.
-    attacked = set(SINGLE_FOURIER_EPS) - {"imagenet2012"}
-    assert attacked == set(PGD) == set(ADVERSARIAL_TRAINING)
+    pgd = {name: each.pgd for name, each in conditions.items() if each.pgd}
+    assert pgd.keys() == set(DATASETS) - {"imagenet2012"}
+    assert {name for name, each in pgd.items() if each.recipe.augmented} == color
+    # P, appendix: weight decay in adversarial training on CIFAR-10 and CIFAR-100.
+    decayed = {name for name, each in pgd.items() if each.recipe.decay}
+    assert decayed == {"cifar10", "cifar100"}
+    assert conditions["mnist5k"] == conditions["mnist"]
 
 
 def test_imagenet_is_trained_as_pytorchs_example():
-    recipe = TRAINING["imagenet2012"]
+    recipe = DATASETS["imagenet2012"].conditions.recipe
     # The example's main.py of 2019: --lr 0.1, --momentum 0.9, -b 256, and
     # lr * (0.1 ** (epoch // 30)); P, appendix: 240 epochs, no weight decay but its own.
     assert (recipe.learning_rate, recipe.momentum, recipe.batch_size) == (0.1, 0.9, 256)

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import cli, train
 from experiments.demo import DemoOptions
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
 from experiments.train import TrainOptions

@@ -8,11 +8,12 @@ from stopping import interrupted, stopped
 
 import absum_jax
 from experiments import cli
-from experiments.config import METHODS, NONE, Setting
+from experiments.config import NONE, Setting
 from experiments.figures import diagnostics as figure
 from experiments.figures.diagnostics import DiagnosticsOptions
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
+from experiments.methods import default
 from experiments.models import build
 from experiments.reporting.plots import saving
 from experiments.reporting.plots.layers import layers_by_depth
@@ -272,6 +273,6 @@ def test_a_subset_of_methods_lies_apart():
     def variant(*methods):
         return DiagnosticsOptions(methods=methods, max_norm=0.5).variant
 
-    assert variant(*METHODS) == "-max-norm-0.5"
+    assert variant(*default()) == "-max-norm-0.5"
     assert variant("weight_decay", "none") == "-none-weight-decay-max-norm-0.5"
     assert variant("none", "weight_decay") == variant("weight_decay", "none")

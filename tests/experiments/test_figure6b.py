@@ -88,7 +88,7 @@ def test_a_step_of_each_method_does_what_the_method_says():
         kernels[method] = step()[0]["conv"]["kernel"][...]
         # Each call starts anew.
         np.testing.assert_array_equal(step()[0]["conv"]["kernel"], kernels[method])
-    assert tuple(kernels) == figure6b.METHODS
+    assert tuple(kernels) == figure6b.TIMED_METHODS
     initial, none = network.params["conv"]["kernel"][...], kernels["none"]
     assert np.abs(none - initial).max() > 1e-4
     # Learning rate 0.1.

@@ -8,11 +8,12 @@ import pytest
 
 import absum_jax
 from experiments import cli
-from experiments.config import ABSUM_AUTODIFF, NONE, Setting
+from experiments.config import NONE, Setting
 from experiments.figures import figure8
 from experiments.jobs import files
+from experiments.methods import ABSUM_AUTODIFF, penalty
 from experiments.models import Variables
-from experiments.training import optimization, penalty, step
+from experiments.training import optimization, step
 
 AUTODIFF = Setting(ABSUM_AUTODIFF, 0.05)
 LAYERS = ("conv1", "conv2")
@@ -91,10 +92,11 @@ def test_the_gradient_is_zero_at_zero():
 
 def test_programs_without_it_are_left_as_they_are():
     settings = (NONE, Setting("absum", 0.1))
-    assert optimization.hyperparameters(settings, 0.1, 0.5).absum_autodiff is None
+    without = optimization.hyperparameters(settings, 0.1, 0.5)
+    assert without.strengths.keys() == {"weight_decay", "l1", "absum"}
     both = optimization.hyperparameters((*settings, AUTODIFF), 0.1, 0.5)
-    np.testing.assert_allclose(both.absum_autodiff, [0, 0, 0.05])
-    np.testing.assert_allclose(both.absum, [0, 0.1, 0])
+    np.testing.assert_allclose(both.strengths[ABSUM_AUTODIFF], [0, 0, 0.05])
+    np.testing.assert_allclose(both.strengths["absum"], [0, 0.1, 0])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from numpy_networks import ByBatch, by_statistics, imagenet_resnet18
 
 import absum_jax
 from experiments.config import Setting
+from experiments.methods import METHODS
 from experiments.models import build, named_kernels
 from experiments.models.architectures import without_values
 from experiments.models.resnet import ImageNetResNet18, _Block
@@ -131,7 +132,7 @@ def test_snc_holds_with_every_stride():
     }
     bound = 0.5
     of_layers = {name: uses[name] for name in layers}
-    clip = constraints.CONSTRAINTS["snc"].apply
+    clip = METHODS["snc"].constraint.apply
     assert constraints.constrained([Setting("snc", bound)])[0].method == "snc"
     once = clip(kernels, jnp.asarray(bound), of_layers)
     often = once

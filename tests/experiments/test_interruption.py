@@ -66,7 +66,7 @@ def _assert_whole(folder, classifier):
     steps = 0
     for place in (folder / "mnist5k" / "small_cnn" / "in-progress").iterdir():
         abstract = jax.eval_shape(
-            lambda place=place: loop.beginning(classifier, plan.load_members(place))
+            lambda place=place: loop.initial(classifier, plan.load_members(place))
         )
         known = checkpoints.saved_steps(place / loop.CHECKPOINTS)
         for step in known:

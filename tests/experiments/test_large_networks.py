@@ -14,6 +14,10 @@ from experiments.training import optimization, plan, programs, step, sweep
 from experiments.training.runs import Run
 
 
+def _logits(variables, x):
+    return _forward(variables.params, x, variables.batch_stats["norm"])[0]
+
+
 def _init(key):
     conv, dense = jax.random.split(key)
     params = {
@@ -41,14 +45,16 @@ def _forward(params, x, normalization=None):
 def _train_logits(variables, x, key):
     del key
     logits, batch = _forward(variables.params, x)
-    old = variables.statistics["norm"]
+    old = variables.batch_stats["norm"]
     return logits, {"norm": jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, old, batch)}
 
 
 LARGE = Classifier(
     _init,
     _train_logits,
-    lambda variables, x: _forward(variables.params, x, variables.statistics["norm"])[0],
+    lambda variables, x: _forward(variables.params, x, variables.batch_stats["norm"])[
+        0
+    ],
     lambda image_shape: {},
     is_small=False,
 )
@@ -102,7 +108,7 @@ def test_each_part_of_a_recipe_acts(train, change):
     # Milestones act from the second epoch on; the first tells nothing of it.
     assert (changed[0] == plain[0]) is ("milestones" in change)
     assert changed[1] != plain[1]
-    assert np.abs(variables.statistics["norm"]["var"] - 1).max() > 0.1
+    assert np.abs(variables.batch_stats["norm"]["var"] - 1).max() > 0.1
 
 
 def test_interrupted_within_the_second_model(train, tmp_path):
@@ -174,11 +180,11 @@ def test_what_diverges_is_kept_as_it_was_before(train, noise, classifier):
     h = optimization.hyperparameters((DIVERGING,), 0.01, 0.5)
     seeds = jnp.zeros(1, int)
     state = step.init_sweep(LARGE, seeds, h)
+    spec = step.TrainSpec(LARGE, batch_size=32, epoch_steps=3)
     for i in range(at - 1):
         state, _ = programs.train_steps(
-            LARGE, state, seeds, h, jnp.asarray(noise.images),
+            spec, state, seeds, h, jnp.asarray(noise.images),
             jnp.asarray(noise.labels), optimization.schedule(0, 2), i, 1,
-            batch_size=32,
         )  # fmt: skip
     before = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(before), strict=True):
@@ -209,8 +215,8 @@ def test_a_constraint_that_is_not_finite_is_not_applied():
 def test_large_networks_have_their_own_regularizer_alone():
     h = optimization.hyperparameters((ABSUM,), 0.1, 0.9, decay=1e-4)
     own = optimization.without_unused(h, (ABSUM,))
-    assert own.weight_decay is own.l1 is None
-    assert own.absum is h.absum
+    assert own.strengths.keys() == {"absum"}
+    assert own.strengths["absum"] is h.strengths["absum"]
     assert own.decay is h.decay
     assert optimization.hyperparameters((ABSUM,), 0.1, 0.9).decay is None
 

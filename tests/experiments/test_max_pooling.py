@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from experiments.config import NONE, Adversary, RunConfig, Setting
+from experiments.data import DATASETS
 from experiments.models import ARCHITECTURES
 from experiments.models.small_cnn import SmallCNN, _max_pool
 from experiments.options import ModelOptions
@@ -192,8 +193,8 @@ def test_small_cnns_name_their_rule_of_pooling(make_config, tmp_path):
     [
         (dataset, network)
         for network, architecture in ARCHITECTURES.items()
-        for dataset in architecture.datasets
-        if architecture.narrowed is None
+        for dataset, info in DATASETS.items()
+        if architecture.is_for(info.image_shape) and architecture.narrowed is None
     ],
 )
 def test_commands_ask_for_models_with_the_rule(noise, images, dataset, network):

@@ -12,7 +12,7 @@ from stopping import start_held, wait_until_held
 from experiments import cli, workspace
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
-from experiments.jobs.shards import Part
+from experiments.jobs.parts import Part
 
 pytestmark = pytest.mark.slow
 

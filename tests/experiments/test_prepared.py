@@ -10,8 +10,7 @@ import pytest
 import upstream
 
 from experiments import cli
-from experiments.data import DataOptions, cache, load, prepared
-from experiments.data.registry import STANDARDIZED
+from experiments.data import DATASETS, DataOptions, cache, load, prepared
 from experiments.figures import figure1
 from experiments.jobs.errors import UsageError
 
@@ -41,7 +40,7 @@ def test_statistics_of_each_channel(name, tmp_path):
     dataset = load(name, DataOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache"))
     assert dataset.image_shape == (32, 32, 3)
     mean, std = np.zeros(3), np.ones(3)
-    if STANDARDIZED[name]:
+    if DATASETS[name].is_standardized:
         pixels = dataset.train.images / 255
         mean, std = pixels.mean(axis=(0, 1, 2)), pixels.std(axis=(0, 1, 2))
     np.testing.assert_allclose(dataset.mean, mean, rtol=1e-12)

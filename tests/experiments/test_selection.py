@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from experiments.config import METHODS, NONE, Setting
+from experiments.config import NONE, Setting
 from experiments.evaluate import EvaluateOptions
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS
 from experiments.options import SweepOptions
 from experiments.reporting import document
 from experiments.reporting.selection import select, train_and_evaluate

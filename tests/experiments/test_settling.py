@@ -1,5 +1,7 @@
 """Batch normalization has steps enough after the last clip of SNC."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,16 +10,15 @@ from batch_norm_network import network
 from flax import nnx
 from stopping import stopped
 
-from experiments.config import NONE, SNC_METHODS, RunConfig, Setting
-from experiments.data import Split
-from experiments.data.registry import TRAIN_SHAPES
+from experiments.config import NONE, RunConfig, Setting
+from experiments.data import DATASETS, Split
+from experiments.methods import METHODS, SNC_METHODS
 from experiments.models import ARCHITECTURES, networks_for
 from experiments.models.architectures import without_values
 from experiments.options import WIDTHS, ModelOptions
-from experiments.paper import ADVERSARIAL_TRAINING, TRAINING
-from experiments.training import feeds, optimization, programs, step, sweep
+from experiments.studies.snc_constraints import OTHER_READINGS
+from experiments.training import loop, optimization, programs, step, sweep
 from experiments.training.constraints import (
-    CONSTRAINTS,
     SETTLE_STEPS,
     constrained,
     is_due,
@@ -45,19 +46,25 @@ def test_which_networks_have_batch_normalization(model):
 
 
 @pytest.mark.parametrize("epochs", [None, *range(1, 31)])
-@pytest.mark.parametrize("recipes", [TRAINING, ADVERSARIAL_TRAINING])
-def test_every_schedule_ends_some_steps_after_a_clip(noise, images, recipes, epochs):
-    for dataset, recipe in recipes.items():
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_every_schedule_ends_some_steps_after_a_clip(
+    noise, images, adversarial, epochs
+):
+    for dataset, info in DATASETS.items():
+        if info.parent or (adversarial and info.conditions.pgd is None):
+            continue
+        conditions = info.conditions
+        recipe = conditions.pgd.recipe if adversarial else conditions.recipe
         scaled = recipe.scaled(epochs or recipe.epochs)
-        examples = TRAIN_SHAPES[dataset][0]
+        examples = DATASETS[dataset].train_examples
         for train in (examples, examples - examples // 10):  # validation held out
-            last = scaled.epochs * programs.steps_of(train, scaled.batch_size)
+            last = scaled.epochs * scaled.epoch_steps(train)
             steps = np.arange(max(1, last - 1000), last + 1)
             for model in networks_for(dataset):
                 for method in SNC_METHODS:
                     config = _config(noise, images, dataset, model, Setting(method, 1))
                     settle = config.settle_steps or 0
-                    due = is_due(CONSTRAINTS[method], steps, last, settle)
+                    due = is_due(METHODS[method].constraint, steps, last, settle)
                     after = last - steps[due].max()
                     if model == "small_cnn":
                         assert after == last % 100
@@ -66,8 +73,8 @@ def test_every_schedule_ends_some_steps_after_a_clip(noise, images, recipes, epo
 
 
 def test_without_it_the_papers_schedule_would_end_with_a_clip():
-    recipe = TRAINING["cifar10"]
-    ours = recipe.epochs * programs.steps_of(50_000, recipe.batch_size)
+    recipe = DATASETS["cifar10"].conditions.recipe
+    ours = recipe.epochs * recipe.epoch_steps(50_000)
     # P, appendix: 350 epochs of batches of 128, here without the incomplete one.
     assert (ours, ours % 100) == (136_500, 0)
     assert 350 * -(-50_000 // 128) % 100 == SETTLE_STEPS == 50
@@ -101,7 +108,9 @@ def colored():
 @pytest.fixture
 def often(monkeypatch):
     """SNC that acts at every other step."""
-    monkeypatch.setitem(CONSTRAINTS, "snc", CONSTRAINTS["snc"]._replace(every=2))
+    snc = METHODS["snc"]
+    changed = dataclasses.replace(snc, constraint=snc.constraint._replace(every=2))
+    monkeypatch.setitem(METHODS, "snc", changed)
 
 
 def _steps(data, pieces, groups, clip_after=()):
@@ -110,17 +119,17 @@ def _steps(data, pieces, groups, clip_after=()):
     h = optimization.hyperparameters([SNC], 0.05, 0.5)
     state = step.init_sweep(classifier, seeds, h)
     uses = classifier.conv_uses(data.image_shape)
+    spec = step.TrainSpec(classifier, 32, epoch_steps=3, constrained=groups)
     images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
     for first in range(0, 9, pieces):
         epoch, begin = divmod(first, 3)
         state, _ = programs.train_steps(
-            classifier, state, seeds, h, images, labels,
-            optimization.schedule(epoch, 3), begin, pieces, batch_size=32,
-            constrained=groups,
+            spec, state, seeds, h, images, labels, optimization.schedule(epoch, 3),
+            begin, pieces,
         )  # fmt: skip
         if first + pieces in clip_after:
             one = jax.tree.map(lambda leaf: leaf[0, 0], state.variables.params)
-            clipped = CONSTRAINTS["snc"].apply(one, jnp.float32(0.3), uses)
+            clipped = METHODS["snc"].constraint.apply(one, jnp.float32(0.3), uses)
             clipped = jax.tree.map(lambda leaf: leaf[None, None], clipped)
             variables = state.variables._replace(params=clipped)
             state = state._replace(variables=variables)
@@ -146,7 +155,7 @@ def test_training_goes_on_to_the_same_last_clip(
     colored, often, make_config, tmp_path, monkeypatch
 ):
     """Two steps and one at a time, interrupted between the last clip and the end."""
-    monkeypatch.setattr(feeds, "_CPU_STEPS", 2)
+    monkeypatch.setattr(loop, "_CPU_STEPS", 2)
     fields = {"model": "resnet18", "settle_steps": 3, "learning_rate": 0.05}
     config = make_config(SNC, **fields)
     shapes = jax.eval_shape(network(10).init, jax.random.key(0))
@@ -174,15 +183,15 @@ def test_training_goes_on_to_the_same_last_clip(
     )
 
 
-@pytest.mark.parametrize("method", CONSTRAINTS)
+@pytest.mark.parametrize("method", [*SNC_METHODS, *OTHER_READINGS])
 def test_whether_a_training_has_a_clip_at_all(method):
     for settle_steps in (0, SETTLE_STEPS):
         for last in (1, 2, 51, 99, 100, 101, 149, 150, 200):
             due = any(
-                is_due(CONSTRAINTS[method], step, last, settle_steps)
+                is_due(METHODS[method].constraint, step, last, settle_steps)
                 for step in range(1, last + 1)
             )
-            assert is_ever_due(method, last, settle_steps) is due
+            assert is_ever_due(METHODS[method].constraint, last, settle_steps) is due
 
 
 def test_models_that_are_never_clipped_are_named(make_config, capsys):

@@ -9,22 +9,24 @@ import pytest
 from scipy import stats
 
 from experiments import cli
-from experiments.claims import explaining
 from experiments.config import NONE, RunConfig, Setting
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS, SNC_METHODS, listed
 from experiments.models import build
-from experiments.paper import TABLE1, Published
+from experiments.published import TABLE1, Published
+from experiments.studies import snc_explaining as explaining
 from experiments.studies import snc_readings, snc_rows
 from experiments.studies.snc_readings import SncReadingsOptions
-from experiments.training.constraints import CONSTRAINTS, Constraint
 
 PUBLISHED = Published(avg=80.0, min=50.0, clean=90.0, strength=10.0)
 
 
 def test_readings_have_names():
-    assert set(snc_rows.READINGS) == {NONE.method, *CONSTRAINTS}
-    assert all(isinstance(value, Constraint) for value in CONSTRAINTS.values())
+    constrained = {name for name, method in METHODS.items() if method.constraint}
+    assert set(snc_rows.READINGS) == {NONE.method, *constrained}
+    # Commands offer no others than the two that they compare.
+    assert constrained & set(listed()) == set(SNC_METHODS)
 
 
 def test_settings_are_those_of_the_chosen_readings():

@@ -1,5 +1,6 @@
 """Functions of one model, applied to several, on one device and on several."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from experiments.config import NONE, Setting
+from experiments.methods import METHODS
 from experiments.models import stacked
-from experiments.training import constraints, devices, sweep
+from experiments.studies import snc_constraints  # noqa: F401
+from experiments.training import devices, sweep
 from experiments.training.runs import Run, stacked_variables
 
 
@@ -81,8 +84,10 @@ SETTINGS = (
 def test_one_device_and_several_train_the_same_models(
     classifier, noise, make_config, tmp_path, use_devices, monkeypatch
 ):
-    often = constraints.CONSTRAINTS["snc-rescaled"]._replace(every=2)
-    monkeypatch.setitem(constraints.CONSTRAINTS, "snc-rescaled", often)
+    rescaled = METHODS["snc-rescaled"]
+    often = rescaled.constraint._replace(every=2)
+    changed = dataclasses.replace(rescaled, constraint=often)
+    monkeypatch.setitem(METHODS, "snc-rescaled", changed)
     configs = [make_config(setting, epochs=2) for setting in SETTINGS]
     abstract = jax.eval_shape(classifier.init, jax.random.key(0))
     params = {}

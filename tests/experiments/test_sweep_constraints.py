@@ -11,11 +11,13 @@ import pytest
 from jax.extend import core
 
 import absum_jax
-from experiments.config import NONE, SNC_NUMPY_AXES, Setting
+from experiments.config import NONE, Setting
+from experiments.methods import METHODS, SNC_METHODS, SNC_NUMPY_AXES
 from experiments.models import Variables
 from experiments.options import SweepOptions
+from experiments.studies.snc_constraints import OTHER_READINGS
 from experiments.training import optimization, programs, step
-from experiments.training.constraints import CONSTRAINTS, constrain, constrained
+from experiments.training.constraints import constrain, constrained
 
 BATCH, LEARNING_RATE, MOMENTUM = 32, 0.05, 0.5
 
@@ -43,6 +45,11 @@ def _norms(params, uses):
     }
 
 
+def _clipped(method, params, bound, uses):
+    apply = METHODS[method].constraint.apply
+    return jax.jit(lambda params: apply(params, jnp.float32(bound), uses))(params)
+
+
 def test_table_1_has_33_models():
     # No regularization, nine strengths of three methods, five bounds (P, "Conditions").
     settings = SweepOptions().settings
@@ -65,8 +72,9 @@ def test_the_kernels_are_seen_through_the_native_form(uses):
 @pytest.fixture
 def every_other(monkeypatch):
     """SNC that acts at every other step, so that a short run sees it act and not."""
-    plain = CONSTRAINTS["snc"]
-    monkeypatch.setitem(CONSTRAINTS, "snc-other", plain._replace(every=2))
+    constraint = METHODS["snc"].constraint._replace(every=2)
+    other = dataclasses.replace(METHODS["snc"], name="snc-other", constraint=constraint)
+    monkeypatch.setitem(METHODS, "snc-other", other)
     return Setting("snc-other", 0.3)
 
 
@@ -74,15 +82,20 @@ def _data(noise):
     return jnp.asarray(noise.images), jnp.asarray(noise.labels)
 
 
+def _spec(classifier, noise, settings):
+    return step.TrainSpec(
+        classifier, BATCH, len(noise) // BATCH, constrained=constrained(settings)
+    )
+
+
 def _sweep(classifier, noise, settings, epochs):
     seeds = jnp.array([0])
     h = optimization.hyperparameters(settings, LEARNING_RATE, MOMENTUM)
     state = step.init_sweep(classifier, seeds, h)
     for epoch in range(epochs):
-        state, _ = programs.train_epoch(
-            classifier, state, seeds, h, *_data(noise),
-            optimization.schedule(epoch, epochs), batch_size=BATCH,
-            constrained=constrained(settings),
+        state, _ = programs.train_steps(
+            _spec(classifier, noise, settings), state, seeds, h, *_data(noise),
+            optimization.schedule(epoch, epochs),
         )  # fmt: skip
     return state.variables.params
 
@@ -153,17 +166,11 @@ def test_the_condition_is_one_for_all_models(classifier, noise):
 
     def conditionals(settings):
         jaxpr = jax.make_jaxpr(
-            lambda state: programs.train_epoch(
-                classifier,
-                state,
-                seeds,
-                h,
-                *_data(noise),
+            lambda state: programs.train_steps(
+                _spec(classifier, noise, settings), state, seeds, h, *_data(noise),
                 optimization.schedule(0, 3),
-                batch_size=BATCH,
-                constrained=constrained(settings),
             )
-        )(state)
+        )(state)  # fmt: skip
         return _outermost_conditions(jaxpr.jaxpr)
 
     assert conditionals((NONE,) * 3) == 0
@@ -178,7 +185,12 @@ def test_only_models_with_a_constraint_that_are_due_change(params, uses):
     @jax.jit
     def after(count):
         return constrain(
-            stacked, bounds, uses, constrained(settings), count, jnp.asarray(250)
+            stacked,
+            {"snc": bounds, "snc-last": bounds},
+            uses,
+            constrained(settings),
+            count,
+            jnp.asarray(250),
         )
 
     def changed(count):
@@ -191,11 +203,9 @@ def test_only_models_with_a_constraint_that_are_due_change(params, uses):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reading", CONSTRAINTS)
+@pytest.mark.parametrize("reading", [*SNC_METHODS, *OTHER_READINGS])
 def test_each_reading_bounds_what_it_says(reading, params, uses):
-    moved = jax.jit(lambda p: CONSTRAINTS[reading].apply(p, jnp.float32(0.5), uses))(
-        params
-    )
+    moved = _clipped(reading, params, 0.5, uses)
     assert jax.tree.structure(moved) == jax.tree.structure(params)
     before, after = _norms(params, uses), _norms(moved, uses)
     kernels = {name: moved[name]["kernel"] for name in ("conv1", "conv2")}
@@ -241,15 +251,14 @@ def test_each_reading_bounds_what_it_says(reading, params, uses):
     else:
         assert all(after[name] < 0.9 * before[name] for name in uses)
     if reading == "snc-projected":
-        plain = _norms(CONSTRAINTS["snc"].apply(params, jnp.float32(0.5), uses), uses)
+        plain = _norms(_clipped("snc", params, 0.5, uses), uses)
         assert all(after[name] < plain[name] for name in uses)
 
 
 @pytest.mark.parametrize("bound", [0.5, 2.0, 10.0, 1e3])
 def test_the_ninth_reading_is_what_numpys_default_axes_compute(bound, params, uses):
     """The algorithm of Sedghi et al. as written, on kernels (out, in, h, w)."""
-    apply = CONSTRAINTS[SNC_NUMPY_AXES].apply
-    moved = jax.jit(lambda params: apply(params, jnp.float32(bound), uses))(params)
+    moved = _clipped(SNC_NUMPY_AXES, params, bound, uses)
     for name, n in (("conv1", 28), ("conv2", 12)):
         kernel = np.asarray(params[name]["kernel"], np.float64).transpose(3, 2, 0, 1)
         height, width = kernel.shape[2:]
@@ -273,7 +282,7 @@ def test_the_ninth_reading_refuses_kernels_larger_than_their_input(params, uses)
         for name, [use] in uses.items()
     }
     with pytest.raises(ValueError, match=r"kernel must not be larger.*\(4, 28\)"):
-        CONSTRAINTS[SNC_NUMPY_AXES].apply(params, jnp.float32(0.5), small)
+        _clipped(SNC_NUMPY_AXES, params, 0.5, small)
 
 
 @pytest.mark.parametrize(("bound", "acts"), [(5.5, False), (4.5, True)])
@@ -288,9 +297,7 @@ def test_filters_by_themselves_have_their_layers_strides(bound, acts):
     use = absum_jax.ConvUse(
         (8, 8), (4, 4), (2, 2), ((0, 1),) * 2, (1, 1), 1, (0, 1, 2, 3)
     )
-    moved = CONSTRAINTS["snc-filters"].apply(
-        params, jnp.float32(bound), {"conv/kernel": (use,)}
-    )
+    moved = _clipped("snc-filters", params, bound, {"conv/kernel": (use,)})
     assert bool((moved["conv"]["kernel"] != 1).any()) == acts
 
 
@@ -300,4 +307,4 @@ def test_channels_taken_for_space_must_fit_the_image(params, uses):
         for name, [use] in uses.items()
     }
     with pytest.raises(ValueError, match=r"got \(20, 10\) on \(16, 16\): fft2 would"):
-        CONSTRAINTS["snc-oihw"].apply(params, jnp.float32(0.5), small)
+        _clipped("snc-oihw", params, 0.5, small)

@@ -9,11 +9,12 @@ from scipy.stats import binomtest
 
 import absum_jax
 from absum_jax.markdown import aligned
-from experiments.config import METHODS, NONE, Setting
+from experiments.config import NONE, Setting
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs import files
+from experiments.methods import METHODS
 from experiments.options import SweepOptions
-from experiments.paper import TABLE1, TABLE1_TOP5, Published
+from experiments.published import TABLE1, TABLE1_TOP5, Published
 from experiments.reporting import naming
 from experiments.reporting.columns import Column
 from experiments.reporting.evaluated import SingleFourierModel

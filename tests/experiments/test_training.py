@@ -14,6 +14,7 @@ import absum_jax
 from experiments.config import NONE, Setting
 from experiments.jobs import files
 from experiments.models import Variables
+from experiments.studies import snc_constraints  # noqa: F401
 from experiments.training import (
     checkpoints,
     constraints,
@@ -37,12 +38,15 @@ def _epochs(classifier, data, settings, seeds=(0,), epochs=1, batch_size=32):
     h = optimization.hyperparameters(settings, 0.05, 0.5)
     seeds = jnp.array(seeds)
     state = step.init_sweep(classifier, seeds, h)
+    spec = step.TrainSpec(
+        classifier, batch_size, len(data) // batch_size,
+        constrained=constraints.constrained(settings),
+    )  # fmt: skip
     history = []
     for epoch in range(epochs):
-        state, metrics = programs.train_epoch(
-            classifier, state, seeds, h, jnp.asarray(data.images),
+        state, metrics = programs.train_steps(
+            spec, state, seeds, h, jnp.asarray(data.images),
             jnp.asarray(data.labels), optimization.schedule(epoch, epochs),
-            batch_size=batch_size, constrained=constraints.constrained(settings),
         )  # fmt: skip
         history.append(metrics)
     return state, history

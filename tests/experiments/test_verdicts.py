@@ -12,12 +12,12 @@ from scipy import stats
 from experiments import cli
 from experiments.claims import measurements
 from experiments.claims.statements import SAMPLES
-from experiments.config import SNC_METHODS
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
+from experiments.methods import SNC_METHODS
 from experiments.options import SweepOptions
 from experiments.reproduce.items import SEEDS
-from experiments.training.constraints import CONSTRAINTS
+from experiments.studies.snc_constraints import READINGS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Differences of pairs, so large that nothing is decided.
@@ -90,7 +90,7 @@ def _decide(results_dir, near):
                 "acted": method != "none", "diverged": False, "run": "",
                 "answers_one_class": False,
             }
-            for method in ("none", *CONSTRAINTS) for i in (-1, 0, 1)
+            for method in READINGS for i in (-1, 0, 1)
         ]  # fmt: skip
         rows = [
             {
@@ -99,7 +99,7 @@ def _decide(results_dir, near):
                 if method in ("none", *SNC_METHODS)
                 else [31, 32, 33],
             }
-            for method in ("none", *CONSTRAINTS)
+            for method in READINGS
         ]
         document = {"title": name, "published": published, "models": models}
         document = digests.with_checksum(document | {"rows": rows})

@@ -13,17 +13,16 @@ from networks import evaluated, filled, images
 from numpy_networks import ByBatch, by_statistics, resnet18
 
 from experiments import cli
-from experiments.config import SNC_METHODS
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS, SNC_METHODS
 from experiments.models import ARCHITECTURES, WIDTHS, build, with_width
 from experiments.models.architectures import without_values
 from experiments.models.resnet import ResNet18
 from experiments.options import ModelOptions, SweepOptions, WidthName
-from experiments.paper import TABLE1, TABLE2
-from experiments.reporting import document, naming
+from experiments.published import TABLE1, TABLE2, published_row
+from experiments.reporting import naming
 from experiments.tables.table4 import Table4Options
-from experiments.training.constraints import CONSTRAINTS
 
 pytestmark = pytest.mark.slow
 
@@ -134,8 +133,8 @@ def test_strengths_and_numbers_of_the_whole_network():
     assert options.settings == whole.settings
     assert options.published == whole.published
     assert options.published["absum"] == TABLE1["cifar10", "resnet18"]["absum"]
-    row = document.published(options, TABLE2)
-    assert row == document.published(whole, TABLE2) != {}
+    row = published_row(TABLE2, options.dataset, options.published_network)
+    assert row == published_row(TABLE2, whole.dataset, whole.published_network) != {}
     adversarial = Table4Options(**EIGHTH)
     assert adversarial.published_strengths["absum"] == 1e-5
 
@@ -193,5 +192,5 @@ def test_snc_takes_every_convolution(method):
     uses = classifier.conv_uses((32, 32, 3))
     assert len(uses) == 20
     params = jax.eval_shape(classifier.init, jax.random.key(0)).params
-    clip = functools.partial(CONSTRAINTS[method].apply, uses=uses)
+    clip = functools.partial(METHODS[method].constraint.apply, uses=uses)
     assert jax.eval_shape(clip, params, jnp.float32(0.5)) == params

@@ -8,7 +8,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.methods import METHODS
 
 
 def side_by_side(
@@ -36,11 +36,11 @@ def side_by_side(
     axes = figure.subplots(1, count + 1, width_ratios=[1] * count + [1.25])
     for ax, (method, picture) in zip(axes, pictures.items(), strict=False):
         shown = show(picture, ax)
-        ax.set_title(METHOD_NAMES[method], fontsize=9)
+        ax.set_title(METHODS[method].label, fontsize=9)
         if ax is not axes[0]:
             ax.set_ylabel("")
             ax.set_yticklabels([])
-        color, name = METHOD_COLORS[method], METHOD_NAMES[method]
+        color, name = METHODS[method].color, METHODS[method].label
         absum_jax.plot_radial_mean(rings(picture), ax=axes[-1], color=color, label=name)
     figure.colorbar(shown, ax=axes[:count], label=label, shrink=0.8)
     axes[-1].legend(fontsize=7)
@@ -64,8 +64,8 @@ def draw(grids: Mapping[str, np.ndarray], clean: Mapping[str, float]) -> Figure:
     )
     for ax, (method, grid) in zip(axes, grids.items(), strict=False):
         title = f"mean {100 * grid.mean():.1f} %, worst {100 * grid.min():.1f} %"
-        ax.set_title(f"{METHOD_NAMES[method]}\n{title}", fontsize=9)
-        axes[-1].axhline(clean[method], color=METHOD_COLORS[method], lw=0.6, ls=":")
+        ax.set_title(f"{METHODS[method].label}\n{title}", fontsize=9)
+        axes[-1].axhline(clean[method], color=METHODS[method].color, lw=0.6, ls=":")
     axes[-1].set_title("mean over rings (dotted: clean)", fontsize=9)
     axes[-1].set_ylabel("accuracy")
     return figure

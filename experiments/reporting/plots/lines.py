@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
+from experiments.methods import METHODS
 from experiments.reporting.plots.axes import line_with_band
 
 
@@ -35,7 +35,7 @@ def draw(
             mean, std = 100 * values.mean(axis=0), 100 * values.std(axis=0)
             line_with_band(
                 ax, x, mean, std,
-                color=METHOD_COLORS[method], label=METHOD_NAMES[method], marker=marker,
+                color=METHODS[method].color, label=METHODS[method].label, marker=marker,
             )  # fmt: skip
         if marked is not None:
             ax.axvline(marked, color="gray", lw=0.6, ls=":")

@@ -9,20 +9,20 @@ from matplotlib.figure import Figure
 
 from experiments.jobs import locks
 from experiments.jobs.progress import progress
+from experiments.methods import METHODS
 from experiments.reporting import document
 from experiments.reporting.columns import aligned
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.reporting.plots.saving import save
 from experiments.runtimes.log import Conditions, Log
 from experiments.training import devices
 
-MethodName = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
-METHODS: tuple[MethodName, ...] = get_args(MethodName)
+TimedMethod = Literal["none", "weight_decay", "l1", "absum", "snc", "snc_numpy"]
+TIMED_METHODS: tuple[TimedMethod, ...] = get_args(TimedMethod)
 # P, appendix, "Computational Cost".
 _STRENGTH, _MAX_NORM = 1e-4, 1.0
 
-NAMES = METHOD_NAMES | {"snc_numpy": "SNC, NumPy"}
-COLORS = METHOD_COLORS | {"snc_numpy": METHOD_COLORS["snc"]}
+NAMES = {n: m.label for n, m in METHODS.items()} | {"snc_numpy": "SNC, NumPy"}
+COLORS = {n: m.color for n, m in METHODS.items()} | {"snc_numpy": METHODS["snc"].color}
 
 _Measurement = TypeVar("_Measurement", bound=Conditions)
 
@@ -31,7 +31,7 @@ def clip_method(method: str, snc: str | None = None) -> str | None:
     """Returns how a method clips; None if it does not.
 
     Args:
-      method: one of `METHODS`.
+      method: one of `TIMED_METHODS`.
       snc: how SNC clips; None is the library's default on the devices in use.
     """
     snc = snc or ("eigh" if devices.on_cpu() else "polar")

@@ -7,14 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.config import NONE, SNC_METHODS
+from experiments.config import NONE
+from experiments.methods import LAMBDA, METHODS
 from experiments.reporting.evaluated import ACCURACIES, SingleFourierModel
-from experiments.reporting.labels import METHOD_COLORS, METHOD_NAMES
 from experiments.reporting.plots.axes import line_with_band
 from experiments.reporting.selection import by_setting
 
-_STRENGTH = r"regularization strength $\lambda$"
-_STRENGTHS = dict.fromkeys(SNC_METHODS, r"bound on the spectral norm $\sigma$")
 _STYLES = {"max": ":", "avg": "-", "min": "--"}
 
 _Models: TypeAlias = Sequence[SingleFourierModel]
@@ -46,10 +44,12 @@ def _plot(
     method = settings[0].method
     line_with_band(
         ax, strengths[finite], mean[finite], std[finite],
-        color=METHOD_COLORS[method], label=label, style=style, marker=".",
+        color=METHODS[method].color, label=label, style=style, marker=".",
     )  # fmt: skip
     ax.set_xscale("log")
-    ax.set_xlabel(_STRENGTHS.get(method, _STRENGTH))
+    strength = METHODS[method].strength
+    assert strength is not None
+    ax.set_xlabel(strength.label)
 
 
 def _percent(name: str) -> Callable[[SingleFourierModel], float]:
@@ -68,7 +68,7 @@ def figure2(models: _Models) -> Figure | None:
         return None
     figure = Figure(figsize=(4.2, 3.2))
     ax = figure.subplots()
-    _plot(ax, l1, _percent("min"), style="-", label=METHOD_NAMES["l1"])
+    _plot(ax, l1, _percent("min"), style="-", label=METHODS["l1"].label)
     ylabel = f"{_accuracy(models)} at the worst frequency (%)"
     ax.set(ylabel=ylabel, ylim=(0, 100), title="L1")
     return figure
@@ -84,7 +84,7 @@ def figure4(models: _Models) -> Figure | None:
     for ax, (method, group) in zip(axes, methods.items(), strict=True):
         for name, style in _STYLES.items():
             _plot(ax, group, _percent(name), style=style, label=name)
-        ax.set(ylim=(0, 100), title=METHOD_NAMES[method])
+        ax.set(ylim=(0, 100), title=METHODS[method].label)
     axes[0].set_ylabel(f"{_accuracy(models)} under attack (%)")
     axes[0].legend(loc="lower left")
     return figure
@@ -97,15 +97,17 @@ def _lowest_loss(model: SingleFourierModel) -> float:
 
 def figure5(models: _Models) -> Figure | None:
     """Draws the lowest training loss of each method with a strength lambda."""
-    methods = by_method(models)
-    for method in SNC_METHODS:
-        methods.pop(method, None)
+    methods = {
+        method: group
+        for method, group in by_method(models).items()
+        if METHODS[method].strength == LAMBDA
+    }
     if not methods:
         return None
     figure = Figure(figsize=(4.6, 3.2))
     ax = figure.subplots()
     for method, group in methods.items():
-        _plot(ax, group, _lowest_loss, style="-", label=METHOD_NAMES[method])
+        _plot(ax, group, _lowest_loss, style="-", label=METHODS[method].label)
     ax.set(ylabel="lowest training loss (nats)")
     if ax.get_lines():
         ax.set_yscale("log")

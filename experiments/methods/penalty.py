@@ -1,15 +1,14 @@
-"""Absum's penalty as a term of the loss, in place of its proximal step."""
-
-from typing import Any
+"""Absum's penalty as a term of the loss, in place of its proximal step (Figure 8)."""
 
 import jax
 import jax.numpy as jnp
 
 import absum_jax
+from experiments.methods.method import Params
 
 
-def gradient(params: Any) -> Any:
-    """The gradient of the penalty, the second sum of eq. 12 without lambda.
+def gradient(params: Params) -> Params:
+    """Returns the gradient of the penalty, the second sum of eq. 12 without lambda.
 
     At a filter whose sum is zero it is zero, as in the paper's PyTorch; `jax.grad`
     would take the derivative of |x| at 0 to be 1.

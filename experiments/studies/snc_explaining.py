@@ -11,11 +11,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.config import NONE, SNC_NUMPY_AXES
-from experiments.paper import Published
+from experiments.config import NONE
+from experiments.methods import SNC_NUMPY_AXES
+from experiments.published import Published
 from experiments.statistics.intervals import Interval, prediction_interval
-from experiments.training.constraints import CONSTRAINTS
-from experiments.training.programs import steps_of
+from experiments.studies.snc_constraints import READINGS
 from experiments.training.runs import Run
 
 # In percent; 95 % for two accuracies on two data sets together (Bonferroni).
@@ -30,7 +30,7 @@ def _conditions(run: Run) -> dict[str, Any]:
     """Returns what the last digits of a run depend on besides its configuration."""
     left_out = {"checksum", "digests", "seconds"}
     provenance, config = run.provenance, run.config
-    steps = steps_of(config.train_examples, config.recipe.batch_size)
+    steps = config.recipe.epoch_steps(config.train_examples)
     # A run that was interrupted may have begun under other conditions.
     at_once = provenance["steps_in_these_seconds"] == config.recipe.epochs * steps
     if provenance["backend"] == "cpu" and at_once:
@@ -100,7 +100,7 @@ def _by_reading(document: Mapping[str, Any]) -> dict[str, list[Model]]:
     if document["published"] is None:
         raise ValueError(f"documents must have a published row, {where} has none.")
     sigma = document["published"]["strength"]
-    models: dict[str, list[Model]] = {name: [] for name in (NONE.method, *CONSTRAINTS)}
+    models: dict[str, list[Model]] = {name: [] for name in READINGS}
     for model in document["models"]:
         if model["method"] == NONE.method or model["strength"] == sigma:
             models[model["method"]].append(model)
@@ -124,7 +124,7 @@ def explaining_readings(documents: Sequence[Mapping[str, Any]]) -> list[str]:
       documents: the JSON that `snc-readings` writes, one for each data set.
 
     Returns:
-      The names of the readings, in the order of `CONSTRAINTS` after `none`.
+      The names of the readings, in the order of `READINGS`.
 
     Raises:
       ValueError: if a document has no published row, lacks a reading at the published

@@ -1,0 +1,76 @@
+"""What a regularization method consists of."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+import absum_jax
+
+Params = Any
+Uses = Mapping[str, Sequence[absum_jax.ConvUse]]
+# Of the strength and the learning rate, both traced.
+Transformation = Callable[[jax.Array, jax.Array], optax.GradientTransformation]
+
+
+class Constraint(NamedTuple):
+    """When parameters are constrained, and how."""
+
+    apply: Callable[[Params, jax.Array, Uses], Params]
+    every: int = 100  # as in the paper
+    at_end: bool = False  # also after the last step of training
+
+
+class Strength(NamedTuple):
+    """A kind of strength: the option that gives it, and how figures denote it."""
+
+    option: str  # the field of `MethodOptions`
+    symbol: str  # in TeX
+    label: str  # of an axis
+    grid: tuple[float, ...]  # what the paper tries
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        return "--" + self.option.replace("_", "-")
+
+
+LAMBDA = Strength(
+    "strengths", r"\lambda", r"regularization strength $\lambda$",
+    (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7),
+)  # fmt: skip
+SIGMA = Strength(
+    "max_norms", r"\sigma", r"bound on the spectral norm $\sigma$",
+    (0.01, 0.1, 0.5, 1.0, 10.0),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A regularization method.
+
+    All that acts in training does nothing at strength 0, which models of other methods
+    in the same program have.
+    """
+
+    name: str  # on the command line and on disk
+    label: str  # in tables and figures
+    color: str
+    strength: Strength | None = LAMBDA  # None if it has none
+    grid: tuple[float, ...] | None = None  # None is that of the kind of strength
+    is_listed: bool = True  # on the command line; others belong to a single study
+    # The method whose published numbers stand beside it. Such a variant of another
+    # method is not among the defaults of commands.
+    parent: str | None = None
+    # Whether every program of small networks has it. Other methods are compiled only
+    # where a model uses them.
+    is_always_compiled: bool = False
+    before_sgd: Transformation | None = None
+    after_sgd: Transformation | None = None
+    # The gradient of a penalty, which times the strength is added to that of the loss.
+    penalty_gradient: Callable[[Params], Params] | None = None
+    constraint: Constraint | None = None  # bounded by the strength
+    # Perturbs training images in [0, 1], given a key and the strength.
+    perturb: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
