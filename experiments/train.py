@@ -48,9 +48,10 @@ class TrainOptions(MethodOptions):
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
     config, last = run.config, run.metrics()[-1]
-    loss = f"{last['train_loss']:.4g}"
     if run.has_diverged:
         loss = f"diverged at step {last['diverged_at_step']}"
+    else:
+        loss = f"{last['train_loss']:.4g}"
     return (
         METHODS[config.method].label,
         "" if config.setting == NONE else f"{config.strength:g}",
