@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck bench lock clean
+.PHONY: help demo test quick lint typecheck bench lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,8 +29,11 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 demo: $(READY)  ## train five CNNs on real digits, attack them with every frequency
 	$(BIN)/python -m experiments demo
 
-test: $(READY)  ## run the tests
+test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+quick: $(READY)  ## run the tests of daily work, without processes, documents and real data
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .

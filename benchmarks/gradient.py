@@ -39,11 +39,11 @@ def _trained() -> tuple[Any, Any, np.ndarray, np.ndarray]:
     seeds = jnp.array([0])
     h = optimization.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
     state = step.init_sweep(classifier, seeds, h)
+    spec = step.TrainSpec(classifier, _BATCH, len(train) // _BATCH)
     for epoch in range(_EPOCHS):
-        state, _ = programs.train_epoch(
-            classifier, state, seeds, h, jnp.asarray(train.images),
+        state, _ = programs.train_steps(
+            spec, state, seeds, h, jnp.asarray(train.images),
             jnp.asarray(train.labels), optimization.schedule(epoch, _EPOCHS),
-            batch_size=_BATCH,
         )  # fmt: skip
     variables = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
     return classifier, variables, test.images / np.float32(255), test.labels
@@ -156,6 +156,7 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
         jnp.array([0]),
         optimization.hyperparameters(settings, _LEARNING_RATE, _MOMENTUM),
     )
+    spec = step.TrainSpec(classifier, _BATCH, steps)
     attacks = _PAPER.train_steps
 
     def epoch(adversary: Adversary | None) -> Callable[[], Any]:
@@ -164,9 +165,9 @@ def adversarial_step_cost() -> list[dict[str, Any]]:
         def run() -> Any:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
-            return programs.train_epoch(
-                classifier, state, seeds, h, images, labels,
-                optimization.schedule(0, 1), batch_size=_BATCH, budget=budget,
+            return programs.train_steps(
+                spec, state, seeds, h, images, labels, optimization.schedule(0, 1),
+                budget=budget,
             )  # fmt: skip
 
         return run

@@ -14,7 +14,7 @@ from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.config import NONE, Setting
 from experiments.data import DATASETS, Split
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.single_fourier import attacked_accuracies
 from experiments.models import Classifier, build
 from experiments.training import optimization, programs, step
@@ -96,15 +96,17 @@ def training_speed() -> list[dict[str, Any]]:
             (setting,), _RECIPE.learning_rate, _RECIPE.momentum
         )
         h = optimization.without_unused(h, (setting,))
+        spec = step.TrainSpec(
+            classifier, _RECIPE.batch_size, steps, augmented=True,
+            constrained=constrained((setting,)),
+        )  # fmt: skip
 
         def run() -> Any:
             # The epoch consumes its state, hence a new one each time.
             state = step.init_sweep(classifier, seeds, h)
-            return programs.train_epoch(
-                classifier, state, seeds, h, images, labels,
-                optimization.schedule(0, 1), batch_size=_RECIPE.batch_size,
-                augmented=True, constrained=constrained((setting,)),
-            )  # fmt: skip
+            return programs.train_steps(
+                spec, state, seeds, h, images, labels, optimization.schedule(0, 1)
+            )
 
         return run
 
@@ -134,7 +136,8 @@ def passes_speed() -> list[dict[str, Any]]:
     seeds = jnp.array([0])
     h = optimization.hyperparameters((NONE,), _RECIPE.learning_rate, _RECIPE.momentum)
     h = optimization.without_unused(h, (NONE,))
-    kept = [step.init_sweep(classifier, seeds, h)]
+    spec = step.TrainSpec(classifier, batch, steps)
+    state = step.init_sweep(classifier, seeds, h)
 
     def loss(x: jax.Array, variables: Any) -> jax.Array:
         logits = classifier.logits(variables, x)
@@ -145,10 +148,10 @@ def passes_speed() -> list[dict[str, Any]]:
 
     def training() -> Any:
         # The epoch consumes its state.
-        kept[0], metrics = programs.train_epoch(
-            classifier, kept[0], seeds, h, images, labels,
-            optimization.schedule(0, 1), batch_size=batch,
-        )  # fmt: skip
+        nonlocal state
+        state, metrics = programs.train_steps(
+            spec, state, seeds, h, images, labels, optimization.schedule(0, 1)
+        )
         return metrics
 
     cases: dict[str, Callable[[], Any]] = {
@@ -192,7 +195,7 @@ def attack_speed() -> list[dict[str, Any]]:
     def ours() -> jax.Array:
         return attacked_accuracies(
             classifier, variables, x, y, jnp.asarray(frequencies),
-            eps=jnp.asarray(eps), scale="linf", batch=batch,
+            jnp.asarray(eps), scale="linf", batch=batch,
         )  # fmt: skip
 
     cases: dict[str, Callable[[], Any]] = {"absum_jax": ours}

@@ -87,20 +87,18 @@ def models_in_one_program() -> list[dict[str, Any]]:
         placement = devices.joint_placement(models, BATCH, None)
         padded = placement.padded(models)
         h = optimization.hyperparameters((NONE,) * padded, LEARNING_RATE, MOMENTUM)
+        spec = step.TrainSpec(classifier, BATCH, STEPS, placement=placement)
         held = images, labels, jnp.array([0]), optimization.schedule(0, 1)
         x, y, seeds, at = devices.put(held, placement.replicated)
-        kept = devices.put(
+        state = devices.put(
             step.init_sweep(classifier, jnp.array([0]), h), placement.state
         )
         h = devices.put(h, placement.settings)
 
         def run() -> Any:
             # The epoch consumes its state, and the next one goes on from there.
-            nonlocal kept
-            kept, metrics = programs.train_epoch(
-                classifier, kept, seeds, h, x, y, at,
-                batch_size=BATCH, placement=placement,
-            )  # fmt: skip
+            nonlocal state
+            state, metrics = programs.train_steps(spec, state, seeds, h, x, y, at)
             return metrics
 
         return run

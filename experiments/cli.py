@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from experiments.jobs import agreement, files, paths
+from experiments.jobs import files, processes
 from experiments.jobs.errors import UsageError
 
 _PROGRAM = "python -m experiments"
@@ -59,7 +59,7 @@ def _path(
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH",
-        instance_from_str=lambda arguments: paths.expanded(*arguments),
+        instance_from_str=lambda arguments: files.expanded(*arguments),
         is_instance=lambda value: isinstance(value, pathlib.Path),
         str_from_instance=lambda path: [str(path)],
     )
@@ -136,12 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if getattr(options, "has_device_for_each_core", False):
                 devices = importlib.import_module("experiments.training.devices")
                 devices.one_for_each_core()
-            agreement.check_alike({"command": name, **options.of_all_processes})
+            processes.check_equal({"command": name, **options.of_all_processes})
         # Figure 6(b) measures compilation, and the processes that `reproduce` starts
         # need the accelerator.
         if name not in ("figure6b", "reproduce"):
             importlib.import_module("experiments.compiled").keep_compiled()
-        agreement.on_all_processes(lambda: _check_folders(options))
+        processes.on_all_processes(lambda: _check_folders(options))
         written: list[pathlib.Path] = _module(name).run(options)
         for path in written:
             print(f"wrote {path}")

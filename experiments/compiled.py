@@ -1,5 +1,6 @@
-"""Keeps compiled programs from one command to the next."""
+"""Caches compiled programs between commands."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -17,47 +18,46 @@ _LARGEST_TOTAL = 256 * 2**20  # bytes
 
 
 def keep_compiled() -> None:
-    """Lets jax keep what it compiles below the user's cache folder.
+    """Turns on jax's compilation cache, below the user's cache folder.
 
-    Does nothing where the user configured jax's compilation cache, where the folder
-    cannot be made or others may write to it, or in one of several processes, of which
-    only the first would keep programs, for itself. For a program, not a library:
-    changes jax's configuration and what the process warns of. Call it before anything
-    is compiled.
+    Does nothing if the user has configured that cache, if the folder cannot be made or
+    others can write to it, or in a multi-process run, in which only process 0 would use
+    the cache. Only for programs, as it changes jax's configuration and the filters of
+    warnings. Call it before anything is compiled.
     """
     settings: Any = jax.config
     if settings.jax_compilation_cache_dir is not None or jax.process_count() > 1:
         return
-    if not (settings.jax_enable_compilation_cache and _damage_is_noticed()):
+    if not (settings.jax_enable_compilation_cache and _detects_damage()):
         return
     try:
         folder = default_cache_dir() / "compiled"
-        # Whoever can write to it can have this user run any code.
+        # Whoever can write to it can run any code as this user.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_private(folder):
             return
         _tidy(folder)
     except (OSError, UsageError):  # UsageError: there is no home folder
         return
-    # jax compiles what it cannot read; the next command removes it.
+    # jax recompiles what it cannot read; the next command removes it.
     warnings.filterwarnings(
         "ignore", "Error (reading|writing) persistent compilation cache entry"
     )
-    # Files of XLA's own, on GPUs, have no checksum, and their path is part of each key.
+    # XLA's caches, on GPUs, have no checksum, and their path is part of each key.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "")
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _is_private(folder: pathlib.Path) -> bool:
-    """Returns whether nobody else may write to a folder, as far as the system tells."""
+    """Returns whether nobody else can write to a folder, as far as is known."""
     if os.name != "posix":
         return True
     status = folder.stat()
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
-def _damage_is_noticed() -> bool:
-    """Returns whether jax compresses by zlib, whose checksum it then verifies.
+def _detects_damage() -> bool:
+    """Returns whether jax compresses with zlib, whose checksum it verifies.
 
     It prefers Zstandard, without a checksum: a damaged program may crash, or compute
     wrong numbers.
@@ -68,18 +68,17 @@ def _damage_is_noticed() -> bool:
 def _tidy(folder: pathlib.Path) -> None:
     """Removes damaged programs, which jax never replaces, and the oldest of too many.
 
-    A program that another process is still writing may go too; it is compiled again.
+    Programs that another process is still writing may be removed too, and are then
+    recompiled.
     """
     total = 0
     for path in sorted(folder.glob("*-cache"), key=_time, reverse=True):
-        try:
+        # Another process may have removed it, or it belongs to another user.
+        with contextlib.suppress(OSError):
             data = path.read_bytes()
             total += len(data)
             if total > _LARGEST_TOTAL or not _is_whole(data):
                 path.unlink()
-        except OSError:
-            # Another process removed it, or it is not ours to mend.
-            continue
 
 
 def _time(path: pathlib.Path) -> int:

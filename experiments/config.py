@@ -57,6 +57,10 @@ class Recipe:
     adversary: Adversary | None = None  # None is training on clean images
     batch_norm_groups: int = 1  # of a batch, each with its own statistics
 
+    def epoch_steps(self, examples: int) -> int:
+        """Counts the steps of an epoch; an incomplete last batch is dropped."""
+        return examples // self.batch_size
+
     def scaled(self, epochs: int) -> "Recipe":
         """The same in another number of epochs, milestones at the same shares."""
         # None before the end of the first epoch, which has the whole learning rate.

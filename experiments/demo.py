@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 
 from experiments.options import SweepOptions
-from experiments.reporting.outcomes import run_sweep
+from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.plots import heatmaps
 from experiments.reporting.plots.saving import save
-from experiments.reporting.selection import by_setting
+from experiments.reporting.selection import by_setting, models_of_table1
 from experiments.tables.table1 import table1
 
 
@@ -45,13 +45,12 @@ def run(options: DemoOptions) -> list[pathlib.Path]:
         runs_dir=options.runs_dir,
         select_on="paper",
     )
-    outcomes = run_sweep(sweep)
-    table = table1(sweep, outcomes)
-    print(f"\n{table.markdown}\n")
-    groups = {setting.method: g for setting, g in by_setting(outcomes).items()}
+    with sweep_workspace(sweep) as workspace:
+        models = models_of_table1(sweep, workspace)
+    written = table1(sweep, models).print_and_write(options.results_dir)
+    groups = {setting.method: g for setting, g in by_setting(models).items()}
     figure = heatmaps.draw(
-        {m: np.mean([o.test.grid for o in g], axis=0) for m, g in groups.items()},
-        {m: float(np.mean([o.test.clean for o in g])) for m, g in groups.items()},
+        {m: np.mean([each.test.grid for each in g], axis=0) for m, g in groups.items()},
+        {m: float(np.mean([each.test.clean for each in g])) for m, g in groups.items()},
     )
-    written = table.write(options.results_dir)
     return written + save(figure, options.results_dir / "heatmaps")

@@ -15,7 +15,7 @@ from experiments.jobs.errors import UsageError
 from experiments.methods import METHODS
 from experiments.options import SweepOptions, pairs
 from experiments.published import SPECTRUM_EPS
-from experiments.reporting.outcomes import attacked, sweep_workspace
+from experiments.reporting.evaluated import sweep_workspace, under_single_fourier
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
@@ -79,7 +79,7 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
     with sweep_workspace(options) as workspace:
         images, shape = workspace.test, workspace.dataset.image_shape
         runs = workspace.train(options.settings, options.seeds)
-        outcomes = attacked(workspace, runs, options.frequency_stride)
+        models = under_single_fourier(workspace, runs, options.frequency_stride)
         radii = frequency.radii_of(shape)
         quarter = radii.index(shape[1] / 4)
         low = frequency.evaluate(images, runs, "low-pass", radii)[:, quarter]
@@ -90,9 +90,9 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
         gradient.power_spectra(images, runs, SPECTRUM_EPS, steps)
         singular_values.evaluate(images, runs)
     columns = {
-        "Avg.": [outcome.test.frequencies.mean for outcome in outcomes],
-        "Min.": [outcome.test.frequencies.min for outcome in outcomes],
-        "CLN": [outcome.test.clean for outcome in outcomes],
+        "Avg.": [model.test.frequencies.mean for model in models],
+        "Min.": [model.test.frequencies.min for model in models],
+        "CLN": [model.test.clean for model in models],
         "transferred PGD": [transferred.get(run, float("nan")) for run in runs],
         "PGD": [np.mean([a.accuracy for a in of_run.values()]) for of_run in white_box],
         "low-pass": low,

@@ -1,11 +1,11 @@
-"""Small records of finished models, without their parameters."""
+"""Records finished models in a small folder, without their parameters."""
 
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import jax
 
@@ -23,8 +23,8 @@ from experiments.training.runs import Run
 
 @dataclasses.dataclass(frozen=True)
 class RecordOptions:
-    """Copy what finished models of a runs folder leave, but for their parameters, to a
-    folder of records. As --runs-dir it serves all commands that need no parameters."""  # noqa: D205, D209
+    """Copy everything that finished models write, except for their parameters, to a
+    folder of records. Pass it as --runs-dir to commands that need no parameters."""  # noqa: D205, D209
 
     dataset: DatasetName = "mnist5k"
     """Data set whose models are copied."""
@@ -39,8 +39,8 @@ class RecordOptions:
     """Folder of records."""
 
     weights_dir: pathlib.Path | None = None
-    """Folder for the parameters of models of the published schedule, a file for each
-    method and strength, in safetensors; None writes none."""
+    """Folder for the parameters of models of the published schedule, one safetensors
+    file per method and strength; None writes none."""
 
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 
@@ -58,7 +58,7 @@ class RecordOptions:
 
 
 def _finished(options: RecordOptions) -> Iterator[Run]:
-    """Finds the finished runs; those that are damaged are refused."""
+    """Finds the finished runs, and refuses damaged ones."""
     folder = options.runs_dir / options.dataset
     for path in sorted(folder.glob("*/*/*/seed-*")):
         _, seed, *_ = path.name.split("-")
@@ -80,7 +80,7 @@ def _finished(options: RecordOptions) -> Iterator[Run]:
 
 
 def _evaluations(run: Run) -> Iterator[Evaluation]:
-    """Finds the evaluations of a run; those that are damaged are refused."""
+    """Finds the evaluations of a run, and refuses damaged ones."""
     fields = {field.name for field in dataclasses.fields(Evaluation)}
     for path in sorted(run.folder.glob("*-*.jsonl")):
         lines = files.read_lines(path) or [""]
@@ -95,7 +95,7 @@ def _evaluations(run: Run) -> Iterator[Evaluation]:
 
 
 def _copy(run: Run, evaluations: Iterable[Evaluation], folder: pathlib.Path) -> None:
-    """Copies what a run leaves, its provenance last."""
+    """Copies the files of a run, its provenance last."""
     names = ["config.json", "metrics.jsonl", "diagnostics.jsonl"]
     names += [evaluation.name for evaluation in evaluations] + ["provenance.json"]
     for name in names:
@@ -107,60 +107,61 @@ def _copy(run: Run, evaluations: Iterable[Evaluation], folder: pathlib.Path) -> 
             )
 
 
-def _describe(
-    dataset: Dataset, evaluations: Mapping[Run, Sequence[Evaluation]],
-    folder: pathlib.Path,
-) -> None:  # fmt: skip
-    """Writes down which images the models were trained and evaluated on."""
+class _Images(NamedTuple):
+    """Images that a model was trained or evaluated on."""
+
+    user: pathlib.Path  # the model's folder, or earlier records
+    kind: str  # one of `_KINDS`
+    examples: int
+    fingerprint: str
+
+
+_KINDS = ("train", "test", "held_in", "held_out")
+
+
+def _images(run: Run, evaluations: Iterable[Evaluation]) -> Iterator[_Images]:
+    """Lists the images that a model was trained and evaluated on."""
+    config = run.config
+    kind = "held_in" if config.validation_examples else "train"
+    count, fingerprint = config.train_examples, config.data_fingerprint
+    yield _Images(run.folder, kind, count, fingerprint)
+    for one in evaluations:
+        kind = "test" if one.split == "test" else "held_out"
+        yield _Images(run.folder, kind, one.examples, one.data_fingerprint)
+
+
+def _describe(dataset: Dataset, used: list[_Images], folder: pathlib.Path) -> None:
+    """Records which images models were trained and evaluated on.
+
+    Raises:
+      UsageError: if models, or earlier records, are of other images than the data set.
+    """
     path = recorded.file_of(folder, dataset.name)
     known = files.read_json_if_there(path, "restore it")
-    examples: dict[str, set[int]] = {
-        kind: set() for kind in ("train", "test", "held_in", "held_out")
-    }
     if known is not None:
         with damage_named(path, "restore it"):
             if not digests.is_whole(known):
                 raise ValueError("it is not as it was written")
-            for kind, of_kind in examples.items():
-                of_kind.update(map(int, known["splits"][kind]["fingerprints"]))
-    for run, of_run in evaluations.items():
-        config = run.config
-        kind = "held_in" if config.validation_examples else "train"
-        examples[kind].add(config.train_examples)
-        for evaluation in of_run:
-            kind = "test" if evaluation.split == "test" else "held_out"
-            examples[kind].add(evaluation.examples)
+            used = used + [
+                _Images(path, kind, int(count), fingerprint)
+                for kind in _KINDS
+                for count, fingerprint in known["splits"][kind]["fingerprints"].items()
+            ]
+    examples: dict[str, set[int]] = {kind: set() for kind in _KINDS}
+    for one in used:
+        examples[one.kind].add(one.examples)
     content = recorded.described(dataset, examples)
-    if known is not None:
-        with damage_named(path, "restore it"):
-            _check_alike(known, content, path)
-    for run, of_run in evaluations.items():
-        kind = "held_in" if run.config.validation_examples else "train"
-        used = [(kind, run.config.train_examples, run.config.data_fingerprint)]
-        for one in of_run:
-            kind = "test" if one.split == "test" else "held_out"
-            used.append((kind, one.examples, one.data_fingerprint))
-        for kind, count, fingerprint in used:
-            if content["splits"][kind]["fingerprints"][str(count)] != fingerprint:
-                raise UsageError(
-                    f"{run.folder} is of other images ({fingerprint}) than those in "
-                    "--data-dir."
-                )
+    for user, kind, count, fingerprint in used:
+        if content["splits"][kind]["fingerprints"][str(count)] != fingerprint:
+            raise UsageError(
+                f"{user} is of other {kind} images ({fingerprint}) than those in "
+                "--data-dir."
+            )
     files.write_json(path, digests.with_checksum(content))
 
 
-def _check_alike(known: Any, content: Any, path: pathlib.Path) -> None:
-    """Refuses other images than those that earlier records are of."""
-    for kind, of_kind in known["splits"].items():
-        for count, fingerprint in of_kind["fingerprints"].items():
-            if content["splits"][kind]["fingerprints"][count] != fingerprint:
-                raise UsageError(
-                    f"{path} is of other {kind} images than those in --data-dir."
-                )
-
-
 def _is_published(config: RunConfig, dataset: Dataset) -> bool:
-    """Whether a model is small, and of the published schedule on all images."""
+    """Returns whether a model is small, with the published schedule on all images."""
     return (
         ARCHITECTURES[config.model].is_small
         and config.recipe == DATASETS[config.dataset].conditions.recipe
@@ -201,7 +202,7 @@ def _write_weights(
 
 
 def run(options: RecordOptions) -> list[pathlib.Path]:
-    """Copies the records and, where asked, the parameters."""
+    """Copies the records and, if a folder is given, the parameters."""
     runs = list(_finished(options))
     if not runs:
         raise UsageError(
@@ -210,7 +211,8 @@ def run(options: RecordOptions) -> list[pathlib.Path]:
         )
     evaluations = {run: list(_evaluations(run)) for run in runs}
     dataset = load(options.dataset, options.data)
-    _describe(dataset, evaluations, options.records_dir)
+    used = [one for run in runs for one in _images(run, evaluations[run])]
+    _describe(dataset, used, options.records_dir)
     for run, of_run in evaluations.items():
         _copy(run, of_run, options.records_dir)
     print(f"{len(runs)} models are recorded in {options.records_dir}")

@@ -1,46 +1,42 @@
-"""A process, and one that watches over it where it is one of several.
+"""Runs a command, and in a multi-process run watches over it.
 
-jax aborts a process that has lost another one. What is then to be said and done is for
-one that is still there.
+When a process dies, jax aborts the others. Each process of several therefore runs as
+the child of a small watchdog, which prints what happened.
 """
 
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from experiments import xla_flags
 
 _WATCHED = "ABSUM_JAX_WATCHED"
-_OWN = ("absum_jax", "experiments")
-# Exit code of a process that noticed itself.
+_PROJECT = ("absum_jax", "experiments")
+# Exit code of a process that noticed by itself that another one is lost.
 _LOST = 75
 _SECONDS_TO_SAY_GOODBYE = 1.0
-# What is in errors of transfers, and of the service through which processes meet.
-_OF_ANOTHER = (
-    "Gloo",
-    "gloo",
-    "NCCL",
-    "coordination",
-    "DEADLINE_EXCEEDED:",
-    "UNAVAILABLE:",
-)
+# In errors of transfers, and of the service through which processes meet.
+_OF_ANOTHER = re.compile("[Gg]loo|NCCL|coordination|DEADLINE_EXCEEDED:|UNAVAILABLE:")
 
 MESSAGE = (
-    "error: another process ended, could not be reached or never came; its own output "
-    "tells why. What was computed is kept: started again, on any number of hosts, the "
-    "same command goes on from there."
+    "error: another process ended, could not be reached or never started; see its "
+    "output for the reason. To resume from the last checkpoint, run the same command "
+    "again, on any number of hosts."
 )
 
 
 def main() -> int:
     """Runs the command of this process's arguments.
 
-    As one of several processes, under the eyes of another one.
+    With --distributed, it runs in a child process under a watchdog.
 
     Returns:
       The exit code; 1 if another process was lost.
@@ -55,41 +51,40 @@ def main() -> int:
         code = _command()
     except Exception as error:
         code, failure = 1, error
-    # Not before the command has set XLA's flags.
+    # Imported here, after the command has set XLA's flags.
     import jax
 
     has_joined = jax.distributed.is_initialized()
     if failure is not None:
-        if has_joined and _is_of_another(failure):
+        if has_joined and _OF_ANOTHER.search(str(failure)):
             code = _LOST
         else:
             traceback.print_exception(failure)
     if code != 0 and has_joined:
-        # Without waiting for the others, which wait for this one.
+        # Exits without waiting for the other processes, which wait for this one.
         sys.stdout.flush()
         sys.stderr.flush()
         if jax.process_index() == 0:
-            # With the first one jax ends them, who may have something to say.
+            # jax ends the others with process 0; they may have messages to print.
             time.sleep(_SECONDS_TO_SAY_GOODBYE)
         os._exit(code)
     return code
 
 
 def _command() -> int:
-    if sys.stdout is None:  # closed by who started this
+    if sys.stdout is None:  # closed by the parent
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    # As on stderr: what it has no code for, such as in a path, is escaped.
+    # As on stderr: characters that cannot be encoded, as in a path, are escaped.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         xla_flags.turn_off_ynnpack_fusions()
-        # Late, as one that only watches needs none of it.
+        # Imported here, as a watchdog needs none of it.
         from experiments import cli
-        from experiments.jobs.quiet import quiet_threads
 
-        quiet_threads()
+        _silence_duplicates()
         return cli.main()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in _OWN:
+        if (error.name or "").partition(".")[0] in _PROJECT:
             raise
         print(
             f"error: {sys.executable} has no {error.name}, which comes with "
@@ -99,10 +94,23 @@ def _command() -> int:
         return 2
 
 
-def _is_of_another(error: Exception) -> bool:
-    """Whether an error is that of a transfer between processes."""
-    text = str(error)
-    return any(name in text for name in _OF_ANOTHER)
+def _silence_duplicates() -> None:
+    """Silences log output of orbax that duplicates raised errors."""
+    # absl must make its logger: otherwise absl would be reported as the caller.
+    from absl import logging as absl_logging
+
+    absl_logging.get_absl_logger().addFilter(
+        lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
+    )
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    before = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        # TensorStore replies to an event loop that ended at the first error.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _end_with_parent() -> None:
@@ -117,7 +125,7 @@ def _watch(arguments: Sequence[str]) -> int:
         env=os.environ | {_WATCHED: "1"},
         stdin=subprocess.PIPE,
     )
-    # Not that signal itself, which jax catches and makes nothing of.
+    # Not forwarded: jax catches the signal and ignores it.
     signal.signal(signal.SIGTERM, lambda *_: child.kill())
     # A terminal interrupts both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

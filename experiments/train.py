@@ -9,7 +9,7 @@ from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.config import NONE
 from experiments.evaluation import clean
-from experiments.jobs.shards import DivisionOptions
+from experiments.jobs.parts import DivisionOptions
 from experiments.methods import METHODS
 from experiments.options import MethodOptions
 from experiments.training.runs import Run
@@ -48,9 +48,10 @@ class TrainOptions(MethodOptions):
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
     config, last = run.config, run.metrics()[-1]
-    loss = f"{last['train_loss']:.4g}"
     if run.has_diverged:
         loss = f"diverged at step {last['diverged_at_step']}"
+    else:
+        loss = f"{last['train_loss']:.4g}"
     return (
         METHODS[config.method].label,
         "" if config.setting == NONE else f"{config.strength:g}",
@@ -79,7 +80,7 @@ def run(options: TrainOptions) -> list[pathlib.Path]:
     adversary = adversaries.adversary(
         options.dataset, options.training, options.train_steps
     )
-    settings, part = options.settings, options.division.own
+    settings, part = options.settings, options.division.selected
     with opened(options, part=part) as workspace:
         runs = workspace.train(settings, options.seeds, adversary)
         answers = clean.evaluate(workspace.test, runs)

@@ -1,4 +1,4 @@
-"""One data set and its network, with their folder of runs to themselves."""
+"""A data set and a network, with exclusive access to their folder of runs."""
 
 import contextlib
 import dataclasses
@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from experiments.config import Adversary, RunConfig, Setting
 from experiments.data import Dataset, Split, StreamedSplit, load, recorded
-from experiments.evaluation.kept import EvaluationSet
-from experiments.jobs import agreement, locks
+from experiments.evaluation.evaluation_set import EvaluationSet
+from experiments.jobs import locks, processes
 from experiments.jobs.errors import UsageError
-from experiments.jobs.shards import Part
+from experiments.jobs.parts import Part
 from experiments.methods import METHODS
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.options import ModelOptions
@@ -22,10 +22,10 @@ from experiments.training.sweep import train_missing
 
 @dataclasses.dataclass(frozen=True)
 class Workspace:
-    """What models are trained and evaluated on.
+    """The network and the data on which models are trained and evaluated.
 
-    While it is open, no other process trains or attacks models of this kind in the same
-    runs folder, but for other parts of the same command.
+    While it is open, only other parts of the same command may train or attack models of
+    this data set and network in the same runs folder.
     """
 
     options: ModelOptions
@@ -33,14 +33,12 @@ class Workspace:
     classifier: Classifier
     training: Split | StreamedSplit
     test: EvaluationSet
-    selection: (
-        EvaluationSet  # what chooses strengths: the test images, or held-out ones
-    )
+    selection: EvaluationSet  # chooses strengths: the test images, or held-out ones
     part: Part | None = None  # of all models; None is all of them
 
     @property
     def validation_examples(self) -> int:
-        """How many training images are held out."""
+        """The number of training images that are held out."""
         is_held_out = self.selection is not self.test
         return self.dataset.validation_examples if is_held_out else 0
 
@@ -50,12 +48,12 @@ class Workspace:
         seeds: Sequence[int],
         adversary: Adversary | None = None,
     ) -> list[Run]:
-        """The models, seed by seed, trained or not; of a part its own alone.
+        """Lists the models of this part, seed by seed, whether trained or not.
 
         Args:
           settings: methods and strengths.
           seeds: each trains every setting once.
-          adversary: what attacks the training images; None trains on clean ones.
+          adversary: attacks the training images; None trains on clean ones.
 
         Raises:
           UsageError: if there are fewer models than parts.
@@ -98,7 +96,7 @@ class Workspace:
         seeds: Sequence[int],
         adversary: Adversary | None = None,
     ) -> list[Run]:
-        """Trains what is missing, and returns what `runs` does, all complete."""
+        """Trains the models of `runs` that are not complete, and returns all."""
         options, recipe = self.options, self.options.recipe(adversary)
         if len(self.training) < recipe.batch_size:
             raise UsageError(
@@ -118,21 +116,17 @@ class Workspace:
 
 
 def _loaded(options: ModelOptions) -> Dataset:
-    """The data set, the same one for all processes; of records without its images."""
+    """Loads the data set, without images if the runs folder is one of records.
+
+    Raises:
+      UsageError: if processes have different data.
+    """
     if options.has_records:
         return recorded.load(options.runs_dir, options.dataset)
-    dataset = agreement.on_all_processes(lambda: load(options.dataset, options.data))
+    dataset = processes.on_all_processes(lambda: load(options.dataset, options.data))
     fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
-    of_first = agreement.broadcast_from_first(lambda: fingerprints)
-
-    def check() -> None:
-        if fingerprints != of_first:
-            raise UsageError(
-                f"its images of {options.dataset} (fingerprints {fingerprints}) are "
-                f"not those of process 0 ({of_first}); give another --data-dir."
-            )
-
-    agreement.on_all_processes(check)
+    name = f"{options.dataset} in --data-dir (by fingerprints)"
+    processes.check_equal({name: fingerprints})
     return dataset
 
 
@@ -143,7 +137,7 @@ def _lock(
     does_what = "trains or attacks such models"
     if part is None:
         return locks.exclusive(folder, does_what)
-    # Parts of another list of models might have models of this one.
+    # Parts of another list of models may contain the same models.
     command = [type(options).__name__, options.dtype, options.asked_for, part.parts]
     digest = hashlib.sha256(json.dumps(command, sort_keys=True).encode()).hexdigest()
     return locks.side_by_side(
@@ -158,16 +152,16 @@ def loaded(
     hold_out: bool = False,
     part: Part | None = None,
 ) -> Workspace:
-    """Loads the data of some options; others may be at work on such models.
+    """Loads the network and the data of some options, without a lock.
 
     Args:
-      options: which models, and where they lie.
-      test_examples: how many images to evaluate on, a fixed choice; None is all.
+      options: the models and their folders.
+      test_examples: number of images to evaluate on, always the same; None is all.
       hold_out: whether strengths are chosen on a part of the training set.
-      part: which models to train; None is all.
+      part: of the models to train; None is all.
 
     Raises:
-      UsageError: if an option does not fit the data set, or the data is not there.
+      UsageError: if an option does not fit the data set, or the data is missing.
     """
     dataset = _loaded(options)
     classifier = build(
@@ -196,20 +190,17 @@ def opened(
     hold_out: bool = False,
     part: Part | None = None,
 ) -> Iterator[Workspace]:
-    """Loads the data of some options as `loaded` does, and keeps other processes out.
-
-    Other parts may be at work meanwhile.
+    """Does what `loaded` does, and excludes processes other than parts of this command.
 
     Raises:
-      UsageError: as of `loaded`, and if another process works on such models.
+      UsageError: like `loaded`, and if another process works on such models.
     """
     workspace = loaded(
         options, test_examples=test_examples, hold_out=hold_out, part=part
     )
     with contextlib.ExitStack() as stack:
-        if not options.has_records:  # where nothing is written
-            # Of several processes the first one keeps others out.
-            agreement.broadcast_from_first(
+        if not options.has_records:  # then nothing is written
+            processes.broadcast_from_first(
                 lambda: stack.enter_context(_lock(options, part))
             )
         yield workspace

@@ -1,13 +1,13 @@
-"""Turns off fusions by which XLA's CPU backend computes wrong numbers.
+"""Turns off fusions with which XLA's CPU backend computes wrong numbers.
 
-Programs call this before they import jax; importing this module changes nothing.
+Call `turn_off_ynnpack_fusions` before importing jax.
 """
 
 import os
 from importlib import metadata
 
 NO_YNNPACK_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type="
-# A flag that jaxlib does not know aborts the process.
+# An unknown flag aborts the process.
 _OLDEST, _NEWEST = (0, 10), (0, 12)
 
 
@@ -15,8 +15,8 @@ def without_ynnpack_fusions(flags: str, jaxlib: str | None = None) -> str:
     """Returns `XLA_FLAGS` with the flag that turns the fusions off.
 
     Args:
-      flags: the flags so far. If they mention the fusions, or name a file of flags,
-        they are returned as they are.
+      flags: the current flags, returned unchanged if they mention the fusions or name a
+        file of flags.
       jaxlib: its version; None is the installed one. The flag is added only for
         versions that are known to have it.
     """

@@ -161,10 +161,11 @@ def of_training(
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
     lowered = programs.train_batch.lower(
-        classifier, _laid_out(state, placement.state),
+        step.TrainSpec(classifier, batch, epoch_steps=1, placement=placement),
+        _laid_out(state, placement.state),
         _laid_out(seeds, placement.replicated), _laid_out(h, placement.settings),
         *_laid_out((images, labels), placement.batch), optimization.schedule(0, 1),
-        jnp.asarray(0), epoch_steps=1,
+        jnp.asarray(0),
     )  # fmt: skip
     return _compiled(lowered)
 
@@ -195,7 +196,7 @@ def of_attacks(size: int = _SIZE, batch: int = _BATCH) -> list[list[Exchange]]:
 
     attacked = attacked_accuracies.lower(
         classifier, _laid_out(stacked, everywhere), x, y, jnp.zeros((2, 2), int),
-        eps=jnp.asarray(0.1), scale="linf", batch=batch, top_k=(1, 5),
+        jnp.asarray(0.1), scale="linf", batch=batch, top_k=(1, 5),
     )  # fmt: skip
     pgd = jax.jit(under_pgd).lower(_laid_out(variables, everywhere), x, y)
     return [_compiled(attacked), _compiled(pgd)]

@@ -39,6 +39,7 @@ def resnet_step() -> Callable[[], Any]:
     h = optimization.hyperparameters((NONE,), _LEARNING_RATE, _MOMENTUM)
     h = optimization.without_unused(h, (NONE,))
     state = step.init_sweep(classifier, jnp.array([0]), h)
+    spec = step.TrainSpec(classifier, BATCH, epoch_steps=1, placement=placement)
     state = devices.put(state, placement.state)
     h = devices.put(h, placement.settings)
     seeds = devices.put(np.array([0]), placement.replicated)
@@ -47,9 +48,8 @@ def resnet_step() -> Callable[[], Any]:
     def run() -> Variables:
         nonlocal state
         state, _ = programs.train_batch(
-            classifier, state, seeds, h, x, y, optimization.schedule(0, 1),
-            jnp.asarray(0), epoch_steps=1,
-        )  # fmt: skip
+            spec, state, seeds, h, x, y, optimization.schedule(0, 1), jnp.asarray(0)
+        )
         return state.variables
 
     return run
@@ -60,6 +60,7 @@ def sweep_steps() -> Callable[[], Any]:
     classifier = build("small_cnn", (0.13,), (0.31,))
     settings = (NONE,) * MODELS
     placement = devices.joint_placement(MODELS, BATCH, None)
+    spec = step.TrainSpec(classifier, BATCH, SWEEP_STEPS, placement=placement)
     padded = placement.padded(MODELS)
     h = optimization.hyperparameters(settings, _LEARNING_RATE, _MOMENTUM)
     state = step.init_sweep(classifier, jnp.array([0]), h)
@@ -72,8 +73,8 @@ def sweep_steps() -> Callable[[], Any]:
     def run() -> Variables:
         nonlocal state
         state, _ = programs.train_steps(
-            classifier, state, seeds, h, images, labels, optimization.schedule(0, 1),
-            0, SWEEP_STEPS, batch_size=BATCH, placement=placement,
+            spec, state, seeds, h, images, labels, optimization.schedule(0, 1), 0,
+            SWEEP_STEPS,
         )  # fmt: skip
         return state.variables
 

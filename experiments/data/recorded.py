@@ -1,4 +1,4 @@
-"""What records tell of a data set whose images need not be there."""
+"""Describes data sets in records, which are used without the images."""
 
 import dataclasses
 import operator
@@ -16,25 +16,25 @@ _FILE = "data.json"
 
 
 def file_of(runs_dir: pathlib.Path, dataset: str) -> pathlib.Path:
-    """The file that makes a data set's folder of runs one of records."""
+    """Returns the file whose presence marks a runs folder as one of records."""
     return runs_dir / dataset / _FILE
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedSplit:
-    """A part of a data set without its images: how many there are, and which."""
+    """A part of a data set without its images: their number and fingerprints."""
 
     total: int
     image_shape: tuple[int, ...]
-    fingerprints: Mapping[int, str]  # of the choices of so many images
+    fingerprints: Mapping[int, str]  # by number of chosen images
     examples: int
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Returns the number of images."""
         return self.examples
 
     def subset(self, examples: int | None, option: str) -> "RecordedSplit":
-        """The same choice as `Split.subset`, which raises what this does."""
+        """Chooses the same images as `Images.subset`, with the same errors."""
         if examples is None:
             return self
         check_examples(examples, self.total, option)
@@ -42,7 +42,7 @@ class RecordedSplit:
 
     @property
     def is_known(self) -> bool:
-        """Whether there are records of these images."""
+        """Whether the records contain this number of images."""
         return self.examples in self.fingerprints
 
     @property
@@ -50,7 +50,7 @@ class RecordedSplit:
         """The digest of the images.
 
         Raises:
-          UsageError: if no record is of as many.
+          UsageError: if the records do not contain this number of images.
         """
         if not self.is_known:
             known = ", ".join(f"{count:,}" for count in self.fingerprints)
@@ -69,23 +69,22 @@ class RecordedDataset(Dataset):
     held_out: RecordedSplit | None = None
 
     def with_validation(self) -> tuple[Any, Any]:
-        """The training images without, and as, the held-out validation split."""
+        """Returns the held-in and the held-out training images."""
         return self.held_in, self.held_out
 
 
 def load(runs_dir: pathlib.Path, name: str) -> RecordedDataset:
-    """Loads what records tell of a data set."""
+    """Loads the description of a data set from a folder of records."""
     path = file_of(runs_dir, name)
     fix = "restore it, or make it again with the command record"
     content = files.read_json(path, fix)
     with damage_named(path, fix):
         if not digests.is_whole(content):
             raise ValueError("it is not as it was written")
-        # Those of earlier versions have no checksum.
+        # Earlier versions wrote no checksum.
         found = content["classes"], tuple(content["image_shape"])
         if found != (DATASETS[name].classes, DATASETS[name].image_shape):
             raise ValueError("it is that of another data set")
-        # Of `Dataset` as far as records need them.
         splits: dict[str, Any] = {
             kind: RecordedSplit(
                 total=operator.index(of_kind["total"]),
@@ -103,12 +102,10 @@ def load(runs_dir: pathlib.Path, name: str) -> RecordedDataset:
 
 
 def described(dataset: Dataset, examples: Mapping[str, set[int]]) -> dict[str, Any]:
-    """Describes a data set for `load`, as JSON holds it.
+    """Describes a data set as JSON, for `load`.
 
-    Args:
-      dataset: the data set, with its images.
-      examples: the sizes of the choices of images that models and evaluations have, of
-        `train`, `test`, `held_in` and `held_out`.
+    `examples` are the numbers of images that models and evaluations use, for each of
+    `train`, `test`, `held_in` and `held_out`.
     """
     held_in, held_out = dataset.with_validation()
     splits = {

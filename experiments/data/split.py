@@ -1,22 +1,51 @@
-"""A part of a data set in memory."""
+"""A part of a data set."""
 
+import abc
 import dataclasses
 import hashlib
+from typing import Self
 
 import numpy as np
 
 from experiments.jobs.errors import UsageError
 
 
+class Images(abc.ABC):
+    """Images and labels, wherever they are stored."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of images."""
+
+    @abc.abstractmethod
+    def take(self, indices: np.ndarray) -> Self:
+        """Returns the images at some indices."""
+
+    def subset(self, examples: int | None, option: str) -> Self:
+        """Chooses some images, always the same; smaller choices lie within larger.
+
+        Args:
+          examples: how many; None is all.
+          option: the command-line option for that number, for the message.
+
+        Raises:
+          UsageError: if there are fewer images.
+        """
+        if examples is None:
+            return self
+        check_examples(examples, len(self), option)
+        return self.take(choice(examples, len(self)))
+
+
 @dataclasses.dataclass(frozen=True)
-class Split:
-    """Images (N, height, width, channels) uint8 and labels (N,) int32."""
+class Split(Images):
+    """Images (N, height, width, channels) uint8 and labels (N,) int32, in memory."""
 
     images: np.ndarray
     labels: np.ndarray
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Returns the number of images."""
         return len(self.labels)
 
     @property
@@ -25,26 +54,12 @@ class Split:
         return self.images.shape[1:]
 
     def take(self, indices: np.ndarray) -> "Split":
-        """The images at some indices."""
+        """Returns the images at some indices."""
         return Split(self.images[indices], self.labels[indices])
-
-    def subset(self, examples: int | None, option: str) -> "Split":
-        """A fixed choice of some images, smaller ones within larger; None is all.
-
-        Args:
-          examples: how many.
-          option: the command-line option that says so, for the message.
-
-        Raises:
-          UsageError: if there are not as many.
-        """
-        if examples is None:
-            return self
-        return self.take(subset_indices(examples, len(self), option))
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the content, which tells two splits apart."""
+        """A digest of the images and labels."""
         digest = hashlib.sha256(str(self.images.shape).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels).data)
@@ -56,14 +71,8 @@ def check(
 ) -> None:
     """Refuses images and labels that cannot be those of a data set.
 
-    Args:
-      split: the images and labels.
-      image_shape: (height, width, channels).
-      classes: how many; labels are below.
-      examples: how many images there are.
-
     Raises:
-      ValueError: if a shape, a dtype or a label is another.
+      ValueError: if a shape or dtype differs, or a label is not below `classes`.
     """
     images, labels = split.images, split.labels
     for array, shape, dtype in (
@@ -79,20 +88,14 @@ def check(
 
 
 def check_labels(labels: np.ndarray, classes: int) -> None:
-    """Refuses labels that lie outside of 0..classes - 1, by a `ValueError`."""
+    """Refuses labels outside of 0..classes - 1 by a `ValueError`."""
     outside = labels[(labels < 0) | (labels >= classes)]
     if outside.size:
         raise ValueError(f"label {outside[0]} in place of 0..{classes - 1}")
 
 
-def subset_indices(examples: int, total: int, option: str) -> np.ndarray:
-    """The indices of `Split.subset`; raises what it does."""
-    check_examples(examples, total, option)
-    return choice(examples, total)
-
-
 def check_examples(examples: int, total: int, option: str) -> None:
-    """Refuses a number of images that there are not."""
+    """Refuses a number of images outside of 1..total by a `UsageError`."""
     if not 1 <= examples <= total:
         raise UsageError(
             f"{option} must lie in 1..{total}, the images of this data set, "
@@ -101,5 +104,5 @@ def check_examples(examples: int, total: int, option: str) -> None:
 
 
 def choice(examples: int, total: int) -> np.ndarray:
-    """Indices in rising order, drawn at random but always the same."""
+    """Draws sorted indices at random, the same ones on every call."""
     return np.sort(np.random.default_rng(0).permutation(total)[:examples])

@@ -1,4 +1,4 @@
-"""A part of a data set whose pictures are decoded when they are asked for."""
+"""A part of a data set whose pictures are decoded when they are used."""
 
 import contextlib
 import dataclasses
@@ -13,55 +13,48 @@ from PIL import Image
 
 from experiments.data import pictures, prepared, workers
 from experiments.data.registry import DATASETS, STREAMED
-from experiments.data.split import check_labels, subset_indices
+from experiments.data.split import Images, check_labels
 from experiments.jobs.errors import UsageError
 
-Batch = tuple[
-    np.ndarray, np.ndarray
-]  # images (N, 224, 224, 3) uint8, labels (N,) int32
+# Images (N, 224, 224, 3) uint8, and labels (N,) int32.
+Batch = tuple[np.ndarray, np.ndarray]
 Batches = Generator[Batch, None, None]
-# Images that a worker makes at a time. Small, so that workers share a batch, and that
-# what they hold ready takes little memory.
+# Images that a worker decodes at a time. Small, so that workers share a batch and their
+# buffers take little memory.
 PIECE = 32
-# More than the steps of any training.
+# More than the pieces of any training.
 _ENDLESS = 2**48
 
 
 @dataclasses.dataclass(frozen=True)
-class StreamedSplit:
-    """Pictures of a prepared data set of ImageNet's form, none of them held."""
+class StreamedSplit(Images):
+    """Pictures of a prepared data set of ImageNet's form, on disk."""
 
     folder: pathlib.Path  # of the prepared data set
-    name: str  # of the split that TFDS has
-    examples: np.ndarray  # (N,) which of its examples, in the order of this split
+    name: str  # of the split in TFDS
+    examples: np.ndarray  # (N,) indices into that split
     workers: int  # processes that decode; 0 is threads of this one
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Returns the number of images."""
         return len(self.examples)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels) of the images made of the pictures."""
+        """(height, width, channels) of the decoded images."""
         return pictures.SIZE, pictures.SIZE, 3
 
     def take(self, indices: np.ndarray) -> "StreamedSplit":
-        """The images at some indices."""
+        """Returns the images at some indices."""
         return dataclasses.replace(self, examples=self.examples[indices])
-
-    def subset(self, examples: int | None, option: str) -> "StreamedSplit":
-        """As `Split.subset`."""
-        if examples is None:
-            return self
-        return self.take(subset_indices(examples, len(self), option))
 
     @property
     def fingerprint(self) -> str:
-        """A digest that tells two splits apart, without a look at their pictures.
+        """A digest that identifies the split, computed without reading its pictures.
 
-        Of the version, the names and lengths of the files, the bytes of all examples
-        and which of them are used: sets that agree in all of these, and differ in
-        pixels or labels, would have the same.
+        It covers the version, the names and lengths of the files, the size of all
+        examples in bytes, and the choice of examples; sets that differ only in pixels
+        or labels have the same fingerprint.
         """
         files = prepared.files(self.folder, self.name)
         names = [path.name for path in files.paths]
@@ -73,24 +66,24 @@ class StreamedSplit:
     def training_batches(
         self, seed: int, batch_size: int, first: int, *, part: tuple[int, int] = (0, 1)
     ) -> Batches:
-        """Yields the batches of a training, without end, decoded ahead.
+        """Yields the batches of a training without end, decoded ahead.
 
-        Each epoch is another permutation, of which the last `len(self) % batch_size`
-        examples sit out. It is drawn from the seed and the epoch, and the crop and flip
-        of an example from the seed, the epoch and the example: so the batch of a step
-        is the same wherever iteration begins, whoever decodes it, and over however many
-        hosts it is divided.
+        Each epoch is another permutation, whose last `len(self) % batch_size` examples
+        are dropped. The permutation depends on the seed and the epoch only, the crop
+        and flip of an example on the seed, the epoch and the example: the batch of a
+        step does not depend on where iteration begins, which process decodes it, or the
+        number of hosts.
 
         Args:
           seed: not negative.
           batch_size: of all hosts together.
-          first: the step of the whole training, from 0, whose batch comes first.
-          part: this host's number, from 0, and how many hosts there are; each yields a
-            contiguous part of every batch, as large as the others'.
+          first: step of the whole training, from 0, whose batch comes first.
+          part: number of this host, from 0, and number of hosts; each host yields an
+            equal contiguous part of every batch.
 
         Returns:
-          Images (batch_size / hosts, 224, 224, 3) uint8 and labels int32, batch by
-          batch; to be closed, which ends the processes.
+          Images (batch_size / hosts, 224, 224, 3) uint8 and labels int32 of each batch.
+          Close the generator to end the processes.
 
         Raises:
           UsageError: if a batch cannot be divided among the hosts, or a file is
@@ -109,43 +102,34 @@ class StreamedSplit:
             )
         if batch_size % hosts:
             raise UsageError(
-                f"a batch of {batch_size} images cannot be divided among {hosts} hosts "
-                "alike."
+                f"a batch of {batch_size} images cannot be divided among {hosts} hosts."
             )
         size = batch_size // hosts
-        make = _TrainingPieces(
-            _Reader(self.folder, self.name), self.examples,
-            seed, batch_size, _ranges(host * size, (host + 1) * size),
+        ranges = _ranges(host * size, (host + 1) * size)
+        make = functools.partial(
+            _training_piece,
+            _Reader(self.folder, self.name), self.examples, seed, batch_size, ranges,
         )  # fmt: skip
-        first_piece = first * len(make.ranges)
-        return self._joined(
-            make, first_piece, _ENDLESS, itertools.repeat(make.ranges)
-        )  # fmt: skip
+        first_piece = first * len(ranges)
+        return self._joined(make, first_piece, _ENDLESS, itertools.repeat(ranges))
 
     def read(self, ranges: Sequence[tuple[int, int]]) -> Batches:
-        """Yields images as they are evaluated, decoded ahead.
+        """Yields the images and labels of ranges, for evaluation, decoded ahead.
 
-        Args:
-          ranges: (start, stop) indices, of which none is empty.
-
-        Returns:
-          Images (stop - start, 224, 224, 3) uint8 and labels int32, range by range in
-          order; to be closed, which ends the processes.
+        Close the generator to end the processes.
 
         Raises:
           UsageError: if a file is missing; while iterating, if an example is damaged.
-          ValueError: if a range is none of this split.
+          ValueError: if a range is outside of this split.
         """
         for start, stop in ranges:
             if not 0 <= start < stop <= len(self):
                 raise ValueError(f"({start}, {stop}) is no range in 0..{len(self)}.")
         parts = [_ranges(*limits) for limits in ranges]
-        make = _EvaluationPieces(
-            _Reader(self.folder, self.name),
-            self.examples,
-            list(itertools.chain(*parts)),
-        )
-        return self._joined(make, 0, len(make.ranges), parts)
+        pieces = list(itertools.chain(*parts))
+        reader = _Reader(self.folder, self.name)
+        make = functools.partial(_evaluation_piece, reader, self.examples, pieces)
+        return self._joined(make, 0, len(pieces), parts)
 
     def _joined(
         self,
@@ -154,32 +138,24 @@ class StreamedSplit:
         stop: int,
         joined: Iterable[list[tuple[int, int]]],
     ) -> Batches:
-        """Joins the pieces of some ranges each time, which are made ahead."""
+        """Makes pieces ahead, and joins those of successive ranges."""
         with contextlib.closing(
             workers.ahead(make, first, stop, self.workers)
         ) as pieces:
             for ranges in joined:
-                sizes = [end - start for start, end in ranges]
-                size = sum(sizes)
-                images = np.empty((size, *self.image_shape), np.uint8)
-                labels = np.empty(size, np.int32)
-                at = 0
-                # Copied one by one: what comes from a process lies in shared memory, of
-                # which there is little.
-                for length in sizes:
-                    piece = slice(at, at + length)
+                begin, end = ranges[0][0], ranges[-1][1]
+                images = np.empty((end - begin, *self.image_shape), np.uint8)
+                labels = np.empty(end - begin, np.int32)
+                # Copied one by one: pieces from processes lie in shared memory, which
+                # is small.
+                for limits in ranges:
+                    piece = slice(*(limit - begin for limit in limits))
                     images[piece], labels[piece] = next(pieces)
-                    at += length
                 yield images, labels
 
 
 def whole(folder: pathlib.Path, name: str, processes: int) -> StreamedSplit:
-    """All examples of a split of a prepared data set.
-
-    Args:
-      folder: of the data set.
-      name: of the split.
-      processes: how many decode; 0 is threads of this one.
+    """Opens all examples of a split of a prepared data set, for `StreamedSplit`.
 
     Raises:
       UsageError: if the split or a file of it is missing.
@@ -190,12 +166,12 @@ def whole(folder: pathlib.Path, name: str, processes: int) -> StreamedSplit:
 
 
 def _ranges(start: int, stop: int) -> list[tuple[int, int]]:
-    """Divides a range into what workers make at a time."""
+    """Divides a range into the pieces of workers."""
     return [(i, min(i + PIECE, stop)) for i in range(start, stop, PIECE)]
 
 
 class _Reader:
-    """Decodes examples of a split; its files are opened by whom it is sent to."""
+    """Decodes examples of a split; each process that receives it opens the files."""
 
     def __init__(self, folder: pathlib.Path, split: str) -> None:
         self._split = split
@@ -206,14 +182,10 @@ class _Reader:
     def images(
         self, examples: np.ndarray, image_of: Callable[[Image.Image, int], np.ndarray]
     ) -> Batch:
-        """Reads some examples.
-
-        Args:
-          examples: which.
-          image_of: makes an image of a picture and its example.
+        """Reads examples, and makes an image of each picture and its index.
 
         Raises:
-          UsageError: if one of them is damaged.
+          UsageError: if an example is damaged.
         """
         images = np.empty((len(examples), pictures.SIZE, pictures.SIZE, 3), np.uint8)
         labels = np.empty(len(examples), np.int32)
@@ -229,62 +201,48 @@ class _Reader:
             name = stored["file_name"].decode()
             check_labels(np.atleast_1d(stored["label"]), DATASETS[STREAMED].classes)
             return pictures.decode(stored["image"]), stored["label"]
-        # array_record, protobuf, TFDS and Pillow each have errors of their own.
+        # array_record, protobuf, TFDS and Pillow raise errors of their own.
         except Exception as error:
-            file, record = self._place(example)
+            ends = np.cumsum(self._files.examples)
+            file = int(np.searchsorted(ends, example, side="right"))
+            record = example - int(ends[file]) + self._files.examples[file]
             raise UsageError(
-                f"record {record} of {file} (example {example} of the {self._split} "
-                f"split, {name}) cannot be read: {error}. If the file is damaged, copy "
-                "or prepare the set anew."
+                f"record {record} of {self._files.paths[file]} (example {example} of "
+                f"the {self._split} split, {name}) cannot be read: {error}. If the "
+                "file is damaged, copy or prepare the set again."
             ) from error
 
-    def _place(self, example: int) -> tuple[pathlib.Path, int]:
-        """The file of an example, and its number there."""
-        ends = np.cumsum(self._files.examples)
-        number = int(np.searchsorted(ends, example, side="right"))
-        start = int(ends[number]) - self._files.examples[number]
-        return self._files.paths[number], example - start
+
+def _training_piece(
+    reader: _Reader,
+    examples: np.ndarray,
+    seed: int,
+    batch_size: int,
+    ranges: list[tuple[int, int]],  # of this host in each batch
+    number: int,  # counted over the whole training
+) -> Batch:
+    step, piece = divmod(number, len(ranges))
+    epoch, batch = divmod(step, len(examples) // batch_size)
+    start, stop = (batch * batch_size + limit for limit in ranges[piece])
+    order = _order(seed, epoch, len(examples))
+    return reader.images(
+        examples[order[start:stop]],
+        lambda picture, example: pictures.augmented(
+            picture, _rng(seed, _CROPS, epoch, example)
+        ),
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class _TrainingPieces:
-    """The parts of this host of every batch, numbered over the whole training."""
-
-    reader: _Reader
-    examples: np.ndarray
-    seed: int
-    batch_size: int
-    ranges: list[tuple[int, int]]  # of this host in each batch
-
-    def __call__(self, number: int) -> Batch:
-        step, piece = divmod(number, len(self.ranges))
-        epoch, batch = divmod(step, len(self.examples) // self.batch_size)
-        start, stop = (batch * self.batch_size + limit for limit in self.ranges[piece])
-        order = _order(self.seed, epoch, len(self.examples))
-        return self.reader.images(
-            self.examples[order[start:stop]],
-            lambda picture, example: pictures.augmented(
-                picture, _rng(self.seed, _CROPS, epoch, example)
-            ),
-        )
+def _evaluation_piece(
+    reader: _Reader, examples: np.ndarray, ranges: list[tuple[int, int]], number: int
+) -> Batch:
+    return reader.images(
+        examples[slice(*ranges[number])],
+        lambda picture, example: pictures.centre(picture),
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class _EvaluationPieces:
-    """The parts of the ranges that are read."""
-
-    reader: _Reader
-    examples: np.ndarray
-    ranges: list[tuple[int, int]]
-
-    def __call__(self, number: int) -> Batch:
-        return self.reader.images(
-            self.examples[slice(*self.ranges[number])],
-            lambda picture, example: pictures.centre(picture),
-        )
-
-
-_ORDER, _CROPS = 0, 1  # what random numbers are for
+_ORDER, _CROPS = 0, 1  # uses of random numbers
 
 
 def _rng(seed: int, *key: int) -> np.random.Generator:
@@ -294,5 +252,5 @@ def _rng(seed: int, *key: int) -> np.random.Generator:
 # Two, as some workers are in the next epoch already.
 @functools.lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """The permutation of an epoch."""
+    """Draws the permutation of an epoch."""
     return _rng(seed, _ORDER, epoch).permutation(examples)

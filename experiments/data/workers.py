@@ -1,4 +1,4 @@
-"""Work done ahead of its use, in order, by processes or threads."""
+"""Computes items ahead of their use, in order, in processes or threads."""
 
 import contextlib
 import itertools
@@ -18,21 +18,21 @@ try:
 except ImportError:
     resource = None  # type: ignore[assignment]
 
-# Of a process, beside those that it reads from.
+# Open files of a process besides those of the data set.
 _OTHER_FILES = 256
 
 _T = TypeVar("_T")
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def allow_open_files(count: int) -> None:
-    """Lets this process and those it starts hold files open, as far as it may."""
+    """Raises the limit of open files of this process and its children, if possible."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -46,26 +46,26 @@ def allow_open_files(count: int) -> None:
 def ahead(
     make: Callable[[int], _T], first: int, stop: int, workers: int
 ) -> Generator[_T, None, None]:
-    """Yields `make(first)`, `make(first + 1)`, ..., made before they are asked for.
+    """Yields `make(first)`, `make(first + 1)`, ..., computed ahead.
 
-    No process is left once the generator is closed, exhausted or has raised; nor once
-    this process has ended, however it has.
+    All processes have ended once the generator is closed, is exhausted or has raised,
+    and once this process has ended in any way.
 
     Args:
-      make: what is done, which can be pickled; an error of it is raised here.
+      make: a function that can be pickled; its errors are raised here.
       first: its first argument.
-      stop: the argument to stop before.
-      workers: how many processes do it; 0 is threads of this one.
+      stop: the end of its arguments, exclusive.
+      workers: number of processes; 0 is threads of this one.
 
     Raises:
       UsageError: if a process dies.
     """
-    # Here, as it takes a second.
+    # Imported here, as it takes a second.
     import grain
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain looks at its own
+        flags.FLAGS.mark_as_parsed()  # grain reads its flags
     if workers == 0:
         cores = available_cores()
         options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=2 * cores)
@@ -75,8 +75,8 @@ def ahead(
         with contextlib.closing(iterator):
             yield from iterator
         return
-    # One pipeline for each process, which takes every so many-th argument: several
-    # processes of one pipeline would be stopped one after the other.
+    # One pipeline for each process, with every `step`-th argument: the processes of one
+    # pipeline would be stopped one after the other.
     step = min(workers, stop - first)
     iterators = [
         iter(
@@ -97,7 +97,7 @@ def ahead(
                 made = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:  # grain's own, as of a killed process
+            except RuntimeError as error:  # raised by grain, as for a killed process
                 raise UsageError(
                     f"a process that decodes images has ended ({error}). If it was "
                     "killed for its memory, or because /dev/shm is full, give fewer "
@@ -107,18 +107,18 @@ def ahead(
 
 
 def _start(iterators: list[Any]) -> None:
-    """Starts the processes of all iterators; otherwise each waits for its first use."""
+    """Starts the processes of all iterators now, rather than at first use."""
     for iterator in iterators:
-        # Makes what `start_prefetch` starts and `close` closes.
+        # Creates the prefetcher that `start_prefetch` starts and `close` closes.
         iterator.get_state()
-    with _interrupts_kept_from_children():
+    with _interrupts_blocked():
         for iterator in iterators:
             iterator.start_prefetch()
 
 
 @contextlib.contextmanager
 def _all_closed(iterators: list[Any]) -> Iterator[None]:
-    """Closes the iterators at the end, side by side, as each waits for its process."""
+    """Closes the iterators at the end, concurrently, as each waits for its process."""
     try:
         yield
     finally:
@@ -128,8 +128,8 @@ def _all_closed(iterators: list[Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts_kept_from_children() -> Iterator[None]:
-    """Blocks Ctrl-C for what is started: this process hears it, and ends the others."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Blocks Ctrl-C for started processes: this one receives it and ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -141,10 +141,10 @@ def _interrupts_kept_from_children() -> Iterator[None]:
 
 
 def _begin_worker(index: int, workers: int) -> None:
-    """Readies a process: for the end of its parent, and pictures with odd metadata."""
+    """Makes a process end with its parent, and ignore odd metadata of pictures."""
     del index, workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Pillow looks into the EXIF data, which is not used.
+    # Pillow reads the EXIF data, which is not used.
     warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
 
 
@@ -152,5 +152,5 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        # The rest of the process waits for a parent that asks for more.
+        # Other threads still wait for the parent.
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Functions of images, applied batch by batch where the images lie."""
+"""Maps functions over images in batches, without moving images between devices."""
 
 import math
 from collections.abc import Callable
@@ -8,20 +8,19 @@ import jax
 import jax.numpy as jnp
 
 
-def mapped(function: Callable[..., Any], arrays: Any, batch_size: int) -> Any:
-    """Like `jax.lax.map` with batches, without moving images between devices.
+def map_batches(function: Callable[..., Any], arrays: Any, batch_size: int) -> Any:
+    """Maps a function over batches, as `jax.lax.map` does with a batch size.
 
     Batch i has every n-th image from i on: where images are divided over devices along
-    their first axis, each batch uses all of them.
+    their first axis, each batch uses all devices.
 
     Args:
-      function: from batches of the arrays to trees of arrays of as many entries.
-      arrays: a tree of arrays with a first axis of images. Of the last batches the
-        rest is padding, of zeros.
+      function: from a batch of the arrays to a tree of arrays (batch, ...).
+      arrays: a tree of arrays (images, ...). The last batches are padded with zeros.
       batch_size: the most images in a batch.
 
     Returns:
-      What the function returns, for all images in their order.
+      The results for all images in order.
     """
     images = jax.tree.leaves(arrays)[0].shape[0]
     batches = math.ceil(images / batch_size)

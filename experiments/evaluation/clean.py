@@ -1,90 +1,74 @@
-"""Accuracy of trained models on images as they are."""
+"""Accuracy of trained models on clean images."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from absum_jax.evaluation import counting
-from experiments.evaluation.batches import mapped
-from experiments.evaluation.kept import EvaluationSet
-from experiments.evaluation.shares import kept_shares
-from experiments.models import Classifier
-from experiments.models.stacked import over_models
-from experiments.training import devices
+from experiments.evaluation import evaluator
+from experiments.evaluation.attack import Attack, on_stacked_models, register
+from experiments.evaluation.batches import map_batches
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.training.runs import Run
 
 
 @dataclasses.dataclass(frozen=True)
 class Clean:
-    """What a model says of images as they are."""
+    """What a model predicts for clean images."""
 
     accuracy: float
-    classes_predicted: int  # a model that says 1 is no model
-    nan_logits: float  # share of images with a NaN logit
-    top5: float | None = None  # accuracy of the five largest logits, if streamed
+    classes_predicted: int  # a model that always predicts the same one is degenerate
+    nan_logits: float  # fraction of images with a NaN logit
+    top5: float | None = None  # top-5 accuracy, if images are streamed
 
 
 def is_degenerate(run: Run, classes_predicted: int) -> bool:
-    """Whether a model diverged, or answers one class whatever it sees."""
+    """Returns whether a model diverged, or predicts one class for all images."""
     return run.has_diverged or classes_predicted == 1
 
 
-@functools.partial(jax.jit, static_argnames=("classifier", "batch", "top_k"))
+@on_stacked_models
 def _clean(
-    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
-    *, batch: int, top_k: int | tuple[int, ...],
+    logits_fn: Any, x: jax.Array, y: jax.Array, *,
+    batch: int, top_k: int | tuple[int, ...],
 ) -> dict[str, jax.Array]:  # fmt: skip
-    """Shares of the images, and of those that each class is answered for."""
-
-    def one(variables: Any) -> dict[str, jax.Array]:
-        logits = mapped(functools.partial(classifier.logits, variables), x, batch)
-        predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
-        shares = counting.fractions(counting.counted(logits, y, top_k), y.shape[0])
-        return {
-            "accuracy": shares.correct,
-            "predicted": predicted.mean(axis=0),
-            "nan_logits": shares.nan_logits,
-        }
-
-    return over_models(one, (0,))(variables)
-
-
-def _told(shares: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `Clean`, but for those that are not known."""
-    told = {
-        "accuracy": shares["accuracy"],
-        "classes_predicted": sum(share > 0 for share in shares["predicted"]),
-        "nan_logits": shares["nan_logits"],
+    """Computes fractions of the images: correct, with NaN, and of each prediction."""
+    logits = map_batches(logits_fn, x, batch)
+    predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
+    fractions = counting.fractions(counting.counted(logits, y, top_k), y.shape[0])
+    return {
+        "accuracy": fractions.correct,
+        "predicted": predicted.mean(axis=0),
+        "nan_logits": fractions.nan_logits,
     }
-    if isinstance(shares["accuracy"], list):
-        told["accuracy"], told["top5"] = shares["accuracy"]
-    return told
+
+
+def _fields(measured: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of `Clean` that are known."""
+    fields = {
+        "accuracy": measured["accuracy"],
+        "classes_predicted": sum(each > 0 for each in measured["predicted"]),
+        "nan_logits": measured["nan_logits"],
+    }
+    if isinstance(measured["accuracy"], list):
+        fields["accuracy"], fields["top5"] = measured["accuracy"]
+    return fields
+
+
+@register("clean")
+def _attack(images: EvaluationSet) -> Attack:
+    return Attack(
+        "evaluation",
+        ["clean"],
+        lambda models, _: models.apply(_clean, top_k=images.top_k),
+        is_streamable=True,
+        value=_fields,
+    )
 
 
 def evaluate(images: EvaluationSet, runs: Sequence[Run]) -> list[Clean]:
-    """Clean accuracy of each run, and how many classes it answers."""
-
-    def compute(
-        variables: Any, x: jax.Array, y: jax.Array, _: str
-    ) -> list[dict[str, Any]]:
-        models = jax.tree.leaves(variables)[0].shape[0]
-        shares = _clean(
-            images.classifier, variables, x, y,
-            batch=images.batch_size(models), top_k=images.top_k,
-        )  # fmt: skip
-        lists = {
-            name: share.tolist() for name, share in devices.to_numpy(shares).items()
-        }
-        return [
-            dict(zip(lists, of_model, strict=True))
-            for of_model in zip(*lists.values(), strict=True)
-        ]
-
-    evaluation = images.evaluation("clean")
-    results = kept_shares(
-        images, runs, evaluation, ["clean"], compute, "evaluation", _told
-    )
-    return [Clean(**result["clean"]) for result in results]
+    """Evaluates trained models on clean images."""
+    values = evaluator.run("clean", images, runs)
+    return [Clean(**value) for [value] in values]

@@ -1,4 +1,4 @@
-"""PGD on trained runs: on themselves, transferred, and its power spectrum."""
+"""PGD on trained models: white box and transferred, and the power of perturbations."""
 
 import dataclasses
 import functools
@@ -11,10 +11,11 @@ import numpy as np
 
 import absum_jax
 from experiments.data import pgd_of
-from experiments.evaluation.batches import mapped
-from experiments.evaluation.kept import EvaluationSet, kept
+from experiments.evaluation import evaluator
+from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
+from experiments.evaluation.batches import map_batches
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.models import Classifier
-from experiments.models.stacked import over_models
 from experiments.training import devices
 from experiments.training.runs import Run
 
@@ -24,7 +25,7 @@ _SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """How PGD goes about it, whatever eps."""
+    """The parameters of PGD except eps."""
 
     step_size: float
     steps: int
@@ -32,59 +33,58 @@ class Steps:
 
 
 def published_steps(dataset: str) -> Steps:
-    """How the paper's PGD goes about it in evaluation."""
+    """Returns the parameters of the paper's PGD in evaluation."""
     pgd = pgd_of(dataset)
     return Steps(pgd.step_size, pgd.test_steps, pgd.init_radius)
+
+
+def budget_of(eps: float, steps: Steps) -> dict[str, Any]:
+    """Returns the parameters of PGD as arrays."""
+    fields = {"eps": eps} | dataclasses.asdict(steps)
+    return {name: jnp.asarray(value) for name, value in fields.items()}
 
 
 class PgdAccuracy(NamedTuple):
     """Accuracy of a model under one attack."""
 
     accuracy: float
-    nan_logits: float  # share of images with a NaN logit, which count as wrong
+    nan_logits: float  # fraction of images with a NaN logit, which count as wrong
 
 
-@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
+@on_stacked_models
 def white_box_accuracies(
-    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
-    budget: Mapping[str, Any], *, batch: int,
+    logits_fn: Any, x: jax.Array, y: jax.Array, budget: Mapping[str, Any], *,
+    batch: int,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    """Accuracies and shares of NaN logits (models,) of stacked models."""
-
-    def one(variables: Any) -> tuple[jax.Array, jax.Array]:
-        logits_fn = jax.tree_util.Partial(classifier.logits, variables)
-        result = absum_jax.pgd_accuracy(
-            logits_fn, x, y, key=jax.random.key(_SEED), batch_size=batch, **budget
-        )
-        return result.accuracy, result.nan_logits
-
-    return over_models(one, (0,))(variables)
+    """Computes accuracies and fractions of NaN logits (models,) of stacked models."""
+    result = absum_jax.pgd_accuracy(
+        logits_fn, x, y, key=jax.random.key(_SEED), batch_size=batch, **budget
+    )
+    return result.accuracy, result.nan_logits
 
 
-def budget_of(eps: float, steps: Steps) -> dict[str, Any]:
-    """Returns what PGD may do, as data: eps, and how it goes about it."""
-    fields = {"eps": eps} | dataclasses.asdict(steps)
-    return {name: jnp.asarray(value) for name, value in fields.items()}
+# No attack here is streamable: an image's random start depends on its index among all.
+def _conditions(steps: Steps) -> dict[str, Any]:
+    return {"seed": _SEED} | dataclasses.asdict(steps)
+
+
+@register("pgd")
+def _white_box(images: EvaluationSet, eps: Sequence[float], steps: Steps) -> Attack:
+    return Attack(
+        "attack",
+        eps,
+        lambda models, e: models.apply(white_box_accuracies, budget_of(e, steps)),
+        _conditions(steps),
+    )
 
 
 def white_box(
     images: EvaluationSet, runs: Sequence[Run], eps: Sequence[float], steps: Steps
 ) -> list[dict[float, PgdAccuracy]]:
-    """Accuracy of each run under PGD on itself, for each eps."""
-
-    def compute(
-        variables: Any, x: jax.Array, y: jax.Array, eps: float
-    ) -> list[tuple[float, float]]:
-        batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
-        results = white_box_accuracies(
-            images.classifier, variables, x, y, budget_of(eps, steps), batch=batch
-        )
-        return np.stack(devices.to_numpy(results), axis=1).tolist()
-
-    evaluation = images.evaluation("pgd", seed=_SEED, **dataclasses.asdict(steps))
+    """Evaluates each run under PGD on itself, with each eps."""
     return [
-        {point: PgdAccuracy(*value) for point, value in values.items()}
-        for values in kept(images, runs, evaluation, eps, compute, "attack")
+        {point: PgdAccuracy(*value) for point, value in zip(eps, values, strict=True)}
+        for values in evaluator.run("pgd", images, runs, eps=eps, steps=steps)
     ]
 
 
@@ -93,7 +93,7 @@ def _attacked(
     classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     budget: Mapping[str, Any], *, batch: int,
 ) -> jax.Array:  # fmt: skip
-    """All images, attacked through one model batch by batch."""
+    """Attacks all images through one model, batch by batch."""
     logits_fn = jax.tree_util.Partial(classifier.logits, variables)
 
     def attack(part: tuple[Any, Any, Any]) -> jax.Array:
@@ -103,38 +103,43 @@ def _attacked(
         )
         return absum_jax.pgd(logits_fn, x, y, key=keys, **budget)
 
-    return mapped(attack, (x, y, jnp.arange(y.shape[0])), batch)
+    return map_batches(attack, (x, y, jnp.arange(y.shape[0])), batch)
 
 
-def _through(
-    images: EvaluationSet,
-    run: Run,
-    x: jax.Array,
-    y: jax.Array,
-    budget: Mapping[str, Any],
-) -> jax.Array:
-    """All images, attacked through one run."""
-    variables = jax.tree.map(lambda leaf: leaf[0], images.variables([run]))
-    batch = images.batch_size(1)
-    return _attacked(images.classifier, variables, x, y, budget, batch=batch)
+@on_stacked_models
+def _accuracies(logits_fn: Any, x: jax.Array, y: jax.Array, *, batch: int) -> jax.Array:
+    return absum_jax.accuracy(logits_fn, x, y, batch_size=batch)
 
 
-@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
-def _accuracies(
-    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array, *, batch: int
-) -> jax.Array:
-    def one(variables: Any) -> jax.Array:
-        logits_fn = jax.tree_util.Partial(classifier.logits, variables)
-        return absum_jax.accuracy(logits_fn, x, y, batch_size=batch)
-
-    return over_models(one, (0,))(variables)
-
-
-def _named(substitute: Run) -> str:
+def _name_of(substitute: Run) -> str:
     """Names a substitute by its folder and, where it is known, its parameters."""
     digest = substitute.parameters_digest
     path = str(substitute.config.path)
     return path if digest is None else f"{path}@{digest[:12]}"
+
+
+@register("transfer")
+def _transfer(
+    images: EvaluationSet, substitutes: Sequence[Run], eps: float, steps: Steps
+) -> Attack:
+    by_name = {_name_of(run): run for run in substitutes}
+    # Made once for all targets, which large networks are one by one; off the device.
+    attacked: dict[str, np.ndarray] = {}
+
+    def measure(models: Models, name: str) -> jax.Array:
+        if name not in attacked:
+            variables = images.variables([by_name[name]])
+            first = jax.tree.map(lambda leaf: leaf[0], variables)
+            batch, budget = images.batch_size(1), budget_of(eps, steps)
+            made = _attacked(
+                images.classifier, first, models.x, models.y, budget, batch=batch
+            )
+            attacked[name] = devices.to_numpy(made)
+        x = devices.put(attacked[name], models.x.sharding)
+        return models._replace(x=x).apply(_accuracies)
+
+    conditions = {"eps": eps} | _conditions(steps)
+    return Attack("substitute", list(by_name), measure, conditions)
 
 
 def transferred(
@@ -144,29 +149,15 @@ def transferred(
     eps: float,
     steps: Steps,
 ) -> np.ndarray:
-    """Accuracy of each target on images attacked through each substitute.
+    """Evaluates each target on images attacked through each substitute.
 
     Returns:
       Accuracies (targets, substitutes).
     """
-    by_path = {_named(run): run for run in substitutes}
-    # Made once for all targets, which large networks are one by one; off the device.
-    attacked: dict[str, np.ndarray] = {}
-
-    def compute(variables: Any, x: jax.Array, y: jax.Array, path: str) -> list[float]:
-        if path not in attacked:
-            made = _through(images, by_path[path], x, y, budget_of(eps, steps))
-            attacked[path] = devices.to_numpy(made)
-        shown = devices.put(attacked[path], x.sharding)
-        batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
-        accuracies = _accuracies(images.classifier, variables, shown, y, batch=batch)
-        return devices.to_numpy(accuracies).tolist()
-
-    evaluation = images.evaluation(
-        "transfer", eps=eps, seed=_SEED, **dataclasses.asdict(steps)
+    accuracies = evaluator.run(
+        "transfer", images, targets, substitutes=substitutes, eps=eps, steps=steps
     )
-    values = kept(images, targets, evaluation, list(by_path), compute, "substitute")
-    return np.array([[row[path] for path in by_path] for row in values])
+    return np.array(accuracies)
 
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
@@ -174,7 +165,7 @@ def _spectra(
     classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     budget: Mapping[str, Any], *, batch: int,
 ) -> jax.Array:  # fmt: skip
-    """Spectra (models, h, w), one model after the other, as each needs all images."""
+    """Computes spectra (models, h, w), one by one, as each model needs all images."""
 
     def one(variables: Any) -> jax.Array:
         attacked = _attacked(classifier, variables, x, y, budget, batch=batch)
@@ -183,31 +174,30 @@ def _spectra(
     return jax.lax.map(one, variables)
 
 
+@register("power-spectrum")
+def _power_spectrum(images: EvaluationSet, eps: float, steps: Steps) -> Attack:
+    def measure(models: Models, eps: float) -> jax.Array:
+        _, variables, x, y = models
+        batch, budget = images.batch_size(1), budget_of(eps, steps)
+        return _spectra(images.classifier, variables, x, y, budget, batch=batch)
+
+    return Attack("attack", [eps], measure, _conditions(steps))
+
+
 def power_spectra(
     images: EvaluationSet, runs: Sequence[Run], eps: float, steps: Steps
 ) -> np.ndarray:
-    """Power spectra (runs, h, w) of PGD's perturbations, averaged over the images."""
-
-    def compute(variables: Any, x: jax.Array, y: jax.Array, eps: float) -> list[Any]:
-        spectra = _spectra(
-            images.classifier,
-            variables,
-            x,
-            y,
-            budget_of(eps, steps),
-            batch=images.batch_size(1),
-        )
-        return devices.to_numpy(spectra).tolist()
-
-    evaluation = images.evaluation(
-        "power-spectrum", seed=_SEED, **dataclasses.asdict(steps)
-    )
-    values = kept(images, runs, evaluation, [eps], compute, "attack")
-    return np.array([value[eps] for value in values])
+    """Computes power spectra (runs, h, w) of PGD's perturbations, mean over images."""
+    values = evaluator.run("power-spectrum", images, runs, eps=eps, steps=steps)
+    return np.array([spectrum for [spectrum] in values])
 
 
-def high_share(spectrum: np.ndarray) -> float:
-    """The share of a centred spectrum's power beyond a quarter of the width."""
+def high_frequency_fraction(spectrum: np.ndarray) -> float:
+    """Returns the fraction of a centred spectrum's power beyond a quarter of the width.
+
+    Args:
+      spectrum: (h, w).
+    """
     distance = np.fft.fftshift(absum_jax.frequency_radius(spectrum.shape))
     beyond = distance > spectrum.shape[1] / 4
     return float(spectrum[beyond].sum() / spectrum.sum())

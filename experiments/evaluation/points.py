@@ -14,7 +14,7 @@ from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
 from experiments.training.runs import Run
 
-# What tells the parts of an evaluation apart, such as an eps or a row of frequencies.
+# A part of an evaluation, such as an eps or a row of frequencies.
 Point = int | float | str
 Line = dict[str, Any]
 
@@ -42,16 +42,14 @@ def _parsed(text: str, *, is_verified: bool) -> Line | None:
 
     Args:
       text: of the line.
-      is_verified: whether a line must have a checksum, as those of earlier versions
-        have not.
+      is_verified: whether the line must have a checksum; earlier versions wrote none.
     """
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(line, dict):
-        return None
-    if not digests.is_whole(line, may_lack=not is_verified):
+    may_lack = not is_verified
+    if not isinstance(line, dict) or not digests.is_whole(line, may_lack=may_lack):
         return None
     line.pop("checksum", None)
     return line
@@ -75,7 +73,7 @@ class Points:
             self._header["parameters"] = digest
 
     def read(self) -> list[Line]:
-        """Reads the lines of points, as far as they are undamaged."""
+        """Reads the lines of points that are not damaged."""
         texts = files.read_lines(self.path)
         lines = [_parsed(text, is_verified=self._is_verified) for text in texts or ()]
         if self._is_record and None in lines:
@@ -85,10 +83,10 @@ class Points:
         return [line for line in lines if line is not None and "point" in line]
 
     def begin(self) -> None:
-        """Makes the file ready for more lines, and drops those that do not count.
+        """Prepares the file for more lines, and drops damaged ones.
 
         Raises:
-          UsageError: of a record, which is not evaluated further.
+          UsageError: if the run is a record, which cannot be evaluated further.
         """
         if self._is_record:
             raise self._unusable("lacks lines that are needed")

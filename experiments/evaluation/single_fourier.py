@@ -1,8 +1,8 @@
-"""The Single Fourier Attack on many runs at once, resumable row by row."""
+"""The Single Fourier Attack and Fourier basis noise, a row of frequencies a point."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,15 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
-from experiments.evaluation import clean
-from experiments.evaluation.clean import Clean
-from experiments.evaluation.kept import EvaluationSet
-from experiments.evaluation.points import Evaluation
-from experiments.evaluation.shares import kept_shares
-from experiments.models import Classifier
-from experiments.models.stacked import over_models
+from experiments.evaluation import clean, evaluator
+from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.published import SINGLE_FOURIER_FREQUENCIES
-from experiments.training import devices
 from experiments.training.runs import Run
 
 # Of the signs of Fourier basis noise.
@@ -31,10 +26,10 @@ class Robustness:
 
     images: int
     clean: float
-    classes_predicted: int  # of clean images; a model that says 1 is no model
+    classes_predicted: int  # for clean images; one class makes a model degenerate
     grid: np.ndarray  # accuracies under frequencies (l, m)
     stride: int = 1  # of l and m in the grid
-    top5: "Robustness | None" = None  # of the five largest logits, if streamed
+    top5: "Robustness | None" = None  # top-5 accuracies, if images are streamed
 
     @property
     def frequencies(self) -> absum_jax.SingleFourierAccuracy:
@@ -43,86 +38,80 @@ class Robustness:
         return absum_jax.summarize_frequencies(self.grid, pairs)
 
 
-@functools.partial(jax.jit, static_argnames=("classifier", "scale", "batch", "top_k"))
+@on_stacked_models
 def attacked_accuracies(
-    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
-    frequencies: jax.Array, *, eps: jax.Array, scale: str, batch: int,
-    top_k: int | tuple[int, ...] = 1,
+    logits_fn: Any, x: jax.Array, y: jax.Array, frequencies: jax.Array,
+    eps: jax.Array, *, scale: str, batch: int, top_k: int | tuple[int, ...] = 1,
 ) -> jax.Array:  # fmt: skip
-    """Accuracies (models, F) of stacked models; attacked images are made once.
+    """Computes accuracies (models, F) of stacked models, (models, K, F) for K `top_k`.
 
-    For K numbers of largest logits (models, K, F).
+    Images are attacked once for all models.
     """
-
-    def one(variables: Any) -> jax.Array:
-        return absum_jax.single_fourier_accuracy(
-            jax.tree_util.Partial(classifier.logits, variables), x, y, eps,
-            frequencies=frequencies, scale=scale, batch_size=batch, top_k=top_k,
-        ).accuracy  # fmt: skip
-
-    return over_models(one, (0,))(variables)
+    return absum_jax.single_fourier_accuracy(
+        logits_fn, x, y, eps, frequencies=frequencies, scale=scale, batch_size=batch,
+        top_k=top_k,
+    ).accuracy  # fmt: skip
 
 
-@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
+@on_stacked_models
 def _noisy(
-    classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
-    frequencies: jax.Array, *, norm: jax.Array, batch: int,
+    logits_fn: Any, x: jax.Array, y: jax.Array, frequencies: jax.Array,
+    norm: jax.Array, *, batch: int,
 ) -> jax.Array:  # fmt: skip
-    """Accuracies (models, F) of stacked models; noisy images are made once."""
-
-    def one(variables: Any) -> jax.Array:
-        return absum_jax.fourier_noise_accuracy(
-            jax.tree_util.Partial(classifier.logits, variables), x, y, norm,
-            key=jax.random.key(_SEED), frequencies=frequencies, batch_size=batch,
-        ).accuracy  # fmt: skip
-
-    return over_models(one, (0,))(variables)
+    return absum_jax.fourier_noise_accuracy(
+        logits_fn, x, y, norm, key=jax.random.key(_SEED), frequencies=frequencies,
+        batch_size=batch,
+    ).accuracy  # fmt: skip
 
 
-def _grids(
-    images: EvaluationSet,
-    runs: Sequence[Run],
-    evaluation: Evaluation,
-    accuracies: Callable[..., jax.Array],
-    rows: range,
-    columns: range,
-) -> np.ndarray:
-    """Accuracies (runs, rows, columns) under frequencies, one row of them a call.
-
-    For K numbers of largest logits (runs, K, rows, columns).
+def _attack(
+    rows: range, columns: range, conditions: Mapping[str, Any],
+    accuracies: Callable[[Models, jax.Array], jax.Array],
+) -> Attack:  # fmt: skip
+    """An attack with each frequency (l, m): those of one l are a point.
 
     Args:
-      images: what is attacked.
-      runs: trained models.
-      evaluation: what is evaluated.
-      accuracies: from classifier, stacked parameters, images, labels, frequencies
-        (F, 2) and `batch` to accuracies (models, F) or (models, K, F).
       rows: every l.
       columns: every m.
+      conditions: of the attack.
+      accuracies: from models and frequencies (F, 2) to accuracies (models, F), or
+        (models, K, F) for K `top_k`.
     """
     m = jnp.asarray(columns)
 
-    def compute(variables: Any, x: jax.Array, y: jax.Array, l: int) -> list[Any]:
-        batch = images.batch_size(jax.tree.leaves(variables)[0].shape[0])
-        row = jnp.stack([jnp.full_like(m, l), m], axis=1)
-        values = accuracies(images.classifier, variables, x, y, row, batch=batch)
-        return devices.to_numpy(values).tolist()
+    def measure(models: Models, l: int) -> jax.Array:
+        return accuracies(models, jnp.stack([jnp.full_like(m, l), m], axis=1))
 
-    grids = kept_shares(images, runs, evaluation, rows, compute, "row")
-    return np.moveaxis(np.array([[grid[l] for l in rows] for grid in grids]), 1, -2)
+    return Attack("row", rows, measure, conditions, is_streamable=True)
 
 
-def _robustness(images: int, plain: Clean, grid: np.ndarray, stride: int) -> Robustness:
-    """From a grid, or the two of the largest and of the five largest logits."""
+@register("single-fourier")
+def _single_fourier(
+    images: EvaluationSet, eps: float, scale: str, stride: int
+) -> Attack:
+    sizes = images.split.image_shape[:2]
+    ends = [min(size, SINGLE_FOURIER_FREQUENCIES) for size in sizes]
+    conditions: dict[str, Any] = {"eps": eps, "scale": scale, "stride": stride}
+    if ends != [*sizes]:
+        conditions["frequencies_below"] = ends
+    rows, columns = (range(0, end, stride) for end in ends)
 
-    def of(
-        clean: float, grid: np.ndarray, top5: Robustness | None = None
-    ) -> Robustness:
-        return Robustness(images, clean, plain.classes_predicted, grid, stride, top5)
+    def accuracies(models: Models, row: jax.Array) -> jax.Array:
+        options = {"scale": scale, "top_k": images.top_k}
+        return models.apply(attacked_accuracies, row, jnp.asarray(eps), **options)
 
-    if plain.top5 is None:
-        return of(plain.accuracy, grid)
-    return of(plain.accuracy, grid[0], of(plain.top5, grid[1]))
+    return _attack(rows, columns, conditions, accuracies)
+
+
+@register("fourier-noise")
+def _fourier_noise(images: EvaluationSet, norm: float) -> Attack:
+    height, width = images.split.image_shape[:2]
+    return _attack(
+        range(height),
+        range(width),
+        {"norm": norm, "seed": _SEED},
+        lambda models, row: models.apply(_noisy, row, jnp.asarray(norm)),
+    )
 
 
 def evaluate(
@@ -131,38 +120,40 @@ def evaluate(
 ) -> list[Robustness]:  # fmt: skip
     """Attacks trained models with every frequency of the paper.
 
-    Those are all of images of up to 32 x 32, and of larger ones l and m up to 31.
+    Those are all frequencies of images of up to 32 x 32, and l and m up to 31 of
+    larger ones.
 
     Args:
       images: what is attacked.
       runs: trained models.
       eps: magnitude of the attack, for pixels in [0, 1].
       scale: what eps measures.
-      stride: every how many-th l and m is a frequency.
+      stride: takes every stride-th l and m.
 
     Returns:
       One result for each run.
     """
-    sizes = images.split.image_shape[:2]
-    ends = [min(size, SINGLE_FOURIER_FREQUENCIES) for size in sizes]
-    conditions: dict[str, Any] = {"eps": eps, "scale": scale, "stride": stride}
-    if tuple(ends) != tuple(sizes):
-        conditions["frequencies_below"] = ends
-    evaluation = images.evaluation("single-fourier", **conditions)
-    attacked = functools.partial(
-        attacked_accuracies, eps=jnp.asarray(eps), scale=scale, top_k=images.top_k
+    values = evaluator.run(
+        "single-fourier", images, runs, eps=eps, scale=scale, stride=stride
     )
-    rows, columns = (range(0, end, stride) for end in ends)
-    grids = _grids(images, runs, evaluation, attacked, rows, columns)
-    return [
-        _robustness(len(images.split), plain, grid, stride)
-        for plain, grid in zip(clean.evaluate(images, runs), grids, strict=True)
-    ]
+    # From (runs, rows, K, columns) where there are K `top_k`.
+    grids = np.moveaxis(np.array(values), 1, -2)
+    results = []
+    for of_clean, grid in zip(clean.evaluate(images, runs), grids, strict=True):
+        make = functools.partial(
+            Robustness,
+            images=len(images.split),
+            classes_predicted=of_clean.classes_predicted,
+            stride=stride,
+        )
+        if of_clean.top5 is None:
+            results.append(make(clean=of_clean.accuracy, grid=grid))
+        else:
+            top5 = make(clean=of_clean.top5, grid=grid[1])
+            results.append(make(clean=of_clean.accuracy, grid=grid[0], top5=top5))
+    return results
 
 
 def noise_grids(images: EvaluationSet, runs: Sequence[Run], norm: float) -> np.ndarray:
-    """Accuracies (runs, h, w) under Fourier basis noise of an L2 norm (Yin et al.)."""
-    evaluation = images.evaluation("fourier-noise", norm=norm, seed=_SEED)
-    noisy = functools.partial(_noisy, norm=jnp.asarray(norm))
-    height, width = images.split.image_shape[:2]
-    return _grids(images, runs, evaluation, noisy, range(height), range(width))
+    """Computes accuracies (runs, h, w) under Fourier basis noise of an L2 norm."""
+    return np.array(evaluator.run("fourier-noise", images, runs, norm=norm))

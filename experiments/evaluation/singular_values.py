@@ -1,4 +1,4 @@
-"""Singular values of the convolutions of trained runs, in few numbers."""
+"""Singular values of the convolutions of trained models, summarized."""
 
 import functools
 from collections.abc import Sequence
@@ -8,14 +8,16 @@ import jax
 import numpy as np
 
 import absum_jax
-from experiments.evaluation.kept import EvaluationSet, kept
+from experiments.evaluation import evaluator
+from experiments.evaluation.attack import Attack, Models, register
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.models import named_kernels
 from experiments.training.runs import Run
 
 
 @functools.partial(jax.jit, static_argnames="use")
 def _values(kernels: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
-    """Singular values (models, n_h, n_w, rank) of stacked kernels."""
+    """Computes singular values (models, n_h, n_w, rank) of stacked kernels."""
 
     def of(kernel: jax.Array) -> jax.Array:
         values = absum_jax.conv_singular_values(
@@ -27,26 +29,21 @@ def _values(kernels: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
     return jax.lax.map(of, kernels)
 
 
-def evaluate(images: EvaluationSet, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Summarizes the singular values of each convolution.
-
-    Returns:
-      Of each run, for each kernel by name: `norm`, the largest value; `norm_at_zero`,
-      the largest at frequency zero; `mean`; and `radial_mean`, the mean over
-      frequencies at distance 0, 1, 2, ... from zero.
-    """
+@register("singular-values")
+def _attack(images: EvaluationSet) -> Attack:
+    """Each convolution is a point; its values do not depend on the images."""
     uses = images.classifier.conv_uses(images.split.image_shape)
 
-    def compute(variables: Any, _x: Any, _y: Any, name: str) -> list[dict[str, Any]]:
-        [kernels] = named_kernels(variables.params, [name]).values()
+    def measure(models: Models, name: str) -> jax.Array:
+        [kernels] = named_kernels(models.variables.params, [name]).values()
         [use] = uses[name]
-        return [_summary(values) for values in np.asarray(_values(kernels, use))]
+        return _values(kernels, use)
 
-    evaluation = images.evaluation("singular-values")
-    return kept(images, runs, evaluation, list(uses), compute, "layer")
+    return Attack("layer", list(uses), measure, value=_summary)
 
 
-def _summary(values: np.ndarray) -> dict[str, Any]:
+def _summary(measured: Any) -> dict[str, Any]:
+    values = np.array(measured, np.float32)  # as they were computed
     means = absum_jax.radial_mean(values.mean(axis=-1))
     return {
         "norm": float(values.max()),
@@ -54,3 +51,16 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
         "mean": float(values.mean()),
         "radial_mean": np.asarray(means).tolist(),
     }
+
+
+def evaluate(images: EvaluationSet, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Summarizes the singular values of each convolution.
+
+    Returns:
+      For each run, by the names of kernels: `norm`, the largest value; `norm_at_zero`,
+      the largest at frequency zero; `mean`; and `radial_mean`, the mean over
+      frequencies at distance 0, 1, 2, ... from zero.
+    """
+    uses = images.classifier.conv_uses(images.split.image_shape)
+    values = evaluator.run("singular-values", images, runs)
+    return [dict(zip(uses, of_run, strict=True)) for of_run in values]

@@ -13,10 +13,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from experiments.config import Setting
-from experiments.jobs import files
 from experiments.methods import MethodName, default
 from experiments.options import check_choices
-from experiments.reporting import naming
+from experiments.reporting import document, naming
 from experiments.reporting.curves import Curves, check_logged, curves
 from experiments.reporting.labels import setting_label
 from experiments.reporting.one_seed import OneSeedOptions
@@ -24,7 +23,6 @@ from experiments.reporting.plots.axes import log_scale
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
 from experiments.training.diagnostics import ZERO
-from experiments.training.runs import provenance
 from experiments.workspace import opened
 
 # The names in the log and the labels of the figure's rows.
@@ -144,9 +142,5 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
                 options.settings, runs, found, strict=True
             )
         ],
-        "provenance": provenance(),
     }
-    return [
-        files.write_json(pathlib.Path(f"{stem}.json"), content),
-        *save(draw(options.settings, found), stem),
-    ]
+    return document.write(stem, content) + save(draw(options.settings, found), stem)

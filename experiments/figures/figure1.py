@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments.data import DATASETS, DataOptions, DatasetName, Split, load
-from experiments.evaluation.kept import Streamed
+from experiments.evaluation.evaluation_set import Streamed
 from experiments.jobs.errors import UsageError
 from experiments.reporting.plots.saving import save
 

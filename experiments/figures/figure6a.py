@@ -213,7 +213,7 @@ def run(options: Figure6aOptions) -> list[pathlib.Path]:
         lambda group, log: measure(group, repeats, log),
         "timing epochs",
     )
-    rows, about = records(measurements, log), provenance()
-    table = markdown(options, rows, about)
+    rows = records(measurements, log)
+    table = markdown(options, rows, provenance())
     stem = folder / "epochs"
-    return runtimes.write(stem, _TITLE, options, rows, about, table, draw(rows))
+    return runtimes.write(stem, _TITLE, options, rows, table, draw(rows))

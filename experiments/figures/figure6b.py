@@ -183,7 +183,7 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
         lambda group, log: measure(network(), group, repeats, log),
         "timing ResNet-18",
     )
-    rows, about = records(measurements, log), provenance()
-    table = markdown(options, rows, about)
+    rows = records(measurements, log)
+    table = markdown(options, rows, provenance())
     stem = folder / "resnet18"
-    return runtimes.write(stem, _TITLE, options, rows, about, table, draw(rows))
+    return runtimes.write(stem, _TITLE, options, rows, table, draw(rows))

@@ -4,23 +4,23 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from absum_jax.markdown import aligned
 from experiments.config import Setting
-from experiments.jobs import files
 from experiments.methods import ABSUM_AUTODIFF, METHODS
 from experiments.options import ModelOptions, check_positive, check_seeds
-from experiments.reporting import naming
+from experiments.reporting import document, naming
+from experiments.reporting.columns import Column, Table
 from experiments.reporting.curves import check_logged, curves
-from experiments.reporting.plots.axes import log_scale
+from experiments.reporting.evaluated import described
+from experiments.reporting.plots.axes import line_with_band, log_scale
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
 from experiments.training.diagnostics import ZERO
-from experiments.training.runs import Run, provenance
+from experiments.training.runs import Run
 from experiments.workspace import opened
 
 _LOGGED = ("penalty", "zero_share")
@@ -51,7 +51,7 @@ class Figure8Options(ModelOptions):
 
 
 class Convergence(NamedTuple):
-    """How one model converged, (epochs,) each; NaN where it had diverged."""
+    """Curves of one model, (epochs,) each; NaN where it had diverged."""
 
     loss: np.ndarray  # 1/N sum f, over the batches of the epoch
     regularization: np.ndarray  # lambda sum g, after the epoch
@@ -59,11 +59,11 @@ class Convergence(NamedTuple):
 
     @property
     def objective(self) -> np.ndarray:
-        """What is minimised, eq. 12."""
+        """The objective that is minimised, eq. 12."""
         return self.loss + self.regularization
 
     def as_dict(self) -> dict[str, list[float | None]]:
-        """The curves as JSON has them."""
+        """Returns the curves with None for what is not finite, as in JSON."""
         arrays = {**self._asdict(), "objective": self.objective}
         return {
             name: [value if math.isfinite(value) else None for value in array.tolist()]
@@ -74,7 +74,7 @@ class Convergence(NamedTuple):
 def convergence(
     run: Run, strength: float, layers: Mapping[str, tuple[int, ...]]
 ) -> Convergence:
-    """How a trained model converged.
+    """Returns the curves of a trained model.
 
     Args:
       run: the model.
@@ -105,7 +105,7 @@ def _mean_and_std(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
 
 
 def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
-    """Draws objective, loss and the share of zero sums against epochs.
+    """Draws objective, loss and the fraction of zero sums against epochs.
 
     Args:
       found: of each method, a convergence for each seed.
@@ -123,11 +123,10 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
             if kind == "zero_share":
                 mean, std = 100 * mean, 100 * std
             epochs = np.arange(1, len(mean) + 1)
-            color = METHODS[method].color
-            ax.plot(epochs, mean, color=color, label=_NAMES[method])
-            ax.fill_between(
-                epochs, mean - std, mean + std, color=color, alpha=0.2, lw=0
-            )
+            line_with_band(
+                ax, epochs, mean, std,
+                color=METHODS[method].color, label=_NAMES[method], alpha=0.2,
+            )  # fmt: skip
         ax.set(xlabel="epoch", ylabel=ylabel)
         if kind == "zero_share":
             ax.set_ylim(-3, 103)
@@ -137,28 +136,35 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
     return figure
 
 
+_Row: TypeAlias = tuple[str, Sequence[Convergence]]  # a method, its seeds
+
+
 def _cell(values: Sequence[float], scale: float = 1.0) -> str:
     mean, spread = scale * np.mean(values), scale * np.std(values)
     return f"{mean:.4g}" + (f" ± {spread:.2g}" if len(values) > 1 else "")
 
 
+def _reached(kind: str, title: str, scale: float = 1.0) -> Column[_Row]:
+    return Column(
+        kind,
+        title,
+        lambda row: _cell([getattr(each, kind)[-1] for each in row[1]], scale),
+    )
+
+
+_COLUMNS: tuple[Column[_Row], ...] = (
+    Column("method", "after the last epoch", lambda row: _NAMES[row[0]]),
+    _reached("objective", "objective"),
+    _reached("loss", "loss"),
+    _reached("regularization", "lambda sum g"),
+    _reached("zero_share", "zero sums (%)", 100),
+)
+
+
 def markdown(
     options: Figure8Options, found: Mapping[str, Sequence[Convergence]]
 ) -> str:
-    """The table of what is reached in the end, and its conditions."""
-    header = (
-        "after the last epoch", "objective", "loss", "lambda sum g", "zero sums (%)",
-    )  # fmt: skip
-    cells = [
-        (
-            _NAMES[method],
-            _cell([each.objective[-1] for each in of_seeds]),
-            _cell([each.loss[-1] for each in of_seeds]),
-            _cell([each.regularization[-1] for each in of_seeds]),
-            _cell([each.zero_share[-1] for each in of_seeds], 100),
-        )
-        for method, of_seeds in found.items()
-    ]
+    """Returns the table of the last values, with its conditions."""
     train = "all" if options.train_examples is None else f"{options.train_examples:,}"
     published = options.published_recipe().epochs
     spread = ", mean ± standard deviation" if len(options.seeds) > 1 else ""
@@ -171,9 +177,8 @@ def markdown(
         f"float32. {options.recipe().epochs} of the paper's {published} epochs on "
         f"{train} training images, seeds {', '.join(map(str, options.seeds))}{spread}."
     )
-    return "\n\n".join(
-        [f"## {_title(options)}", "\n".join(aligned(header, cells)), notes]
-    )
+    table = Table(_COLUMNS, list(found.items())).markdown()
+    return document.page(_title(options), table, notes)
 
 
 def _title(options: Figure8Options) -> str:
@@ -182,7 +187,7 @@ def _title(options: Figure8Options) -> str:
 
 
 def run(options: Figure8Options) -> list[pathlib.Path]:
-    """Trains what is missing, prints the table and writes it with the figure."""
+    """Trains missing models, prints the table and writes it with the figure."""
     settings = [Setting(method, options.strength) for method in _NAMES]
     with opened(options) as workspace:
         wanted = workspace.runs(settings, options.seeds)
@@ -192,14 +197,11 @@ def run(options: Figure8Options) -> list[pathlib.Path]:
     found: dict[str, list[Convergence]] = {method: [] for method in _NAMES}
     models: list[dict[str, Any]] = []
     for each in runs:
-        own = convergence(each, options.strength, layers)
-        config = each.config
-        found[config.method].append(own)
-        described = {
-            "method": config.method, "strength": config.strength, "seed": config.seed,
-            "run": str(config.path), "diverged": each.has_diverged,
-        }  # fmt: skip
-        models.append(described | own.as_dict())
+        converged = convergence(each, options.strength, layers)
+        found[each.config.method].append(converged)
+        models.append(
+            described(each) | {"diverged": each.has_diverged} | converged.as_dict()
+        )
     table = markdown(options, found)
     print(f"\n{table}\n")
     stem = options.results_dir / naming.model_path(
@@ -214,10 +216,5 @@ def run(options: Figure8Options) -> list[pathlib.Path]:
         "train_examples": options.train_examples,
         "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",
         "models": models,
-        "provenance": provenance(),
     }
-    return [
-        files.write_json(pathlib.Path(f"{stem}.json"), content),
-        files.write_text(pathlib.Path(f"{stem}.md"), table + "\n"),
-        *save(draw(found), stem),
-    ]
+    return document.write(stem, content, table) + save(draw(found), stem)

@@ -7,22 +7,21 @@ import numpy as np
 
 from experiments.data import DATASETS
 from experiments.evaluation import clean, single_fourier
-from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
 from experiments.published import SINGLE_FOURIER_FREQUENCIES
 from experiments.reporting import document, naming
-from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.plots import heatmaps
 from experiments.reporting.plots.saving import save
-from experiments.reporting.selection import choose
+from experiments.reporting.selection import select_as_table1
 
 
 @dataclasses.dataclass(frozen=True)
 class FourierHeatmapsOptions(SweepOptions):
     """Accuracy of each method under Fourier basis noise of a given L2 norm and random
-    sign (the heat maps of Yin et al., 2019, beyond the paper). Models of Table 1 are
-    taken where they lie."""  # noqa: D205, D209
+    sign (the heat maps of Yin et al., 2019, beyond the paper). Models trained for
+    Table 1 are reused."""  # noqa: D205, D209
 
     norm: float = 4.0
     """L2 norm of the noise, for pixels in [0, 1]."""
@@ -50,14 +49,14 @@ class FourierHeatmapsOptions(SweepOptions):
 
 
 def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
-    """Trains what is missing, attacks and draws."""
+    """Trains missing models, attacks and draws."""
     with sweep_workspace(options) as workspace:
-        chosen = choose(options, workspace)
-        runs = chosen.all_runs
+        selected = select_as_table1(options, workspace)
+        runs = selected.all_runs
         grids = single_fourier.noise_grids(workspace.test, runs, options.norm)
         answers = clean.evaluate(workspace.test, runs)
         images = len(workspace.test.split)
-    sizes = len(chosen.runs), len(options.seeds)
+    sizes = len(selected.runs), len(options.seeds)
     of_seeds = grids.reshape(*sizes, *grids.shape[1:])
     accuracies = np.array([answer.accuracy for answer in answers]).reshape(sizes)
     content = {
@@ -71,14 +70,14 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
                 "min": grids_of.min(axis=(1, 2)).tolist(),
             }
             for setting, grids_of, clean_of in zip(
-                chosen.settings, of_seeds, accuracies, strict=True
+                selected.settings, of_seeds, accuracies, strict=True
             )
         ],
         **document.conditions(options, images),
     }
     stem = options.results_dir / naming.path("fourier-heatmaps", options)
     figure = heatmaps.draw(
-        dict(zip(chosen.runs, of_seeds.mean(axis=1), strict=True)),
-        dict(zip(chosen.runs, accuracies.mean(axis=1).tolist(), strict=True)),
+        dict(zip(selected.runs, of_seeds.mean(axis=1), strict=True)),
+        dict(zip(selected.runs, accuracies.mean(axis=1).tolist(), strict=True)),
     )
-    return [files.write_json(stem.with_suffix(".json"), content), *save(figure, stem)]
+    return document.write(stem, content) + save(figure, stem)

@@ -12,16 +12,14 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments.config import NONE, Setting
-from experiments.jobs import files
 from experiments.methods import METHODS
 from experiments.models import Classifier, named_kernels
-from experiments.reporting import naming
+from experiments.reporting import document, naming
 from experiments.reporting.labels import setting_label
 from experiments.reporting.one_seed import OneSeedOptions
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
 from experiments.training import optimization, step
-from experiments.training.runs import provenance
 from experiments.workspace import opened
 
 # Of more layers, so many are drawn.
@@ -145,9 +143,5 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
             }
             for i, (setting, run) in enumerate(zip(settings, runs, strict=True))
         ],
-        "provenance": provenance(),
     }
-    return [
-        files.write_json(pathlib.Path(f"{stem}.json"), content),
-        *save(draw(settings, spectra, initial), stem),
-    ]
+    return document.write(stem, content) + save(draw(settings, spectra, initial), stem)

@@ -1,4 +1,4 @@
-"""Digests that tell whether a finished run is as it was written."""
+"""Digests and checksums, which detect changes of files and arrays."""
 
 import hashlib
 import json
@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.jobs import agreement
+from experiments.jobs import processes
 
 
 def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str | None]:
-    """Computes the SHA-256 of each file, by name; None for one that is not there."""
+    """Computes the SHA-256 of each file, by name; None for a missing one."""
 
     def digest(path: pathlib.Path) -> str | None:
         try:
@@ -22,13 +22,13 @@ def of_files(paths: Iterable[pathlib.Path]) -> dict[str, str | None]:
         except FileNotFoundError:
             return None
 
-    return agreement.broadcast_from_first(
+    return processes.broadcast_from_first(
         lambda: {path.name: digest(path) for path in paths}
     )
 
 
 def of_folder(folder: pathlib.Path) -> str:
-    """Computes the SHA-256 of all files in a folder: their paths and bytes."""
+    """Computes one SHA-256 of the paths and bytes of all files in a folder."""
 
     def digest() -> str:
         content = hashlib.sha256()
@@ -39,11 +39,11 @@ def of_folder(folder: pathlib.Path) -> str:
                 content.update(json.dumps([name, len(data)]).encode() + data)
         return content.hexdigest()
 
-    return agreement.broadcast_from_first(digest)
+    return processes.broadcast_from_first(digest)
 
 
 def named(tree: Any) -> dict[str, Any]:
-    """Names each leaf of a tree by its path, in the tree's order."""
+    """Returns the leaves of a tree by their paths, in the tree's order."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -51,9 +51,9 @@ def named(tree: Any) -> dict[str, Any]:
 
 
 def of_arrays(tree: Any) -> str:
-    """Computes the SHA-256 of a tree's content: paths, shapes, dtypes and values.
+    """Computes one SHA-256 of the paths, shapes, dtypes and values of a tree.
 
-    Unlike the files of a checkpoint, this is the same whenever the arrays are.
+    Equal arrays have equal digests, unlike the files of their checkpoints.
     """
     content = hashlib.sha256()
     for path, leaf in sorted(named(tree).items()):
@@ -64,19 +64,19 @@ def of_arrays(tree: Any) -> str:
 
 
 def with_checksum(content: dict[str, Any], owner: str = "") -> dict[str, Any]:
-    """Adds a checksum of the rest, and of whose it is, to what JSON holds."""
+    """Adds a checksum of the content and its owner to a JSON object."""
     return content | {"checksum": _checksum(content, owner)}
 
 
 def is_whole(
     content: dict[str, Any], owner: str = "", *, may_lack: bool = True
 ) -> bool:
-    """Whether what was read from JSON matches its checksum.
+    """Returns whether a JSON object matches its checksum.
 
     Args:
       content: from `with_checksum`.
-      owner: whose it is. Checksums of earlier versions may be without.
-      may_lack: whether it may have none, as of earlier versions.
+      owner: as in `with_checksum`; earlier versions wrote checksums without an owner.
+      may_lack: whether a checksum may be missing, as in files of earlier versions.
     """
     if "checksum" not in content:
         return may_lack

@@ -1,4 +1,4 @@
-"""The error that a user can mend, shown without a traceback."""
+"""The error that a user can fix, shown without a traceback."""
 
 import contextlib
 import errno
@@ -9,22 +9,22 @@ _ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
 class UsageError(ValueError):
-    """A wrong option or missing data; the message says what to do about it."""
+    """A wrong option or missing data; the message explains how to fix it."""
 
 
 @contextlib.contextmanager
 def damage_named(
     path: pathlib.Path, fix: str, *, passed: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
-    """Turns whatever reading a damaged file raises into one line about the file.
+    """Turns any error that a damaged file causes into one line about the file.
 
-    Errors of the system, such as refused access or too little memory, stay as they are:
-    they do not mean damage.
+    Errors of the system, such as refused access or too little memory, pass unchanged,
+    as they do not indicate damage.
 
     Args:
       path: the file or folder that is read.
       fix: what the user can do, such as "remove it".
-      passed: further errors that do not mean damage.
+      passed: further errors that pass unchanged.
 
     Raises:
       UsageError: if the file is damaged or missing.
@@ -44,7 +44,7 @@ def damage_named(
 
 
 def _described(error: Exception) -> str:
-    """Returns the first line of an error, which names its type if it says little."""
+    """Returns the first line of an error, with its type unless the text suffices."""
     first, *_ = str(error).splitlines() or [""]
     first = first[:200].rstrip(".")
     if first and isinstance(error, ValueError | OSError | RuntimeError):

@@ -1,7 +1,7 @@
-"""Files that are whole or absent, and line files that survive a kill.
+"""Files that are complete or absent, and files of lines that survive a kill.
 
-Of several processes that work together the first one alone writes, and what it reads
-holds for all: all of them call the functions here in the same order.
+In a multi-process run only process 0 touches the disk, and broadcasts what it read.
+These functions are collectives: every process must call them in the same order.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
-from experiments.jobs import agreement, locks
+from experiments.jobs import locks, processes
 from experiments.jobs.errors import UsageError, damage_named
 
 _SCRATCH_SUFFIX = ".partial"
@@ -24,7 +24,7 @@ _SCRATCH_SUFFIX = ".partial"
 
 @contextlib.contextmanager
 def _errors_name(path: pathlib.Path) -> Iterator[None]:
-    """Names the file in an error of the system that names none, as of a full disk."""
+    """Adds the path to errors of the system without one, such as for a full disk."""
     try:
         yield
     except OSError as error:
@@ -35,13 +35,13 @@ def _errors_name(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, IO[bytes]]]:
-    """Opens a scratch file beside a path, to be renamed to it, or removed otherwise.
+    """Opens a scratch file beside a path, and removes it unless it was renamed.
 
-    First removes those that killed processes left: a live one locks its own.
+    First removes the scratch files of killed processes; those in use are locked.
     """
     ours = f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}{_SCRATCH_SUFFIX}"
     for left in path.parent.glob(ours):
-        # It may be another user's, or just have been renamed or removed.
+        # It may belong to another user, or just have been renamed or removed.
         with contextlib.suppress(OSError), left.open("r+b") as stream:
             if locks.lock(stream, wait=False):
                 left.unlink()
@@ -51,7 +51,7 @@ def _scratch(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, IO[bytes]]]:
         try:
             with scratch.open("xb") as stream:
                 locks.lock(stream, wait=True)
-                # Another process may have removed it before the lock was there.
+                # Another process may have removed it before it was locked.
                 if scratch.exists():
                     yield scratch, stream
                     return
@@ -65,7 +65,7 @@ def _sync(path: pathlib.Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems cannot do it for folders.
+        # Some file systems cannot sync folders.
         if error.errno != errno.EINVAL:
             raise
     finally:
@@ -73,8 +73,8 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def sync(folder: pathlib.Path) -> None:
-    """Forces all that is in a folder onto the disk."""
-    if agreement.is_first():
+    """Forces a folder and everything in it onto the disk."""
+    if processes.is_first():
         for path in [*folder.rglob("*"), folder]:
             _sync(path)
 
@@ -83,11 +83,13 @@ def write_atomically(
     path: pathlib.Path, write: Callable[[IO[bytes]], object]
 ) -> pathlib.Path:
     """Writes a file under a scratch name and renames it once it is on disk."""
-    return write_own(path, write) if agreement.is_first() else path
+    return write_on_each_process(path, write) if processes.is_first() else path
 
 
-def write_own(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> pathlib.Path:
-    """Writes a file as `write_atomically` does, in every process that calls it."""
+def write_on_each_process(
+    path: pathlib.Path, write: Callable[[IO[bytes]], object]
+) -> pathlib.Path:
+    """Does what `write_atomically` does, on every process that calls it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _errors_name(path), _scratch(path) as (scratch, stream):
         write(stream)
@@ -108,73 +110,99 @@ def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _content(path: pathlib.Path, fix: str = "remove it") -> bytes | None:
-    """Reads a file; None where there is none. Anything else there is damage."""
-    with (
-        contextlib.suppress(FileNotFoundError),
-        damage_named(path, fix, passed=(FileNotFoundError,)),
-    ):
-        return path.read_bytes()
-    return None
+def _read(
+    path: pathlib.Path, parse: Callable[[bytes], Any], fix: str = "remove it"
+) -> Any:
+    """Parses a file, on all processes; None if there is no file.
 
-
-def _parsed(data: bytes, path: pathlib.Path, fix: str = "remove it") -> Any:
-    with damage_named(path, fix):
-        value = json.loads(data)
-        if value is None:
-            raise ValueError("null in place of a value")
-        return value
-
-
-def read_json(path: pathlib.Path, fix: str = "remove it") -> Any:
-    """Reads a JSON file; a damaged or missing one is reported with the fix."""
+    Raises:
+      UsageError: if it is not a file or cannot be parsed.
+    """
 
     def read() -> Any:
-        with damage_named(path, fix):
-            return _parsed(path.read_bytes(), path, fix)
+        with (
+            contextlib.suppress(FileNotFoundError),
+            damage_named(path, fix, passed=(FileNotFoundError,)),
+        ):
+            return parse(path.read_bytes())
+        return None
 
-    return agreement.broadcast_from_first(read)
+    return processes.broadcast_from_first(read)
+
+
+def _value(data: bytes) -> Any:
+    value = json.loads(data)
+    if value is None:
+        raise ValueError("null in place of a value")
+    return value
+
+
+def _whole_lines(data: bytes) -> list[bytes]:
+    return data[: data.rfind(b"\n") + 1].splitlines()
 
 
 def read_json_if_there(path: pathlib.Path, fix: str = "remove it") -> Any:
-    """Reads a JSON file; None where there is none."""
+    """Reads a JSON file; None if there is none. An error suggests the fix."""
+    return _read(path, _value, fix)
 
-    def read() -> Any:
-        data = _content(path, fix)
-        return None if data is None else _parsed(data, path, fix)
 
-    return agreement.broadcast_from_first(read)
+def read_json(path: pathlib.Path, fix: str = "remove it") -> Any:
+    """Reads a JSON file; the error for a damaged or missing one suggests the fix."""
+    value = read_json_if_there(path, fix)
+    if value is None:
+        raise UsageError(f"{path} is missing; {fix}.")
+    return value
+
+
+def read_json_lines(path: pathlib.Path) -> list[Any]:
+    """Reads a file of JSON lines, without an incomplete last one; [] if none."""
+    return _read(path, lambda data: [_value(line) for line in _whole_lines(data)]) or []
+
+
+def read_lines(path: pathlib.Path) -> list[str] | None:
+    """Reads the lines of a text file, without an incomplete last one; None if none.
+
+    Bytes that are not text are replaced.
+    """
+    return _read(
+        path,
+        lambda data: [line.decode(errors="replace") for line in _whole_lines(data)],
+    )
+
+
+def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
+    """Writes a file of JSON lines atomically."""
+    write_text(path, "".join(json.dumps(value) + "\n" for value in values))
 
 
 def exists(path: pathlib.Path) -> bool:
-    """Whether there is such a file or folder."""
-    return agreement.broadcast_from_first(path.exists)
+    """Returns whether a file or folder exists."""
+    return processes.broadcast_from_first(path.exists)
 
 
 def folders(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The folders in a folder, by name; none where there is none."""
-    names = agreement.broadcast_from_first(
+    """Lists the folders in a folder, sorted by name; [] if it does not exist."""
+    names = processes.broadcast_from_first(
         lambda: sorted(entry.name for entry in folder.glob("*") if entry.is_dir())
     )
     return [folder / name for name in names]
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Removes a folder with all that is in it, which others may be removing too."""
-    if agreement.is_first():
+    """Removes a folder and its content, which other processes may be removing too."""
+    if processes.is_first():
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def append_json_line(path: pathlib.Path, value: Any) -> None:
     """Appends one line of JSON."""
-    if not agreement.is_first():
-        return
-    with _errors_name(path), path.open("a") as stream:
-        stream.write(json.dumps(value) + "\n")
+    if processes.is_first():
+        with _errors_name(path), path.open("a") as stream:
+            stream.write(json.dumps(value) + "\n")
 
 
 def writable_folder(folder: pathlib.Path, option: str) -> None:
-    """Makes a folder before anything is computed for it.
+    """Makes a folder, and checks that it can be written to.
 
     Raises:
       UsageError: if it cannot be made or written to.
@@ -187,33 +215,20 @@ def writable_folder(folder: pathlib.Path, option: str) -> None:
         raise UsageError(f"{option} {folder} cannot be written to: {error}") from error
 
 
-def read_json_lines(path: pathlib.Path) -> list[Any]:
-    """Reads a file of JSON lines, leaving out a last line that was cut short."""
-    return agreement.broadcast_from_first(
-        lambda: [_parsed(line, path) for line in _whole_lines(path) or []]
-    )
+def expanded(text: str) -> pathlib.Path:
+    """Replaces `~` by the home folder in a path of an option or the environment.
 
+    Shells do not expand the `~` of `--option=~/folder` and of most variables.
 
-def read_lines(path: pathlib.Path) -> list[str] | None:
-    """Reads the lines of a file but for a last one that was cut short.
-
-    Bytes that are no text are replaced. None where there is no such file.
+    Raises:
+      UsageError: if the path is empty, or the home folder is unknown.
     """
-
-    def read() -> list[str] | None:
-        lines = _whole_lines(path)
-        if lines is None:
-            return None
-        return [line.decode(errors="replace") for line in lines]
-
-    return agreement.broadcast_from_first(read)
-
-
-def _whole_lines(path: pathlib.Path) -> list[bytes] | None:
-    data = _content(path)
-    return None if data is None else data[: data.rfind(b"\n") + 1].splitlines()
-
-
-def write_json_lines(path: pathlib.Path, values: Iterable[Any]) -> None:
-    """Writes a file of JSON lines atomically."""
-    write_text(path, "".join(json.dumps(value) + "\n" for value in values))
+    if not text:
+        raise UsageError("a path must not be empty; the current folder is `.`")
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"the home folder of {text} is unknown: set HOME, or give the whole path "
+            "by its option"
+        ) from error

@@ -1,4 +1,4 @@
-"""How a process joins the others."""
+"""How a process joins the other processes of a run."""
 
 import contextlib
 import dataclasses
@@ -7,8 +7,8 @@ import socket
 import sys
 import time
 
-from experiments.jobs.agreement import is_first
 from experiments.jobs.errors import UsageError
+from experiments.jobs.processes import is_first
 
 _SECONDS_BETWEEN_TRIES = 0.2
 
@@ -18,29 +18,28 @@ class HostOptions:
     """Which processes work together."""
 
     distributed: bool = False
-    """Work together with processes that run the same command, one for each host or
-    device: on the devices of all of them, with files written by the first. The folders
-    of runs and results must be the same ones for all. On Slurm, Open MPI, Kubernetes
-    and TPU pods the processes find each other; elsewhere the next three options say
-    how."""
+    """Work together with processes that run the same command, one per host or device,
+    on the devices of all of them. Process 0 writes all files; the folders of runs and
+    results must be shared. On Slurm, Open MPI, Kubernetes and TPU pods the processes
+    find each other; elsewhere pass the next three options."""
 
     coordinator: str | None = None
-    """HOST:PORT at which the first process is reached, the same for all."""
+    """HOST:PORT of process 0, the same for all."""
 
     num_processes: int | None = None
-    """How many processes there are."""
+    """Number of processes."""
 
     process_id: int | None = None
-    """Which of them this is, from 0."""
+    """Number of this process, from 0."""
 
     join_seconds: int = 300
-    """How long to wait for the others to come."""
+    """Seconds to wait for the other processes to start."""
 
     heartbeat_seconds: int = 45
-    """After so long without a sign of life a process is taken for dead."""
+    """Seconds without a sign of life after which a process counts as dead."""
 
     def __post_init__(self) -> None:
-        """Refuses options that do not fit each other."""
+        """Refuses options that do not fit together."""
         given = self.coordinator, self.num_processes, self.process_id
         if given != (None, None, None):
             if not self.distributed:
@@ -53,16 +52,11 @@ class HostOptions:
                     "--coordinator, --num-processes and --process-id go together; "
                     "give all three, or none where the cluster tells them."
                 )
-        for name in ("join_seconds", "heartbeat_seconds"):
-            if getattr(self, name) < 1:
+        for name in ("join_seconds", "heartbeat_seconds", "num_processes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 option = "--" + name.replace("_", "-")
-                raise UsageError(
-                    f"{option} must be at least 1, got {getattr(self, name)}."
-                )
-        if self.num_processes is not None and self.num_processes < 1:
-            raise UsageError(
-                f"--num-processes must be at least 1, got {self.num_processes}."
-            )
+                raise UsageError(f"{option} must be at least 1, got {value}.")
         if self.process_id is not None:
             count = self.num_processes or 0
             if not 0 <= self.process_id < count:
@@ -73,18 +67,17 @@ class HostOptions:
             _address(self.coordinator)
 
     def join(self) -> None:
-        """Joins the other processes; nothing where there are none.
+        """Joins the other processes, if there are any.
 
-        To be called before anything else asks for devices. Of all processes the first
-        one alone has a standard output from then on.
+        Call it before anything asks for devices. It closes the standard output of all
+        processes but process 0.
 
         Raises:
-          UsageError: if there is no cluster to be found, or the first process cannot be
-            reached.
+          UsageError: if no cluster is found, or process 0 cannot be reached.
         """
         if not self.distributed:
             return
-        # Late, as a command line that asks for help needs no jax.
+        # Imported here, as `--help` works without jax.
         import jax
 
         deadline = time.monotonic() + self.join_seconds
@@ -107,7 +100,7 @@ class HostOptions:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
     def _check_coordinator(self, address: str, deadline: float) -> None:
-        """Tries the address, whose failure ends a process within jax."""
+        """Tries the address first: jax would abort the process if it fails."""
         host, port = _address(address)
         if self.process_id == 0:
             try:
@@ -132,10 +125,10 @@ class HostOptions:
 
 
 def _address(coordinator: str) -> tuple[str, int]:
-    """Host and port.
+    """Splits HOST:PORT.
 
     Raises:
-      UsageError: if it is not HOST:PORT.
+      UsageError: if it has another form.
     """
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:

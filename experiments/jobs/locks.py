@@ -1,7 +1,7 @@
-"""Which processes may work in a folder at the same time.
+"""Locks that decide which processes may work in a folder at the same time.
 
-A lock goes with its process, however that ends. Without effect where the operating
-system or the file system has no `flock`.
+A lock ends with its process, however that ends. Locks have no effect where the
+operating system or the file system lacks `flock`.
 """
 
 import contextlib
@@ -19,14 +19,10 @@ except ImportError:
 
 
 def lock(stream: IO[Any], *, wait: bool) -> bool:
-    """Locks an open file for as long as it is open.
-
-    Args:
-      stream: the file.
-      wait: whether to wait for another process that holds a lock on it.
+    """Locks an open file until it is closed; may wait until another process unlocks it.
 
     Returns:
-      Whether the file is locked now: never where there are no locks.
+      Whether the file is locked now; False where locks are not supported.
     """
     if fcntl is None:
         return False
@@ -38,21 +34,21 @@ def lock(stream: IO[Any], *, wait: bool) -> bool:
 
 
 def _opened(path: pathlib.Path) -> IO[str]:
-    """Opens a file to lock it, and makes it where there is none."""
+    """Opens a file to lock it, and makes it if there is none."""
     try:
-        # On NFS a shared lock asks for a file to read, the other for one to write.
+        # On NFS a shared lock needs a readable file, an exclusive one a writable file.
         return path.open("a+")
     except PermissionError:
-        # It is another user's, in a shared folder. Except on NFS reading is enough.
+        # It belongs to another user. Except on NFS a readable file suffices.
         return path.open()
 
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path, taken: str, *, shared: bool = False) -> Iterator[None]:
-    """Holds a lock on a file, which may be held many times if all of them share it.
+    """Holds an exclusive or a shared lock on a file.
 
     Raises:
-      UsageError: saying by whom it is taken.
+      UsageError: if it is taken; `taken` is its message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _opened(path) as stream:
@@ -69,37 +65,33 @@ def _locked(path: pathlib.Path, taken: str, *, shared: bool = False) -> Iterator
 
 
 def _folder_lock(
-    folder: pathlib.Path, does_what: str, *, shared: bool
+    folder: pathlib.Path, does_what: str, *, shared: bool = False
 ) -> contextlib.AbstractContextManager[None]:
     taken = f"another process {does_what}, in {folder}"
     return _locked(folder / "lock", taken, shared=shared)
 
 
-@contextlib.contextmanager
-def exclusive(folder: pathlib.Path, does_what: str) -> Iterator[None]:
-    """Keeps all other processes out of a folder.
+def exclusive(
+    folder: pathlib.Path, does_what: str
+) -> contextlib.AbstractContextManager[None]:
+    """Excludes all other processes from a folder.
 
     Raises:
-      UsageError: if another process is in it.
+      UsageError: if another process holds it, "another process DOES_WHAT".
     """
-    with _folder_lock(folder, does_what, shared=False):
-        yield
+    return _folder_lock(folder, does_what)
 
 
 @contextlib.contextmanager
 def side_by_side(
     folder: pathlib.Path, group: str, member: str, does_what: str
 ) -> Iterator[None]:
-    """Shares a folder with other members of a group, and keeps all others out.
+    """Shares a folder with other members of a group, and excludes everyone else.
 
-    Args:
-      folder: the folder.
-      group: a name, without hyphens, of what may be there at the same time.
-      member: which of the group this process is; each is there once.
-      does_what: with the folder.
+    The name of a group has no hyphens, and each member may hold the folder once.
 
     Raises:
-      UsageError: if this member, another group, or a process on its own is in it.
+      UsageError: if this member, another group, or an exclusive process holds it.
     """
     members = folder / "parts"
     with (
@@ -109,8 +101,9 @@ def side_by_side(
             f"part {member} of this command runs already, in {folder}",
         ),
     ):
-        # Whoever is second of two that begin at once sees the first, as each holds its
-        # own before it looks. To look is to share, so that two may look at once.
+        # Each process locks its file before it checks the others, so that of two that
+        # start at once the second sees the first. A check takes a shared lock, so that
+        # two processes can check at once.
         for other in members.iterdir():
             if not other.name.startswith(f"{group}-"):
                 taken = f"a part of another command {does_what}, in {folder}"

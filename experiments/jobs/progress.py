@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from experiments.jobs import agreement
+from experiments.jobs import processes
 
 _SECONDS_BETWEEN_LINES = 15
 
@@ -16,32 +16,26 @@ _SECONDS_BETWEEN_LINES = 15
 def progress(
     total: int, title: str, unit: str, *, initial: int = 0, rate_of: str | None = None
 ) -> Iterator[Callable[..., None]]:
-    """Shows how far a piece of work has come, and when it will be done.
+    """Reports the progress and remaining time of some work, on standard error.
 
-    On standard error, of the first of several processes.
-
-    Args:
-      total: how many units the work has.
-      title: what it is.
-      unit: what is counted, in the singular.
-      initial: how many units are done already.
-      rate_of: what else is counted to tell the speed, in the singular.
+    Of several processes only process 0 reports. `unit` is what is counted, and
+    `rate_of` what else is counted to report the speed, both in the singular.
 
     Yields:
       A function to call with the number of units done since the last call, and with
-      how many there were of `rate_of`.
+      the number of `rate_of` in them.
     """
-    if not agreement.is_first():
+    if not processes.is_first():
         yield lambda *_: None
         return
     started = time.perf_counter()
-    done, said, counted = initial, started, 0
+    done, reported, counted = initial, started, 0
 
     def rate(now: float) -> str:
         per_second = counted / max(now - started, 1e-9)
-        # Of the slowest, two digits.
-        told = f"{per_second:.2g}" if per_second < 10 else f"{per_second:,.0f}"
-        return f"{told} {rate_of}s/s"
+        # Two digits for slow rates.
+        number = f"{per_second:.2g}" if per_second < 10 else f"{per_second:,.0f}"
+        return f"{number} {rate_of}s/s"
 
     if sys.stderr.isatty():
         with tqdm(total=total, desc=title, unit=f" {unit}s", initial=initial) as bar:
@@ -57,23 +51,19 @@ def progress(
         return
 
     def advance_in_log(units: int, of_rate: int = 0) -> None:
-        nonlocal done, said, counted
+        nonlocal done, reported, counted
         done += units
         counted += of_rate
         now = time.perf_counter()
-        if done < total and now - said < _SECONDS_BETWEEN_LINES:
+        if done < total and now - reported < _SECONDS_BETWEEN_LINES:
             return
-        said = now
+        reported = now
         parts = [f"{title}: {done} of {total} {unit}s", f"{now - started:.0f} s"]
         if rate_of is not None:
             parts.append(rate(now))
         if initial < done < total:
             left = (now - started) * (total - done) / (done - initial)
             parts.append(f"{left:.0f} s left")
-        _line(", ".join(parts))
+        print(", ".join(parts), file=sys.stderr, flush=True)
 
     yield advance_in_log
-
-
-def _line(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

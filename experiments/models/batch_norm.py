@@ -1,4 +1,4 @@
-"""Batch normalization of a batch by its own statistics, fast on CPUs too."""
+"""Batch normalization by the batch's own statistics, fast on CPUs too."""
 
 import functools
 import math
@@ -6,30 +6,32 @@ import math
 import jax
 import jax.numpy as jnp
 
-# How many rows one loop adds to each other, for all others at once: XLA splits longer
-# sums over leading axes into several passes, each on one core.
+# Rows that one loop adds up: XLA splits longer sums over leading axes into several
+# passes, each on one core.
 _ADDED = 16
+
+_Arrays = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def normalized(
     x: jax.Array, scale: jax.Array, bias: jax.Array, *, epsilon: float, groups: int = 1
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> _Arrays:
     """Normalizes a batch channel by channel, in float32.
 
-    CPUs compute the sums, and those of the gradient, as products with ones. What is
-    compiled for other devices is the plain formula and its derivative.
+    CPUs compute sums, and those of the gradient, as products with ones; other devices
+    compute the plain formula and its derivative.
 
     Args:
       x: (batch, ..., channels).
       scale: (channels,).
       bias: (channels,).
       epsilon: added to the variance.
-      groups: how many equal and contiguous parts of the batch have their own mean and
-        variance.
+      groups: number of equal and contiguous parts of the batch that are normalized
+        separately.
 
     Returns:
-      The normalized batch, of the shape of `x`, and its mean and biased variance
-      (channels,), averaged over the groups.
+      The normalized batch, and its mean and biased variance (channels,), averaged over
+      the groups.
     """
     grouped = x.astype(jnp.float32)
     if groups > 1:
@@ -46,19 +48,11 @@ def normalized(
 
 def plain(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, groups: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalizes as flax does: in one pass over the batch, no variance below zero.
+) -> _Arrays:
+    """Normalizes as flax does: in one pass over the batch, without negative variance.
 
-    Args:
-      x: float32 (batch, ..., channels), or (groups, batch, ..., channels) of several.
-      scale: (channels,).
-      bias: (channels,).
-      epsilon: added to the variance.
-      groups: how many there are.
-
-    Returns:
-      The normalized batch, its mean and its variance: (channels,), or (groups,
-      channels) of several groups.
+    The arguments are those of `normalized`, but several groups have an axis of their
+    own, the first one, in `x` and in the mean and variance that are returned.
     """
     axes = tuple(range(groups > 1, x.ndim - 1))
     mean = x.mean(axes)
@@ -70,19 +64,8 @@ def plain(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def by_products(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, groups: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Computes `plain` with sums that are fast on CPUs, and so its gradient.
-
-    Args:
-      x: as in `plain`, like the others.
-      scale: (channels,).
-      bias: (channels,).
-      epsilon: added to the variance.
-      groups: how many there are.
-
-    Returns:
-      What `plain` does.
-    """
+) -> _Arrays:
+    """Computes `plain` and its gradient with sums that are fast on CPUs."""
     rows = x.size // (groups * x.shape[-1])
     of_x, of_square = _sums(x, jnp.square(x), groups)
     mean = of_x / rows
@@ -96,17 +79,14 @@ _Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, groups: int
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Residuals]:
+) -> tuple[_Arrays, _Residuals]:
     out, mean, var = by_products(x, scale, bias, epsilon, groups)
     return (out, mean, var), (x, scale, mean, var)
 
 
 def _backward(
-    epsilon: float,
-    groups: int,
-    residuals: _Residuals,
-    gradients: tuple[jax.Array, jax.Array, jax.Array],
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    epsilon: float, groups: int, residuals: _Residuals, gradients: _Arrays
+) -> _Arrays:
     """Computes the gradient with two sums over the batch.
 
     Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167, 2015, section 3.
@@ -135,8 +115,8 @@ def _sums(a: jax.Array, b: jax.Array, groups: int) -> tuple[jax.Array, jax.Array
     images = a.shape[0] if groups == 1 else groups * a.shape[1]
     positions = a.size // (images * a.shape[-1])
     added = math.gcd(positions, _ADDED)
-    # One loop reads both: what they are computed from is read once. The axis of images
-    # is kept, along which they may be divided over devices.
+    # One loop for both reads their common input once. The axis of images remains, as
+    # it may be sharded.
     parts = jax.lax.reduce(
         tuple(x.reshape(images, added, positions // added, -1) for x in (a, b)),
         (jnp.float32(0), jnp.float32(0)),
@@ -151,6 +131,6 @@ def _sums(a: jax.Array, b: jax.Array, groups: int) -> tuple[jax.Array, jax.Array
 
 
 def _along(values: jax.Array, x: jax.Array) -> jax.Array:
-    """Gives values of each channel, or of each in each group, the rank of a batch."""
+    """Reshapes values per channel, or per group and channel, to broadcast with `x`."""
     groups = values.shape[:-1]
     return values.reshape(*groups, *[1] * (x.ndim - 1 - len(groups)), -1)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.tree_util import GetAttrKey
 
 import absum_jax
 from absum_jax.kernels import leaf_name
@@ -17,14 +18,25 @@ ConvUses = dict[str, tuple[absum_jax.ConvUse, ...]]
 
 
 class Variables(NamedTuple):
-    """What a trained network consists of, nested dicts of arrays."""
+    """The arrays of a trained network, in nested dicts."""
 
     params: Any
-    statistics: Any  # running means and variances of batch normalization
+    batch_stats: Any  # running means and variances of batch normalization
+
+
+def _with_stored_names(variables: Variables) -> tuple[Any, None]:
+    keys = GetAttrKey("params"), GetAttrKey("statistics")
+    return tuple(zip(keys, variables, strict=True)), None
+
+
+# Checkpoints, digests and records name `batch_stats` `statistics`.
+jax.tree_util.register_pytree_with_keys(
+    Variables, _with_stored_names, lambda _, children: Variables(*children)
+)
 
 
 def named_kernels(params: Any, names: Iterable[str]) -> dict[str, jax.Array]:
-    """The kernels among the parameters by the names that `conv_uses` gives them."""
+    """Returns kernels among the parameters by their names in `conv_uses`."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     named = {leaf_name(path): leaf for path, leaf in leaves}
     return {name: named[name] for name in names}
@@ -34,10 +46,10 @@ def named_kernels(params: Any, names: Iterable[str]) -> dict[str, jax.Array]:
 class Classifier:
     """A network as pure functions.
 
-    `init(key)` makes its variables, `train_logits(variables, x, key)` draws dropout
-    from the key and returns the moved statistics beside the logits, `logits(variables,
-    x)` evaluates, `conv_uses(image_shape)` tells at which sizes the kernels among the
-    parameters are used.
+    `init(key)` returns initial variables. `train_logits(variables, x, key)` draws
+    dropout from the key and returns the logits and the updated statistics.
+    `logits(variables, x)` evaluates. `conv_uses(image_shape)` returns the input sizes
+    and strides of the kernels among the parameters.
     """
 
     init: Callable[[jax.Array], Variables]
@@ -56,19 +68,19 @@ def build(
     dtype: str = "float32",
     batch_norm_groups: int = 1,
 ) -> Classifier:
-    """The classifier of a name; equal arguments give the same functions.
+    """Builds the classifier with a name.
 
-    That the functions are the same objects lets `jax.jit` find what it compiled.
+    Equal arguments give the same function objects, which `jax.jit` compiles only once.
 
     Args:
       model: one of `ARCHITECTURES`, such as `"small_cnn"`.
-      mean: per-channel mean that images are standardised by.
+      mean: per-channel mean by which images are standardised.
       std: per-channel standard deviation likewise.
-      classes: how many classes there are.
-      dtype: what convolutions of a network that is not small compute in; parameters
-        and statistics are float32.
-      batch_norm_groups: how many groups of a batch of training, which must divide it,
-        have their own statistics in batch normalization, if the network has any.
+      classes: number of classes.
+      dtype: of the convolutions, unless the network is small; parameters and statistics
+        are float32.
+      batch_norm_groups: number of groups into which batch normalization divides a
+        training batch.
     """
     architecture = ARCHITECTURES[model]
     options: dict[str, Any] = {"mean": mean, "std": std, "classes": classes}
@@ -94,11 +106,12 @@ def build(
     )
 
     def pure(module: nnx.Module) -> Variables:
-        params, statistics = (
-            nnx.to_pure_dict(nnx.state(module, kind))
-            for kind in (nnx.Param, nnx.BatchStat)
+        return Variables(
+            *(
+                nnx.to_pure_dict(nnx.state(module, kind))
+                for kind in (nnx.Param, nnx.BatchStat)
+            )
         )
-        return Variables(params, statistics)
 
     def merged(graphdef: Any, variables: Variables) -> Any:
         states = []
@@ -125,10 +138,10 @@ def build(
         shapes = jax.eval_shape(init, jax.random.key(0))
 
         def fn(params: Any, x: jax.Array) -> jax.Array:
-            statistics = jax.tree.map(
-                lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes.statistics
+            batch_stats = jax.tree.map(
+                lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes.batch_stats
             )
-            return merged(traced, Variables(params, statistics))(x)
+            return merged(traced, Variables(params, batch_stats))(x)
 
         return absum_jax.conv_input_shapes(
             fn,

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
-from experiments.models.layers import conv, dense, max_pool, norm
-from experiments.models.standardize import standardize
+from experiments.models.layers import conv, max_pool, norm
+from experiments.models.network import Network
 
 _STEM = 192
 
@@ -25,7 +25,7 @@ class _Widths(NamedTuple):
 
     @property
     def out(self) -> int:
-        """What the four branches give together."""
+        """Returns the channels of the four branches together."""
         return self.one + self.three + self.five + self.pooled
 
 
@@ -79,67 +79,37 @@ class _Inception(nnx.Module):
         return jnp.concatenate(branches, axis=-1)
 
 
-class GoogLeNet(nnx.Module):
+class GoogLeNet(Network):
     """GoogLeNet for small images, as pytorch-cifar defines it.
 
     A 3x3 convolution with 192 channels; two, five and two inceptions, with 3x3
-    max-pooling of stride 2 between them; the global average and a dense layer. The
-    branches of an inception are a 1x1 convolution; one before a 3x3; one before two
-    3x3, in place of a 5x5; and 3x3 max-pooling before a 1x1. Every convolution has a
-    bias and is followed by batch normalization (`layers.norm`) and ReLU; there are no
-    auxiliary classifiers and no dropout. Unlike in PyTorch, the running variance is of
-    batch variances over N, not over N - 1.
-
-    At 32 x 32 the inceptions have 32 x 32, 16 x 16 and 8 x 8 positions. Images of other
-    sizes work too; pytorch-cifar averages over 8 x 8 positions, which is the global
-    average at 32 x 32 alone.
-
-    Args:
-      classes: how many classes there are.
-      mean: per-channel mean of the images, subtracted from them.
-      std: per-channel standard deviation, which they are divided by.
-      dtype: what convolutions compute in and activations are kept in, such as
-        `jnp.bfloat16`. Parameters, statistics, normalization and the dense layer are
-        float32 throughout.
-      rngs: of the initial parameters, PyTorch's U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-
-    Source: P, appendix, "CIFAR10, CIFAR100, SVHN, and ImageNet", and
-    https://github.com/kuangliu/pytorch-cifar, which it names.
+    max-pooling of stride 2 between them. The branches of an inception are a 1x1
+    convolution; one before a 3x3; one before two 3x3, in place of a 5x5; and 3x3
+    max-pooling before a 1x1. Every convolution has a bias and is followed by batch
+    normalization and ReLU; there are no auxiliary classifiers and no dropout. At
+    32 x 32 the inceptions have 32 x 32, 16 x 16 and 8 x 8 positions.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: int = 10,
-        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
-        std: tuple[float, ...] = (1.0, 1.0, 1.0),
-        dtype: Dtype = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        self.mean, self.std = mean, std
-        self.stem = _Unit(3, _STEM, 3, dtype, rngs)
+    def add_convolutions(self, rngs: nnx.Rngs) -> int:
+        """Adds the stem and the inceptions."""
+        self.stem = _Unit(3, _STEM, 3, self.dtype, rngs)
         channels = _STEM
         stages = []
         for stage in _STAGES:
             inceptions = []
             for widths in stage:
-                inceptions.append(_Inception(channels, widths, dtype, rngs))
+                inceptions.append(_Inception(channels, widths, self.dtype, rngs))
                 channels = widths.out
             stages.append(nnx.List(inceptions))
         self.stages = nnx.List(stages)
-        self.dense = dense(channels, classes, rngs)
+        return channels
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits (batch, classes), float32, of images (batch, h, w, 3) in [0, 1].
-
-        In training mode batches are normalized by themselves, and the running
-        statistics are moved; in evaluation mode (`nnx.view(model,
-        use_running_average=True)` or `model.eval()`) by the running statistics.
-        """
-        x = self.stem(standardize(x, self.mean, self.std))
+    def features(self, x: jax.Array) -> jax.Array:
+        """Applies the stem and the inceptions."""
+        x = self.stem(x)
         for i, inceptions in enumerate(self.stages):
             if i > 0:
                 x = max_pool(x, 2)
             for inception in inceptions:
                 x = inception(x)
-        return self.dense(x.astype(jnp.float32).mean(axis=(1, 2)))
+        return x

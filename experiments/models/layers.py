@@ -1,4 +1,4 @@
-"""Layers of the networks, initialised as PyTorch initialises them."""
+"""Layers of the networks, initialised as PyTorch and torchvision initialise them."""
 
 from typing import Any
 
@@ -8,7 +8,31 @@ from flax import nnx
 from flax.typing import Dtype
 
 from experiments.models.batch_norm import normalized
-from experiments.models.initializers import torch_bias, torch_kernel
+
+# U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+torch_kernel = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# N(0, 2/fan_out), not truncated; for convolutions only.
+torchvision_kernel = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def _torch_bias(fan_in: int) -> nnx.Initializer:
+    """Returns the initializer of a bias, whose shape does not determine the fan-in."""
+    limit = fan_in**-0.5
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+def standardize(
+    x: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+    """Subtracts the mean of each channel and divides by its standard deviation.
+
+    It is part of the model, so that attacks work on pixels in [0, 1] (P, appendix).
+    """
+    return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(std, x.dtype)
 
 
 def conv(
@@ -23,39 +47,31 @@ def conv(
     kernel_init: nnx.Initializer = torch_kernel,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A square convolution with PyTorch's padding, the same on all sides.
+    """Makes a square convolution that computes in `dtype`, with float32 parameters.
 
-    Args:
-      inputs: how many channels come in.
-      outputs: how many channels go out.
-      size: height and width of the kernel.
-      stride: between positions, both ways.
-      margin: zeros on each side; None is size // 2, which at stride 1 keeps the size of
-        the image. At stride 2, flax's "SAME" would pad one side alone.
-      use_bias: whether there is one.
-      dtype: what it computes in; its parameters are float32.
-      kernel_init: of its kernel.
-      rngs: of the initial parameters.
+    As in PyTorch, it pads all sides with `margin` zeros, by default size // 2, which at
+    stride 1 preserves the size of the image. At stride 2, flax's "SAME" would pad one
+    side only.
     """
     margin = size // 2 if margin is None else margin
     return nnx.Conv(
         inputs, outputs, (size, size), strides=(stride, stride),
         padding=((margin, margin), (margin, margin)), use_bias=use_bias, dtype=dtype,
-        kernel_init=kernel_init, bias_init=torch_bias(size * size * inputs), rngs=rngs,
+        kernel_init=kernel_init, bias_init=_torch_bias(size * size * inputs), rngs=rngs,
     )  # fmt: skip
 
 
 def max_pool(x: jax.Array, stride: int) -> jax.Array:
-    """Maximum over 3 x 3 squares around each position, or around every other one."""
+    """Computes the maximum over the 3 x 3 square around every `stride`-th position."""
     return nnx.max_pool(x, (3, 3), (stride, stride), ((1, 1), (1, 1)))
 
 
 class _Statistic(nnx.BatchStat):
-    """A running statistic that is replaced without a question.
+    """A BatchStat whose `[...] =` skips flax's sharding check.
 
-    flax asks what replaces a whole value for its sharding. A traced array answers with
-    an error, for whose message jax 0.10 searches the program from its beginning: in
-    DenseNet-121, 7 of the 10 seconds that tracing a training step took.
+    The check asks the new value for its sharding. A traced array raises an error, for
+    whose message jax 0.10 searches the program from its beginning: in DenseNet-121, 7
+    of the 10 seconds that tracing a training step took.
     """
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -66,16 +82,16 @@ class _Statistic(nnx.BatchStat):
 
 
 class _BatchNorm(nnx.BatchNorm):
-    """Batch normalization that in training mode may divide its batch.
+    """Batch normalization that in training mode may divide its batch into groups.
 
-    Of several groups, which are equal and contiguous parts of the batch, each is
-    normalized by its own mean and variance, and the running statistics move towards the
-    means of theirs. Where no group lies on two devices, none waits for another.
+    Each of the groups, which are equal and contiguous, is normalized by its own mean
+    and variance, and the running statistics move towards their averages. Devices that
+    hold whole groups need not exchange anything.
 
     Source: Hoffer et al., https://arxiv.org/abs/1705.08741, 2017, "ghost" batches.
     """
 
-    batch_groups = 1  # set as `use_running_average` is, by `nnx.Module.train`
+    batch_groups = 1  # set like `use_running_average`, by `nnx.Module.train`
     scale: nnx.Param[jax.Array]
     bias: nnx.Param[jax.Array]
 
@@ -92,14 +108,11 @@ class _BatchNorm(nnx.BatchNorm):
 
 
 def norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """Batch normalization, in float32 whatever comes in.
+    """Makes a batch normalization that computes in float32 whatever its input.
 
     Running statistics move by a tenth of the way each step; epsilon is 1e-5. After
-    `network.train(batch_groups=g)` a batch is normalized in g groups.
-
-    Args:
-      channels: how many there are.
-      rngs: of the parameters, which draw nothing: scales are one, biases zero.
+    `network.train(batch_groups=g)` a batch is normalized in g groups. The initial
+    parameters are constant: scales are one, biases zero.
     """
     # No dtype: in bfloat16 flax would round the running statistics too.
     layer = _BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
@@ -108,14 +121,8 @@ def norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 
 
 def dense(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """A dense layer, in float32.
-
-    Args:
-      inputs: how many values come in.
-      outputs: how many values go out.
-      rngs: of the initial parameters.
-    """
+    """Makes a dense layer, in float32, with so many inputs and outputs."""
     return nnx.Linear(
         inputs, outputs,
-        kernel_init=torch_kernel, bias_init=torch_bias(inputs), rngs=rngs,
+        kernel_init=torch_kernel, bias_init=_torch_bias(inputs), rngs=rngs,
     )  # fmt: skip

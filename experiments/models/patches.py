@@ -10,14 +10,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
-# Rows of the output that one product computes on a CPU. More rows copy less of the
-# image, and multiply by more zeros.
+# Output rows per product on a CPU. More rows copy less of the image, but multiply by
+# more zeros.
 _ROWS = 4
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _unfold(x: jax.Array, size: int, axis: int) -> jax.Array:
-    """Stacks all windows of a size along an axis: their places go first."""
+    """Stacks all windows of a size along an axis; offsets become the first axis."""
     length = x.shape[axis] - size + 1
     return jnp.concatenate(
         [jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(size)]
@@ -25,7 +25,7 @@ def _unfold(x: jax.Array, size: int, axis: int) -> jax.Array:
 
 
 def _fold(g: jax.Array, size: int, axis: int) -> jax.Array:
-    """Adds up overlapping windows: the transpose of `_unfold`, one fused kernel."""
+    """Adds overlapping windows, the transpose of `_unfold`, in one fused kernel."""
     padded = []
     for i, place in enumerate(jnp.split(g, size)):
         padding = [(0, 0)] * g.ndim
@@ -55,8 +55,8 @@ def _product(weights: jax.Array, windows: jax.Array) -> jax.Array:
     return jnp.dot(weights.T, windows)
 
 
-# The longer side of the weights' gradient goes first: XLA:CPU takes up to nine times as
-# long for its transpose.
+# The longer side of the weights' gradient comes first: XLA:CPU is up to nine times
+# slower for its transpose.
 _product.defvjp(
     lambda weights, windows: (_product(weights, windows), (weights, windows)),
     lambda saved, g: (jnp.dot(saved[1], g.T), jnp.dot(saved[0], g)),
@@ -66,8 +66,8 @@ _product.defvjp(
 def _in_bands(kernel: jax.Array, x: jax.Array) -> jax.Array:
     """Multiplies rows of the image by a banded (Toeplitz) matrix of the kernel.
 
-    Its columns are the kernel at some successive rows, and zeros elsewhere. Compared
-    with patches, 1.6 times the arithmetic on a third of the copies.
+    Its columns hold the kernel at successive rows, and zeros elsewhere. Compared with
+    patches, this is 1.6 times the arithmetic, but a third of the copies.
     """
     size, _, inputs, outputs = kernel.shape
     _, height, width, batch = x.shape

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.models.layers import conv, dense
+from experiments.models.layers import conv, dense, standardize
 from experiments.models.patches import patch_conv
-from experiments.models.standardize import standardize
 
 Form = Literal["patches", "native"]
 
@@ -19,12 +18,12 @@ def _patch_conv(layer: nnx.Conv, x: jax.Array) -> jax.Array:
 
 
 def _larger(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Takes the larger of two, the first if they are equal, NaN if either is."""
+    """Returns the larger of two, the first if they are equal, NaN if either is."""
     return jnp.where((second > first) | jnp.isnan(second), second, first)
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    """Takes the maximum over 2 x 2 squares of axes 1 and 2.
+    """Computes the maximum over 2 x 2 squares of axes 1 and 2.
 
     The gradient goes to the first of equal entries, row by row, as in PyTorch.
     `jnp.max` would divide it among them, and on a constant background all are equal.
@@ -39,14 +38,9 @@ def _max_pool(x: jax.Array) -> jax.Array:
 class SmallCNN(nnx.Module):
     """Two 5x5 convolutions, each with max-pooling and ReLU, and two dense layers.
 
-    Args:
-      classes: how many classes there are.
-      mean: per-channel mean of the images, subtracted from them.
-      std: per-channel standard deviation, which they are divided by.
-      form: how convolutions are computed. `"patches"` is matrix products of patches of
-        the image, the fast form for many models; `"native"` is `lax.conv`, the form
-        that tracing tools understand. Both have the same parameters and values.
-      rngs: of the initial parameters.
+    The form `"patches"` multiplies matrices of patches of the image, which is fast for
+    many models; `"native"` is `lax.conv`, which tracing tools understand. Both have the
+    same parameters and values. The other arguments are those of `network.Network`.
 
     Source: P, appendix, "MNIST and Fashion-MNIST".
     """
@@ -72,9 +66,9 @@ class SmallCNN(nnx.Module):
     def __call__(
         self, x: jax.Array, *, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits (batch, classes) of images (batch, 28, 28, 1) in [0, 1].
+        """Computes logits (batch, classes) of images (batch, 28, 28, 1) in [0, 1].
 
-        Dropout acts where the module is in training mode, and then needs the key.
+        In training mode dropout is applied, and needs the key.
         """
         channel_key = dense_key = None
         if dropout_key is not None:

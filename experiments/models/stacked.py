@@ -1,4 +1,4 @@
-"""Functions of one model, applied to several that are stacked."""
+"""Maps functions of one model over several models that are stacked."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,20 +9,16 @@ import jax
 def over_models(
     function: Callable[..., Any], in_axes: Sequence[int | None], *, shards: int = 1
 ) -> Callable[..., Any]:
-    """Makes a function of one model a function of several that are stacked.
+    """Maps a function of one model over several that are stacked.
 
-    On a CPU each device computes its models one after the other, so that its caches
-    hold what one model needs; elsewhere `jax.vmap` computes all of them at once. A
-    single model is computed as it is, as convolutions become grouped ones under `vmap`,
-    which are slow.
+    On a CPU each device computes its models one after the other, so that one model fits
+    its caches; elsewhere `jax.vmap` computes all at once. A single model is computed
+    without `vmap`, which would turn convolutions into slow grouped ones.
 
     Args:
       function: the function of one model.
       in_axes: for each argument 0 if it is stacked, None if all models share it.
-      shards: how many devices the models are divided over, as many on each.
-
-    Returns:
-      A function of the same arguments, which returns stacked results.
+      shards: number of devices over which the models are divided equally.
     """
 
     def mapped(*args: Any) -> Any:
@@ -53,13 +49,14 @@ def over_models(
         def joined(leaf: jax.Array) -> jax.Array:
             return leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:])
 
-        def all_at_once(*stacked: Any) -> Any:
-            return jax.vmap(one)(stacked)
-
         models = jax.tree.leaves(stacked)[0].shape[0]
         if models == 1:
             first = jax.tree.map(lambda leaf: leaf[0], stacked)
             return jax.tree.map(lambda leaf: leaf[None], one(first))
-        return jax.lax.platform_dependent(*stacked, cpu=one_by_one, default=all_at_once)
+        return jax.lax.platform_dependent(
+            *stacked,
+            cpu=one_by_one,
+            default=lambda *stacked: jax.vmap(one)(stacked),
+        )
 
     return mapped

@@ -1,1 +1,1 @@
-"""What tables and figures share: labels, outcomes, selection, documents."""
+"""Shared by tables and figures: columns, evaluated models, selection, documents."""

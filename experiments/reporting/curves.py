@@ -1,4 +1,4 @@
-"""What is logged of each convolution while models train, over the epochs."""
+"""Diagnostics of each convolution over the epochs of training."""
 
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,14 @@ from experiments.training.sweep import epochs_begun
 
 
 class Curves(NamedTuple):
-    """What one kind of diagnostics of one model has been over training."""
+    """One kind of diagnostics of one model over training."""
 
     epochs: list[int]
     layers: dict[str, list[float | None]]  # values at those epochs
 
 
 def _check_logged(run: Run, kind: str, epochs: int) -> None:
-    """Refuses a model whose first so many epochs lack a kind of diagnostics."""
+    """Refuses a model whose first `epochs` epochs lack a kind of diagnostics."""
     found = [line["epoch"] for line in run.diagnostics() if kind in line]
     wanted = list(range(1, epochs + 1))
     if kind == "spectral_norm":
@@ -36,15 +36,15 @@ def _check_logged(run: Run, kind: str, epochs: int) -> None:
 def check_logged(
     runs_dir: pathlib.Path, runs: Sequence[Run], kinds: Iterable[str]
 ) -> None:
-    """Refuses models before any is trained whose curves would lack epochs.
+    """Refuses models whose curves would lack epochs, before any is trained.
 
     Args:
       runs_dir: the folder of all runs.
-      runs: the models, of which some are trained, and some begun and interrupted.
+      runs: the models, each trained, interrupted or not begun.
       kinds: of diagnostics.
 
     Raises:
-      UsageError: if one was trained without them, be it in part.
+      UsageError: if epochs of a model were trained without logging them.
     """
     complete = [run for run in runs if run.is_complete]
     epochs = [len(run.metrics()) for run in complete]
@@ -56,7 +56,7 @@ def check_logged(
 
 
 def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
-    """The diagnostics of a trained model.
+    """Reads the diagnostics of a trained model.
 
     Args:
       run: the model.
@@ -64,7 +64,7 @@ def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
       layers: which, in order.
 
     Raises:
-      UsageError: if it was trained without them, be it in part.
+      UsageError: if epochs were trained without logging them.
     """
     _check_logged(run, kind, len(run.metrics()))
     lines = [line for line in run.diagnostics() if kind in line]

@@ -1,52 +1,29 @@
-"""What tables have in common: cells, notes, and files."""
+"""Results as documents: titles, notes, and files."""
 
 import csv
 import dataclasses
 import io
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from experiments.config import NONE, Adversary, RunConfig, Setting
+from experiments.config import NONE, Adversary, RunConfig
 from experiments.data import DATASETS
 from experiments.jobs import files
-from experiments.jobs.shards import Part
+from experiments.jobs.parts import Part
 from experiments.methods import METHODS
 from experiments.options import SweepOptions
-from experiments.reporting import naming
-from experiments.reporting.outcomes import Outcome
-from experiments.statistics.summary import Statistic
-from experiments.training.runs import provenance
+from experiments.reporting import comparisons, naming
+from experiments.reporting.columns import Table
+from experiments.reporting.comparisons import Comparison
+from experiments.training.runs import Run, provenance
+
+_Row = TypeVar("_Row")
+_Cell = TypeVar("_Cell")
 
 
-def accuracy(options: SweepOptions) -> str:
-    """What a share of right answers is called, where there are two of them."""
-    return "Top-1 accuracy" if options.published_top5 else "Accuracy"
-
-
-def single_fourier_note(options: SweepOptions, outcome: Outcome) -> str:
-    """What accuracies under the Single Fourier Attack are."""
-    eps = DATASETS[options.dataset].conditions.single_fourier_eps
-    test = outcome.test
-    kinds = (
-        ""
-        if test.top5 is None
-        else ", of the largest logit (Top-1) and of the five largest (Top-5),"
-    )
-    height, width, _ = DATASETS[options.dataset].image_shape
-    are_all = test.grid.shape == (height, width)
-    end, _ = test.grid.shape
-    below = "" if are_all or test.stride > 1 else f", l and m below {end}"
-    return (
-        f"Accuracy in percent{kinds} under the Single Fourier Attack, "
-        f"eps = {255 * eps:g}/255, on {test.images:,} test images: mean and minimum "
-        f"over {'all ' if are_all else ''}{test.grid.size:,} frequencies{below}, and "
-        "on clean images"
-    )
-
-
-def beside(dataset: str, published: Mapping[str, Any]) -> str:
-    """A sentence on the published numbers beside ours; none where there are none."""
+def published_note(dataset: str, published: Mapping[str, Any]) -> str:
+    """Returns a sentence on the published numbers; none where there are none."""
     if not published:
         return ""
     on = "this data set"
@@ -56,18 +33,15 @@ def beside(dataset: str, published: Mapping[str, Any]) -> str:
     return f" In brackets: the paper, on {on}."
 
 
-def training_note(
-    options: SweepOptions, selection: str, adversary: Adversary | None = None
-) -> str:
-    """Epochs, seeds, and how strengths were chosen."""
-    seeds = ", ".join(map(str, options.seeds))
-    epochs = options.recipe(adversary).epochs
-    dtype = "" if options.dtype == "float32" else f", {options.dtype}"
-    return f"{epochs} epochs, seeds {seeds}{dtype}; {selection}."
+def spread_note(options: SweepOptions) -> str:
+    """Returns what the numbers are over seeds; nothing for a single one."""
+    if len(options.seeds) == 1:
+        return ""
+    return "; mean ± standard deviation over seeds"
 
 
 def selection_note(options: SweepOptions, criterion: str) -> str:
-    """How strengths were chosen."""
+    """Returns how strengths were selected."""
     if options.select_on == "paper":
         return "strengths as the paper selects them"
     note = (
@@ -79,8 +53,32 @@ def selection_note(options: SweepOptions, criterion: str) -> str:
     return f"{note}, with seeds {seeds}"
 
 
+def common_notes(
+    options: SweepOptions,
+    criterion: str,
+    left_out: Iterable[RunConfig],
+    adversary: Adversary | None = None,
+) -> list[str]:
+    """Returns how models were trained and selected, and which were left out.
+
+    Args:
+      options: of the sweep.
+      criterion: the accuracy that selects strengths.
+      left_out: models that diverged or predict one class.
+      adversary: of adversarial training.
+    """
+    seeds = ", ".join(map(str, options.seeds))
+    epochs = options.recipe(adversary).epochs
+    dtype = "" if options.dtype == "float32" else f", {options.dtype}"
+    selection = selection_note(options, criterion)
+    notes = [f"{epochs} epochs, seeds {seeds}{dtype}; {selection}."]
+    if models := names(left_out):
+        notes.append(f"Left out, as they answer one class or diverged: {models}.")
+    return notes
+
+
 def names(configs: Iterable[RunConfig]) -> str:
-    """Methods, strengths and seeds of some models."""
+    """Returns methods, strengths and seeds of some models."""
 
     def name(config: RunConfig) -> str:
         strength = "" if config.setting == NONE else f" {config.strength:g}"
@@ -89,30 +87,18 @@ def names(configs: Iterable[RunConfig]) -> str:
     return ", ".join(sorted({name(config) for config in configs}))
 
 
-def left_out_note(configs: Iterable[RunConfig]) -> list[str]:
-    """Names the models that say nothing; no note where there are none."""
-    models = names(configs)
+def part_note(options: SweepOptions, part: Part, runs: Sequence[Run]) -> str:
+    """Returns which models a part of a table has trained and attacked."""
+    models = len(options.settings) * len(options.trial_seeds)
     return (
-        [f"Left out, as they answer one class or diverged: {models}."] if models else []
-    )
-
-
-def part_note(part: Part, configs: Sequence[RunConfig], models: int) -> str:
-    """What a part of a command has done.
-
-    Args:
-      part: which.
-      configs: its models.
-      models: how many there are in all parts.
-    """
-    return (
-        f"Part {part}, {len(configs)} of {models} models, is trained and attacked: "
-        f"{names(configs)}. The same command without --part makes the table."
+        f"Part {part}, {len(runs)} of {models} models, is trained and attacked: "
+        f"{names(run.config for run in runs)}. The same command without --part makes "
+        "the table."
     )
 
 
 def conditions(options: SweepOptions, images: int) -> dict[str, Any]:
-    """What a figure's numbers hold under, for its json."""
+    """Returns the conditions of a figure's numbers, for its JSON."""
     return {
         "scale": naming.scale(options),
         "dataset": options.dataset,
@@ -123,87 +109,98 @@ def conditions(options: SweepOptions, images: int) -> dict[str, Any]:
         "selection": options.select_on,
         "selection_seeds": options.trial_seeds,
         "test_images": images,
-        "provenance": provenance(),
     }
 
 
-def with_spread(options: SweepOptions) -> str:
-    """What the numbers are over seeds."""
-    if len(options.seeds) == 1:
-        return ""
-    return "; mean ± standard deviation over seeds"
+def page(title: str, table: Sequence[str], *paragraphs: str) -> str:
+    """Returns a table as Markdown, below its title and above its notes."""
+    return "\n\n".join([f"## {title}", "\n".join(table), *paragraphs])
 
 
-def strength(setting: Setting, published: float | None) -> str:
-    """A cell with a method's strength, and the published one in brackets."""
-    if setting.method == NONE.method:
-        return ""
-    beside = "" if published is None else f" ({published:g})"
-    return f"{setting.strength:g}{beside}"
-
-
-def with_published(ours: Statistic, published: float | None) -> str:
-    """A cell with our number in percent, and the published one in brackets."""
-    return str(ours) if published is None else f"{ours} ({published:.2f})"
-
-
-def body(*parts: Sequence[str]) -> str:
-    """Markdown of a table's lines, its notes and its claims, with lines between.
+def write(
+    stem: pathlib.Path,
+    content: Mapping[str, Any],
+    markdown: str | None = None,
+    records: Sequence[Mapping[str, Any]] | None = None,
+) -> list[pathlib.Path]:
+    """Writes a result as JSON, and if given as CSV and Markdown.
 
     Args:
-      *parts: lines that belong together, but for the second: notes are paragraphs.
+      stem: path of the files without suffix; may contain a dot, as in 0.5.
+      content: of the JSON file, to which provenance is added.
+      markdown: of the md file.
+      records: lines of the csv file.
     """
-    table, notes, *others = parts
-    blocks = ["\n".join(table), *notes, *("\n".join(part) for part in others if part)]
-    return "\n\n".join(blocks)
+    content = {**content, "provenance": provenance()}
+    written = [files.write_json(pathlib.Path(f"{stem}.json"), content)]
+    if records is not None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else [])
+        writer.writeheader()
+        writer.writerows(records)
+        written.append(files.write_text(pathlib.Path(f"{stem}.csv"), text.getvalue()))
+    if markdown is not None:
+        written.append(files.write_text(pathlib.Path(f"{stem}.md"), markdown + "\n"))
+    return written
 
 
 @dataclasses.dataclass(frozen=True)
-class Document:
-    """A table as it is printed and written."""
+class Document(Generic[_Row]):
+    """A table of the paper with its notes and claims, as printed and written."""
 
     name: str  # of its folder, such as "table1"
     label: str  # of its title, such as "Table 1"
     options: SweepOptions
-    body: str  # markdown below the title
-    records: Sequence[Mapping[str, Any]]  # the lines of the csv
-    details: Mapping[str, Any]  # what else the json holds
-    scaled: Sequence[str] | None = None  # how it falls short; None is `naming.scale`
+    table: Table[_Row]
+    notes: Sequence[str]  # paragraphs
+    claims: Sequence[Comparison]
+    conditions: Mapping[str, Any]  # in the JSON before the rows
+    details: Mapping[str, Any]  # in the JSON after the claims
+    appendix: Sequence[str] = ()  # lines of Markdown before the claims
+    scaled: Sequence[str] | None = None  # as of `naming.scale`, which None is
+
+    @property
+    def scale(self) -> Sequence[str]:
+        """How the table is scaled down from the published one."""
+        return naming.scale(self.options) if self.scaled is None else self.scaled
 
     @property
     def title(self) -> str:
         """The title, with the scale where it is not the published one."""
-        parts = naming.scale(self.options) if self.scaled is None else self.scaled
-        return naming.title(self.label, self.options, parts)
+        return naming.title(self.label, self.options, self.scale)
 
     @property
     def path(self) -> pathlib.Path:
-        """Where it goes below the results folder, without suffix."""
-        return naming.path(self.name, self.options, self.scaled)
+        """The path of the files below the results folder, without suffix."""
+        return naming.path(self.name, self.options, self.scale)
 
     @property
     def markdown(self) -> str:
-        """The whole table."""
-        return f"## {self.title}\n\n{self.body}"
+        """The table, its notes and its claims."""
+        more = (self.appendix, comparisons.section(self.claims))
+        paragraphs = [*self.notes, *("\n".join(lines) for lines in more if lines)]
+        return page(self.title, self.table.markdown(), *paragraphs)
 
-    def write(self, results_dir: pathlib.Path) -> list[pathlib.Path]:
-        """Writes the table as json, csv and md below the folder of all results."""
-        stem = results_dir / self.path
-        text = io.StringIO()
-        fieldnames = list(self.records[0]) if self.records else []
-        writer = csv.DictWriter(text, fieldnames=fieldnames)
-        writer.writeheader()
-        writer.writerows(self.records)
-        document = {
+    @property
+    def content(self) -> dict[str, Any]:
+        """The content of the JSON file, but for the provenance."""
+        return {
             "title": self.title,
             "network": self.options.model,
             "dtype": self.options.dtype,
             "options": self.options.asked_for,
+            **self.conditions,
+            "rows": self.table.records("json"),
+            "claims": [claim.as_dict() for claim in self.claims],
             **self.details,
-            "provenance": provenance(),
         }
-        return [
-            files.write_json(stem.with_suffix(".json"), document),
-            files.write_text(stem.with_suffix(".csv"), text.getvalue()),
-            files.write_text(stem.with_suffix(".md"), self.markdown + "\n"),
-        ]
+
+    def print_and_write(self, results_dir: pathlib.Path) -> list[pathlib.Path]:
+        """Prints the table, and writes it below the folder of all results."""
+        print(f"\n{self.markdown}\n")
+        return write(
+            results_dir / self.path,
+            self.content,
+            self.markdown,
+            self.table.records("csv"),
+        )

@@ -1,4 +1,4 @@
-"""What results are called: how they fall short of the paper's, titles, and paths."""
+"""Titles and paths of results, which name the differences from the paper's."""
 
 import pathlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
 
 
 def _other_training(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
-    """How network and training differ from the published ones, but for images."""
+    """Returns how network and training differ from the published ones."""
     published = options.published_recipe(adversarial=adversarial)
     parts = []
     if options.width != "1":
@@ -44,7 +44,7 @@ def _fewer_images(options: ModelOptions, test_examples: int | None) -> list[str]
 
 
 def model_scale(options: ModelOptions, test_examples: int | None = None) -> list[str]:
-    """How models fall short of the published ones, whatever their methods.
+    """Returns how models are scaled down from the published ones.
 
     Args:
       options: of the models.
@@ -54,7 +54,7 @@ def model_scale(options: ModelOptions, test_examples: int | None = None) -> list
 
 
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
-    """How a run falls short of the published one."""
+    """Returns how a sweep is scaled down from the published one."""
     parts = _other_training(options, adversarial=adversarial)
     # Of a network that the paper has, the methods that it has: on ImageNet no SNC.
     published = {NONE.method, *(options.published or default())}
@@ -76,15 +76,15 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
 def model_path(
     name: str, options: ModelOptions, scaled: Sequence[str], variant: str = ""
 ) -> pathlib.Path:
-    """Where a result goes below the results folder, without suffix.
+    """Returns the path of a result below the results folder, without suffix.
 
-    Runs that are scaled down lie apart, as do those of other networks than the paper's
-    first, and those that compute in other than float32, whatever the device's default.
+    Scaled-down results have a separate folder. The file's name includes the network,
+    unless it is the paper's first, and the dtype, unless it is float32.
 
     Args:
       name: of the table or figure.
       options: of the models.
-      scaled: how they fall short.
+      scaled: how they are scaled down.
       variant: what else the file's name ends in.
     """
     network = "" if options.model == options.paper_model else f"-{options.model}"
@@ -94,7 +94,7 @@ def model_path(
 
 
 def variant(options: ModelOptions, *names: str) -> str:
-    """Which of some strengths are not the default, for `model_path`."""
+    """Returns the options that are not the default, for `model_path`."""
     return "".join(
         f"-{name.replace('_', '-')}-{getattr(options, name):g}"
         for name in names
@@ -105,19 +105,19 @@ def variant(options: ModelOptions, *names: str) -> str:
 def path(
     name: str, options: SweepOptions, scaled: Sequence[str] | None = None
 ) -> pathlib.Path:
-    """As `model_path`, each way to select apart.
+    """Returns the path as `model_path` does, with a suffix for how to select strengths.
 
     Args:
       name: of the table or figure.
-      options: of the run.
-      scaled: how it falls short; None is `scale(options)`.
+      options: of the sweep.
+      scaled: how it is scaled down; None is `scale(options)`.
     """
     parts = scale(options) if scaled is None else scaled
     return model_path(name, options, parts, _SUFFIXES[options.select_on])
 
 
 def subject(options: ModelOptions) -> str:
-    """The data set, and the network where the data set has several."""
+    """Returns the data set, and the network where the data set has several."""
     name = DATASETS[options.dataset].label
     if len(networks_for(options.dataset)) == 1:
         return name
@@ -125,12 +125,12 @@ def subject(options: ModelOptions) -> str:
 
 
 def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
-    """A title, with the scale where it is not the published one.
+    """Returns a title, with the scale where it is not the published one.
 
     Args:
       label: such as "Table 1".
       options: of the models.
-      scaled: how they fall short.
+      scaled: how they are scaled down.
     """
     suffix = f" (scaled down: {', '.join(scaled)})" if scaled else ""
     return f"{label}, {subject(options)}{suffix}"

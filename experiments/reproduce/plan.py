@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from experiments.config import Adversary, Setting
 from experiments.data import DATASETS, pgd_of
 from experiments.evaluation import gradient
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.frequency import radii_of
-from experiments.evaluation.kept import EvaluationSet
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.methods import ABSUM_AUTODIFF
 from experiments.options import ModelOptions, filled_up, pairs
 from experiments.published import SINGLE_FOURIER_FREQUENCIES
-from experiments.training import devices, programs
+from experiments.training import devices
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, loaded
 
@@ -181,7 +181,7 @@ def _training_seconds(
 ) -> float:
     recipe = options.recipe(adversary)
     examples = options.train_examples or DATASETS[options.dataset].train_examples
-    steps = recipe.epochs * programs.steps_of(examples, recipe.batch_size)
+    steps = recipe.epochs * recipe.epoch_steps(examples)
     step = 1 / rates.steps
     if adversary is not None:
         step += adversary.steps * recipe.batch_size / rates.gradient

@@ -1,32 +1,33 @@
-"""Timings on disk, resumable one by one."""
+"""Timings on disk, each of which is recorded as soon as it is measured."""
 
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 
 import absum_jax
 from experiments.jobs import digests, files
 from experiments.jobs.errors import damage_named
+from experiments.runtimes.timing import in_turns, seconds_of
 
-# What took this long altogether is timed no further: its median would hardly move.
+# Total after which nothing is timed again: its median would hardly change.
 _ENOUGH_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What a runtime is measured on; each kind of measurement adds what it is of."""
+    """The machine that a runtime is measured on; subclasses add what is measured."""
 
     backend: str = dataclasses.field(default_factory=jax.default_backend)
     device: str = dataclasses.field(
         default_factory=lambda: jax.devices()[0].device_kind
     )
     cpu_cores: int | None = dataclasses.field(default_factory=os.cpu_count)
-    # Threads of LAPACK that wait for each other on a loaded CPU cost tenfold.
+    # On a loaded CPU, LAPACK is ten times slower with threads that wait for each other.
     openblas_num_threads: str | None = dataclasses.field(
         default_factory=lambda: os.environ.get("OPENBLAS_NUM_THREADS")
     )
@@ -37,30 +38,30 @@ class Conditions:
     absum_jax_version: str = absum_jax.__version__
 
 
-class Timings(NamedTuple):
-    """What is known of a measurement, in seconds."""
+@dataclasses.dataclass(frozen=True)
+class Timings:
+    """The timings of a measurement, in seconds."""
 
-    compile_s: list[float]
-    step_s: list[float]
-    epoch_s: list[float]  # of the timed steps of an epoch, all together
-    clip_s: list[float]  # of all convolutions once, by themselves
+    compile_s: list[float] = dataclasses.field(default_factory=list)
+    step_s: list[float] = dataclasses.field(default_factory=list)
+    # Of all timed steps of an epoch, and of clipping all convolutions once.
+    epoch_s: list[float] = dataclasses.field(default_factory=list)
+    clip_s: list[float] = dataclasses.field(default_factory=list)
 
 
-def is_long(seconds: float) -> bool:
-    """Whether something takes so long that once is enough."""
-    return seconds >= _ENOUGH_SECONDS
+_Measurement = TypeVar("_Measurement", bound=Conditions)
 
 
 def is_enough(seconds: Sequence[float], repeats: int) -> bool:
-    """Whether something need not be timed again."""
-    return len(seconds) >= repeats or is_long(sum(seconds))
+    """Returns whether something need not be timed again."""
+    return len(seconds) >= repeats or sum(seconds) >= _ENOUGH_SECONDS
 
 
 class Log:
     """Timings on disk, one line each.
 
     Args:
-      path: the file. A last line that a kill cut short is dropped.
+      path: the file. An incomplete last line is dropped.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -71,26 +72,48 @@ class Log:
             for line in lines:
                 if not digests.is_whole(line):
                     raise ValueError("a line is not as it was written")
-                self._remember(line["measurement"], line["kind"], line["seconds"])
+                timings = self._timings_of(line["measurement"])
+                getattr(timings, line["kind"]).append(line["seconds"])
         files.write_json_lines(path, lines)
 
-    def _remember(self, measurement: dict[str, Any], kind: str, seconds: float) -> None:
+    def _timings_of(self, measurement: dict[str, Any]) -> Timings:
         key = json.dumps(measurement, sort_keys=True)
-        timings = self._timings.setdefault(key, _none())
-        getattr(timings, kind).append(seconds)
+        return self._timings.setdefault(key, Timings())
 
     def add(self, measurement: Conditions, kind: str, seconds: float) -> None:
-        """Appends seconds of one of the kinds that are the fields of `Timings`."""
+        """Appends a timing of some kind, which is a field of `Timings`."""
         fields = dataclasses.asdict(measurement)
         line = {"measurement": fields, "kind": kind, "seconds": seconds}
         files.append_json_line(self._path, digests.with_checksum(line))
-        self._remember(fields, kind, seconds)
+        getattr(self._timings_of(fields), kind).append(seconds)
 
     def __getitem__(self, measurement: Conditions) -> Timings:
-        """What is known of a measurement."""
-        key = json.dumps(dataclasses.asdict(measurement), sort_keys=True)
-        return self._timings.get(key, _none())
+        """Returns the timings of a measurement."""
+        return self._timings_of(dataclasses.asdict(measurement))
 
+    def lacks(self, measurement: Conditions, kind: str, repeats: int) -> bool:
+        """Returns whether a measurement needs more timings of a kind."""
+        return not is_enough(getattr(self[measurement], kind), repeats)
 
-def _none() -> Timings:
-    return Timings(*([] for _ in Timings._fields))
+    def warm_up(
+        self, measurement: Conditions, kind: str, function: Callable[[], Any]
+    ) -> None:
+        """Calls a function once; adds the timing if once is enough."""
+        seconds = seconds_of(function)
+        if seconds >= _ENOUGH_SECONDS:
+            self.add(measurement, kind, seconds)
+
+    def time_in_turns(
+        self,
+        functions: Mapping[_Measurement, Callable[[], Any]],
+        kind: str,
+        repeats: int,
+    ) -> None:
+        """Times compiled functions in turns, and adds the timings to measurements.
+
+        It stops when each has enough: so many repeats, or fewer if they take a minute.
+        """
+        for measurement, seconds in in_turns(
+            functions, lambda measurement: self.lacks(measurement, kind, repeats)
+        ):
+            self.add(measurement, kind, seconds)

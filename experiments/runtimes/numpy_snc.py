@@ -16,13 +16,12 @@ def clip_kernel(
 ) -> np.ndarray:
     """Clips the singular values of a circular convolution, by FFT and SVD.
 
-    The transfer matrices at all frequencies of the input are decomposed, their singular
-    values clipped, and what comes back is cut to the kernel's support. A stride is not
-    taken into account.
+    Decomposes the transfer matrices at all frequencies of the input, clips their
+    singular values, and cuts the result to the kernel's support. Ignores strides.
 
     Args:
-      kernel: real, (h, w, in, out), no larger than the input. NumPy computes in its
-        precision; the paper's NumPy 1.11 did so in float64 for float32 too.
+      kernel: real, (h, w, in, out), no larger than the input. The computation has its
+        precision; the paper's NumPy 1.11 computed in float64 for float32 too.
       input_shape: the two spatial sizes of the input.
       max_norm: the bound on singular values.
 
@@ -43,15 +42,9 @@ def clip_kernel(
 def clip_kernels(
     params: Any, max_norm: float, uses: Mapping[str, Sequence[absum_jax.ConvUse]]
 ) -> Any:
-    """Clips every convolution kernel of a parameter tree, one after the other.
+    """Clips the kernels (HWIO) of a parameter tree one by one, back onto the device.
 
-    Args:
-      params: a tree of arrays, whose kernels are HWIO.
-      max_norm: the bound on singular values.
-      uses: from `absum_jax.conv_input_shapes`, one use a kernel.
-
-    Returns:
-      The tree, with kernels that are on the device again.
+    `uses` is that of `absum_jax.conv_input_shapes`, with one use per kernel.
     """
 
     def clipped(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Runtime of training steps of ResNet-18 on one image."""
+"""Measures the runtime of training steps of ResNet-18 on one image."""
 
 import dataclasses
 import functools
@@ -14,19 +14,18 @@ from flax import nnx
 
 import absum_jax
 from experiments.runtimes import numpy_snc
-from experiments.runtimes.log import Conditions, Log, is_enough, is_long
-from experiments.runtimes.timing import in_turns, seconds_of
+from experiments.runtimes.log import Conditions, Log
 
 ConvUses = Mapping[str, Sequence[absum_jax.ConvUse]]
 
 CLASSES = 10
-# Of training in the paper.
+# The paper's training.
 _LEARNING_RATE, _MOMENTUM = 0.1, 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement(Conditions):
-    """What determines the runtime of a step on one image."""
+    """Conditions that determine the runtime of a step on one image."""
 
     method: str
     strength: float | None  # lambda, for SNC sigma
@@ -36,7 +35,7 @@ class Measurement(Conditions):
 
 
 class Network(NamedTuple):
-    """A model as it trains, and where it convolves with images of a size."""
+    """A model in training mode, and its convolutions for a size of images."""
 
     graphdef: Any
     params: Any
@@ -58,7 +57,7 @@ class Network(NamedTuple):
 def _transformation(
     measurement: Measurement, uses: ConvUses
 ) -> optax.GradientTransformation:
-    """SGD with a regularization method; NumPy clips outside of it."""
+    """Returns SGD with a regularization method; NumPy clips separately."""
     sgd = optax.sgd(_LEARNING_RATE, momentum=_MOMENTUM)
     strength: Any = measurement.strength
     if measurement.method == "weight_decay":
@@ -80,9 +79,9 @@ def _transformation(
 def _compiled_step(
     network: Network, measurement: Measurement
 ) -> tuple[Callable[[], Any], float]:
-    """A training step on one image, and the seconds that its compilation took.
+    """Returns a training step on one image, and the seconds of its compilation.
 
-    Each call starts from the initial parameters, so that SNC finds the same to clip.
+    Each call starts from the initial parameters, so that SNC always clips the same.
     """
     uses = network.conv_uses(measurement.size)
     tx = _transformation(measurement, uses)
@@ -91,7 +90,7 @@ def _compiled_step(
     y = jnp.asarray(rng.integers(0, CLASSES, 1))
 
     def loss(params: Any, statistics: Any, x: jax.Array, y: jax.Array) -> Any:
-        # A copy: statistics cannot be moved from inside the gradient's trace.
+        # A copy: statistics cannot be updated from inside the gradient's trace.
         model = nnx.merge(network.graphdef, params, statistics, copy=True)
         losses = optax.softmax_cross_entropy_with_integer_labels(model(x), y)
         return losses.mean(), nnx.state(model, nnx.BatchStat)
@@ -125,24 +124,11 @@ def measure(
 ) -> None:
     """Times training steps of several methods in turns, until each has enough.
 
-    Args:
-      network: the model.
-      measurements: what to measure, each method once.
-      repeats: how many steps of each are enough; fewer are where they took a minute.
-      log: has what is measured already, and gets what is measured here as it comes.
+    Timings of earlier runs in the log count; new ones are added as they are measured.
     """
-    by_method = {measurement.method: measurement for measurement in measurements}
     steps = {}
-    for method, measurement in by_method.items():
-        steps[method], seconds = _compiled_step(network, measurement)
+    for measurement in measurements:
+        steps[measurement], seconds = _compiled_step(network, measurement)
         log.add(measurement, "compile_s", seconds)
-        warm_up = seconds_of(steps[method])
-        # A step as long as that is not done twice.
-        if is_long(warm_up):
-            log.add(measurement, "step_s", warm_up)
-
-    def wanted(method: str) -> bool:
-        return not is_enough(log[by_method[method]].step_s, repeats)
-
-    for method, seconds in in_turns(steps, wanted):
-        log.add(by_method[method], "step_s", seconds)
+        log.warm_up(measurement, "step_s", steps[measurement])
+    log.time_in_turns(steps, "step_s", repeats)

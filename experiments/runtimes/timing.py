@@ -1,30 +1,28 @@
-"""Timing that compares: functions take turns, so that load falls on all alike."""
+"""Times functions in turns, so that varying load affects all of them equally."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
+_Name = TypeVar("_Name")
+
 
 def seconds_of(function: Callable[[], Any]) -> float:
-    """Seconds from the call of a function until the arrays it returns are computed."""
+    """Measures the seconds from calling a function until its results are computed."""
     started = time.perf_counter()
     jax.block_until_ready(function())
     return time.perf_counter() - started
 
 
 def in_turns(
-    functions: Mapping[str, Callable[[], Any]], wanted: Callable[[str], bool]
-) -> Iterator[tuple[str, float]]:
-    """Times functions one after the other, round by round.
-
-    Args:
-      functions: the functions, by name, compiled already.
-      wanted: whether a function is to be timed again; asked before each round.
+    functions: Mapping[_Name, Callable[[], Any]], wanted: Callable[[_Name], bool]
+) -> Iterator[tuple[_Name, float]]:
+    """Times compiled functions one after the other, in rounds of those still wanted.
 
     Yields:
-      The name and the seconds of each call, as it comes.
+      The name and the seconds of each call.
     """
     while names := [name for name in functions if wanted(name)]:
         for name in names:

@@ -1,7 +1,10 @@
-"""Intervals of Student's t: of a mean, of the mean of two means, and of one more run.
+"""Student's t intervals: of a mean, of the mean of two means, and of one more run.
 
-Means and variances are computed exactly and rounded once (`statistics`), so that equal
-values have a variance of exactly zero, and their interval is a point.
+Each function takes values of shape (n,), one per unit or run, and a confidence in
+(0, 1), and returns the interval in the unit of the values. It raises a `ValueError` for
+fewer than two values, a value that is not finite, or another confidence. Means and
+variances are computed exactly and rounded once (`statistics`), so that equal values
+have a variance of exactly zero, and their interval is a point.
 """
 
 import math
@@ -14,7 +17,7 @@ from scipy.special import stdtrit
 
 
 class Interval(NamedTuple):
-    """Two ends, in the unit of the values."""
+    """The two ends of an interval, in the unit of the values."""
 
     low: float
     high: float
@@ -24,17 +27,6 @@ def mean_interval(
     differences: Sequence[float] | np.ndarray, confidence: float = 0.95
 ) -> Interval:
     """Computes the t interval of a mean, such as that of paired differences.
-
-    Args:
-      differences: one value per unit, shape (units,), in any unit.
-      confidence: in (0, 1).
-
-    Returns:
-      The interval, in the same unit; a point if all differences are equal.
-
-    Raises:
-      ValueError: if there are fewer than two differences or if one is not finite, or
-        if `confidence` lies outside (0, 1).
 
     Example:
       >>> low, high = mean_interval([1.0, 2.0, 3.0])
@@ -64,18 +56,6 @@ def pooled_interval(
     all equal, these are n - 1 of the other one; if those of both are, the interval is
     a point.
 
-    Args:
-      first: one difference per unit, shape (n1,), in any unit.
-      second: likewise of the other data set, shape (n2,), in the same unit.
-      confidence: in (0, 1).
-
-    Returns:
-      The interval, in the same unit.
-
-    Raises:
-      ValueError: if a data set has fewer than two differences or one that is not
-        finite, or if `confidence` lies outside (0, 1).
-
     Example:
       >>> low, high = pooled_interval([1.0, 2.0, 3.0], [4.0, 4.0])
       >>> print(f"{low:.2f} to {high:.2f}")
@@ -91,10 +71,10 @@ def pooled_interval(
     error1, error2 = variance1 / n1, variance2 / n2
     mean, error = (mean1 + mean2) / 2, error1 + error2
     if error == 0:
-        # Any degrees of freedom: the interval is a point.
+        # With any degrees of freedom the interval is a point.
         return _interval(mean, 0.0, n1 + n2 - 2, confidence)
-    share1, share2 = error1 / error, error2 / error
-    freedom = 1 / (share1**2 / (n1 - 1) + share2**2 / (n2 - 1))
+    fraction1, fraction2 = error1 / error, error2 / error
+    freedom = 1 / (fraction1**2 / (n1 - 1) + fraction2**2 / (n2 - 1))
     return _interval(mean, error / 4, freedom, confidence)
 
 
@@ -103,16 +83,7 @@ def prediction_interval(
 ) -> Interval:
     """Computes the interval in which one more run lies: mean ± t s sqrt(1 + 1/n).
 
-    Args:
-      values: one per run, shape (runs,), in any unit.
-      confidence: in (0, 1); 98.75 % is 95 % for four intervals together (Bonferroni).
-
-    Returns:
-      The interval, in the same unit; a point if all values are equal.
-
-    Raises:
-      ValueError: if there are fewer than two values or if one is not finite, or if
-        `confidence` lies outside (0, 1).
+    A confidence of 98.75 % is 95 % for four intervals together (Bonferroni).
 
     Example:
       >>> low, high = prediction_interval([1.0, 2.0, 3.0], 0.95)

@@ -18,7 +18,7 @@ def sign_flip_p_value(*differences: Sequence[int] | np.ndarray) -> float:
     The statistic is the mean over data sets of their mean differences. The p value is
     the fraction of the 2^n sign patterns of all n units for which its absolute value
     is at least the observed one (two-sided; the observed pattern is one of them).
-    Everything is computed with integers, so that equal sums are equal.
+    Sums are computed with integers, so that ties are exact.
 
     Args:
       *differences: for each data set, one integer per unit, shape (units,): how many
@@ -47,7 +47,7 @@ def sign_flip_p_value(*differences: Sequence[int] | np.ndarray) -> float:
         raise ValueError(
             f"`differences` must have 1 to {_MOST_UNITS} units in all, got {units}."
         )
-    # Weights that turn sums into a common multiple of means: 1 for equal sizes.
+    # Weights that make the weighted sum a multiple of the mean of means.
     multiple = math.lcm(*map(len, counts))
     sums = np.zeros(1, np.int64)
     for each in counts:
@@ -69,7 +69,7 @@ def _integers(differences: Sequence[int] | np.ndarray) -> list[int]:
 
 
 class Corrected(NamedTuple):
-    """One claim after a correction for several."""
+    """A claim after a correction for multiple tests."""
 
     p_value: float  # adjusted: the smallest level at which the claim is significant
     is_significant: bool

@@ -1,4 +1,4 @@
-"""Accuracies over seeds: mean, spread, and the interval that few images leave."""
+"""Accuracy over seeds: mean, standard deviation and binomial interval."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from absum_jax import wilson_interval
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:
-    """A mean over seeds, its spread, and a binomial interval, all fractions."""
+    """Mean, standard deviation and binomial interval over seeds, as fractions."""
 
     mean: float
     std: float | None  # over seeds; None for a single one
@@ -19,12 +19,12 @@ class Statistic:
 
     @classmethod
     def of(cls, values: Sequence[float] | np.ndarray, images: int) -> "Statistic":
-        """Summarises one accuracy a seed, each on as many images."""
+        """Summarises one accuracy per seed, each on the same number of images."""
         mean = float(np.mean(values))
         std = float(np.std(values, ddof=1)) if len(values) > 1 else None
         return cls(mean, std, *wilson_interval(mean, images))
 
     def __str__(self) -> str:
-        """In percent, as `98.64` or `98.64 ± 0.05`."""
+        """Formats the accuracy in percent, as `98.64` or `98.64 ± 0.05`."""
         spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
         return f"{100 * self.mean:.2f}{spread}"

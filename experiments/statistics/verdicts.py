@@ -1,4 +1,8 @@
-"""Verdicts on the paper's claims, as results/CRITERIA.md defines them."""
+"""Verdicts on the paper's claims, as results/CRITERIA.md defines them.
+
+`of_interest` is the smallest difference of interest, d, in the unit of the interval;
+if it is negative, a `ValueError` is raised.
+"""
 
 import enum
 
@@ -7,12 +11,12 @@ from experiments.statistics.intervals import Interval
 # Smallest differences of interest, as fractions of the images.
 OF_INTEREST = 0.01
 OF_INTEREST_MINIMUM_OR_TRANSFER = 0.03  # minima over frequencies, transferred PGD
-# With fewer units, the spread of secondary claims is not known.
+# With fewer units, the variance of secondary claims is unknown.
 FEWEST_UNITS = 3
 
 
 class Verdict(enum.StrEnum):
-    """What the runs say about a claim."""
+    """The outcome of a test of a claim."""
 
     CONTRADICTED = "contradicted"
     REPRODUCED_SMALL = "reproduced, but by less than is of interest"
@@ -33,7 +37,7 @@ def improvement_verdict(
     Args:
       interval: of the difference, 95 %.
       interval_90: of the difference, 90 %, in the same unit.
-      of_interest: the smallest difference of interest, d >= 0, in the same unit.
+      of_interest: d >= 0.
       is_significant: whether a test agrees; without, the claim is not reproduced. For
         primary claims this is `experiments.statistics.significance.holm`.
 
@@ -42,9 +46,6 @@ def improvement_verdict(
       by less than is of interest (between 0 and d); reproduced (above 0); equivalent
       (the 90 % interval lies between -d and d); undecided. All comparisons are strict:
       an interval that ends exactly at 0 lies neither above nor below it.
-
-    Raises:
-      ValueError: if `of_interest` is negative.
 
     Example:
       >>> print(improvement_verdict(Interval(2.0, 6.0), Interval(2.5, 5.5), 3.0))
@@ -64,18 +65,11 @@ def improvement_verdict(
 
 
 def no_improvement_verdict(interval: Interval, of_interest: float) -> Verdict:
-    """Judges the claim "A does not improve on B" by an interval of A - B.
-
-    Args:
-      interval: of the difference, 95 %.
-      of_interest: the smallest difference of interest, d >= 0, in the same unit.
+    """Judges the claim "A does not improve on B" by a 95 % interval of A - B.
 
     Returns:
       Reproduced if the interval lies below d, contradicted if it lies above d, and
       undecided otherwise. An end at d decides nothing.
-
-    Raises:
-      ValueError: if `of_interest` is negative.
 
     Example:
       >>> print(no_improvement_verdict(Interval(-4.0, 0.5), 1.0))

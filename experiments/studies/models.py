@@ -3,15 +3,15 @@
 import dataclasses
 import functools
 import pathlib
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 from flax import nnx
 
 import absum_jax
-from absum_jax.markdown import aligned
 from experiments.data import DATASETS
 from experiments.models.architectures import ARCHITECTURES, without_values
+from experiments.reporting.columns import Column, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +27,10 @@ class Size(NamedTuple):
     kernels: int  # the convolution kernels, 1x1 ones too
     in_kernels: int  # parameters in them
 
-    @property
-    def share(self) -> float:
-        """Of the parameters in convolution kernels."""
-        return self.in_kernels / self.parameters
-
 
 @functools.cache
 def size(model: str, classes: int) -> Size:
-    """The size of a network; running statistics are no parameters.
+    """Computes the size of a network; running statistics are no parameters.
 
     Args:
       model: one of `ARCHITECTURES`.
@@ -49,24 +44,29 @@ def size(model: str, classes: int) -> Size:
     return Size(sum(leaf.size for leaf in leaves), len(kernels), sum(kernels))
 
 
+_Row: TypeAlias = tuple[str, str, int, Size]
+_COLUMNS: tuple[Column[_Row], ...] = (
+    Column("model", "model", lambda row: row[0]),
+    Column("dataset", "data set", lambda row: row[1]),
+    Column("classes", "classes", lambda row: row[2]),
+    Column("parameters", "parameters", lambda row: f"{row[3].parameters:,}"),
+    Column("kernels", "convolution kernels", lambda row: row[3].kernels),
+    Column(
+        "in_kernels",
+        "parameters in them (%)",
+        lambda row: f"{100 * row[3].in_kernels / row[3].parameters:.2f}",
+    ),
+)
+
+
 def run(options: ModelsOptions) -> list[pathlib.Path]:
     """Prints the table; writes nothing."""
     del options
-    header = (
-        *("model", "data set", "classes", "parameters"),
-        *("convolution kernels", "parameters in them (%)"),
-    )
-    rows = []
-    for model, architecture in ARCHITECTURES.items():
-        for dataset, info in DATASETS.items():
-            if not architecture.is_for(info.image_shape):
-                continue
-            its = size(model, info.classes)
-            rows.append(
-                (
-                    *(model, dataset, str(info.classes), f"{its.parameters:,}"),
-                    *(str(its.kernels), f"{100 * its.share:.2f}"),
-                )
-            )
-    print("\n".join(aligned(header, rows)))
+    rows = [
+        (model, dataset, info.classes, size(model, info.classes))
+        for model, architecture in ARCHITECTURES.items()
+        for dataset, info in DATASETS.items()
+        if architecture.is_for(info.image_shape)
+    ]
+    print("\n".join(Table(_COLUMNS, rows).markdown()))
     return []

@@ -16,7 +16,6 @@ from experiments.methods import SNC_NUMPY_AXES
 from experiments.published import Published
 from experiments.statistics.intervals import Interval, prediction_interval
 from experiments.studies.snc_constraints import READINGS
-from experiments.training.programs import steps_of
 from experiments.training.runs import Run
 
 # In percent; 95 % for two accuracies on two data sets together (Bonferroni).
@@ -31,7 +30,7 @@ def _conditions(run: Run) -> dict[str, Any]:
     """Returns what the last digits of a run depend on besides its configuration."""
     left_out = {"checksum", "digests", "seconds"}
     provenance, config = run.provenance, run.config
-    steps = steps_of(config.train_examples, config.recipe.batch_size)
+    steps = config.recipe.epoch_steps(config.train_examples)
     # A run that was interrupted may have begun under other conditions.
     at_once = provenance["steps_in_these_seconds"] == config.recipe.epochs * steps
     if provenance["backend"] == "cpu" and at_once:

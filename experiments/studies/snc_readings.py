@@ -1,8 +1,8 @@
 """Readings of the spectral-norm constraint, side by side.
 
 The published SNC rows do not follow from the plain reading; this trains the others.
-Which of them explain the rows of several data sets, `explaining.snc_as_published` tells
-from what this writes.
+From the written documents `explaining.snc_as_published` decides which of them explain
+the rows of several data sets.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from absum_jax.markdown import aligned
 from experiments.config import NONE, Setting
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
@@ -20,8 +19,9 @@ from experiments.methods import METHODS
 from experiments.models import Classifier
 from experiments.options import ModelOptions, check_choices, check_positive, check_seeds
 from experiments.published import TABLE1, Published
-from experiments.reporting import naming
-from experiments.reporting.outcomes import attacked
+from experiments.reporting import document, naming
+from experiments.reporting.columns import aligned
+from experiments.reporting.evaluated import under_single_fourier
 from experiments.reporting.selection import by_setting
 from experiments.studies import snc_explaining as explaining
 from experiments.studies.snc_constraints import READINGS
@@ -33,7 +33,7 @@ from experiments.workspace import Workspace, opened
 @dataclasses.dataclass(frozen=True)
 class SncReadingsOptions(ModelOptions):
     """Train a network under several readings of the paper's spectral-norm constraint
-    (SNC), attack each model with every frequency, and tell which readings predict the
+    (SNC), attack each model with every frequency, and list which readings predict the
     published row."""  # noqa: D205, D209
 
     readings: tuple[str, ...] = tuple(READINGS)
@@ -66,12 +66,12 @@ class SncReadingsOptions(ModelOptions):
 
     @property
     def settings(self) -> list[Setting]:
-        """What is trained: every reading at every bound."""
+        """The settings that are trained: every reading at every bound."""
         return [s for s in self.all_settings if s.method in self.readings]
 
     @property
     def all_settings(self) -> list[Setting]:
-        """What may be shown: the same of all readings that there are."""
+        """The settings that may be shown: the same for all readings that there are."""
         constrained = [
             Setting(reading, max_norm)
             for reading in READINGS
@@ -82,7 +82,7 @@ class SncReadingsOptions(ModelOptions):
 
     @property
     def published(self) -> Published | None:
-        """The row of SNC, None where the paper has none."""
+        """The published row of SNC; None where the paper has none."""
         return TABLE1.get((self.dataset, self.model), {}).get("snc")
 
 
@@ -112,7 +112,7 @@ def check_fit(
 
 
 def _finished(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
-    """The models of `--finished-seeds`, of each setting all or none.
+    """Returns the models of `--finished-seeds`, for each setting all or none.
 
     Raises:
       UsageError: if a setting has some of them, or no setting has any.
@@ -137,7 +137,7 @@ def _finished(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
 
 
 def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
-    """Trains what is missing, and returns what goes into the table, by setting."""
+    """Trains missing models, and returns those in the table, by setting."""
     finished = _finished(workspace, options)
     trained = workspace.train(options.settings, options.seeds)
     shown = []
@@ -151,7 +151,7 @@ def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
 
 
 def _acted(workspace: Workspace, options: SncReadingsOptions, run: Run) -> bool | None:
-    """Whether the constraint acted, by what is finished without one."""
+    """Returns whether the constraint acted; None where that is unknown."""
     [unconstrained] = workspace.runs([NONE], [run.config.seed])
     return explaining.has_acted(
         run, unconstrained if unconstrained.is_complete else None
@@ -171,20 +171,16 @@ def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> 
         sigma = f"{published.strength:g}"
         cells.append(("published", sigma, "", "", *numbers, "", "", ""))
     train = "all" if options.train_examples is None else f"{options.train_examples:,}"
-    return "\n".join(
-        [
-            f"## {_title(options)}",
-            "",
-            *aligned(HEADER, cells),
-            "",
-            "Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
-            f"{images:,} test images: mean and minimum over all frequencies, and on "
-            "clean images; of several seeds mean ± standard deviation. "
-            f"{options.recipe().epochs} epochs on {train} training images. A reading "
-            "acts if its constraint ever changed a model. Predicted is where one more "
-            f"run lies, with {explaining.CONFIDENCE:g} %; a reading explains the "
-            "published row if mean and clean accuracy lie there.",
-        ]
+    return document.page(
+        _title(options),
+        aligned(HEADER, cells),
+        "Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
+        f"{images:,} test images: mean and minimum over all frequencies, and on clean "
+        "images; of several seeds mean ± standard deviation. "
+        f"{options.recipe().epochs} epochs on {train} training images. A reading acts "
+        "if its constraint ever changed a model. Predicted is where one more run lies, "
+        f"with {explaining.CONFIDENCE:g} %; a reading explains the published row if "
+        "mean and clean accuracy lie there.",
     )
 
 
@@ -193,17 +189,18 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     with opened(options, test_examples=options.test_examples) as workspace:
         image_shape = workspace.dataset.image_shape
         check_fit(workspace.classifier, image_shape, options.readings)
-        outcomes = attacked(workspace, _shown(workspace, options))
-        models = [
-            outcome.as_dict() | {"acted": _acted(workspace, options, outcome.run)}
-            for outcome in outcomes
-        ]
-    of_run = dict(zip((outcome.run for outcome in outcomes), models, strict=True))
+        models = under_single_fourier(workspace, _shown(workspace, options))
+        described = {
+            model.run: model.as_dict()
+            | {"acted": _acted(workspace, options, model.run)}
+            for model in models
+        }
     rows = [
-        Row(setting, group, [of_run[outcome.run] for outcome in group])
-        for setting, group in by_setting(outcomes).items()
+        Row(setting, group, [described[model.run] for model in group])
+        for setting, group in by_setting(models).items()
     ]
-    text = _markdown(options, rows, outcomes[0].test.images)
+    images = models[0].test.images
+    text = _markdown(options, rows, images)
     print(f"\n{text}\n")
     scale = naming.model_scale(options, options.test_examples)
     published = options.published
@@ -219,11 +216,11 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
         "seeds": options.seeds,
         "finished_seeds": options.finished_seeds,
         "train_examples": options.train_examples,
-        "test_images": outcomes[0].test.images,
+        "test_images": images,
         "published": published and published._asdict(),  # in percent
         "confidence": explaining.CONFIDENCE / 100,
         "rows": [row.as_dict(published) for row in rows],
-        "models": models,
+        "models": list(described.values()),
         "provenance": provenance(),
     }
     return [

@@ -6,9 +6,9 @@ from typing import Any
 
 from experiments.config import NONE, Setting
 from experiments.published import Published
-from experiments.reporting.outcomes import Outcome
-from experiments.reporting.selection import summarize
+from experiments.reporting.evaluated import ACCURACIES, SingleFourierModel
 from experiments.statistics.intervals import Interval
+from experiments.statistics.summary import Statistic
 from experiments.studies import snc_explaining as explaining
 from experiments.studies.snc_constraints import READINGS
 
@@ -24,18 +24,27 @@ class Row:
     """A reading at a bound."""
 
     setting: Setting
-    outcomes: Sequence[Outcome]
+    attacked: Sequence[SingleFourierModel]
     models: Sequence[Mapping[str, Any]]  # of the document, in the same order
 
     @property
     def seeds(self) -> list[int]:
-        """Of the models."""
+        """The seeds of the models."""
         return [model["seed"] for model in self.models]
 
     @property
     def intervals(self) -> dict[str, Interval]:
-        """As `explaining.intervals`; empty for a single model."""
+        """The intervals of `explaining.intervals`; empty for a single model."""
         return explaining.intervals(self.models) if len(self.models) > 1 else {}
+
+    @property
+    def statistics(self) -> dict[str, Statistic]:
+        """Accuracies under attack and on clean images over seeds."""
+        tests = [model.test for model in self.attacked]
+        return {
+            name: Statistic.of([accuracy(test) for test in tests], tests[0].images)
+            for name, accuracy in ACCURACIES.items()
+        }
 
     def explains(self, published: Published | None) -> bool | None:
         """Whether it explains the published row.
@@ -50,8 +59,8 @@ class Row:
         return explaining.explains(self.models, published)
 
     def cells(self, published: Published | None) -> tuple[str, ...]:
-        """The row as `HEADER` has it, accuracies in percent."""
-        row = summarize(self.setting, self.outcomes)
+        """Returns the cells below `HEADER`, accuracies in percent."""
+        statistics = self.statistics
         is_none = self.setting == NONE
         intervals = [
             f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
@@ -63,14 +72,13 @@ class Row:
             "" if is_none else f"{self.setting.strength:g}",
             " ".join(map(str, self.seeds)),
             "" if is_none else _ACTS[explaining.acts(self.models)],
-            str(row.avg), str(row.min), str(row.clean),
+            *(str(statistics[name]) for name in ("avg", "min", "clean")),
             *intervals,
             "" if explains is None else "yes" if explains else "no",
         )  # fmt: skip
 
     def as_dict(self, published: Published | None) -> dict[str, Any]:
-        """The row as JSON, accuracies as fractions."""
-        row = summarize(self.setting, self.outcomes)
+        """Returns the row for JSON, accuracies as fractions."""
         intervals = {name: i._asdict() for name, i in self.intervals.items()}
         if self.explains(published) is not None:
             for name, interval in self.intervals.items():
@@ -84,10 +92,7 @@ class Row:
             "max_norm": self.setting.strength or None,
             "seeds": self.seeds,
             "acts": explaining.acts(self.models),
-            **{
-                name: dataclasses.asdict(getattr(row, name))
-                for name in ("avg", "min", "max", "clean")
-            },
+            **{name: dataclasses.asdict(s) for name, s in self.statistics.items()},
             "prediction": intervals,
             "explains": self.explains(published),
         }

@@ -3,20 +3,21 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
-from absum_jax.markdown import aligned
 from experiments.adversaries import check_attacked
 from experiments.data import pgd_of
 from experiments.evaluation import clean, gradient
 from experiments.methods import METHODS
 from experiments.options import SweepOptions, filled_up, pairs
 from experiments.published import TABLE2, published_row
-from experiments.reporting import claims, document
+from experiments.reporting import columns, comparisons, document
+from experiments.reporting.columns import METHOD, STRENGTH, Column, Table
 from experiments.reporting.document import Document
-from experiments.reporting.outcomes import sweep_workspace
-from experiments.reporting.selection import Chosen, choose
+from experiments.reporting.evaluated import sweep_workspace
+from experiments.reporting.selection import Selected, select_as_table1
 from experiments.statistics.summary import Statistic
 from experiments.statistics.verdicts import OF_INTEREST_MINIMUM_OR_TRANSFER
 
@@ -37,6 +38,35 @@ class Table2Options(SweepOptions):
         check_attacked(self.dataset)
 
 
+def run(options: Table2Options) -> list[pathlib.Path]:
+    """Trains, attacks, prints the table and writes it."""
+    eps = pgd_of(options.dataset).transfer_eps
+    steps = gradient.published_steps(options.dataset)
+    with sweep_workspace(options) as workspace:
+        selected = select_as_table1(options, workspace)
+        seeds = filled_up(options.seeds)
+        runs = selected.all_runs
+        if added := seeds[len(options.seeds) :]:
+            runs = runs + workspace.train(selected.settings, added)
+        of_seed = {
+            seed: [run for run in runs if run.config.seed == seed] for seed in seeds
+        }
+        matrix = [
+            gradient.transferred(
+                workspace.test, of_seed[seed], of_seed[other], eps, steps
+            )
+            for pair in pairs(seeds)
+            for seed, other in (pair, pair[::-1])
+        ]
+        in_pairs = [run for group in of_seed.values() for run in group]
+        results = clean.evaluate(workspace.test, in_pairs)
+        images = len(workspace.test.split)
+    accuracies = [result.accuracy for result in results]
+    transfer = Transfer(np.array(matrix), np.reshape(accuracies, (len(seeds), -1)))
+    table = table2(options, selected, transfer, images)
+    return table.print_and_write(options.results_dir)
+
+
 @dataclasses.dataclass(frozen=True)
 class Transfer:
     """Accuracies as fractions, of seeds in the order of their pairs."""
@@ -50,133 +80,98 @@ class Transfer:
         return self.matrix.reshape(-1, 2, *self.matrix.shape[1:]).mean(axis=1)
 
 
-def _lines(
-    chosen: Chosen, own: Sequence[Statistic], plain: Sequence[Statistic],
-    published: Mapping[str, float],
-) -> list[str]:  # fmt: skip
-    header = ("method", "transferred PGD", "CLN", "lambda / sigma")
-    rows = []
-    for setting, attacked, unharmed in zip(chosen.settings, own, plain, strict=True):
-        paper = published.get(setting.method)
-        rows.append(
-            (
-                METHODS[setting.method].label,
-                document.with_published(attacked, paper),
-                str(unharmed),
-                document.strength(setting, None),
-            )
-        )
-    return aligned(header, rows)
-
-
-def _matrix_lines(
-    methods: Sequence[str], cells: Sequence[Sequence[Statistic]]
-) -> list[str]:
-    names = [METHODS[method].label for method in methods]
-    header = ("attacked \\ attack made on", *names)
-    rows = [(name, *map(str, row)) for name, row in zip(names, cells, strict=True)]
-    return aligned(header, rows)
+Row: TypeAlias = columns.Row[Mapping[str, np.ndarray], float]
 
 
 def table2(
-    options: SweepOptions, chosen: Chosen, transfer: Transfer, images: int
-) -> Document:
-    """Summarises the seeds.
+    options: SweepOptions, selected: Selected, transfer: Transfer, images: int
+) -> Document[Row]:
+    """Summarizes the seeds.
 
     Args:
-      options: what was asked for.
-      chosen: the attacked models.
-      transfer: what they withstand.
+      options: of the sweep.
+      selected: the attacked models.
+      transfer: their accuracies.
       images: how many were attacked.
     """
-    pgd = pgd_of(options.dataset)
     published = published_row(TABLE2, options.dataset, options.published_network)
-    methods, of_pairs = list(chosen.runs), transfer.of_pairs
-    cells = [
-        [Statistic.of(of_pairs[:, i, j], images) for j in range(len(methods))]
-        for i in range(len(methods))
-    ]
-    own = [cells[i][i] for i in range(len(methods))]
-    plain = [Statistic.of(column, images) for column in transfer.clean.T]
-    held = claims.above(
-        {m: of_pairs[:, i, i] for i, m in enumerate(methods)},
-        claims.ROBUST,
-        claims.STANDARD,
-        of_interest=OF_INTEREST_MINIMUM_OR_TRANSFER,
-        published=published,
-        unit="pair of seeds",
-    )
-    attack = gradient.published_steps(options.dataset)
-    spread = "" if len(of_pairs) == 1 else " and ± standard deviation over pairs"
-    notes = [
-        f"Accuracy in percent under PGD (eps = {pgd.transfer_eps:.4g}, {attack.steps} "
-        f"steps of {attack.step_size:.4g}, start within {attack.init_radius:.4g}) on "
-        f"{images:,} test images, made on a model of the same method and strength with "
-        "the other seed of a pair, and on clean images; mean over both directions"
-        f"{spread}."
-        f"{document.beside(options.dataset, published)}",
-        document.training_note(options, document.selection_note(options, "Avg.")),
-        *document.left_out_note(chosen.left_out),
-    ]
-    matrix = [
-        "Every method's models under attacks made on every other's, beyond the paper:",
-        "",
-        *_matrix_lines(methods, cells),
-    ]
-    records = [
-        {
-            "method": setting.method,
-            "strength": setting.strength,
-            **{f"transferred_{k}": v for k, v in dataclasses.asdict(attacked).items()},
-            **{f"clean_{k}": v for k, v in dataclasses.asdict(unharmed).items()},
-            "paper_transferred": published.get(setting.method),
-        }
-        for setting, attacked, unharmed in zip(chosen.settings, own, plain, strict=True)
+    methods, of_pairs = list(selected.runs), transfer.of_pairs
+    rows = [
+        Row(
+            setting,
+            {"transferred": of_pairs[:, i, i], "clean": transfer.clean[:, i]},
+            published,
+        )
+        for i, setting in enumerate(selected.settings)
     ]
     return Document(
         "table2",
         "Table 2",
         options,
-        document.body(
-            _lines(chosen, own, plain, published), notes, matrix, claims.section(held)
+        table=Table([METHOD, *COLUMNS, STRENGTH], rows, images),
+        notes=[
+            _attack_note(options, images, len(of_pairs)),
+            *document.common_notes(options, "Avg.", selected.left_out),
+        ],
+        claims=comparisons.compare(
+            {row.setting.method: row.results["transferred"] for row in rows},
+            comparisons.ROBUST,
+            comparisons.STANDARD,
+            of_interest=OF_INTEREST_MINIMUM_OR_TRANSFER,
+            published=published,
+            unit="pair of seeds",
         ),
-        records,
-        {
+        conditions={
             "test_images": images,
-            "pgd": {"eps": pgd.transfer_eps} | dataclasses.asdict(attack),
-            "rows": records,
-            "claims": [claim.as_dict() for claim in held],
+            "pgd": {"eps": pgd_of(options.dataset).transfer_eps}
+            | dataclasses.asdict(gradient.published_steps(options.dataset)),
+        },
+        details={
             "methods": methods,
             "seeds": filled_up(options.seeds),
             "matrix": transfer.matrix.tolist(),
         },
+        appendix=[
+            "Every method's models under attacks made on every other's, beyond the "
+            "paper:",
+            "",
+            *_matrix_lines(methods, of_pairs, images),
+        ],
     )
 
 
-def run(options: Table2Options) -> list[pathlib.Path]:
-    """Trains, attacks, prints the table and writes it."""
+# A column added here appears in Markdown, CSV and JSON.
+COLUMNS: list[Column[Row]] = [
+    Column(
+        "transferred",
+        "transferred PGD",
+        lambda row: row.results["transferred"],
+        lambda row: row.published_value(float),
+    ),
+    Column("clean", "CLN", lambda row: row.results["clean"]),
+]
+
+
+def _matrix_lines(
+    methods: Sequence[str], of_pairs: np.ndarray, images: int
+) -> list[str]:
+    names = [METHODS[method].label for method in methods]
+    rows = [
+        [name, *(str(Statistic.of(cell, images)) for cell in row)]
+        for name, row in zip(names, np.moveaxis(of_pairs, 0, -1), strict=True)
+    ]
+    return columns.aligned(["attacked \\ attack made on", *names], rows)
+
+
+def _attack_note(options: SweepOptions, images: int, pairs_of_seeds: int) -> str:
     eps = pgd_of(options.dataset).transfer_eps
-    steps = gradient.published_steps(options.dataset)
-    with sweep_workspace(options) as workspace:
-        chosen = choose(options, workspace)
-        seeds = filled_up(options.seeds)
-        runs = chosen.all_runs
-        if added := seeds[len(options.seeds) :]:
-            runs = runs + workspace.train(chosen.settings, added)
-        of_seed = {
-            seed: [run for run in runs if run.config.seed == seed] for seed in seeds
-        }
-        matrix = [
-            gradient.transferred(
-                workspace.test, of_seed[seed], of_seed[other], eps, steps
-            )
-            for pair in pairs(seeds)
-            for seed, other in (pair, pair[::-1])
-        ]
-        in_pairs = [run for of_one in of_seed.values() for run in of_one]
-        answers = clean.evaluate(workspace.test, in_pairs)
-        images = len(workspace.test.split)
-    plain = np.array([answer.accuracy for answer in answers]).reshape(len(seeds), -1)
-    table = table2(options, chosen, Transfer(np.array(matrix), plain), images)
-    print(f"\n{table.markdown}\n")
-    return table.write(options.results_dir)
+    attack = gradient.published_steps(options.dataset)
+    spread = "" if pairs_of_seeds == 1 else " and ± standard deviation over pairs"
+    published = published_row(TABLE2, options.dataset, options.published_network)
+    return (
+        f"Accuracy in percent under PGD (eps = {eps:.4g}, {attack.steps} "
+        f"steps of {attack.step_size:.4g}, start within {attack.init_radius:.4g}) on "
+        f"{images:,} test images, made on a model of the same method and strength with "
+        "the other seed of a pair, and on clean images; mean over both directions"
+        f"{spread}.{document.published_note(options.dataset, published)}"
+    )

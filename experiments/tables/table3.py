@@ -3,32 +3,63 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
-from absum_jax.markdown import aligned
 from experiments.evaluation import clean, frequency
-from experiments.methods import METHODS, SNC_METHODS
+from experiments.methods import SNC_METHODS
 from experiments.options import SweepOptions
 from experiments.published import TABLE3, published_row
-from experiments.reporting import claims, document
-from experiments.reporting.claims import Claim
+from experiments.reporting import columns, comparisons, document
+from experiments.reporting.columns import METHOD, STRENGTH, Column, Table
+from experiments.reporting.comparisons import Comparison
 from experiments.reporting.document import Document
-from experiments.reporting.outcomes import sweep_workspace
-from experiments.reporting.plots import radius
+from experiments.reporting.evaluated import sweep_workspace
+from experiments.reporting.plots import lines
 from experiments.reporting.plots.saving import save
-from experiments.reporting.selection import Chosen, choose
-from experiments.statistics.summary import Statistic
+from experiments.reporting.selection import Selected, select_as_table1
 
 
 @dataclasses.dataclass(frozen=True)
 class Table3Options(SweepOptions):
     """Accuracy on images without their high frequencies (Table 3), and of low- and
-    high-pass filters over all radii, with a figure. Models of Table 1 are taken where
-    they lie."""  # noqa: D205, D209
+    high-pass filters over all radii, with a figure. Models trained for Table 1 are
+    reused."""  # noqa: D205, D209
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables and figures."""
+
+
+def run(options: Table3Options) -> list[pathlib.Path]:
+    """Trains, filters, prints the table and writes it with its figure."""
+    with sweep_workspace(options) as workspace:
+        selected = select_as_table1(options, workspace)
+        runs, shape = selected.all_runs, workspace.dataset.image_shape
+        radii = frequency.radii_of(shape)
+        sizes = len(selected.runs), len(options.seeds)
+        low, high = (
+            frequency.evaluate(workspace.test, runs, kind, radii).reshape(*sizes, -1)
+            for kind in ("low-pass", "high-pass")
+        )
+        results = clean.evaluate(workspace.test, runs)
+        images = len(workspace.test.split)
+    accuracies = np.reshape([result.accuracy for result in results], sizes)
+    filtered = Filtered(radii, low, high, accuracies)
+    table = table3(options, selected, filtered, shape[1], images)
+    written = table.print_and_write(options.results_dir)
+    panels = {
+        "low-pass: frequencies within r are left": low,
+        "high-pass: frequencies beyond r are left": high,
+    }
+    figure = lines.draw(
+        radii,
+        {t: dict(zip(selected.runs, a, strict=True)) for t, a in panels.items()},
+        xlabel="radius r (cycles per image)",
+        ylabel="accuracy (%)",
+        marked=shape[1] / 4,
+    )
+    return written + save(figure, options.results_dir / table.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,99 +72,58 @@ class Filtered:
     clean: np.ndarray  # (methods, seeds)
 
 
-def _claims(
-    methods: Sequence[str], filtered: Filtered, at: int, published: Mapping[str, float]
-) -> list[Claim]:
-    """The paper's claims about filters."""
-    low = {m: filtered.low[i, :, at] for i, m in enumerate(methods)}
-    # Without more of its low frequencies an image is beyond recognition.
-    high = {
-        m: filtered.high[i, :, : at + 1].mean(axis=-1) for i, m in enumerate(methods)
-    }
-    high_radii = f"high-pass, mean over r = 0 to {filtered.radii[at]:g}"
-    return [
-        *claims.above(
-            low, claims.ROBUST, claims.STANDARD, "low-pass", published=published
-        ),
-        *claims.above(high, ["absum"], SNC_METHODS, high_radii),
-    ]
-
-
-def _lines(
-    chosen: Chosen, columns: Mapping[str, Sequence[Statistic]],
-    published: Mapping[str, float],
-) -> list[str]:  # fmt: skip
-    header = ("method", *columns, "lambda / sigma")
-    rows = []
-    for i, setting in enumerate(chosen.settings):
-        low, *others = (column[i] for column in columns.values())
-        rows.append(
-            (
-                METHODS[setting.method].label,
-                document.with_published(low, published.get(setting.method)),
-                *map(str, others),
-                document.strength(setting, None),
-            )
-        )
-    return aligned(header, rows)
+Row: TypeAlias = columns.Row[Mapping[str, np.ndarray], float]
 
 
 def table3(
-    options: SweepOptions, chosen: Chosen, filtered: Filtered, width: int, images: int
-) -> Document:
-    """Summarises the seeds.
+    options: SweepOptions, selected: Selected, filtered: Filtered, width: int,
+    images: int,
+) -> Document[Row]:  # fmt: skip
+    """Summarizes the seeds.
 
     Args:
-      options: what was asked for.
-      chosen: the models.
-      filtered: what they withstand; a quarter of the width is among its radii.
+      options: of the sweep.
+      selected: the models.
+      filtered: their accuracies; a quarter of the width is among the radii.
       width: of the images.
       images: how many were filtered.
     """
     published = published_row(TABLE3, options.dataset, options.published_network)
-    at = filtered.radii.index(width / 4)
-    methods = list(chosen.runs)
-    r = f"r = {width / 4:g}"
-    columns = {
-        name: [Statistic.of(values, images) for values in accuracies]
-        for name, accuracies in (
-            (f"low-pass, {r}", filtered.low[:, :, at]),
-            (f"high-pass, {r}", filtered.high[:, :, at]),
-            ("CLN", filtered.clean),
+    radius = width / 4
+    at = filtered.radii.index(radius)
+    rows = [
+        Row(
+            setting,
+            {
+                "low": low[:, at],
+                "high": high[:, at],
+                "high up to r": high[:, : at + 1].mean(axis=-1),
+                "clean": on_clean,
+            },
+            published,
         )
-    }
-    held = _claims(methods, filtered, at, published)
-    notes = [
-        f"{document.accuracy(options)} in percent on {images:,} test images without "
-        "their frequencies beyond a radius (the High-Frequency attack), without those "
-        f"within it, and as they are{document.with_spread(options)}. Half of the image "
-        "width is read as a diameter; filtered images are not clipped."
-        f"{document.beside(options.dataset, published)}",
-        document.training_note(options, document.selection_note(options, "Avg.")),
-        *document.left_out_note(chosen.left_out),
-    ]
-    names = ("low", "high", "clean")
-    records = [
-        {"method": setting.method, "strength": setting.strength}
-        | {
-            f"{name}_{key}": value
-            for name, column in zip(names, columns.values(), strict=True)
-            for key, value in dataclasses.asdict(column[i]).items()
-        }
-        | {"paper_low": published.get(setting.method)}
-        for i, setting in enumerate(chosen.settings)
+        for setting, low, high, on_clean in zip(
+            selected.settings, filtered.low, filtered.high, filtered.clean, strict=True
+        )
     ]
     return Document(
         "table3",
         "Table 3",
         options,
-        document.body(_lines(chosen, columns, published), notes, claims.section(held)),
-        records,
-        {
-            "test_images": images,
-            "rows": records,
-            "claims": [claim.as_dict() for claim in held],
-            "methods": methods,
+        table=Table([METHOD, *_columns(radius), STRENGTH], rows, images),
+        notes=[
+            f"{_accuracy(options)} in percent on {images:,} test images without "
+            "their frequencies beyond a radius (the High-Frequency attack), without "
+            "those within it, and as they are"
+            f"{document.spread_note(options)}. Half of the image width is read as a "
+            "diameter; filtered images are not clipped."
+            f"{document.published_note(options.dataset, published)}",
+            *document.common_notes(options, "Avg.", selected.left_out),
+        ],
+        claims=_claims(rows, radius, published),
+        conditions={"test_images": images},
+        details={
+            "methods": list(selected.runs),
             "radii": filtered.radii,
             "low_pass": filtered.low.tolist(),
             "high_pass": filtered.high.tolist(),
@@ -141,25 +131,37 @@ def table3(
     )
 
 
-def run(options: Table3Options) -> list[pathlib.Path]:
-    """Trains, filters, prints the table and writes it with its figure."""
-    with sweep_workspace(options) as workspace:
-        chosen = choose(options, workspace)
-        runs, shape = chosen.all_runs, workspace.dataset.image_shape
-        radii = frequency.radii_of(shape)
-        sizes = len(chosen.runs), len(options.seeds)
-        low, high = (
-            frequency.evaluate(workspace.test, runs, kind, radii).reshape(*sizes, -1)
-            for kind in ("low-pass", "high-pass")
-        )
-        answers = clean.evaluate(workspace.test, runs)
-        images = len(workspace.test.split)
-    accuracies = np.array([answer.accuracy for answer in answers]).reshape(sizes)
-    filtered = Filtered(radii, low, high, accuracies)
-    table = table3(options, chosen, filtered, shape[1], images)
-    print(f"\n{table.markdown}\n")
-    curves = {"low-pass": low, "high-pass": high}
-    figure = radius.draw(list(chosen.runs), radii, curves, shape[1] / 4)
-    return table.write(options.results_dir) + save(
-        figure, options.results_dir / table.path
-    )
+def _columns(radius: float) -> list[Column[Row]]:
+    return [
+        Column(
+            "low",
+            f"low-pass, r = {radius:g}",
+            lambda row: row.results["low"],
+            lambda row: row.published_value(float),
+        ),
+        Column("high", f"high-pass, r = {radius:g}", lambda row: row.results["high"]),
+        Column("clean", "CLN", lambda row: row.results["clean"]),
+    ]
+
+
+def _claims(
+    rows: Sequence[Row], radius: float, published: Mapping[str, float]
+) -> list[Comparison]:
+    """Compares methods on filtered images."""
+    # Without more of its low frequencies an image is beyond recognition.
+    high_radii = f"high-pass, mean over r = 0 to {radius:g}"
+    results = {row.setting.method: row.results for row in rows}
+    low = {method: result["low"] for method, result in results.items()}
+    high = {method: result["high up to r"] for method, result in results.items()}
+    return [
+        *comparisons.compare(
+            low, comparisons.ROBUST, comparisons.STANDARD, "low-pass",
+            published=published,
+        ),
+        *comparisons.compare(high, ["absum"], SNC_METHODS, high_radii),
+    ]  # fmt: skip
+
+
+def _accuracy(options: SweepOptions) -> str:
+    """Names the accuracy, which is one of two where the paper has top-5 too."""
+    return "Top-1 accuracy" if options.published_top5 else "Accuracy"

@@ -3,29 +3,28 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
-from absum_jax.markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.config import NONE, Adversary
 from experiments.data import pgd_of
 from experiments.evaluation import gradient
 from experiments.jobs.errors import UsageError
-from experiments.jobs.shards import DivisionOptions
-from experiments.methods import METHODS, SNC_METHODS
+from experiments.jobs.parts import DivisionOptions
+from experiments.methods import SNC_METHODS
 from experiments.options import SweepOptions
 from experiments.published import TABLE4, PublishedPgd, published_row
-from experiments.reporting import claims, document, naming
-from experiments.reporting.claims import Claim
+from experiments.reporting import columns, comparisons, document, naming
+from experiments.reporting.columns import METHOD, STRENGTH_AND_PUBLISHED, Column, Table
+from experiments.reporting.comparisons import Comparison
 from experiments.reporting.document import Document
-from experiments.reporting.outcomes import sweep_workspace
-from experiments.reporting.plots import pgd
+from experiments.reporting.evaluated import Pgd, PgdModel, sweep_workspace, under_pgd
+from experiments.reporting.plots import lines
 from experiments.reporting.plots.saving import save
-from experiments.reporting.selection import tried
-from experiments.reporting.under_pgd import Attacked, attack, score, select
-from experiments.statistics.summary import Statistic
+from experiments.reporting.selection import select, train_and_evaluate
 
 _TRAINING = {
     "pgd": "adversarial training",
@@ -72,12 +71,12 @@ class Table4Options(SweepOptions):
         return adversaries.published_strengths(self)
 
     def adversary(self, training: TrainingName) -> Adversary | None:
-        """What attacks the training images."""
+        """Returns what attacks the training images; None for training on clean ones."""
         return adversaries.adversary(self.dataset, training, self.train_steps)
 
     @property
     def evaluation(self) -> gradient.Steps:
-        """How PGD goes about it in evaluation."""
+        """The steps of PGD in evaluation."""
         paper = pgd_of(self.dataset)
         steps = self.test_steps or paper.test_steps
         step_size = adversaries.step_size(
@@ -86,7 +85,7 @@ class Table4Options(SweepOptions):
         return gradient.Steps(step_size, steps, paper.init_radius)
 
     def scaled(self, training: TrainingName) -> list[str]:
-        """How models and attacks fall short of the published ones."""
+        """Returns how models and attacks are scaled down from the published ones."""
         paper = pgd_of(self.dataset)
         steps = [(self.test_steps, paper.test_steps, "evaluation")]
         if training == "pgd":
@@ -98,66 +97,52 @@ class Table4Options(SweepOptions):
         ]
 
 
-def _claims(
-    training: TrainingName, chosen: Mapping[str, Sequence[Attacked]],
-    published: Mapping[str, PublishedPgd],
-) -> list[Claim]:  # fmt: skip
-    """Absum is above all with adversarial training, and does not help without."""
-    means = {m: [model.test.mean() for model in group] for m, group in chosen.items()}
-    if training == "fast":
-        return []
-    where = "mean over eps"
-    if training == "clean":
-        return claims.above(means, ["absum"], [NONE.method], where, denies=True)
-    others = ["weight_decay", "l1", *SNC_METHODS, NONE.method]
-    theirs = {m: float(np.mean(cells.accuracies)) for m, cells in published.items()}
-    return claims.above(means, ["absum"], others, where, published=theirs)
+def run(options: Table4Options) -> list[pathlib.Path]:
+    """Trains, attacks, prints the tables and writes them with their figures."""
+    eps = pgd_of(options.dataset).test_eps
+    written = []
+    part = options.division.selected
+    with sweep_workspace(options, part) as workspace:
+        for training in options.training:
+            models = train_and_evaluate(
+                options, workspace,
+                lambda runs: under_pgd(workspace, runs, eps, options.evaluation),
+                options.adversary(training),
+            )  # fmt: skip
+            if part is not None:
+                note = document.part_note(options, part, [m.run for m in models])
+                print(f"\n{_TRAINING[training].capitalize()}. {note}\n")
+                continue
+            table = table4(options, training, models, len(workspace.test.split))
+            written += table.print_and_write(options.results_dir)
+            curves = {
+                row.setting.method: np.array(
+                    [[test.clean.accuracy, *test.accuracies] for test in row.results]
+                )
+                for row in table.table.rows
+            }
+            figure = lines.draw(
+                (0.0, *eps), {_TRAINING[training]: curves},
+                xlabel="eps", ylabel="accuracy under PGD (%)", marker=".",
+            )  # fmt: skip
+            written += save(figure, options.results_dir / table.path)
+    return written
 
 
-def _notes(
-    options: Table4Options, training: TrainingName, models: Sequence[Attacked],
-    left_out: Sequence[Attacked], images: int,
-) -> list[str]:  # fmt: skip
-    steps, adversary = options.evaluation, options.adversary(training)
-    notes = [
-        f"Accuracy in percent under PGD ({steps.steps} steps of {steps.step_size:.4g}, "
-        f"start within {steps.init_radius:.4g}) on {images:,} test images"
-        f"{document.with_spread(options)}."
-    ]
-    if training == "pgd":
-        published = published_row(TABLE4, options.dataset, options.published_network)
-        notes[0] += document.beside(options.dataset, published)
-    if adversary is not None:
-        notes.append(
-            f"Trained on images attacked with eps = {adversary.eps:.4g} in "
-            f"{adversary.steps} steps of {adversary.step_size:.4g} from within "
-            f"{adversary.init_radius:.4g}, and on no others."
-        )
-    undefined = document.names(m.run.config for m in models if m.nan_logits.any())
-    return [
-        *notes,
-        document.training_note(
-            options, document.selection_note(options, "mean over eps"), adversary
-        ),
-        *document.left_out_note(model.run.config for model in left_out),
-        *([f"NaN logits, counted as wrong: {undefined}."] if undefined else []),
-    ]
+Row: TypeAlias = columns.Row[Sequence[Pgd], PublishedPgd]
 
 
 def table4(
-    options: Table4Options, training: TrainingName, models: Sequence[Attacked],
+    options: Table4Options, training: TrainingName, models: Sequence[PgdModel],
     images: int,
-) -> tuple[Document, dict[str, list[Attacked]]]:  # fmt: skip
-    """Selects strengths and summarises the seeds.
+) -> Document[Row]:  # fmt: skip
+    """Selects strengths and summarizes the seeds.
 
     Args:
-      options: what was asked for.
+      options: of the sweep.
       training: how the models were trained.
       models: all of them.
       images: how many were attacked.
-
-    Returns:
-      The table, and the models of each method in it.
     """
     eps = pgd_of(options.dataset).test_eps
     published = (
@@ -165,83 +150,93 @@ def table4(
         if training == "pgd"
         else {}
     )
-    selected, left_out = select(models)
-    chosen: dict[str, list[Attacked]] = {
-        method: selected[method] for method in options.methods if method in selected
-    }
-    rows, records = [], []
-    for method, group in chosen.items():
-        setting, paper = group[0].run.config.setting, published.get(method)
-        under_pgd = np.transpose([model.test for model in group])
-        statistics = [Statistic.of(column, images) for column in under_pgd]
-        plain = Statistic.of([model.clean.accuracy for model in group], images)
-        theirs = paper.accuracies if paper else (None,) * len(eps)
-        cells = map(document.with_published, statistics, theirs)
-        strength = document.strength(setting, paper.strength if paper else None)
-        rows.append((METHODS[method].label, *cells, str(plain), strength))
-        columns = {f"eps={e:.4g}": s for e, s in zip(eps, statistics, strict=True)}
-        records.append(
-            {"method": method, "strength": setting.strength}
-            | {
-                f"{name}_{key}": value
-                for name, statistic in {**columns, "clean": plain}.items()
-                for key, value in dataclasses.asdict(statistic).items()
-            }
-        )
-    header = ("method", *(f"eps = {e:.4g}" for e in eps), "CLN", "lambda / sigma")
-    held = _claims(training, chosen, published)
+    selected, degenerate = select(models, options.methods)
+    rows = [
+        Row(setting, [model.test for model in group], published)
+        for setting, group in selected.items()
+    ]
     adversary = options.adversary(training)
-    table = Document(
+    left_out = [model.run.config for model in degenerate]
+    return Document(
         "table4" if training == "pgd" else f"table4-{training}",
         f"Table 4, {_TRAINING[training]}",
         options,
-        document.body(
-            aligned(header, rows),
-            _notes(options, training, models, left_out, images),
-            claims.section(held),
-        ),
-        records,
-        {
+        table=Table([METHOD, *_columns(eps), _STRENGTH], rows, images),
+        notes=[
+            *_attack_notes(options, adversary, published, images),
+            *document.common_notes(options, "mean over eps", left_out, adversary),
+            *_nan_notes(models),
+        ],
+        claims=_claims(training, rows, published),
+        conditions={
             "training": training,
             "adversary": adversary and dataclasses.asdict(adversary),
             "pgd": {"eps": eps} | dataclasses.asdict(options.evaluation),
             "test_images": images,
-            "rows": records,
-            "claims": [claim.as_dict() for claim in held],
-            "models": [model.as_dict() for model in models],
         },
-        options.scaled(training),
+        details={"models": [model.as_dict() for model in models]},
+        scaled=options.scaled(training),
     )
-    return table, chosen
 
 
-def run(options: Table4Options) -> list[pathlib.Path]:
-    """Trains, attacks, prints the tables and writes them with their figures."""
-    eps = pgd_of(options.dataset).test_eps
-    written = []
-    part = options.division.own
-    with sweep_workspace(options, part) as workspace:
-        images = len(workspace.test.split)
-        for training in options.training:
-            adversary = options.adversary(training)
-            models = tried(
-                options, workspace,
-                lambda runs: attack(workspace, runs, eps, options.evaluation), score,
-                adversary,
-            )  # fmt: skip
-            if part is not None:
-                configs = [model.run.config for model in models]
-                everything = len(options.settings) * len(options.trial_seeds)
-                note = document.part_note(part, configs, everything)
-                print(f"\n{_TRAINING[training].capitalize()}. {note}\n")
-                continue
-            table, chosen = table4(options, training, models, images)
-            print(f"\n{table.markdown}\n")
-            curves = {
-                method: np.array([[m.clean.accuracy, *m.test] for m in group])
-                for method, group in chosen.items()
-            }
-            figure = pgd.draw((0.0, *eps), curves, _TRAINING[training])
-            written += table.write(options.results_dir)
-            written += save(figure, options.results_dir / table.path)
-    return written
+# What the paper publishes is printed, but not recorded.
+_STRENGTH = dataclasses.replace(STRENGTH_AND_PUBLISHED, records_published=False)
+
+
+def _columns(eps: Sequence[float]) -> list[Column[Row]]:
+    def attacked(i: int) -> Column[Row]:
+        return Column(
+            f"eps={eps[i]:.4g}",
+            f"eps = {eps[i]:.4g}",
+            lambda row: [test.accuracies[i] for test in row.results],
+            lambda row: row.published_value(lambda cells: cells.accuracies[i]),
+            records_published=False,
+        )
+
+    on_clean: Column[Row] = Column(
+        "clean", "CLN", lambda row: [test.clean.accuracy for test in row.results]
+    )
+    return [*map(attacked, range(len(eps))), on_clean]
+
+
+def _claims(
+    training: TrainingName, rows: Sequence[Row], published: Mapping[str, PublishedPgd]
+) -> list[Comparison]:
+    """Compares Absum with all methods after adversarial training, else with none."""
+    if training == "fast":
+        return []
+    means = {
+        row.setting.method: [test.accuracies.mean() for test in row.results]
+        for row in rows
+    }
+    where = "mean over eps"
+    if training == "clean":
+        return comparisons.compare(means, ["absum"], [NONE.method], where, denies=True)
+    others = ["weight_decay", "l1", *SNC_METHODS, NONE.method]
+    percent = {m: float(np.mean(cells.accuracies)) for m, cells in published.items()}
+    return comparisons.compare(means, ["absum"], others, where, published=percent)
+
+
+def _attack_notes(
+    options: Table4Options, adversary: Adversary | None,
+    published: Mapping[str, PublishedPgd], images: int,
+) -> list[str]:  # fmt: skip
+    steps = options.evaluation
+    notes = [
+        f"Accuracy in percent under PGD ({steps.steps} steps of {steps.step_size:.4g}, "
+        f"start within {steps.init_radius:.4g}) on {images:,} test images"
+        f"{document.spread_note(options)}."
+        f"{document.published_note(options.dataset, published)}"
+    ]
+    if adversary is not None:
+        notes.append(
+            f"Trained on images attacked with eps = {adversary.eps:.4g} in "
+            f"{adversary.steps} steps of {adversary.step_size:.4g} from within "
+            f"{adversary.init_radius:.4g}, and on no others."
+        )
+    return notes
+
+
+def _nan_notes(models: Sequence[PgdModel]) -> list[str]:
+    nan = document.names(m.run.config for m in models if m.test.nan_logits.any())
+    return [f"NaN logits, counted as wrong: {nan}."] if nan else []

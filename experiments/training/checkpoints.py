@@ -1,9 +1,9 @@
-"""Trees of arrays on disk, through orbax.
+"""Saves and loads trees of arrays, through orbax.
 
-Several processes call these functions together, and orbax writes what they hold once.
+Several processes call these functions together, and orbax writes each array once.
 
-A folder of checkpoints holds whole ones alone: those being written or removed bear
-orbax's name for temporary ones, which it passes over, and removes in time.
+A folder of checkpoints holds only whole ones: while one is written or removed it has
+orbax's name for temporary ones, which orbax ignores, and removes in time.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from experiments.jobs import agreement, digests, files
+from experiments.jobs import digests, files, processes
 from experiments.jobs.errors import damage_named
 from experiments.training import devices
 
@@ -26,16 +26,16 @@ class Save(Protocol):
     """Saves a step of training in the background."""
 
     def __call__(self, step: int, tree: Any, *, final: bool = False) -> None:
-        """Saves a step if none is being saved and it is not too soon after the last.
+        """Saves a step unless one is being saved or the last was too recent.
 
         Args:
           step: from 1.
           tree: of arrays.
-          final: whether to save it in any case, unless it is saved already.
+          final: whether to save it in any case, if it is not saved already.
         """
 
 
-# What happens to models whose training cannot go on from its last step.
+# What happens to models whose training cannot resume from its last step.
 AGAIN = "training goes on from an earlier step or begins again"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
@@ -49,38 +49,34 @@ def _disk_errors_name(folder: pathlib.Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(folder)) from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         code = re.search(r"os_error_code='(\d+)'", str(error))
-        if code is None:
+        number = int(code[1]) if code else getattr(error, "errno", None)
+        if number is None:
             raise
-        number = int(code[1])
         raise OSError(number, os.strerror(number), str(folder)) from error
 
 
 def _remove_older(checkpointer: ocp.training.Checkpointer) -> None:
-    """Leaves the last whole step alone, while none is being saved."""
+    """Removes all whole steps but the last; none may be being saved."""
 
     def remove() -> None:
         checkpointer.reload()
         for step in checkpointer.checkpoints[:-1]:
             folder = pathlib.Path(step.path)
-            # Orbax itself would remove file by file, and take what a kill leaves for
-            # whole.
+            # Orbax itself would remove file by file, and take what remains after a kill
+            # for a whole step.
             shutil.rmtree(folder.rename(folder.with_name(folder.name + _TEMPORARY)))
 
-    agreement.broadcast_from_first(remove)
+    processes.broadcast_from_first(remove)
     checkpointer.reload()
 
 
 @contextlib.contextmanager
 def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
-    """Keeps the last steps of a training run in a folder.
+    """Saves the last steps of a training run in a folder.
 
-    Removes what a killed writer left half done, so a folder has one at a time.
+    Removes what a killed writer left unfinished, so a folder has one writer at a time.
 
     Args:
       folder: of the checkpoints.
@@ -103,14 +99,18 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
 
     def save(step: int, tree: Any, *, final: bool = False) -> None:
         with _disk_errors_name(folder):
-            # To be asked to save while it does would confuse orbax's thread. Of several
-            # processes the first one's clock decides, by orbax.
+            # Asking orbax to save while it does would confuse its thread. With several
+            # processes it follows the first one's clock.
             if not (final or checkpointer.should_save(step)):
                 return
             checkpointer.wait()
             _remove_older(checkpointer)
-            latest = agreement.broadcast_from_first(lambda: _latest(checkpointer))
-            if latest is None or latest < step:
+            latest = processes.broadcast_from_first(
+                lambda: max(
+                    (saved.step for saved in checkpointer.checkpoints), default=0
+                )
+            )
+            if latest < step:
                 checkpointer.save_async(
                     step, tree, force=True,
                     custom_metadata=_identity(folder, step, devices.to_numpy(tree)),
@@ -123,15 +123,10 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
             checkpointer.close()
 
 
-def _latest(checkpointer: ocp.training.Checkpointer) -> int | None:
-    return None if checkpointer.latest is None else checkpointer.latest.step
-
-
 def _identity(folder: pathlib.Path, step: int, tree: Any) -> dict[str, Any]:
-    """Returns what tells a step apart, as orbax itself notices no changed byte.
+    """Identifies a step, as orbax itself notices no changed byte.
 
-    A step that was moved is another number's, or another sweep's, whose folder this is
-    in.
+    With its number and the sweep's folder, a step that was moved is recognised.
     """
     digest = digests.of_arrays(tree)
     return {"digest": digest, "step": step, "sweep": folder.parent.name}
@@ -142,7 +137,7 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 
     Orbax itself lists none if one is damaged.
     """
-    names = agreement.broadcast_from_first(
+    names = processes.broadcast_from_first(
         lambda: [path.name for path in folder.glob("*")]
     )
     steps = (int(name) for name in names if re.fullmatch("[0-9]+", name))
@@ -150,7 +145,7 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 
 
 def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
-    """Loads one step for each process, from whatever devices it was saved.
+    """Loads one step on each process, whichever devices it was saved from.
 
     Args:
       folder: a checkpointer's folder.
@@ -166,20 +161,20 @@ def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
         with damage_named(path, AGAIN, passed=(jax.errors.JaxRuntimeError,)):
             metadata = ocp.metadata(path.resolve())
             if metadata.init_timestamp_nsecs is None:
-                # Loads all the same, but would keep the folder from being written to.
+                # It loads all the same, but would prevent writing to the folder.
                 raise ValueError("its metadata are not as they were written")
             tree = load_arrays(path, abstract)
-            # Those of earlier versions lack some of it.
+            # Steps of earlier versions lack some of it.
             found = _identity(folder, step, tree)
             if not (metadata.custom_metadata or {}).items() <= found.items():
                 raise ValueError("its arrays are not those that were saved")
             return tree
 
-    return agreement.on_all_processes(load)
+    return processes.on_all_processes(load)
 
 
-def keep(folder: pathlib.Path, step: int | None) -> None:
-    """Removes all steps but one, or all of them, from a checkpointer's folder.
+def remove_others(folder: pathlib.Path, step: int | None) -> None:
+    """Removes all steps except one, or all of them, from a checkpointer's folder.
 
     Orbax saves no step before the last one, and none beside a damaged one.
     """
@@ -189,7 +184,7 @@ def keep(folder: pathlib.Path, step: int | None) -> None:
         for other in others:
             files.remove(folder / str(other))
 
-    agreement.broadcast_from_first(remove)
+    processes.broadcast_from_first(remove)
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:
@@ -209,18 +204,10 @@ def load_arrays(path: pathlib.Path, abstract: Any) -> Any:
       path: where it was saved.
       abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
     """
-    return _own(ocp.load(path.resolve(), _everywhere(abstract)))
-
-
-def _everywhere(abstract: Any) -> Any:
-    """With one copy of each array for each process."""
     sharding = devices.replicated_per_process()
-    return jax.tree.map(
+    replicated = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
     )
-
-
-def _own(tree: Any) -> Any:
-    """The copies of this process."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+    loaded = ocp.load(path.resolve(), replicated)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), loaded)

@@ -1,4 +1,4 @@
-"""How models and batches lie on several devices, of one process or several."""
+"""Divides models and batches over several devices, of one process or several."""
 
 import contextlib
 import functools
@@ -25,17 +25,17 @@ class Placement(NamedTuple):
 
     @property
     def state(self) -> NamedSharding:
-        """Of trees with leading axes (seeds, settings)."""
+        """Shards trees with leading axes (seeds, settings)."""
         return NamedSharding(self.mesh, PartitionSpec(None, "sweep"))
 
     @property
     def settings(self) -> NamedSharding:
-        """Of trees with a leading axis (settings,)."""
+        """Shards trees with a leading axis (settings,)."""
         return NamedSharding(self.mesh, PartitionSpec("sweep"))
 
     @property
     def batch(self) -> NamedSharding:
-        """Of what has a leading axis (batch,)."""
+        """Shards arrays with a leading axis (batch,)."""
         return NamedSharding(self.mesh, PartitionSpec("data"))
 
     @property
@@ -45,11 +45,11 @@ class Placement(NamedTuple):
 
     @property
     def shards(self) -> int:
-        """How many devices the models are divided over."""
+        """Counts the devices that the models are divided over."""
         return self.mesh.shape["sweep"]
 
     def padded(self, settings: int) -> int:
-        """The next number of settings that divides over the devices."""
+        """Rounds a number of settings up to one that divides over the devices."""
         return math.ceil(settings / self.shards) * self.shards
 
 
@@ -58,7 +58,7 @@ def _placement(devices: np.ndarray) -> Placement:
 
 
 def largest_divisor(number: int, at_most: int) -> int:
-    """The largest divisor of a number up to a bound."""
+    """Returns the largest divisor of a number up to a bound."""
     return max(d for d in range(1, number + 1) if number % d == 0 and d <= at_most)
 
 
@@ -78,7 +78,7 @@ def one_for_each_core() -> None:
 
 
 def available() -> list[jax.Device]:
-    """The devices to use: all there are, those of a process next to each other."""
+    """Lists the devices to use: all, with those of a process next to each other."""
     return sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
 
 
@@ -93,12 +93,12 @@ def on_cpu() -> bool:
 
 def replicated_per_process() -> NamedSharding:
     """Returns the sharding that replicates an array once per process."""
-    own = {device.process_index: device for device in available()[::-1]}
-    return NamedSharding(_mesh(list(own.values())), PartitionSpec())
+    first = {device.process_index: device for device in available()[::-1]}
+    return NamedSharding(_mesh(list(first.values())), PartitionSpec())
 
 
-def sharing(images: int) -> int:
-    """How many devices so many images divide over, as many of each process."""
+def devices_per_batch(images: int) -> int:
+    """Counts the devices that a batch divides over, as many of each process."""
     processes = jax.process_count()
     if images % processes:
         return 1
@@ -107,22 +107,22 @@ def sharing(images: int) -> int:
 
 
 def divided_batch(images: int) -> NamedSharding:
-    """Of images that are divided over as many devices as can share them alike.
+    """Returns the sharding that divides a batch over as many devices as divide it.
 
-    Where so many do not divide over the processes, each has all of them.
+    A batch that does not divide over the processes is replicated once per process.
     """
-    each = sharing(images) // jax.process_count()
+    each = devices_per_batch(images) // jax.process_count()
     if each == 0:
         return replicated_per_process()
-    of_process: dict[int, list[jax.Device]] = {}
+    by_process: dict[int, list[jax.Device]] = {}
     for device in available():
-        of_process.setdefault(device.process_index, []).append(device)
-    shared = [device for own in of_process.values() for device in own[:each]]
+        by_process.setdefault(device.process_index, []).append(device)
+    shared = [device for found in by_process.values() for device in found[:each]]
     return NamedSharding(_mesh(shared), PartitionSpec("data"))
 
 
 def local_range(start: int, stop: int) -> tuple[int, int]:
-    """The part of a range of images that `divided_batch` gives to this process."""
+    """Returns the part of a range of images that `divided_batch` gives this process."""
     processes = jax.process_count()
     if (stop - start) % processes:
         return start, stop
@@ -135,11 +135,11 @@ def _mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
-def _sharing(batch_size: int, most: int, asked: int | None) -> int:
-    """How many devices share a batch: as many as asked, or the most that divide it.
+def _divide_batch(batch_size: int, most: int, asked: int | None) -> int:
+    """Chooses how many devices share a batch: as many as asked, or the most possible.
 
     Raises:
-      UsageError: if what is asked for divides neither devices nor batch.
+      UsageError: if the number asked for divides the devices or the batch unevenly.
     """
     devices = len(available())
     if asked is None:
@@ -153,11 +153,11 @@ def _sharing(batch_size: int, most: int, asked: int | None) -> int:
 
 
 def put(tree: Any, sharding: Sharding) -> Any:
-    """Lays arrays that all processes have out on the devices of a mesh.
+    """Lays out arrays, the same on all processes, on the devices of a mesh.
 
     Args:
-      tree: of NumPy arrays, or of arrays of this process; the same on all of them.
-      sharding: how they are to lie.
+      tree: of NumPy arrays, or of arrays of this process.
+      sharding: how they are laid out.
     """
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
@@ -170,39 +170,30 @@ def put(tree: Any, sharding: Sharding) -> Any:
 
 
 @functools.cache
-def _laid_out(sharding: NamedSharding) -> Any:
-    return jax.jit(lambda tree: tree, out_shardings=sharding)
+def _replicate(mesh: Mesh) -> Any:
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda leaf: leaf, out_shardings=sharding)
 
 
-def local_copies(tree: Any, sharding: NamedSharding) -> Any:
-    """Whole copies of arrays of several processes, of each process for itself.
+def local_copies(tree: Any) -> Any:
+    """Copies arrays of several processes to each; those of one process are returned."""
 
-    What one process has by itself is returned as it is.
+    def copy(leaf: jax.Array) -> jax.Array:
+        sharding = leaf.sharding
+        if not isinstance(sharding, NamedSharding) or leaf.is_fully_addressable:
+            return leaf
+        return _replicate(sharding.mesh)(leaf).addressable_data(0)
 
-    Args:
-      tree: of arrays on the devices of a mesh.
-      sharding: replicated, of the same mesh.
-    """
-    if jax.process_count() == 1:
-        return tree
-    copies = _laid_out(sharding)(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), copies)
+    return jax.tree.map(copy, tree)
 
 
 def to_numpy(tree: Any) -> Any:
-    """NumPy copies of arrays, of several processes too: whole ones for each."""
-
-    def fetch(leaf: jax.Array) -> np.ndarray:
-        sharding = leaf.sharding
-        if isinstance(sharding, NamedSharding) and not sharding.is_fully_addressable:
-            leaf = _laid_out(NamedSharding(sharding.mesh, PartitionSpec()))(leaf)
-        return np.asarray(leaf)
-
-    return jax.tree.map(fetch, tree)
+    """Copies arrays, of several processes too, to NumPy ones."""
+    return jax.tree.map(np.asarray, local_copies(tree))
 
 
 def joint_placement(settings: int, batch_size: int, asked: int | None) -> Placement:
-    """Devices for one program of many small models.
+    """Divides devices for one program of many small models.
 
     Args:
       settings: how many models of a seed there are to divide.
@@ -213,9 +204,9 @@ def joint_placement(settings: int, batch_size: int, asked: int | None) -> Placem
       UsageError: if the devices or the batch cannot be divided as asked.
     """
     if jax.process_count() > 1:
-        # Each process has to be part of the program, if only for padding.
+        # Each process must take part in the program, if only for padding.
         settings = len(available())
-    shared = _sharing(batch_size, 1, asked)
+    shared = _divide_batch(batch_size, 1, asked)
     shards = min(len(available()) // shared, settings)
     devices = np.array(available()[: shards * shared])
     return _placement(devices.reshape(shards, shared))
@@ -224,7 +215,7 @@ def joint_placement(settings: int, batch_size: int, asked: int | None) -> Placem
 def separate_placements(
     models: int, batch_size: int, asked: int | None
 ) -> list[Placement]:
-    """Groups of devices, each for one large model at a time.
+    """Divides devices into groups, each for one large model at a time.
 
     Args:
       models: how many are to be trained.
@@ -237,7 +228,7 @@ def separate_placements(
     """
     devices = len(available())
     if jax.process_count() > 1:
-        # One model at a time, as each process has to be part of each program.
+        # One model at a time, as each process must take part in each program.
         asked = asked or devices
         if asked != devices or batch_size % devices:
             raise UsageError(
@@ -246,7 +237,7 @@ def separate_placements(
                 f"batch, got {asked}."
             )
     spare = devices // largest_divisor(devices, models)
-    shared = _sharing(batch_size, spare, asked)
+    shared = _divide_batch(batch_size, spare, asked)
     groups = np.array(available()).reshape(-1, 1, shared)
     return [_placement(group) for group in groups]
 

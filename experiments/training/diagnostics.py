@@ -1,4 +1,4 @@
-"""What is told of each convolution while models train."""
+"""Computes diagnostics of each convolution, logged while models train."""
 
 import functools
 import math
@@ -14,35 +14,35 @@ from absum_jax.kernels import leaf_name
 from experiments.models import Classifier, named_kernels
 
 Params = Any
-# Of each layer, an array over the axes that models are stacked along.
+# For each layer, an array over the axes that models are stacked along.
 ByLayer = dict[str, jax.Array]
 
-# A sum is zero if it is not above this share of the sum of absolute values: what is
-# left by rounding of float32 is below it.
+# A sum is zero if it is at most this fraction of the sum of absolute values: what
+# rounding to float32 leaves is below it.
 ZERO = 1e-6
-# At how many epochs spectral norms are computed, at most.
+# The largest number of epochs at which spectral norms are computed.
 SPECTRAL_NORMS = 20
 
 
 def kernel_names(params: Params) -> tuple[str, ...]:
-    """The names of the convolution kernels of one model, in the tree's order."""
+    """Lists the names of the convolution kernels of one model, in the tree's order."""
     mask = jax.tree_util.tree_leaves_with_path(absum_jax.conv_kernels(params))
     return tuple(leaf_name(path) for path, is_kernel in mask if is_kernel)
 
 
 @functools.partial(jax.jit, static_argnames="names")
 def of_sums(params: Params, names: Iterable[str]) -> dict[str, ByLayer]:
-    """What the sums of filters are, of stacked models.
+    """Computes penalties and fractions of zero sums of filters, of stacked models.
 
     Args:
       params: a tree whose kernels are (models..., height, width, in, out), with any
         number of leading axes.
-      names: of the kernels, a tuple.
+      names: those of the kernels, a tuple.
 
     Returns:
-      Of each layer, arrays (models...): `penalty`, the sum over its filters (pairs of
-      an input and an output channel) of |sum over space|, and `zero_share`, the share
-      of its filters whose sum is zero, which is |sum| <= `ZERO` * sum of |coefficient|.
+      For each layer, arrays (models...): `penalty`, the sum over its filters (pairs of
+      an input and an output channel) of |sum over space|, and `zero_share`, the
+      fraction of its filters whose sum is zero: |sum| <= `ZERO` * sum of |coefficient|.
     """
     penalties, shares = {}, {}
     for name, kernel in named_kernels(params, names).items():
@@ -67,14 +67,14 @@ def _spectral_norms(kernels: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
 
 
 def spectral_norms(params: Params, uses: dict[str, Any]) -> ByLayer:
-    """The spectral norm of each convolution of stacked models.
+    """Computes the spectral norm of each convolution of stacked models.
 
     Args:
       params: as in `of_sums`.
       uses: how the network uses its kernels, each once.
 
     Returns:
-      Of each layer, an array (models...).
+      For each layer, an array (models...).
     """
     kernels = named_kernels(params, uses)
     return {
@@ -84,13 +84,13 @@ def spectral_norms(params: Params, uses: dict[str, Any]) -> ByLayer:
 
 
 def epochs_with_spectral_norms(epochs: int) -> frozenset[int]:
-    """After which epochs of so many spectral norms are computed; the last is one."""
+    """Chooses after which epochs spectral norms are computed; the last is one."""
     at = np.linspace(1, epochs, min(epochs, SPECTRAL_NORMS))
     return frozenset(at.round().astype(int).tolist())
 
 
 class Recorder:
-    """Tells of the convolutions of a sweep's models, epoch by epoch.
+    """Computes the diagnostics of a sweep's models, epoch by epoch.
 
     Args:
       classifier: the network.
@@ -115,11 +115,11 @@ class Recorder:
             self._at = epochs_with_spectral_norms(epochs)
 
     def lines(self, epoch: int, params: Params) -> list[dict[str, Any]]:
-        """A line of JSON for each model, row by row.
+        """Makes a line of JSON for each model, row by row.
 
         Args:
           epoch: how many epochs are done.
-          params: of the sweep, with leading axes (seeds, settings).
+          params: the sweep's, with leading axes (seeds, settings).
         """
         found = of_sums(params, self._names)
         if epoch in self._at:
@@ -136,5 +136,5 @@ class Recorder:
 
 
 def _plain(value: np.floating) -> float | None:
-    """A number as JSON has it: of no more digits than float32, null if not finite."""
+    """Rounds a number to the digits of float32, for JSON; None if it is not finite."""
     return float(f"{value:.8g}") if math.isfinite(value) else None

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,32 +16,51 @@ from experiments.training import (
     checkpoints,
     constraints,
     devices,
-    feeds,
     optimization,
     plan,
+    programs,
     runs,
     step,
 )
 from experiments.training.devices import Placement, pad_settings, unpad_settings
 from experiments.training.diagnostics import Recorder
+from experiments.training.optimization import Hyperparameters, Schedule
 
 # The folder of a sweep's checkpoints, in the sweep's own.
 CHECKPOINTS = "steps"
-# Training that pauses while steps are computed.
-Pauses = Generator[None, None, None]
+# Training that yields while steps are being computed.
+Stages = Generator[None, None, None]
+# Takes some steps of an epoch. Its arguments are the state, hyperparameters, the epoch,
+# the first step in it, and how many; it returns the state and the sums of metrics.
+_TakeSteps = Callable[
+    [step.TrainState, Hyperparameters, Schedule, int, int],
+    tuple[step.TrainState, step.Metrics],
+]
+# Steps from one report of progress to the next, which may also be a checkpoint.
+_STREAMED_STEPS = 20
+_CPU_STEPS = 10  # of a large network, which takes seconds a step there
 
 
-class Progress(NamedTuple):
-    """What a checkpoint holds."""
+class Checkpoint(NamedTuple):
+    """The state of a sweep that a checkpoint holds."""
 
     state: step.TrainState
     sums: step.Metrics  # over the steps of the epoch so far, (seeds, settings)
 
 
-def _hyperparameters(
-    classifier: Classifier, sweep: plan.Sweep
-) -> optimization.Hyperparameters:
-    recipe = sweep.members[0].recipe
+def steps_at_a_time(
+    data: Split | StreamedSplit, classifier: Classifier, epoch_steps: int
+) -> int:
+    """Chooses after how many steps training is reported and can be saved."""
+    if not isinstance(data, Split):
+        return min(_STREAMED_STEPS, epoch_steps)
+    if devices.on_cpu() and not classifier.is_small:
+        return min(_CPU_STEPS, epoch_steps)
+    return epoch_steps
+
+
+def _hyperparameters(classifier: Classifier, sweep: plan.Sweep) -> Hyperparameters:
+    recipe = sweep.recipe
     h = optimization.hyperparameters(
         sweep.settings, recipe.learning_rate, recipe.momentum, recipe.decay
     )
@@ -49,153 +68,198 @@ def _hyperparameters(
     return h if classifier.is_small else optimization.without_unused(h, sweep.settings)
 
 
-def beginning(classifier: Classifier, sweep: plan.Sweep) -> Progress:
-    """A sweep before its first step."""
+def initial(classifier: Classifier, sweep: plan.Sweep) -> Checkpoint:
+    """Initialises a sweep before its first step."""
     h = _hyperparameters(classifier, sweep)
     state = step.init_sweep(classifier, jnp.array(sweep.seeds), h)
     nothing = jnp.zeros_like(state.diverged_at, jnp.float32)
-    return Progress(state, step.Metrics(nothing, nothing))
+    return Checkpoint(state, step.Metrics(nothing, nothing))
 
 
-def _restored(
-    classifier: Classifier, sweep: plan.Sweep, source: plan.Unfinished
-) -> Progress:
-    """The sweep's models out of the last checkpoint of an unfinished sweep."""
-    shape = jax.eval_shape(lambda: beginning(classifier, source.sweep))
+def _start(classifier: Classifier, task: plan.Task) -> Checkpoint:
+    """Initialises a sweep, or restores its models from an unfinished sweep."""
+    sweep, source = task
+    if source is None:
+        return initial(classifier, sweep)
+    shape = jax.eval_shape(lambda: initial(classifier, source.sweep))
     found = checkpoints.load_step(source.folder / CHECKPOINTS, source.steps, shape)
     rows = np.array([source.sweep.seeds.index(seed) for seed in sweep.seeds])
     columns = np.array([source.sweep.settings.index(s) for s in sweep.settings])
     return jax.tree.map(lambda leaf: leaf[rows[:, None], columns], found)
 
 
-class _Log:
-    """What is told of the models of a sweep after each epoch.
+@contextlib.contextmanager
+def _opened(
+    data: Split | StreamedSplit, spec: step.TrainSpec, sweep: plan.Sweep,
+    placement: Placement, done: int,
+) -> Iterator[_TakeSteps]:  # fmt: skip
+    """Lays images out on the devices, or begins to read those that are streamed.
+
+    Args:
+      data: the images; those that are streamed are for one seed.
+      spec: what is static.
+      sweep: the models.
+      placement: on which devices.
+      done: how many steps of training are done.
+
+    Yields:
+      A function that takes the next steps, in an order of the images that is a function
+      of (seed, step) alone.
+    """
+    seeds = devices.put(np.array(sweep.seeds), placement.replicated)
+    adversary = sweep.recipe.adversary
+    budget = None if adversary is None else adversary.as_arrays()
+    if isinstance(data, Split):
+        on_devices = devices.put((data.images, data.labels), placement.replicated)
+        yield lambda state, h, at, first, steps: programs.train_steps(
+            spec, state, seeds, h, *on_devices, at, first,
+            None if steps == spec.epoch_steps else steps, budget,
+        )  # fmt: skip
+        return
+
+    [seed] = sweep.seeds
+    part = jax.process_index(), jax.process_count()
+    with contextlib.closing(
+        data.training_batches(seed, spec.batch_size, done, part=part)
+    ) as batches:
+
+        def take_steps(
+            state: step.TrainState, h: Hyperparameters, at: Schedule, first: int,
+            steps: int,
+        ) -> tuple[step.TrainState, step.Metrics]:  # fmt: skip
+            taken = []
+            for i in range(first, first + steps):
+                x, y = (
+                    jax.make_array_from_process_local_data(placement.batch, part)
+                    for part in next(batches)
+                )
+                state, metrics = programs.train_batch(
+                    spec, state, seeds, h, x, y, at, jnp.asarray(i), budget
+                )
+                taken.append(metrics)
+            return state, jax.tree.map(lambda *values: sum(values), *taken)
+
+        yield take_steps
+
+
+def _log(
+    members: Sequence[runs.Run], recorder: Recorder, epoch: int, at_end: Checkpoint,
+    steps: int,
+) -> None:  # fmt: skip
+    """Writes metrics and diagnostics of the models of a sweep after an epoch.
 
     Args:
       members: the models.
-      recorder: of their convolutions.
+      recorder: makes the diagnostics.
+      epoch: how many epochs are done.
+      at_end: the sweep then, on this process.
+      steps: how many an epoch has.
     """
-
-    def __init__(self, members: Sequence[runs.Run], recorder: Recorder):
-        self._members, self._recorder = members, recorder
-
-    def add(self, epoch: int, progress: Progress, steps: int) -> None:
-        """Writes the metrics of an epoch.
-
-        Args:
-          epoch: how many are done.
-          progress: at its end, of this process.
-          steps: how many an epoch has.
-        """
-        losses, accuracies, diverged = (
-            np.asarray(values).ravel()
-            for values in (
-                progress.sums.loss / steps,
-                progress.sums.accuracy / steps,
-                progress.state.diverged_at,
-            )
-        )
-        told = self._recorder.lines(epoch, progress.state.variables.params)
-        for run, diagnostics, *line in zip(
-            self._members, told, losses, accuracies, diverged, strict=True
-        ):
-            run.log(epoch, float(line[0]), float(line[1]), int(line[2]))
-            run.log_diagnostics(diagnostics)
+    values = (
+        at_end.sums.loss / steps,
+        at_end.sums.accuracy / steps,
+        at_end.state.diverged_at,
+    )
+    lines = recorder.lines(epoch, at_end.state.variables.params)
+    for run, line, loss, accuracy, diverged_at in zip(
+        members, lines, *(np.asarray(value).ravel() for value in values), strict=True
+    ):
+        run.log(epoch, float(loss), float(accuracy), int(diverged_at))
+        run.log_diagnostics(line)
 
 
 def train(
     classifier: Classifier, data: Split | StreamedSplit, task: plan.Task,
-    runs_dir: pathlib.Path, folder: pathlib.Path, placement: Placement,
-    seconds_between_checkpoints: int, spectral_norms: bool, tensorboard: bool,
-    advance: Callable[[int, int], None],
-) -> Pauses:  # fmt: skip
+    runs_dir: pathlib.Path, placement: Placement, advance: Callable[[int, int], None],
+    *, seconds_between_checkpoints: int, spectral_norms: bool, tensorboard: bool,
+) -> Stages:  # fmt: skip
     """Trains one sweep to the end.
 
     Args:
       classifier: the network.
       data: the training images.
-      task: the sweep, and what to go on from.
+      task: the sweep, and what to resume from.
       runs_dir: the folder of all runs.
-      folder: of the sweep while it trains.
       placement: on which devices.
+      advance: is called with the number of steps that were done, and of images in a
+        step of all models.
       seconds_between_checkpoints: the least time between two.
       spectral_norms: whether diagnostics have them.
       tensorboard: whether to log for TensorBoard too.
-      advance: is told of steps that are done, and of images a step and model.
 
     Yields:
       While steps are being computed, so that others can be begun elsewhere.
     """
     sweep, source = task
-    recipe = sweep.members[0].recipe
-    steps = feeds.steps_of(data, classifier, recipe.batch_size)
-    first = source.steps if source else 0
+    recipe, settings = sweep.recipe, len(sweep.settings)
+    folder = runs_dir / sweep.path
     members = [runs.Run(runs_dir, member) for member in sweep.members]
-    start = (
-        _restored(classifier, sweep, source) if source else beginning(classifier, sweep)
-    )
-    settings = len(sweep.settings)
-    padded = placement.padded(settings)
-    state, sums = devices.put(pad_settings(start, 1, padded), placement.state)
-    del start  # a copy of what the device has now
     settle_steps = max(member.settle_steps or 0 for member in sweep.members)
+    spec = step.TrainSpec(
+        classifier,
+        recipe.batch_size,
+        recipe.epoch_steps(len(data)),
+        # Streamed images are cropped and flipped where they are read.
+        augmented=recipe.augmented and isinstance(data, Split),
+        constrained=constraints.constrained(sweep.settings, settle_steps),
+        placement=placement,
+    )
+    at_a_time = steps_at_a_time(data, classifier, spec.epoch_steps)
+    padded = placement.padded(settings)
+    state, sums = devices.put(
+        pad_settings(_start(classifier, task), 1, padded), placement.state
+    )
     h = devices.put(
         pad_settings(_hyperparameters(classifier, sweep), 0, padded), placement.settings
     )
 
-    def trained(tree: Any) -> Any:
-        """Without padding."""
+    def unpadded(tree: Any) -> Any:
         return tree if padded == settings else unpad_settings(tree, 1, settings)
 
-    def own(tree: Any) -> Any:
-        return devices.local_copies(trained(tree), placement.replicated)
+    def local(tree: Any) -> Any:
+        return devices.local_copies(unpadded(tree))
 
-    log = _Log(
-        members,
-        Recorder(
-            classifier, data.image_shape, recipe.epochs,
-            with_spectral_norms=spectral_norms,
-        ),
-    )  # fmt: skip
+    recorder = Recorder(
+        classifier, data.image_shape, recipe.epochs, with_spectral_norms=spectral_norms
+    )
     started = time.perf_counter()
-    done, last = first, recipe.epochs * steps.epoch
-    goes_on_here = source is not None and source.folder == folder
-    checkpoints.keep(folder / CHECKPOINTS, first if goes_on_here else None)
+    done = first = source.steps if source else 0
+    last = recipe.epochs * spec.epoch_steps
+    resumes_here = source is not None and source.folder == folder
+    checkpoints.remove_others(folder / CHECKPOINTS, first if resumes_here else None)
     plan.save_members(folder, sweep)
     with (
         contextlib.ExitStack() as stack,
         checkpoints.writer(folder / CHECKPOINTS, seconds_between_checkpoints) as save,
-        feeds.opened(
-            data, classifier, recipe, sweep.seeds,
-            constraints.constrained(sweep.settings, settle_steps), placement, first,
-        ) as feed,
-    ):  # fmt: skip
+        _opened(data, spec, sweep, placement, first) as take_steps,
+    ):
         for run in members:
             stack.enter_context(contextlib.closing(run))
-            run.begin(first // steps.epoch, tensorboard=tensorboard)
+            run.begin(first // spec.epoch_steps, tensorboard=tensorboard)
         while done < last:
-            epoch, begun = divmod(done, steps.epoch)
-            if begun == 0 and (np.asarray(own(state.diverged_at)) > 0).all():
+            epoch, in_epoch = divmod(done, spec.epoch_steps)
+            if in_epoch == 0 and (np.asarray(local(state.diverged_at)) > 0).all():
                 advance(last - done, 0)
                 break
-            how_many = min(steps.at_a_time, steps.epoch - begun)
+            steps = min(at_a_time, spec.epoch_steps - in_epoch)
             at = optimization.schedule(epoch, recipe.epochs, recipe.milestones)
-            state, new = feed.train(state, h, at, begun, how_many)
+            state, new = take_steps(state, h, at, in_epoch, steps)
             sums = jax.tree.map(jnp.add, sums, new)
             yield
             jax.block_until_ready(sums)
-            done += how_many
-            if done % steps.epoch == 0:
+            done += steps
+            if done % spec.epoch_steps == 0:
                 # Metrics go first: what is ahead of the checkpoint is dropped on
                 # resuming, what is behind it would be missing.
-                log.add(epoch + 1, own(Progress(state, sums)), steps.epoch)
+                at_end = local(Checkpoint(state, sums))
+                _log(members, recorder, epoch + 1, at_end, spec.epoch_steps)
                 sums = jax.tree.map(jnp.zeros_like, sums)
-            save(done, trained(Progress(state, sums)))
-            advance(how_many, recipe.batch_size * len(members))
+            save(done, unpadded(Checkpoint(state, sums)))
+            advance(steps, recipe.batch_size * len(members))
         if len(members) > 1:
             # Were only some of them finished when it is killed, the others would go on
             # in another program, whose last digits are others.
-            save(done, trained(Progress(state, sums)), final=True)
+            save(done, unpadded(Checkpoint(state, sums)), final=True)
     provenance = runs.provenance() | {
         "seconds": time.perf_counter() - started,
         "steps_in_these_seconds": done - first,
@@ -205,7 +269,7 @@ def train(
     }
     flat = jax.tree.map(
         lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]),
-        own(state.variables),
+        local(state.variables),
     )
     for i, run in enumerate(members):
         run.finish(jax.tree.map(lambda leaf, i=i: leaf[i], flat), provenance)

@@ -1,4 +1,4 @@
-"""Which sweeps train what is missing, and from which checkpoint each goes on."""
+"""Plans which sweeps train what is missing, and from which checkpoint each resumes."""
 
 import hashlib
 import itertools
@@ -6,11 +6,16 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from experiments.config import RunConfig, Setting
+from experiments.config import Recipe, RunConfig, Setting
 from experiments.jobs import files
 from experiments.jobs.errors import damage_named
 
 _MEMBERS = "members.json"
+
+
+def in_progress(config: RunConfig) -> pathlib.Path:
+    """Names the folder, below that of all runs, of sweeps of such models."""
+    return pathlib.Path(config.dataset, config.model, "in-progress")
 
 
 class Sweep(NamedTuple):
@@ -34,8 +39,18 @@ class Sweep(NamedTuple):
         return tuple(itertools.chain.from_iterable(self.configs))
 
     @property
+    def recipe(self) -> Recipe:
+        """How all of them are trained."""
+        return self.members[0].recipe
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The sweep's folder while it trains, below that of all runs."""
+        return in_progress(self.members[0]) / self.digest
+
+    @property
     def digest(self) -> str:
-        """A name for the sweep, of its members' folders."""
+        """A name for the sweep, made from its members' folders."""
         paths = "\n".join(str(config.path) for config in self.members)
         return hashlib.sha256(paths.encode()).hexdigest()[:12]
 
@@ -49,22 +64,23 @@ class Unfinished(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A sweep to train, and the unfinished one that holds its models so far."""
+    """A sweep to train, and the unfinished one to resume its models from."""
 
     sweep: Sweep
     source: Unfinished | None
 
 
 def save_members(folder: pathlib.Path, sweep: Sweep) -> None:
-    """Writes down which models a sweep's folder holds."""
+    """Records which models a sweep's folder holds."""
     rows = [[config.as_dict() for config in row] for row in sweep.configs]
     files.write_json(folder / _MEMBERS, rows)
 
 
 def load_members(folder: pathlib.Path) -> Sweep | None:
-    """The models of a sweep's folder.
+    """Reads which models a sweep's folder holds.
 
-    None where it was cut off before naming them, or another process removes it.
+    Returns None if it was interrupted before they were recorded, or another process
+    removes it.
 
     Raises:
       UsageError: if the file that names them is damaged, or of another version.
@@ -99,7 +115,7 @@ def plan(
     *,
     together: bool = True,
 ) -> list[Task]:
-    """Divides missing models into sweeps, each going on from one checkpoint or none.
+    """Divides missing models into sweeps, each resumed from one checkpoint or none.
 
     Args:
       missing: the models to train, all alike but for seed and setting.
@@ -107,7 +123,7 @@ def plan(
       together: whether models share a program; otherwise each is a sweep of its own.
 
     Returns:
-      The sweeps, those that are furthest first.
+      The sweeps, those that have come furthest first.
     """
 
     def sweeps(configs: Sequence[RunConfig]) -> list[Sweep]:

@@ -1,7 +1,7 @@
-"""Trained models on disk: one folder a run, complete once its provenance is there.
+"""Stores trained models: one folder per run, complete once it has its provenance.
 
 The provenance has digests of what training wrote. A finished run that does not match
-them is refused. Earlier runs have none: they are used as they are, unverified.
+them is refused. Earlier runs have none: they are used unverified.
 """
 
 import math
@@ -20,7 +20,7 @@ import numpy as np
 import absum_jax
 from experiments.config import RunConfig
 from experiments.data import recorded
-from experiments.jobs import agreement, digests, files
+from experiments.jobs import digests, files, processes
 from experiments.jobs.errors import UsageError
 from experiments.models import Variables
 from experiments.training import checkpoints
@@ -32,7 +32,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _CHECKED: dict[pathlib.Path, dict[str, Any]] = {}
 
 _AGAIN = checkpoints.AGAIN.capitalize() + "."
-# Errors that do not tell of damage, also while a checkpoint is read.
+# Errors that do not mean damage when a checkpoint is read.
 _OF_THE_SYSTEM = (MemoryError, OSError, jax.errors.JaxRuntimeError)
 
 
@@ -47,7 +47,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def provenance() -> dict[str, Any]:
-    """What made a result: commit, versions, device."""
+    """Describes what makes results here: commit, versions, device."""
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
@@ -56,7 +56,7 @@ def provenance() -> dict[str, Any]:
         "absum_jax": absum_jax.__version__,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "backend": jax.default_backend(),
-        # None is the default of the device.
+        # None is the device's default.
         "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
         "x64": jax.config.jax_enable_x64,  # type: ignore[attr-defined]
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -85,11 +85,12 @@ class Run:
         self._diagnostics = self.folder / "diagnostics.jsonl"
         self._checkpoint = self.folder / "checkpoint"
         self._provenance = self.folder / "provenance.json"
+        self._logs = self._config, self._metrics, self._diagnostics
         self._curves: Curves | None = None
 
     @property
     def is_complete(self) -> bool:
-        """Whether the model is trained to the end; its provenance is written last.
+        """Returns whether the model is trained; its provenance is written last.
 
         Raises:
           UsageError: if a file of a finished run is damaged or missing.
@@ -98,24 +99,24 @@ class Run:
 
     @property
     def is_record(self) -> bool:
-        """Whether it is a record, which nothing is added to."""
+        """Returns whether it is a record, which must not be added to."""
         return files.exists(recorded.file_of(self.runs_dir, self.config.dataset))
 
     @property
     def is_trained(self) -> bool:
-        """Whether there are trained parameters, whatever else is there."""
+        """Returns whether there are trained parameters, complete or not."""
         return files.exists(self._checkpoint)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made the trained parameters; empty for a run that is not complete."""
+        """Reads what made the parameters; empty for a run that is not complete."""
         return self._finished() or {}
 
     @property
     def parameters_digest(self) -> str | None:
-        """The digest of the trained parameters.
+        """Reads the digest of the trained parameters.
 
-        None for a run that is not complete, or from before there were digests.
+        None for a run that is not complete, or older than digests.
         """
         return self.provenance.get("digests", {}).get("parameters")
 
@@ -131,11 +132,11 @@ class Run:
         ):
             raise self._damaged(self._provenance, "is not as training left it")
         if expected:
-            for name, found in digests.of_files(self._kept).items():
+            for name, found in digests.of_files(self._logs).items():
                 if found != expected.get(name):
                     how = "is not as training left it" if found else "is missing"
                     raise self._damaged(self.folder / name, how)
-        # Where folders are copied or exchanged as a whole, all digests are right.
+        # All digests match in folders that were copied or swapped as a whole.
         config = self._read(files.read_json, self._config)
         if config != self.config.as_dict():
             raise self._damaged(self._config, "is that of another model")
@@ -146,11 +147,6 @@ class Run:
         """Makes the error for trained parameters whose provenance is lost."""
         return self._damaged(self._provenance, "is missing")
 
-    @property
-    def _kept(self) -> tuple[pathlib.Path, ...]:
-        """The files that training leaves, but for parameters and provenance."""
-        return (self._config, self._metrics, self._diagnostics)
-
     def _damaged(
         self, path: pathlib.Path, how: str, fix: str | None = None
     ) -> UsageError:
@@ -160,7 +156,7 @@ class Run:
         return UsageError(f"{path} {how}: the run is damaged. {fix}")
 
     def begin(self, epoch: int, *, tensorboard: bool = False) -> None:
-        """Writes the configuration, and forgets what was logged after an epoch.
+        """Writes the configuration, and removes what was logged after an epoch.
 
         Args:
           epoch: how many epochs are done.
@@ -170,7 +166,7 @@ class Run:
         for path, lines in self.logged(epoch).items():
             whole = [self._with_checksum(path, line) for line in lines]
             files.write_json_lines(path, whole)
-        if tensorboard and agreement.is_first():
+        if tensorboard and processes.is_first():
             self._curves = Curves(self.folder / "tensorboard", epoch)
 
     def logged(self, epoch: int) -> dict[pathlib.Path, list[dict[str, Any]]]:
@@ -181,10 +177,10 @@ class Run:
         """
         logged = {}
         for path in (self._metrics, self._diagnostics):
-            # What is not needed may be damaged.
+            # Lines that are not needed may be damaged.
             lines = self._lines(path, _AGAIN) if epoch else []
             epochs = [line.get("epoch") for line in lines]
-            # The first ones may be from before this file was written.
+            # The first epochs may be older than this file.
             until = epochs.index(epoch) + 1 if epoch in epochs else 0
             consecutive = list(range(epoch - until + 1, epoch + 1))
             if epochs[:until] != consecutive or until < min(epoch, 1):
@@ -193,7 +189,7 @@ class Run:
         return logged
 
     def close(self) -> None:
-        """Ends what `begin` has opened."""
+        """Closes what `begin` opened."""
         if self._curves is not None:
             self._curves.close()
             self._curves = None
@@ -207,7 +203,7 @@ class Run:
           epoch: how many epochs are done.
           loss: mean over the epoch.
           accuracy: likewise, a fraction.
-          diverged_at: the step of training that was not finite; 0 if none was.
+          diverged_at: the step of training that was not finite; 0 if there was none.
         """
         line: dict[str, Any] = {
             "epoch": epoch,
@@ -222,23 +218,23 @@ class Run:
 
     @property
     def has_diverged(self) -> bool:
-        """Whether some step was not finite; it was not taken, and none after it."""
+        """Returns whether training stopped at a step that was not finite."""
         return any("diverged_at_step" in line for line in self.metrics()[-1:])
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The metrics of all epochs so far."""
+        """Reads the metrics of all epochs so far."""
         return self._lines(self._metrics)
 
     def log_diagnostics(self, line: dict[str, Any]) -> None:
-        """Appends what `diagnostics.Recorder` tells of the model after an epoch."""
+        """Appends a line of `diagnostics.Recorder` after an epoch."""
         self._append(self._diagnostics, line)
 
     def diagnostics(self) -> list[dict[str, Any]]:
-        """The diagnostics of the epochs so far, where they were logged."""
+        """Reads the diagnostics of the epochs so far, where they were logged."""
         return self._lines(self._diagnostics)
 
     def _owner(self, path: pathlib.Path) -> str:
-        """Names a file of this run for checksums, as there are others like it."""
+        """Names a file of this run for checksums, as other runs have the same files."""
         return (self.config.path / path.name).as_posix()
 
     def _with_checksum(
@@ -247,7 +243,7 @@ class Run:
         return digests.with_checksum(content, self._owner(path))
 
     def _is_whole(self, path: pathlib.Path, content: Any) -> bool:
-        """Returns whether what was read from JSON is as it was written to a file."""
+        """Returns whether what was read from JSON is what was written to a file."""
         return isinstance(content, dict) and digests.is_whole(
             content, self._owner(path)
         )
@@ -281,7 +277,7 @@ class Run:
     def finish(self, variables: Variables, provenance: dict[str, Any]) -> None:
         """Writes the trained network, and then the provenance with all digests."""
         checkpoints.save_arrays(self._checkpoint, variables)
-        found = digests.of_files(self._kept)
+        found = digests.of_files(self._logs)
         found["checkpoint"] = digests.of_folder(self._checkpoint)
         found["parameters"] = digests.of_arrays(variables)
         files.sync(self.folder)
@@ -300,7 +296,7 @@ class Run:
         """
         expected = self.provenance.get("digests", {})
         changed = self._damaged(self._checkpoint, "is not as training left it")
-        # Before orbax sees it, whose threads would print tracebacks.
+        # Checked before orbax loads it, whose threads would print tracebacks.
         found = digests.of_folder(self._checkpoint)
         if expected.get("checkpoint", found) != found:
             raise changed
@@ -322,6 +318,6 @@ class Run:
 
 
 def stacked_variables(runs: Sequence[Run], abstract: Variables) -> Variables:
-    """The networks of several runs, stacked along a new first axis."""
+    """Loads the networks of several runs, stacked along a new first axis."""
     loaded = [jax.tree.map(np.asarray, run.variables(abstract)) for run in runs]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *loaded)

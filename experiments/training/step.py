@@ -6,8 +6,8 @@ that the batch and the dropout masks are made once for all of them. A single mod
 sweep of one, and is computed without `vmap`.
 """
 
+import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from experiments.data.augmentation import crop_and_flip
 from experiments.models import Classifier, Variables
 from experiments.models.stacked import over_models
 from experiments.training.constraints import Constrained, constrain
+from experiments.training.devices import Placement
 from experiments.training.optimization import Hyperparameters, Schedule, optimizer
 
 # What a seed is folded with to give independent streams.
@@ -26,8 +27,34 @@ _INIT, _ORDER, _DROPOUT, _ATTACK, _AUGMENTATION = range(5)
 # What dropout's key is folded with to perturb images; 0 and 1 would be its split.
 _PERTURBATION = 2
 
-# Of an adversary, as data.
-Budget = Mapping[str, Any]
+# The adversary's numbers, from `Adversary.as_arrays`.
+Budget = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSpec:
+    """What a program that trains a sweep is compiled for.
+
+    Static under `jax.jit`: another value compiles another program. Hyperparameters,
+    the schedule and an adversary's numbers are data instead, and compile nothing.
+
+    Args:
+      classifier: the network.
+      batch_size: images per step.
+      epoch_steps: steps per epoch.
+      augmented: whether the program crops and flips images at random.
+      constrained: the settings that have a constraint.
+      placement: how models and batches are divided over devices; None is one device.
+        Batch normalization takes the statistics of the whole batch, or of the
+        classifier's groups, all the same.
+    """
+
+    classifier: Classifier
+    batch_size: int
+    epoch_steps: int
+    augmented: bool = False
+    constrained: tuple[Constrained, ...] = ()
+    placement: Placement | None = None
 
 
 class TrainState(NamedTuple):
@@ -39,7 +66,7 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What is told of steps, of shape (seeds, settings) in a sweep."""
+    """What is reported of a step, of shape (seeds, settings) in a sweep."""
 
     loss: jax.Array  # cross-entropy without the penalty, 1/N sum f in eq. 12
     accuracy: jax.Array  # on the training batches, with dropout, attacked if they are
@@ -51,7 +78,7 @@ def _is_finite(tree: Any) -> jax.Array:
 
 
 def _with_params(state: TrainState, params: Any, step: jax.Array) -> TrainState:
-    """The state with other parameters, unless it has diverged or would by them."""
+    """Replaces the parameters, unless the model has diverged or they are not finite."""
     is_finite = _is_finite(params)
     has_diverged = state.diverged_at > 0
     params = jax.tree.map(
@@ -76,11 +103,11 @@ def train_step(
     attack_key: jax.Array | None = None,
     budget: Budget | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One step of one model on a batch of images in [0, 1].
+    """Takes one step of one model on a batch of images in [0, 1].
 
-    With an adversary's budget on the images that PGD finds for the model as it is, in
-    evaluation mode, and on those alone. A step whose loss is not finite, or would leave
-    a network that is not, is not taken, and no step after it.
+    Adversarial training uses only the images that PGD finds for the current model in
+    evaluation mode. If the loss or any updated value is not finite, the step is skipped
+    and training of this model stops.
 
     Args:
       classifier: the network.
@@ -88,10 +115,13 @@ def train_step(
       h: hyperparameters.
       x: images (batch, height, width, channels).
       y: labels (batch,).
-      step: which step of training it is, from 1.
-      dropout_key: of dropout.
-      attack_key: of the adversary's random starts.
-      budget: of the adversary; None trains on the images as they are.
+      step: the number of the step in training, from 1.
+      dropout_key: key of dropout.
+      attack_key: key of the adversary's random starts.
+      budget: the adversary's; None trains on the images as they are.
+
+    Returns:
+      The state after the step, and its metrics.
     """
     for method, strength in h.methods:
         if method.perturb is not None:
@@ -100,10 +130,10 @@ def train_step(
     if budget is not None:
         logits_fn = jax.tree_util.Partial(classifier.logits, state.variables)
         x = absum_jax.pgd(logits_fn, x, y, key=attack_key, **budget)
-    params, statistics = state.variables
+    params, batch_stats = state.variables
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        variables = Variables(params, statistics)
+        variables = Variables(params, batch_stats)
         logits, moved = classifier.train_logits(variables, x, dropout_key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
         return losses.mean(), ((logits.argmax(axis=-1) == y).mean(), moved)
@@ -112,7 +142,7 @@ def train_step(
     for method, strength in h.methods:
         if method.penalty_gradient is not None:
             pull = method.penalty_gradient(params)
-            grads = jax.tree.map(lambda g, own, s=strength: g + s * own, grads, pull)
+            grads = jax.tree.map(lambda g, p, s=strength: g + s * p, grads, pull)
     updates, optimizer_state = optimizer(h).update(grads, state.optimizer, params)
     params = optax.apply_updates(params, updates)
 
@@ -139,7 +169,7 @@ def _stream(seed: jax.Array, stream: int) -> jax.Array:
 def init_sweep(
     classifier: Classifier, seeds: jax.Array, h: Hyperparameters
 ) -> TrainState:
-    """The state of a sweep before training, with leading axes (seeds, settings)."""
+    """Initialises the state of a sweep, with leading axes (seeds, settings)."""
 
     def init(seed: jax.Array, h: Hyperparameters) -> TrainState:
         variables = classifier.init(_stream(seed, _INIT))
@@ -151,75 +181,62 @@ def init_sweep(
     return over_models(over_settings, (0, None))(seeds, h)
 
 
-class Streams(NamedTuple):
-    """Keys of one seed in one epoch, to be folded with the step's number."""
-
-    dropout: jax.Array
-    attack: jax.Array
-    augmentation: jax.Array
+def image_order(seed: jax.Array, epoch: jax.Array, examples: int) -> jax.Array:
+    """Shuffles the indices of the training images for one epoch of a seed."""
+    key = jax.random.fold_in(_stream(seed, _ORDER), epoch)
+    return jax.random.permutation(key, examples)
 
 
-def order_stream(seed: jax.Array) -> jax.Array:
-    """The key of a seed's orders, to be folded with the epoch's number."""
-    return _stream(seed, _ORDER)
-
-
-def streams_of(seed: jax.Array, epoch: jax.Array) -> Streams:
-    """The keys of a seed in an epoch."""
+def epoch_keys(seed: jax.Array, epoch: jax.Array) -> list[jax.Array]:
+    """Makes the keys of dropout, attack and augmentation for one epoch of a seed."""
     streams = (_DROPOUT, _ATTACK, _AUGMENTATION)
-    return Streams(*(jax.random.fold_in(_stream(seed, s), epoch) for s in streams))
+    return [jax.random.fold_in(_stream(seed, s), epoch) for s in streams]
 
 
 def train_settings(
-    classifier: Classifier,
+    spec: TrainSpec,
     state: TrainState,
     h: Hyperparameters,
     x: jax.Array,
     y: jax.Array,
-    streams: Streams,
+    keys: list[jax.Array],
     at: Schedule,
     i: jax.Array,
-    epoch_steps: int,
-    *,
-    augmented: bool,
-    constrained: tuple[Constrained, ...],
     budget: Budget | None,
-    shards: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """One step of all settings of a seed, on one batch.
+    """Takes one step of all settings of a seed, on one batch.
 
     Args:
-      classifier: the network.
+      spec: what is static.
       state: of the settings, with a leading axis (settings,).
       h: hyperparameters at this epoch, likewise.
       x: images, uint8.
       y: labels.
-      streams: the seed's keys in this epoch.
+      keys: the seed's, from `epoch_keys`.
       at: which epoch it is.
       i: the number of the step in the epoch, from 0.
-      epoch_steps: how many steps an epoch has.
-      augmented: whether images are cropped and flipped at random.
-      constrained: the settings that have a constraint.
-      budget: of an adversary, or None.
-      shards: how many devices the settings are divided over.
+      budget: the adversary's, or None.
+
+    Returns:
+      The state after the step, and its metrics (settings,).
     """
-    dropout, attack, augmentation = (jax.random.fold_in(key, i) for key in streams)
+    dropout, attack, augmentation = (jax.random.fold_in(key, i) for key in keys)
     shape = x.shape[1:]
-    if augmented:
+    if spec.augmented:
         x = crop_and_flip(augmentation, x)
     x = x.astype(jnp.float32) / 255
-    now = at.epoch * epoch_steps + i + 1
+    now = at.epoch * spec.epoch_steps + i + 1
     # The images are the same for all settings, and so are the attack's starts.
     over_settings = over_models(
-        functools.partial(train_step, classifier),
+        functools.partial(train_step, spec.classifier),
         (0, 0, None, None, None, None, None, None),
-        shards=shards,
+        shards=1 if spec.placement is None else spec.placement.shards,
     )
     state, metrics = over_settings(state, h, x, y, now, dropout, attack, budget)
-    if constrained:
+    if spec.constrained:
         params = constrain(
-            state.variables.params, h.strengths, classifier.conv_uses(shape),
-            constrained, now, at.epochs * epoch_steps,
+            state.variables.params, h.strengths, spec.classifier.conv_uses(shape),
+            spec.constrained, now, at.epochs * spec.epoch_steps,
         )  # fmt: skip
         state = jax.vmap(_with_params, (0, 0, None))(state, params, now)
     return state, metrics

@@ -3,82 +3,83 @@
 import contextlib
 import pathlib
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import jax
 
 from experiments.config import RunConfig
 from experiments.data import Split, StreamedSplit
-from experiments.jobs import agreement, files
+from experiments.jobs import files, processes
 from experiments.jobs.errors import UsageError
 from experiments.jobs.progress import progress
 from experiments.methods import METHODS
 from experiments.models import Classifier
-from experiments.training import checkpoints, devices, feeds, plan, programs, runs
+from experiments.training import checkpoints, devices, plan, runs
 from experiments.training.constraints import is_ever_due
 from experiments.training.devices import Placement
-from experiments.training.loop import CHECKPOINTS, Pauses, beginning, train
+from experiments.training.loop import (
+    CHECKPOINTS,
+    Stages,
+    initial,
+    steps_at_a_time,
+    train,
+)
 
 SECONDS_BETWEEN_CHECKPOINTS = 10
 
 
-def _sweeps_dir(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> pathlib.Path:
-    return runs_dir / configs[0].dataset / configs[0].model / "in-progress"
+def _print_once(line: str) -> None:
+    if processes.is_first():
+        print(line)
 
 
-def _begun(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, plan.Sweep]]:
-    """Finds the sweeps in progress, but for damaged ones, with their folders."""
+def _in_progress(
+    folder: pathlib.Path, *, report_damaged: bool = False
+) -> Iterator[tuple[pathlib.Path, plan.Sweep]]:
+    """Finds the sweeps in progress, except damaged ones, with their folders."""
     for candidate in files.folders(folder):
-        with contextlib.suppress(UsageError):
+        try:
             sweep = plan.load_members(candidate)
             if sweep is not None:
                 yield candidate, sweep
+            elif files.exists(candidate / CHECKPOINTS):
+                raise UsageError(
+                    f"{candidate / 'members.json'} is missing; remove {candidate}."
+                )
+        except UsageError as error:
+            if report_damaged:
+                _print_once(f"{error} Its models begin again.")
 
 
 def _unfinished(
-    folder: pathlib.Path, missing: Collection[RunConfig]
+    folder: pathlib.Path,
+    missing: Collection[RunConfig],
+    *,
+    report_damaged: bool = False,
 ) -> Iterator[plan.Unfinished]:
-    """The sweeps with a checkpoint that hold a missing model.
+    """Finds the sweeps with a checkpoint that hold a missing model.
 
-    Others may be another part's, at work on them.
+    Others may belong to another part of the work, which trains them now.
     """
-    for candidate, sweep in _begun(folder):
+    for candidate, sweep in _in_progress(folder, report_damaged=report_damaged):
         if not set(sweep.members).isdisjoint(missing):
             for steps in checkpoints.saved_steps(candidate / CHECKPOINTS)[:1]:
                 yield plan.Unfinished(candidate, sweep, steps)
 
 
-def _print_once(line: str) -> None:
-    if agreement.is_first():
-        print(line)
-
-
-def _report_damaged(folder: pathlib.Path) -> None:
-    """Reports sweeps in progress whose models are not known, as they are damaged."""
-    for candidate in files.folders(folder):
-        try:
-            sweep = plan.load_members(candidate)
-            if sweep is None and files.exists(candidate / CHECKPOINTS):
-                raise UsageError(
-                    f"{candidate / 'members.json'} is missing; remove {candidate}."
-                )
-        except UsageError as error:
-            _print_once(f"{error} Its models begin again.")
-
-
-def _whole(
+def _resumable(
     classifier: Classifier,
     source: plan.Unfinished,
     missing: Collection[RunConfig],
     runs_dir: pathlib.Path,
     epoch_steps: int,
 ) -> plan.Unfinished | None:
-    """Finds the last step of a sweep from which training can go on.
+    """Finds the last step of a sweep that training can resume from.
 
-    Reports later ones: they are damaged, or the logs lack their epochs.
+    Reports later ones, which are damaged, or whose epochs are missing from the logs.
     """
     folder = source.folder / CHECKPOINTS
-    abstract = jax.eval_shape(lambda: beginning(classifier, source.sweep))
+    abstract = jax.eval_shape(lambda: initial(classifier, source.sweep))
     members = [config for config in source.sweep.members if config in missing]
     for steps in checkpoints.saved_steps(folder):
         try:
@@ -97,14 +98,14 @@ def _check_can_train(
 ) -> None:
     """Refuses records, and trained models whose provenance is lost.
 
-    A model without one is as it should be where a kill cut its training short.
+    Where a kill interrupted training, it is normal that there is none.
     """
     if runs.Run(runs_dir, missing[0]).is_record:
         raise UsageError(
             f"{runs_dir} has records, and none of {len(missing)} of these models, such "
             f"as {missing[0].path}: train in another --runs-dir."
         )
-    begun = {member for _, sweep in _begun(folder) for member in sweep.members}
+    begun = {member for _, sweep in _in_progress(folder) for member in sweep.members}
     for config in missing:
         run = runs.Run(runs_dir, config)
         if config not in begun and run.is_trained:
@@ -119,7 +120,7 @@ def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> N
         if (constraint := METHODS[config.method].constraint)
         and not is_ever_due(constraint, last_step, config.settle_steps or 0)
     ]
-    if idle and agreement.is_first():
+    if idle and processes.is_first():
         plural = "model" if len(idle) == 1 else "models"
         print(
             f"warning: {len(idle)} {plural} with SNC, such as {idle[0].path}, will be "
@@ -129,41 +130,57 @@ def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> N
 
 
 def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[int]:
-    """After how many epochs the training of some models would go on.
+    """Counts the epochs after which the training of each model would resume.
 
     Args:
       runs_dir: the folder of all runs.
       configs: models of one data set and network that are not complete.
     """
     begun = dict.fromkeys(configs, 0)
-    for source in _unfinished(_sweeps_dir(runs_dir, configs), configs):
+    for source in _unfinished(runs_dir / plan.in_progress(configs[0]), configs):
         for member in begun.keys() & set(source.sweep.members):
-            examples, recipe = member.train_examples, member.recipe
-            epochs = source.steps // programs.steps_of(examples, recipe.batch_size)
+            epochs = source.steps // member.recipe.epoch_steps(member.train_examples)
             begun[member] = max(begun[member], epochs)
     return list(begun.values())
 
 
-def _in_turns(
-    tasks: Sequence[Callable[[Placement], Pauses]],
+def _placements(
+    classifier: Classifier,
+    data: Split | StreamedSplit,
+    tasks: Sequence[plan.Task],
+    batch_size: int,
+    data_parallel: int | None,
+) -> list[Placement]:
+    """Divides the devices among the sweeps that train at a time."""
+    if classifier.is_small:
+        settings = max(len(task.sweep.settings) for task in tasks)
+        return [devices.joint_placement(settings, batch_size, data_parallel)]
+    # One model on all devices: several would each decode streamed images.
+    models = len(tasks) if isinstance(data, Split) else 1
+    return devices.separate_placements(models, batch_size, data_parallel)[:models]
+
+
+def _run_in_turns(
+    tasks: Iterable[plan.Task],
     placements: Sequence[Placement],
+    begin: Callable[[plan.Task, Placement], Stages],
 ) -> None:
-    """Runs tasks, one a placement at a time; all that are begun advance together."""
+    """Trains one sweep per placement at a time; those that are begun take turns."""
     waiting = iter(tasks)
     with contextlib.ExitStack() as stack:
 
-        def begin(placement: Placement) -> Pauses | None:
+        def begin_next(placement: Placement) -> Stages | None:
             task = next(waiting, None)
             if task is None:
                 return None
-            return stack.enter_context(contextlib.closing(task(placement)))
+            return stack.enter_context(contextlib.closing(begin(task, placement)))
 
-        running = [begin(placement) for placement in placements]
+        running = [begin_next(placement) for placement in placements]
         while any(running):
             for i, placement in enumerate(placements):
-                task = running[i]
-                if task is not None and next(task, "ended") == "ended":
-                    running[i] = begin(placement)
+                stages = running[i]
+                if stages is not None and next(stages, "ended") == "ended":
+                    running[i] = begin_next(placement)
 
 
 def train_missing(
@@ -179,16 +196,16 @@ def train_missing(
 ) -> list[runs.Run]:
     """Trains the models that are not in the runs folder yet.
 
-    Small networks train in one program, divided over all devices; large ones
-    one by one, as many at a time as there are groups of devices, or one if its images
-    are streamed or there are several processes. Models that an interrupted sweep has
-    begun go on from its last checkpoint. Nobody else may be training these models in
-    this runs folder.
+    Small networks train in one program, divided over all devices. Large ones train one
+    by one, as many at a time as there are groups of devices, or one at a time if the
+    images are streamed or there are several processes. Models of an interrupted sweep
+    resume from its last checkpoint. No one else may train these models in this runs
+    folder.
 
     Args:
       classifier: the network.
       data: the training images.
-      configs: the models, alike but for seed and setting.
+      configs: the models, which differ only in seed and setting.
       runs_dir: the folder of all runs.
       data_parallel: how many devices share a batch; None leaves none idle.
       seconds_between_checkpoints: the least time between two.
@@ -202,80 +219,66 @@ def train_missing(
       UsageError: if the devices or the batch cannot be divided as asked.
     """
     wanted = [runs.Run(runs_dir, config) for config in configs]
-    missing = [run.config for run in wanted if not run.is_complete]
-    if len(missing) < len(wanted):
-        done = [run for run in wanted if run.is_complete]
-        earlier = sum(run.parameters_digest is None for run in done)
+    complete = [run for run in wanted if run.is_complete]
+    missing = [run.config for run in wanted if run not in complete]
+    if complete:
+        earlier = sum(run.parameters_digest is None for run in complete)
         note = f"; {earlier} of them unverified, without digests" if earlier else ""
-        print(f"{len(done)} of {len(wanted)} models are trained already{note}")
-    sweeps_dir = _sweeps_dir(runs_dir, configs)
+        print(f"{len(complete)} of {len(wanted)} models are trained already{note}")
+    in_progress = runs_dir / plan.in_progress(configs[0])
+    if missing:
+        _check_can_train(in_progress, runs_dir, missing)
+    _remove_finished(in_progress, runs_dir, configs)
     if not missing:
-        _remove_finished(sweeps_dir, runs_dir, configs)
         return wanted
-    _check_can_train(sweeps_dir, runs_dir, missing)
-    _remove_finished(sweeps_dir, runs_dir, configs)
     recipe = configs[0].recipe
-    steps = feeds.steps_of(data, classifier, recipe.batch_size)
-    _report_damaged(sweeps_dir)
-    unfinished = [
-        _whole(classifier, source, missing, runs_dir, steps.epoch)
-        for source in _unfinished(sweeps_dir, missing)
+    epoch_steps = recipe.epoch_steps(len(data))
+    resumable = [
+        _resumable(classifier, source, missing, runs_dir, epoch_steps)
+        for source in list(_unfinished(in_progress, missing, report_damaged=True))
     ]
-    tasks = plan.plan(missing, filter(None, unfinished), together=classifier.is_small)
-    how_many, batch_size = len(missing), recipe.batch_size
-    if classifier.is_small:
-        how_many = max(len(task.sweep.settings) for task in tasks)
-        placements = [devices.joint_placement(how_many, batch_size, data_parallel)]
-    else:
-        if not isinstance(data, Split):
-            # One model on all devices: several would each decode the images.
-            how_many = 1
-        placements = devices.separate_placements(how_many, batch_size, data_parallel)[
-            :how_many
-        ]
+    tasks = plan.plan(missing, filter(None, resumable), together=classifier.is_small)
+    placements = _placements(classifier, data, tasks, recipe.batch_size, data_parallel)
+    _warn_of_idle_constraints(missing, recipe.epochs * epoch_steps)
     how = "" if recipe.adversary is None else " adversarially"
     plural = "model" if len(missing) == 1 else "models"
     title = f"training {len(missing)} {plural}{how} on {configs[0].dataset}"
-    _warn_of_idle_constraints(missing, recipe.epochs * steps.epoch)
-    # Of what is told of only once an epoch, epochs are counted.
+    # Where progress is reported only once an epoch, epochs are counted.
     unit, size = "step", 1
-    if steps.at_a_time == steps.epoch:
-        unit, size = "epoch", steps.epoch
-    begun = sum(task.source.steps for task in tasks if task.source)
+    if steps_at_a_time(data, classifier, epoch_steps) == epoch_steps:
+        unit, size = "epoch", epoch_steps
+    done = sum(task.source.steps for task in tasks if task.source)
     with progress(
-        len(tasks) * recipe.epochs * steps.epoch // size, title, unit,
-        initial=begun // size, rate_of="image",
+        len(tasks) * recipe.epochs * epoch_steps // size, title, unit,
+        initial=done // size, rate_of="image",
     ) as advance_units:  # fmt: skip
 
-        def advance(done: int, images: int) -> None:
-            nonlocal begun
-            before, begun = begun // size, begun + done
-            advance_units(begun // size - before, done * images)
+        def advance(steps: int, images: int) -> None:
+            nonlocal done
+            before, done = done, done + steps
+            advance_units(done // size - before // size, steps * images)
 
-        def training(task: plan.Task) -> Callable[[Placement], Pauses]:
-            def begin(placement: Placement) -> Pauses:
-                folder = sweeps_dir / task.sweep.digest
-                yield from train(
-                    classifier, data, task, runs_dir, folder, placement,
-                    seconds_between_checkpoints, spectral_norms, tensorboard, advance,
-                )  # fmt: skip
-                _remove_finished(sweeps_dir, runs_dir, configs)
+        def begin(task: plan.Task, placement: Placement) -> Stages:
+            yield from train(
+                classifier, data, task, runs_dir, placement, advance,
+                seconds_between_checkpoints=seconds_between_checkpoints,
+                spectral_norms=spectral_norms, tensorboard=tensorboard,
+            )  # fmt: skip
+            _remove_finished(in_progress, runs_dir, configs)
 
-            return begin
-
-        _in_turns([training(task) for task in tasks], placements)
+        _run_in_turns(tasks, placements, begin)
     return wanted
 
 
 def _remove_finished(
-    sweeps_dir: pathlib.Path, runs_dir: pathlib.Path, configs: Collection[RunConfig]
+    folder: pathlib.Path, runs_dir: pathlib.Path, configs: Collection[RunConfig]
 ) -> None:
     """Removes what is left of sweeps of some of these models that are complete."""
-    for folder, sweep in _begun(sweeps_dir):
+    for candidate, sweep in _in_progress(folder):
         if set(sweep.members).isdisjoint(configs):
             continue
         if all(runs.Run(runs_dir, c).is_complete for c in sweep.members):
-            # Last what tells that it is finished. Another part that had models in it
-            # may be removing it too.
-            files.remove(folder / CHECKPOINTS)
-            files.remove(folder)
+            # The file that names the models goes last, as it marks the sweep as
+            # finished. Another part that had models in it may be removing it too.
+            files.remove(candidate / CHECKPOINTS)
+            files.remove(candidate)

@@ -1,4 +1,4 @@
-"""Curves of training for TensorBoard, through tensorboardX, which is optional."""
+"""Writes curves of training for TensorBoard, through tensorboardX, an option."""
 
 import math
 import pathlib
@@ -18,7 +18,7 @@ def _summary_writer() -> Any:
 
 
 def check_installed() -> None:
-    """Refuses to go on without tensorboardX.
+    """Checks that tensorboardX is installed.
 
     Raises:
       UsageError: if it is not installed.
@@ -31,18 +31,18 @@ class Curves:
 
     Args:
       folder: where they go.
-      epochs: how many epochs are done; what was written of later ones is hidden.
+      epochs: how many epochs are done; points of later ones are hidden.
     """
 
     def __init__(self, folder: pathlib.Path, epochs: int):
         self._writer = _summary_writer()(str(folder), purge_step=epochs + 1)
 
     def add(self, epoch: int, **values: float) -> None:
-        """Adds a point to each curve, on disk at once; leaves out what is not finite.
+        """Adds a point to each curve, on disk at once, if it is finite.
 
         Args:
           epoch: how many epochs are done.
-          **values: of each curve.
+          **values: the points, by the names of the curves.
         """
         for name, value in values.items():
             if math.isfinite(value):

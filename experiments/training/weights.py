@@ -1,4 +1,4 @@
-"""Trained parameters of several seeds in one file, in safetensors."""
+"""Writes and reads trained parameters of several seeds in one safetensors file."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ from experiments.models import Variables
 
 
 class Model(NamedTuple):
-    """A trained model's parameters, and which they are."""
+    """A trained model's parameters, and their origin."""
 
     seed: int
     run: str  # its folder below the runs folder
@@ -25,10 +25,10 @@ class Model(NamedTuple):
 
 
 def write(path: pathlib.Path, models: Sequence[Model]) -> pathlib.Path:
-    """Writes the parameters of models that differ in nothing but their seeds.
+    """Writes the parameters of models that differ only in their seeds.
 
-    Each array has a first axis of models. The metadata has the lists `seeds`, `runs`
-    and `digests`, as JSON, and their `checksum`.
+    The first axis of each array is that of the models. The metadata has the lists
+    `seeds`, `runs` and `digests`, as JSON, and their `checksum`.
     """
     stacked = jax.tree.map(
         lambda *leaves: np.stack(leaves), *(model.variables for model in models)
@@ -50,7 +50,7 @@ def read(path: pathlib.Path, abstract: Variables) -> list[Model]:
 
     Args:
       path: the file.
-      abstract: a tree of the shapes of one model.
+      abstract: a tree of the shapes of one model's arrays.
 
     Raises:
       UsageError: if the file is damaged, or of another network.

@@ -9,6 +9,8 @@ import pytest
 
 import absum_jax
 
+pytestmark = pytest.mark.slow
+
 MODULES = [
     "absum_jax",
     *(

@@ -17,12 +17,13 @@ import pytest
 from calls import calls
 from jit_program import PATTERNS, SLOW
 
+pytestmark = pytest.mark.slow
+
 # Flags by mode. Eager execution compiles a thousand tiny programs, as quickly as the
 # other tests do; jit is XLA's as users have it.
 PROCESSES = {"reference": os.environ["XLA_FLAGS"], "jit": ""}
 PROGRAM = pathlib.Path(__file__).with_name("jit_program.py")
 ROOT = PROGRAM.parents[2]
-TIMEOUT = 280
 CALLS = {call.label: call for call in calls("small") if call.kind == "array"}
 
 
@@ -41,7 +42,7 @@ def results(tmp_path_factory):
     found = {}
     try:
         for mode, process in processes.items():
-            output, errors = process.communicate(timeout=TIMEOUT)
+            output, errors = process.communicate()
             last = output.splitlines()[-1:]
             assert process.returncode == 0, f"{mode} failed at {last}: {errors}"
             leaves = found[mode] = collections.defaultdict(list)

@@ -7,6 +7,8 @@ import pytest
 from benchmarks.scaling import measured
 from benchmarks.scaling.measured import Machines
 
+pytestmark = pytest.mark.slow
+
 _FOLDER = pathlib.Path(__file__).parent
 
 

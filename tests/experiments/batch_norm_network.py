@@ -39,12 +39,12 @@ def _forward(params, x, statistics=None):
 def _train_logits(variables, x, key):
     del key
     logits, batch = _forward(variables.params, x)
-    old = variables.statistics["norm"]
+    old = variables.batch_stats["norm"]
     return logits, {"norm": jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, old, batch)}
 
 
 def _logits(variables, x):
-    return _forward(variables.params, x, variables.statistics["norm"])[0]
+    return _forward(variables.params, x, variables.batch_stats["norm"])[0]
 
 
 def _uses(image_shape):

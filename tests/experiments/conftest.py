@@ -10,7 +10,7 @@ import pytest
 
 from experiments.config import NONE, Recipe, RunConfig, Setting
 from experiments.data import Split
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.training import devices
 from experiments.training.runs import Run
@@ -25,6 +25,16 @@ def _one_device():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "available", lambda: jax.devices()[:1])
         yield
+
+
+@pytest.fixture
+def use_devices(monkeypatch):
+    """Makes a function that sets how many of the virtual devices are used."""
+
+    def use(number):
+        monkeypatch.setattr(devices, "available", lambda: jax.devices()[:number])
+
+    return use
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from experiments.data import recorded
 from experiments.evaluation.points import Points
 from experiments.jobs import digests, files
 from experiments.options import SweepOptions, pairs
-from experiments.reporting.outcomes import sweep_workspace
+from experiments.reporting.evaluated import sweep_workspace
 
 IMAGES = 10_000
 # Of ten seeds in order, without a mean, so that differences keep the means they have.

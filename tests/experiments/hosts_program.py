@@ -16,7 +16,7 @@ from hosts_work import (
     train_on_pictures,
 )
 
-from experiments.jobs import agreement, files
+from experiments.jobs import files, processes
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
 
@@ -43,21 +43,21 @@ def _agreement(folder: pathlib.Path) -> dict:
 
     files.write_text(folder / "written", str(own))
     return {
-        "broadcast": agreement.broadcast_from_first(
+        "broadcast": processes.broadcast_from_first(
             lambda: {"from": own, "text": "ü" * own or "-" * 3000}
         ),
         "broadcast_error": _error(
-            lambda: agreement.broadcast_from_first(lambda: _fail(UsageError, "no"))
+            lambda: processes.broadcast_from_first(lambda: _fail(UsageError, "no"))
         ),
-        "on_all": agreement.on_all_processes(lambda: own),
+        "on_all": processes.on_all_processes(lambda: own),
         "on_all_error": _error(
-            lambda: agreement.on_all_processes(lambda: only_second(UsageError))
+            lambda: processes.on_all_processes(lambda: only_second(UsageError))
         ),
         "system_error": _error(
-            lambda: agreement.on_all_processes(lambda: only_second(OSError))
+            lambda: processes.on_all_processes(lambda: only_second(OSError))
         ),
-        "alike": _error(lambda: agreement.check_alike({"epochs": 4, "seeds": (0, 1)})),
-        "unlike": _error(lambda: agreement.check_alike({"epochs": 4 + own})),
+        "alike": _error(lambda: processes.check_equal({"epochs": 4, "seeds": (0, 1)})),
+        "unlike": _error(lambda: processes.check_equal({"epochs": 4 + own})),
         "read": files.read_json(folder / "written"),
     }
 

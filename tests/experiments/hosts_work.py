@@ -1,19 +1,19 @@
 """Training and evaluation that one process and two do alike."""
 
-import contextlib
 import pathlib
 from unittest import mock
 
 import numpy as np
 from batch_norm_network import network
+from stopping import stopped
 
 from experiments.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.data import Split
 from experiments.data.streamed import whole
 from experiments.evaluation import clean, frequency, gradient, single_fourier
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.studies import snc_constraints  # noqa: F401
-from experiments.training import feeds, programs, sweep
+from experiments.training import loop, sweep
 from experiments.training.runs import Run
 
 EPOCHS = 4
@@ -60,7 +60,7 @@ PICTURES = [_config(Setting("absum", 0.1), _STREAMED, "pictures")]
 
 def train(configs, folder: pathlib.Path) -> list[Run]:
     """Trains what is missing in a folder, saved after 3 and 4 steps of each epoch."""
-    with mock.patch.object(feeds, "_CPU_STEPS", 3):
+    with mock.patch.object(loop, "_CPU_STEPS", 3):
         return sweep.train_missing(
             LARGE, noise(), configs, folder, seconds_between_checkpoints=0
         )
@@ -68,39 +68,21 @@ def train(configs, folder: pathlib.Path) -> list[Run]:
 
 def train_on_pictures(prepared: pathlib.Path, folder: pathlib.Path) -> list[Run]:
     """The same on streamed images, saved after two and three steps of each epoch."""
-    with mock.patch.object(feeds, "_STREAMED_STEPS", 2):
+    with mock.patch.object(loop, "_STREAMED_STEPS", 2):
         return sweep.train_missing(
             OF_PICTURES, whole(prepared, "train", 0), PICTURES, folder,
             seconds_between_checkpoints=0,
         )  # fmt: skip
 
 
-@contextlib.contextmanager
-def stopped(function: str, calls: int):
-    """Stops training at a call of a function of `step`, after so many of it."""
-    real, left = getattr(programs, function), iter(range(calls))
-
-    def stopping(*args, **kwargs):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    with (
-        mock.patch.object(programs, function, stopping),
-        contextlib.suppress(KeyboardInterrupt),
-    ):
-        yield
-        raise AssertionError("training was not stopped")
-
-
 def stopped_in_the_last_model():
     """Stops training of the last of three models within its third epoch."""
-    return stopped("train_steps", 2 * 2 * EPOCHS + 2 * 2 + 1)
+    return stopped(2 * 2 * EPOCHS + 2 * 2 + 1)
 
 
 def stopped_among_pictures():
     """Stops training within the second epoch, at the step after a checkpoint."""
-    return stopped("train_batch", 3 + 2)
+    return stopped(3 + 2, "train_batch")
 
 
 def evaluations(runs: list[Run]) -> dict:

@@ -59,6 +59,13 @@ class ByBatch:
         self.groups = groups
         self.moved = {}
 
+    def assert_moved(self, layers, trained):
+        """Checks the statistics of trained layers against those of the untrained."""
+        for before, after in zip(layers, trained, strict=True):
+            mean, var = self.moved[id(before)]
+            np.testing.assert_allclose(after.mean[...], mean, atol=1e-4)
+            np.testing.assert_allclose(after.var[...], var, rtol=1e-3, atol=1e-6)
+
     def __call__(self, layer, x):
         parts = np.split(x, self.groups)
         found = [

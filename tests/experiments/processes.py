@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TIMEOUT = 240
 
 
 def free_port() -> int:
@@ -52,7 +51,7 @@ def start(
 def outputs(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
     """Waits for processes; the exit code, output and errors of each."""
     try:
-        said = [process.communicate(timeout=TIMEOUT) for process in processes]
+        said = [process.communicate() for process in processes]
     finally:
         for process in processes:
             process.kill()

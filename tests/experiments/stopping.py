@@ -1,41 +1,110 @@
-"""Stops training midway, as Ctrl-C does."""
+"""Stops training midway, as Ctrl-C does, or holds it in a process to be killed."""
 
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 import pytest
+from command_line import ROOT
 
 from experiments.training import programs
+from experiments.xla_flags import without_ynnpack_fusions
+
+# Prints a line after each epoch of each model, and waits for one.
+_HELD = """
+import runpy, sys
+from experiments.training.runs import Run
+
+logged = Run.log_diagnostics
+
+def log_diagnostics(*arguments):
+    logged(*arguments)
+    print("held", flush=True)
+    sys.stdin.readline()
+
+Run.log_diagnostics = log_diagnostics
+runpy.run_module("experiments", run_name="__main__")
+"""
 
 
 class Stopped(KeyboardInterrupt):
-    """What stops training; its arguments are those of the call that was not made."""
+    """Stops training; its arguments are those of the call that was not made."""
 
 
 @contextlib.contextmanager
-def at_most(calls: int, function: str = "train_steps") -> Iterator[None]:
-    """Lets training call a program so many times, and stops it at the next call.
+def interrupted(
+    calls: int, function: str = "train_steps", of: Any = programs
+) -> Iterator[None]:
+    """Allows so many calls of a function, and interrupts the next.
 
     Args:
-      calls: how many. A small network takes an epoch a call on a CPU.
-      function: which of `programs`.
+      calls: how many. On a CPU a network of these tests takes an epoch a call.
+      function: its name.
+      of: its module or class.
     """
-    real, left = getattr(programs, function), iter(range(calls))
+    real, left = getattr(of, function), iter(range(calls))
 
-    def stopping(*args, **kwargs):
+    def stopping(*args: Any, **kwargs: Any) -> Any:
         if next(left, None) is None:
             raise Stopped(*args)
         return real(*args, **kwargs)
 
-    with mock.patch.object(programs, function, stopping):
+    with mock.patch.object(of, function, stopping):
         yield
 
 
 @contextlib.contextmanager
-def stopped(
-    calls: int, function: str = "train_steps"
-) -> Iterator[pytest.ExceptionInfo[Stopped]]:
-    """As `at_most`, where training has to be stopped."""
-    with pytest.raises(Stopped) as info, at_most(calls, function):
+def stopped(*args: Any, **kwargs: Any) -> Iterator[pytest.ExceptionInfo[Stopped]]:
+    """Expects to be interrupted as by `interrupted`."""
+    with pytest.raises(Stopped) as info, interrupted(*args, **kwargs):
         yield info
+
+
+@contextlib.contextmanager
+def at_most(calls: int) -> Iterator[None]:
+    """Fails if training takes more calls."""
+    try:
+        with interrupted(calls):
+            yield
+    except Stopped as stop:
+        raise AssertionError(f"training takes more than {calls} calls") from stop
+
+
+def start_held(*arguments: str, **options: Any) -> subprocess.Popen:
+    """Starts a command that is held after each epoch of each model.
+
+    Args:
+      *arguments: of the command.
+      **options: of `subprocess.Popen`, such as more of the environment.
+    """
+    environment = {
+        "XLA_FLAGS": without_ynnpack_fusions("--xla_backend_optimization_level=0")
+    } | options.pop("env", {})
+    return subprocess.Popen(
+        [sys.executable, "-c", _HELD, *arguments],
+        cwd=ROOT, env=os.environ | environment, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, **{"stderr": subprocess.STDOUT} | options,
+    )  # fmt: skip
+
+
+def let_go_on(process: subprocess.Popen) -> None:
+    """Lets a held process go on until it is held again."""
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def wait_until_held(process: subprocess.Popen, times: int = 1) -> None:
+    """Waits until a process is held for the so many-th time."""
+    output = ""
+    for line in process.stdout:
+        output += line
+        if line == "held\n":
+            times -= 1
+            if times == 0:
+                return
+            let_go_on(process)
+    raise AssertionError(output)

@@ -51,10 +51,10 @@ def test_a_step_trains_on_the_attacked_images_alone(classifier, noise):
 def _epoch(classifier, noise, settings, seeds, adversary):
     seeds, h = jnp.array(seeds), optimization.hyperparameters(settings, 0.05, 0.5)
     state = step.init_sweep(classifier, seeds, h)
-    return programs.train_epoch(
-        classifier, state, seeds, h, jnp.asarray(noise.images),
-        jnp.asarray(noise.labels), optimization.schedule(0, 1), batch_size=32,
-        budget=adversary and adversary.as_arrays(),
+    spec = step.TrainSpec(classifier, 32, len(noise) // 32)
+    return programs.train_steps(
+        spec, state, seeds, h, jnp.asarray(noise.images), jnp.asarray(noise.labels),
+        optimization.schedule(0, 1), budget=adversary and adversary.as_arrays(),
     )[0].variables.params  # fmt: skip
 
 

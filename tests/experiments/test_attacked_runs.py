@@ -1,4 +1,4 @@
-"""Attacks on trained runs: the library's numbers, kept point by point."""
+"""Attacks on trained models: the library's numbers, stored point by point."""
 
 import dataclasses
 import types
@@ -10,10 +10,17 @@ import pytest
 from jax.tree_util import Partial
 
 import absum_jax
-from experiments.evaluation import clean, frequency, gradient, single_fourier
-from experiments.evaluation.kept import EvaluationSet, kept
+from experiments.evaluation import (
+    clean,
+    evaluator,
+    frequency,
+    gradient,
+    single_fourier,
+)
+from experiments.evaluation.attack import ATTACKS, Attack, register
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs import files
-from experiments.reporting import under_pgd
+from experiments.reporting.evaluated import under_pgd
 from experiments.training.runs import Run
 
 # One of the models gives all images the same answer.
@@ -73,17 +80,17 @@ def test_transferred(images, runs, models, monkeypatch):
     x, y = images.arrays()
     made = []
 
-    def through(images, run, *arguments, attack=gradient._through):
-        made.append(run.config.seed)
-        return attack(images, run, *arguments)
+    def attacked(classifier, variables, *arguments, attack=gradient._attacked, **batch):
+        made.append(variables)
+        return attack(classifier, variables, *arguments, **batch)
 
-    monkeypatch.setattr(gradient, "_through", through)
+    monkeypatch.setattr(gradient, "_attacked", attacked)
     # One by one, as large networks are: each attack is made once all the same.
     monkeypatch.setattr(
         EvaluationSet, "groups", lambda self, members: [[m] for m in members]
     )
     matrix = gradient.transferred(images, runs, runs[::-1], EPS[1], STEPS)
-    assert sorted(made) == [0, 1]
+    assert len(made) == len(runs)
     expected = [
         [
             float(absum_jax.accuracy(target, _pgd(model, x, y, EPS[1]), y))
@@ -148,39 +155,57 @@ def test_held_out_images_choose_and_test_images_are_reported(images, noise, runs
         images.classifier, noise.take(np.arange(12, 40)), "validation"
     )
     workspace = types.SimpleNamespace(test=images, selection=held_out)
-    models = under_pgd.attack(workspace, runs, EPS, STEPS)
+    models = under_pgd(workspace, runs, EPS, STEPS)
     on_test = gradient.white_box(images, runs, EPS, STEPS)
     on_held_out = gradient.white_box(held_out, runs, EPS, STEPS)
     for model, test, chosen_by in zip(models, on_test, on_held_out, strict=True):
-        assert model.test.tolist() == [test[eps].accuracy for eps in EPS]
+        assert model.test.accuracies.tolist() == [test[eps].accuracy for eps in EPS]
         mean = np.mean([chosen_by[eps].accuracy for eps in EPS])
-        assert model.selection == pytest.approx(mean)
-    assert any(model.selection != pytest.approx(model.test.mean()) for model in models)
+        assert model.selection_score == pytest.approx(mean)
+    assert any(
+        model.selection_score != pytest.approx(model.test.accuracies.mean())
+        for model in models
+    )
 
 
-def test_points_on_disk_are_not_computed_again(images, runs):
-    asked = []
+@pytest.fixture
+def some_attack():
+    """Registers an attack that adds the index of a model to the point."""
+    measured = []
 
-    def compute(params, x, y, point):
-        asked.append((point, len(jax.tree.leaves(params)[0])))
-        return [point + i for i in range(len(jax.tree.leaves(params)[0]))]
+    def some(images, points):
+        def measure(models, point):
+            count = len(jax.tree.leaves(models.variables)[0])
+            measured.append((point, count))
+            return point + jnp.arange(count)
 
-    evaluation = images.evaluation("some", of=1)
-    assert kept(images, runs, evaluation, [1, 2], compute, "point") == [
-        {1: 1, 2: 2},
-        {1: 2, 2: 3},
-    ]
-    path = runs[1].folder / evaluation.name
+        return Attack("point", points, measure, {"of": 1})
+
+    register("some")(some)
+    yield measured
+    del ATTACKS["some"]
+
+
+def test_points_on_disk_are_not_computed_again(images, runs, some_attack):
+    assert evaluator.run("some", images, runs, points=[1, 2]) == [[1, 2], [2, 3]]
+    path = runs[1].folder / images.evaluation("some", of=1).name
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]) + lines[-1][:7])
-    asked.clear()
-    again = kept(images, runs, evaluation, [1, 2, 5], compute, "point")
+    some_attack.clear()
+    again = evaluator.run("some", images, runs, points=[1, 2, 5])
     # Of the second run the last point, cut short, with the new one; of the first that.
-    assert asked == [(2, 1), (5, 1), (5, 1)]
-    assert again == [{1: 1, 2: 2, 5: 5}, {1: 2, 2: 2, 5: 5}]
+    assert some_attack == [(2, 1), (5, 1), (5, 1)]
+    assert again == [[1, 2, 5], [2, 2, 5]]
     assert [line.get("point") for line in files.read_json_lines(path)] == [
         None, 1, 2, 5,
     ]  # fmt: skip
+
+
+def test_unknown_and_repeated_names_are_refused(images, runs, some_attack):
+    with pytest.raises(ValueError, match=r"`name` must be one of .*'clean'.* got 'so'"):
+        evaluator.run("so", images, runs)
+    with pytest.raises(ValueError, match=r"`name` must differ .*, got 'some'"):
+        register("some")
 
 
 def test_other_conditions_are_another_file(images):
@@ -196,21 +221,15 @@ def test_other_conditions_are_another_file(images):
 
 
 def test_models_are_evaluated_in_the_same_order_by_all_processes(
-    images, make_config, tmp_path, monkeypatch
+    images, make_config, tmp_path, monkeypatch, some_attack
 ):
-    """In that of the models; that of a set of names differs between processes."""
-    evaluation, names = images.evaluation("order"), list("abcdefg")
-    runs = [Run(tmp_path, make_config(seed=seed)) for seed in range(len(names))]
-    for run, own in zip(runs, names, strict=True):
-        done = [{"point": name, "value": 0} for name in names if name != own]
+    """In that of the models; that of a set may differ between processes."""
+    evaluation, points = images.evaluation("some", of=1), list(range(7))
+    runs = [Run(tmp_path, make_config(seed=seed)) for seed in points]
+    for run, own in zip(runs, points, strict=True):
+        done = [{"point": point, "value": 0} for point in points if point != own]
         lines = [dataclasses.asdict(evaluation), *done]
         files.write_json_lines(run.folder / evaluation.name, lines)
-    monkeypatch.setattr(EvaluationSet, "variables", lambda self, runs: {})
-    asked = []
-
-    def compute(variables, x, y, point):
-        asked.append(point)
-        return [1]
-
-    kept(images, runs, evaluation, names, compute, "name")
-    assert asked == names
+    monkeypatch.setattr(EvaluationSet, "variables", lambda self, runs: jnp.zeros(1))
+    evaluator.run("some", images, runs, points=points)
+    assert [point for point, _ in some_attack] == points

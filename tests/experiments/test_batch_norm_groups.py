@@ -34,16 +34,6 @@ def shallow(monkeypatch):
     build.cache_clear()
 
 
-@pytest.fixture
-def use_devices(monkeypatch):
-    """Says how many of the virtual devices there are."""
-
-    def use(number):
-        monkeypatch.setattr(devices, "available", lambda: jax.devices()[:number])
-
-    return use
-
-
 def _layer(groups):
     layer = norm(3, nnx.Rngs(0))
     layer.scale[...] = jnp.array([0.5, 1.5, -2.0])
@@ -170,10 +160,11 @@ def test_what_devices_tell_each_other(shallow, use_devices, groups):
     forward = _collectives(
         jax.jit(logits, out_shardings=placement.batch).lower(shapes(variables), x)
     )
+    spec = step.TrainSpec(classifier, 8, epoch_steps=2, placement=placement)
     whole_step = _collectives(
         programs.train_batch.lower(
-            classifier, *shapes((state, seeds, h)), x, y,
-            *shapes((optimization.schedule(0, 2), jnp.asarray(0))), epoch_steps=2,
+            spec, *shapes((state, seeds, h)), x, y,
+            *shapes((optimization.schedule(0, 2), jnp.asarray(0))),
         )
     )  # fmt: skip
     told = sum(size for _, size in whole_step)

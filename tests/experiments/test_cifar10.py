@@ -6,6 +6,8 @@ import pytest
 from experiments import cli
 from experiments.jobs import files
 
+pytestmark = pytest.mark.slow
+
 
 def test_table1_of_real_images(prepared_cifar10, tmp_path, capsys):
     arguments = [

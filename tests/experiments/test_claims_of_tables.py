@@ -10,9 +10,9 @@ from experiments.config import Setting
 from experiments.jobs import files
 from experiments.options import SweepOptions
 from experiments.published import TABLE1
-from experiments.reporting import claims
-from experiments.reporting.claims import Claim
-from experiments.reporting.selection import Chosen
+from experiments.reporting import comparisons
+from experiments.reporting.comparisons import Comparison
+from experiments.reporting.selection import Selected
 from experiments.statistics.verdicts import Verdict
 from experiments.tables.table2 import Transfer, table2
 from experiments.tables.table3 import Filtered, table3
@@ -20,7 +20,7 @@ from experiments.training.runs import Run
 
 
 def _claim(*differences, **changes):
-    return Claim("A above B", differences, (0.0,) * len(differences), **changes)
+    return Comparison("A above B", differences, (0.0,) * len(differences), **changes)
 
 
 @pytest.mark.parametrize("shift", [-0.02, -0.004, 0.0, 0.001, 0.004, 0.02])
@@ -31,7 +31,7 @@ def test_intervals_are_those_of_a_paired_t_test(shift, seeds):
     ours = theirs + shift + 0.004 * rng.normal(size=seeds)
     test = ttest_rel(ours, theirs)
     # With no difference of interest, the sign alone decides.
-    claim = Claim("A above B", tuple(ours), tuple(theirs), of_interest=0)
+    claim = Comparison("A above B", tuple(ours), tuple(theirs), of_interest=0)
     expected = Verdict.UNDECIDED
     if test.pvalue < 0.05:
         expected = Verdict.REPRODUCED if test.statistic > 0 else Verdict.CONTRADICTED
@@ -61,7 +61,7 @@ def test_claims_of_no_improvement():
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_seeds_give_no_verdict(seeds):
-    claim = Claim("A above B", (0.9,) * seeds, (0.1,) * seeds)
+    claim = Comparison("A above B", (0.9,) * seeds, (0.1,) * seeds)
     assert claim.verdict is None
     assert claim.margin is None
     plural = "1 seed" if seeds == 1 else "2 seeds"
@@ -71,18 +71,18 @@ def test_few_seeds_give_no_verdict(seeds):
 
 def test_claims_as_text():
     many = _claim(0.1, 0.11, 0.12)
-    intro, blank, line = claims.section([many])
+    intro, blank, line = comparisons.section([many])
     assert "95 % interval, unadjusted" in intro
     assert "mean difference over seeds" in intro
     assert blank == ""
     # t of 97.5 % with 2 degrees of freedom is 4.303; s = 1 point.
     assert line == "- A above B: reproduced (+11.00 ± 2.48 points, d = 1, 3 seeds)"
     few = dataclasses.replace(_claim(0.1, 0.2), unit="pair of seeds")
-    assert claims.section([few]) == [
+    assert comparisons.section([few]) == [
         "No verdict on the paper's claims: give 3 pairs of seeds or more."
     ]
     assert str(few).endswith("2 pairs of seeds)")
-    assert claims.section([]) == []
+    assert comparisons.section([]) == []
 
 
 def test_claims_as_plain_values(tmp_path):
@@ -104,11 +104,13 @@ def test_claims_as_plain_values(tmp_path):
 
 def test_pairs_of_methods_that_are_there():
     accuracies = {"absum": [0.9, 0.8], "l1": [0.5, 0.6], "none": [0.1, 0.2]}
-    found = claims.above(accuracies, ["absum", "snc"], ["weight_decay", "l1"], "Avg.")
+    found = comparisons.compare(
+        accuracies, ["absum", "snc"], ["weight_decay", "l1"], "Avg."
+    )
     assert [claim.text for claim in found] == ["Absum above L1, Avg."]
     assert found[0].as_dict()["differences"] == pytest.approx([0.4, 0.2])
     assert found[0].published is None
-    [claim] = claims.above(accuracies, ["absum"], ["none"], denies=True)
+    [claim] = comparisons.compare(accuracies, ["absum"], ["none"], denies=True)
     assert claim.text == "Absum does not improve on no regularization"
     assert claim.differences == pytest.approx([0.8, 0.6])
 
@@ -119,10 +121,10 @@ def test_published_differences_below_what_is_of_interest():
         m: cells.min for m, cells in TABLE1["fashion_mnist", "small_cnn"].items()
     }
     accuracies = dict.fromkeys(published, (0.5, 0.5, 0.5))
-    found = claims.above(
+    found = comparisons.compare(
         accuracies,
-        claims.ROBUST,
-        claims.STANDARD,
+        comparisons.ROBUST,
+        comparisons.STANDARD,
         of_interest=0.03,
         published=published,
     )
@@ -133,7 +135,7 @@ def test_published_differences_below_what_is_of_interest():
     )
     assert "published" not in str(found[0])
     # At d exactly; in floating point 64.1 - 61.1 is below 3.
-    [edge] = claims.above(
+    [edge] = comparisons.compare(
         {"absum": (0.5,), "l1": (0.5,)}, ["absum"], ["l1"], of_interest=0.03,
         published={"absum": 64.1, "l1": 61.1},
     )  # fmt: skip
@@ -148,16 +150,16 @@ def test_smallest_differences_of_tables_2_and_3(make_config, tmp_path):
         method: [Run(tmp_path, make_config(Setting(method, 0.1), 0))]
         for method in ("l1", "snc")
     }
-    options, chosen = SweepOptions(dataset="mnist"), Chosen(runs, [])
+    options, selected = SweepOptions(dataset="mnist"), Selected(runs, [])
     transfer = Transfer(np.full((2, 2, 2), 0.5), np.full((2, 2), 0.9))
     filtered = Filtered((7.0,), *[np.full((2, 1, 1), 0.5)] * 2, np.full((2, 1), 0.9))
     found = [
         claim
         for table in (
-            table2(options, chosen, transfer, 100),
-            table3(options, chosen, filtered, 28, 100),
+            table2(options, selected, transfer, 100),
+            table3(options, selected, filtered, 28, 100),
         )
-        for claim in table.details["claims"]
+        for claim in table.content["claims"]
     ]
     assert [claim["claim"] for claim in found] == [
         "SNC above L1",

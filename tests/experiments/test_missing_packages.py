@@ -3,6 +3,8 @@
 import command_line
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("package", "command"),

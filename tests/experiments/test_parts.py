@@ -2,25 +2,20 @@
 
 import dataclasses
 import itertools
-import os
-import pathlib
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stopping import start_held, wait_until_held
 
 from experiments import cli, workspace
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
-from experiments.jobs.shards import Part
-from experiments.xla_flags import without_ynnpack_fusions
+from experiments.jobs.parts import Part
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "--train-examples=128", "--test-examples=10", "--frequency-stride=14", "--epochs=2",
 )  # fmt: skip
@@ -120,38 +115,24 @@ def test_a_part_that_is_missing_is_made_up_for(tmp_path, capsys):
 
 
 @pytest.fixture
-def begin(tmp_path):
-    """Starts a part as a process of its own, and holds it once it trains."""
+def begin():
+    """Starts a part as a process of its own, which is held once it trains."""
     processes = []
 
-    def start(command, part, method):
-        environment = {
-            "XLA_FLAGS": without_ynnpack_fusions("--xla_backend_optimization_level=0")
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "experiments", *command, f"--part={part}"],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=os.environ | environment,
-        )  # fmt: skip
-        processes.append(process)
-        deadline = time.monotonic() + 240
-        models = tmp_path / "mnist5k" / "small_cnn" / method
-        while not any(path.read_text() for path in models.rglob("metrics.jsonl")):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGSTOP)
-        return process
+    def start(command, part):
+        processes.append(start_held(*command, f"--part={part}"))
+        wait_until_held(processes[-1])
+        return processes[-1]
 
     yield start
     for process in processes:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_side_by_side_in_one_folder(begin, tmp_path, capsys):
     command = [
-        "train", *MODELS, "--train-examples=128", "--epochs=20",
+        "train", *MODELS, "--train-examples=128", "--epochs=2",
         "--checkpoint-seconds=0", f"--runs-dir={tmp_path}",
     ]  # fmt: skip
 
@@ -159,18 +140,14 @@ def test_side_by_side_in_one_folder(begin, tmp_path, capsys):
         assert cli.main([*command, *arguments]) == 2
         return capsys.readouterr().err
 
-    processes = {
-        "1/2": begin(command, "1/2", "none"), "2/2": begin(command, "2/2", "absum")
-    }  # fmt: skip
+    processes = {part: begin(command, part) for part in ("1/2", "2/2")}
     assert "another process trains or attacks such models" in refused()
     assert "part 2-of-2 of this command runs already" in refused("--part=2/2")
     # As many parts of other models, and others of the same.
     for arguments in (["--part=1/2", "--seeds", "1", "2"], ["--part=1/3"]):
         assert "a part of another command trains" in refused(*arguments)
-    for process in processes.values():
-        process.send_signal(signal.SIGCONT)
     for part, process in processes.items():
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate()
         assert process.returncode == 0, output
         assert f"part {part}: 2 of 4 models" in output
     models = tmp_path / "mnist5k" / "small_cnn"

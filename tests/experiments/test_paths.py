@@ -10,7 +10,7 @@ import pytest
 
 from experiments import cli
 from experiments.data import cache, prepared
-from experiments.jobs import paths
+from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 
 
@@ -67,7 +67,7 @@ def test_a_user_without_a_home_folder(monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", _unknown)
     with pytest.raises(UsageError, match=r"home folder of ~/x is unknown: set HOME"):
-        paths.expanded("~/x")
+        files.expanded("~/x")
     assert cli.main(["figure1", f"--results-dir={tmp_path}"]) == 2
     said = capsys.readouterr().err
     assert "error: the home folder of ~/.cache is unknown: set HOME" in said

@@ -23,6 +23,8 @@ from experiments.training import runs as runs_module
 from experiments.training import weights
 from experiments.training.runs import Run
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = [
     "--epochs=1", "--train-examples=128", "--test-examples=20",
     "--methods", "none", "absum", "--frequency-stride=14", "--select-on=paper",

@@ -100,10 +100,7 @@ def test_training_matches_numpy_and_moves_the_statistics(model):
     expected = resnet18(model, np.asarray(x, np.float64), by_batch)
     np.testing.assert_allclose(trained(x), expected, atol=1e-4)
     assert len(norms(model)) == 20
-    for before, after in zip(norms(model), norms(trained), strict=True):
-        mean, var = by_batch.moved[id(before)]
-        np.testing.assert_allclose(after.mean[...], mean, atol=1e-4)
-        np.testing.assert_allclose(after.var[...], var, rtol=1e-3)
+    by_batch.assert_moved(norms(model), norms(trained))
 
 
 def test_batch_mates_matter_in_training_alone(model):

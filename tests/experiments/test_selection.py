@@ -12,9 +12,10 @@ from experiments.config import NONE, Setting
 from experiments.evaluate import EvaluateOptions
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS
 from experiments.options import SweepOptions
 from experiments.reporting import document
-from experiments.reporting.selection import best, tried
+from experiments.reporting.selection import select, train_and_evaluate
 
 LOW, HIGH = Setting("l1", 0.01), Setting("l1", 0.1)
 
@@ -23,7 +24,7 @@ class Model(NamedTuple):
     """A model with the score that chooses its strength."""
 
     run: SimpleNamespace
-    score: float
+    selection_score: float
     is_degenerate: bool
 
 
@@ -36,9 +37,9 @@ def model(make_config):
     return make
 
 
-def _best(models):
-    chosen, left_out = best(models, lambda model: model.score)
-    return {m: group[0].run.config.setting for m, group in chosen.items()}, left_out
+def _selected(models):
+    selected, degenerate = select(models, METHODS)
+    return list(selected), degenerate
 
 
 def test_strengths_are_compared_on_the_seeds_that_all_have(model):
@@ -51,20 +52,20 @@ def test_strengths_are_compared_on_the_seeds_that_all_have(model):
         # Nor do those of another method.
         model(NONE, 7, 0.3),
     ]
-    assert _best(models) == ({"l1": HIGH, "none": NONE}, [])
-    chosen, _ = best(models, lambda model: model.score)
-    assert chosen["l1"] == models[1:4]
+    assert _selected(models) == ([NONE, HIGH], [])
+    selected, _ = select(models, METHODS)
+    assert selected[HIGH] == models[1:4]
     # Of several common seeds the mean.
-    assert _best([*models, model(LOW, 1, 0.3)])[0]["l1"] == LOW
+    assert _selected([*models, model(LOW, 1, 0.3)])[0] == [NONE, LOW]
 
 
 def test_no_seed_in_common_is_an_error(model):
     models = [model(LOW, 0, 0.5), model(HIGH, 1, 0.6), model(NONE, 0, 0.1)]
     with pytest.raises(UsageError, match="strengths of l1 have no seed in common"):
-        _best(models)
+        _selected(models)
     # Unless only one of them says something.
     models[0] = models[0]._replace(is_degenerate=True)
-    assert _best(models) == ({"l1": HIGH, "none": NONE}, models[:1])
+    assert _selected(models) == ([NONE, HIGH], models[:1])
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def _tried(options, workspace, scores, silent=()):
             for c in configs
         ]  # fmt: skip
 
-    models = tried(options, workspace, evaluate, lambda model: model.score)
+    models = train_and_evaluate(options, workspace, evaluate)
     return [(m.run.config.setting, m.run.config.seed) for m in models]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from batch_norm_network import network
 from flax import nnx
+from stopping import stopped
 
 from experiments.config import NONE, RunConfig, Setting
 from experiments.data import DATASETS, Split
@@ -16,7 +17,7 @@ from experiments.models import ARCHITECTURES, networks_for
 from experiments.models.architectures import without_values
 from experiments.options import WIDTHS, ModelOptions
 from experiments.studies.snc_constraints import OTHER_READINGS
-from experiments.training import feeds, optimization, programs, step, sweep
+from experiments.training import loop, optimization, programs, step, sweep
 from experiments.training.constraints import (
     SETTLE_STEPS,
     constrained,
@@ -57,7 +58,7 @@ def test_every_schedule_ends_some_steps_after_a_clip(
         scaled = recipe.scaled(epochs or recipe.epochs)
         examples = DATASETS[dataset].train_examples
         for train in (examples, examples - examples // 10):  # validation held out
-            last = scaled.epochs * programs.steps_of(train, scaled.batch_size)
+            last = scaled.epochs * scaled.epoch_steps(train)
             steps = np.arange(max(1, last - 1000), last + 1)
             for model in networks_for(dataset):
                 for method in SNC_METHODS:
@@ -73,7 +74,7 @@ def test_every_schedule_ends_some_steps_after_a_clip(
 
 def test_without_it_the_papers_schedule_would_end_with_a_clip():
     recipe = DATASETS["cifar10"].conditions.recipe
-    ours = recipe.epochs * programs.steps_of(50_000, recipe.batch_size)
+    ours = recipe.epochs * recipe.epoch_steps(50_000)
     # P, appendix: 350 epochs of batches of 128, here without the incomplete one.
     assert (ours, ours % 100) == (136_500, 0)
     assert 350 * -(-50_000 // 128) % 100 == SETTLE_STEPS == 50
@@ -118,13 +119,13 @@ def _steps(data, pieces, groups, clip_after=()):
     h = optimization.hyperparameters([SNC], 0.05, 0.5)
     state = step.init_sweep(classifier, seeds, h)
     uses = classifier.conv_uses(data.image_shape)
+    spec = step.TrainSpec(classifier, 32, epoch_steps=3, constrained=groups)
     images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
     for first in range(0, 9, pieces):
         epoch, begin = divmod(first, 3)
         state, _ = programs.train_steps(
-            classifier, state, seeds, h, images, labels,
-            optimization.schedule(epoch, 3), begin, pieces, batch_size=32,
-            constrained=groups,
+            spec, state, seeds, h, images, labels, optimization.schedule(epoch, 3),
+            begin, pieces,
         )  # fmt: skip
         if first + pieces in clip_after:
             one = jax.tree.map(lambda leaf: leaf[0, 0], state.variables.params)
@@ -154,7 +155,7 @@ def test_training_goes_on_to_the_same_last_clip(
     colored, often, make_config, tmp_path, monkeypatch
 ):
     """Two steps and one at a time, interrupted between the last clip and the end."""
-    monkeypatch.setattr(feeds, "_CPU_STEPS", 2)
+    monkeypatch.setattr(loop, "_CPU_STEPS", 2)
     fields = {"model": "resnet18", "settle_steps": 3, "learning_rate": 0.05}
     config = make_config(SNC, **fields)
     shapes = jax.eval_shape(network(10).init, jax.random.key(0))
@@ -167,17 +168,8 @@ def test_training_goes_on_to_the_same_last_clip(
         return jax.tree.leaves(run.variables(shapes))
 
     whole = train("whole", config)
-    train_steps, left = programs.train_steps, iter(range(5))
-
-    def stopping(*arguments, **options):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return train_steps(*arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(programs, "train_steps", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            train("cut", config)
+    with stopped(5):
+        train("cut", config)
     for a, b in zip(train("cut", config), whole, strict=True):
         np.testing.assert_array_equal(a, b)
     by_hand = jax.tree.leaves(_steps(colored, 1, (), (2, 4, 6)))

@@ -153,6 +153,7 @@ cache.cached(pathlib.Path(sys.argv[1]), lambda: (split, split), lambda _: None)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="there is no /proc")
 def test_what_a_killed_writer_leaves_is_removed(tmp_path):
     target = tmp_path / "kept.npz"

@@ -6,7 +6,7 @@ import pytest
 
 import absum_jax
 from experiments.evaluation import single_fourier
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness, evaluate
 from experiments.jobs import files
 
@@ -36,9 +36,9 @@ def test_rows_on_disk_are_not_computed_again(runs, images, monkeypatch):
     asked = []
     attacked = single_fourier.attacked_accuracies
 
-    def recording(classifier, params, x, y, frequencies, **options):
+    def recording(classifier, params, x, y, frequencies, eps, **options):
         asked.append((int(frequencies[0, 0]), jax.tree.leaves(params)[0].shape[0]))
-        return attacked(classifier, params, x, y, frequencies, **options)
+        return attacked(classifier, params, x, y, frequencies, eps, **options)
 
     monkeypatch.setattr(single_fourier, "attacked_accuracies", recording)
     again = evaluate(images, runs, 80 / 255)

@@ -233,6 +233,7 @@ def _trained(folder):
     return {(*path.parts[-4:-2], path.parts[-2][:6]) for path in found}
 
 
+@pytest.mark.slow
 def test_the_command_compares_readings(folder, monkeypatch, capsys):
     """It trains what it is asked for, and finds what a clip at every step changed."""
     monkeypatch.setitem(TABLE1, ("mnist5k", "small_cnn"), {

@@ -16,16 +16,6 @@ from experiments.training import devices, sweep
 from experiments.training.runs import Run, stacked_variables
 
 
-@pytest.fixture
-def use_devices(monkeypatch):
-    """Says how many of the virtual devices there are."""
-
-    def use(count):
-        monkeypatch.setattr(devices, "available", lambda: jax.devices()[:count])
-
-    return use
-
-
 def _affine(weights, x, unused, bias):
     """A function of one model with a tree of results."""
     assert unused is None

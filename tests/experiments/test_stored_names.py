@@ -28,7 +28,7 @@ from experiments.evaluation import (
     single_fourier,
     singular_values,
 )
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs import digests, files
 from experiments.models import build
 from experiments.training import sweep

@@ -1,4 +1,4 @@
-"""Streamed images: the library's numbers, chunk by chunk, kept as they come."""
+"""Streamed images: the library's numbers, chunk by chunk, stored at once."""
 
 import types
 
@@ -6,17 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stopping import stopped
 from streaming import InMemory
 
 import absum_jax
 from experiments.config import Setting
 from experiments.data import Split
-from experiments.evaluation import clean, frequency, shares, single_fourier
-from experiments.evaluation.batches import mapped
-from experiments.evaluation.kept import EvaluationSet
+from experiments.evaluation import clean, frequency, gradient, single_fourier
+from experiments.evaluation.batches import map_batches
+from experiments.evaluation.evaluation_set import EvaluationSet, missing_ranges
 from experiments.jobs import files
 from experiments.models import Classifier, Variables
-from experiments.reporting.outcomes import attacked
+from experiments.reporting.evaluated import under_single_fourier
 from experiments.training import devices
 from experiments.training.runs import Run
 
@@ -96,7 +97,7 @@ def test_single_fourier_is_the_librarys_of_all_images(images, split, runs, model
 
 
 def test_all_frequencies_of_larger_images_are_the_papers(images, runs, monkeypatch):
-    def attack(classifier, variables, x, y, frequencies, **options):
+    def attack(classifier, variables, x, y, frequencies, eps, **options):
         # As many right as l says, and one more of the five largest.
         assert frequencies[:, 1].tolist() == list(range(32))
         right = jnp.clip(frequencies[0, 0] + jnp.array([0, 1]), 0, len(y)) / len(y)
@@ -155,7 +156,7 @@ def test_filters(images, split, runs, models, kind, passed):
     assert len(np.unique(found)) > 1
 
 
-def test_numbers_of_images_are_kept(images, runs):
+def test_numbers_of_images_are_stored(images, runs):
     single_fourier.evaluate(images, runs[:1], EPS, stride=16)
     [path] = runs[0].folder.glob("single-fourier-*.jsonl")
     header, *lines = files.read_json_lines(path)
@@ -183,9 +184,9 @@ def test_goes_on_where_a_kill_cut_it(images, runs, monkeypatch, chunk):
     calls = []
     attack = single_fourier.attacked_accuracies
 
-    def recording(classifier, variables, x, y, frequencies, **options):
+    def recording(classifier, variables, x, y, frequencies, eps, **options):
         calls.append((len(y), int(frequencies[0, 0])))
-        return attack(classifier, variables, x, y, frequencies, **options)
+        return attack(classifier, variables, x, y, frequencies, eps, **options)
 
     monkeypatch.setattr(single_fourier, "attacked_accuracies", recording)
     monkeypatch.setattr(EvaluationSet, "chunk_size", chunk)
@@ -206,12 +207,8 @@ def test_goes_on_where_a_kill_cut_it(images, runs, monkeypatch, chunk):
     assert stream.asked == []
 
 
-def test_an_interruption_closes_what_is_read(images, runs, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(single_fourier, "attacked_accuracies", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+def test_an_interruption_closes_what_is_read(images, runs):
+    with stopped(0, "attacked_accuracies", single_fourier):
         single_fourier.evaluate(images, runs, EPS)
     assert images.split.read_so_far == [(0, 4)]
     assert images.split.closed == [True]
@@ -228,8 +225,8 @@ def test_an_interruption_closes_what_is_read(images, runs, monkeypatch):
         ([(9, 10)], [(0, 4), (4, 8), (8, 9)]),
     ],
 )
-def test_what_is_left(done, left):
-    assert shares.gaps(done, 10, 4) == left
+def test_missing_ranges(done, left):
+    assert missing_ranges(done, 10, 4) == left
 
 
 @pytest.mark.parametrize(
@@ -249,16 +246,16 @@ def test_what_is_left(done, left):
     ],
 )
 def test_devices_share_all_but_a_remainder(images, size, shared_by, left):
-    assert shares.gaps([], images, size, shared_by) == left
+    assert missing_ranges([], images, size, shared_by) == left
 
 
 def test_batches_stay_on_their_devices():
     x = jnp.arange(22.0).reshape(11, 2)
-    np.testing.assert_array_equal(mapped(lambda x: 2 * x, x, 4), 2 * x)
+    np.testing.assert_array_equal(map_batches(lambda x: 2 * x, x, 4), 2 * x)
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     x = jax.device_put(jnp.arange(64.0).reshape(32, 2), sharding)
-    program = jax.jit(lambda x: mapped(lambda x: 2 * x, x, 8)).lower(x).compile()
+    program = jax.jit(lambda x: map_batches(lambda x: 2 * x, x, 8)).lower(x).compile()
     np.testing.assert_array_equal(program(x), 2 * x)
     assert "all-gather" not in program.as_text()
 
@@ -282,8 +279,8 @@ def test_chunks_are_as_large_as_a_device_holds(split, monkeypatch):
     assert (images.batch_size(1), images.chunk_size) == (4 * 256, 4 * 1024)
 
 
-def test_held_images_are_kept_as_ever(split, runs):
-    """What is on disk of trained models stays valid."""
+def test_values_of_images_in_memory_are_stored(split, runs):
+    """Files of earlier versions stay valid."""
     images = EvaluationSet(CLASSIFIER, split, "test")
     assert images.top_k == 1
     [answer] = clean.evaluate(images, runs[:1])
@@ -299,19 +296,21 @@ def test_held_images_are_kept_as_ever(split, runs):
             "nan_logits": 0.0,
         },
     }
-    with pytest.raises(TypeError, match="held images do not come in chunks"):
-        next(images.chunks([(0, 2)]))
-    with pytest.raises(TypeError, match="streamed images do not lie"):
-        EvaluationSet(CLASSIFIER, InMemory(split), "test").arrays()
 
 
-def test_outcomes_of_streamed_images(images, runs):
+def test_an_attack_that_needs_all_images_at_once(images, runs):
+    steps = gradient.Steps(0.1, 1, 0.1)
+    with pytest.raises(ValueError, match="`images` must not be streamed, as 'pgd'"):
+        gradient.white_box(images, runs, [0.1], steps)
+
+
+def test_models_of_streamed_images(images, runs):
     options = types.SimpleNamespace(dataset="imagenet2012")
     workspace = types.SimpleNamespace(options=options, test=images, selection=images)
-    for outcome in attacked(workspace, runs, stride=16):
-        told = outcome.as_dict()
-        assert told["top5"]["avg"] == pytest.approx(
-            float(outcome.test.top5.grid.mean()), abs=1e-6
+    for model in under_single_fourier(workspace, runs, stride=16):
+        numbers = model.as_dict()
+        assert numbers["top5"]["avg"] == pytest.approx(
+            float(model.test.top5.grid.mean()), abs=1e-6
         )
-        assert told["top5"]["avg"] > told["avg"]
-        assert outcome.selection is outcome.test
+        assert numbers["top5"]["avg"] > numbers["avg"]
+        assert model.selection_score == float(model.test.frequencies.mean)

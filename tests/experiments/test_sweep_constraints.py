@@ -82,15 +82,20 @@ def _data(noise):
     return jnp.asarray(noise.images), jnp.asarray(noise.labels)
 
 
+def _spec(classifier, noise, settings):
+    return step.TrainSpec(
+        classifier, BATCH, len(noise) // BATCH, constrained=constrained(settings)
+    )
+
+
 def _sweep(classifier, noise, settings, epochs):
     seeds = jnp.array([0])
     h = optimization.hyperparameters(settings, LEARNING_RATE, MOMENTUM)
     state = step.init_sweep(classifier, seeds, h)
     for epoch in range(epochs):
-        state, _ = programs.train_epoch(
-            classifier, state, seeds, h, *_data(noise),
-            optimization.schedule(epoch, epochs), batch_size=BATCH,
-            constrained=constrained(settings),
+        state, _ = programs.train_steps(
+            _spec(classifier, noise, settings), state, seeds, h, *_data(noise),
+            optimization.schedule(epoch, epochs),
         )  # fmt: skip
     return state.variables.params
 
@@ -160,17 +165,11 @@ def test_the_condition_is_one_for_all_models(classifier, noise):
 
     def conditionals(settings):
         jaxpr = jax.make_jaxpr(
-            lambda state: programs.train_epoch(
-                classifier,
-                state,
-                seeds,
-                h,
-                *_data(noise),
+            lambda state: programs.train_steps(
+                _spec(classifier, noise, settings), state, seeds, h, *_data(noise),
                 optimization.schedule(0, 3),
-                batch_size=BATCH,
-                constrained=constrained(settings),
             )
-        )(state)
+        )(state)  # fmt: skip
         return _outermost_conditions(jaxpr.jaxpr)
 
     assert conditionals((NONE,) * 3) == 0

@@ -12,20 +12,23 @@ from absum_jax.markdown import aligned
 from experiments.config import NONE, Setting
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs import files
+from experiments.methods import METHODS
 from experiments.options import SweepOptions
 from experiments.published import TABLE1, TABLE1_TOP5, Published
 from experiments.reporting import naming
-from experiments.reporting.outcomes import Outcome
+from experiments.reporting.columns import Column
+from experiments.reporting.evaluated import SingleFourierModel
 from experiments.reporting.plots import strength
 from experiments.reporting.selection import select
 from experiments.statistics.summary import Statistic
+from experiments.tables import table1 as table_module
 from experiments.tables.table1 import table1
 from experiments.training.runs import Run
 
 
 @pytest.fixture
-def outcome(make_config, tmp_path):
-    """Makes an outcome with a grid whose mean and minimum are told."""
+def model(make_config, tmp_path):
+    """Makes a model with a grid of given mean and minimum."""
 
     def make(
         method, strength, seed, avg, minimum, classes=10, selection=None, diverged_at=0
@@ -40,50 +43,51 @@ def outcome(make_config, tmp_path):
         run.log(1, 2.0, 0.1)
         run.log(2, 0.5, 0.1)
         run.log(3, float("nan"), 0.1, diverged_at)
-        test = robustness(avg)
-        return Outcome(run, test, test if selection is None else robustness(selection))
+        score = avg if selection is None else selection
+        return SingleFourierModel(run, robustness(avg), score)
 
     return make
 
 
-def test_the_strength_with_the_best_mean_over_seeds_is_chosen(outcome):
-    outcomes = [
-        outcome("l1", 0.1, 0, 0.95, 0.5),
-        outcome("l1", 0.1, 1, 0.60, 0.5),
-        outcome("l1", 0.01, 0, 0.80, 0.2),
-        outcome("l1", 0.01, 1, 0.82, 0.2),
-        outcome("none", 0.0, 0, 0.5, 0.1),
+def test_the_strength_with_the_best_mean_over_seeds_is_chosen(model):
+    models = [
+        model("l1", 0.1, 0, 0.95, 0.5),
+        model("l1", 0.1, 1, 0.60, 0.5),
+        model("l1", 0.01, 0, 0.80, 0.2),
+        model("l1", 0.01, 1, 0.82, 0.2),
+        model("none", 0.0, 0, 0.5, 0.1),
     ]
-    chosen, constant = select(outcomes)
-    assert chosen == {"l1": Setting("l1", 0.01), "none": NONE}
-    assert constant == []
+    selected, degenerate = select(models, METHODS)
+    assert selected == {NONE: models[4:], Setting("l1", 0.01): models[2:4]}
+    assert next(iter(selected)) == NONE
+    assert degenerate == []
 
 
-def test_a_strength_with_a_model_of_one_class_is_left_out(outcome):
-    outcomes = [
-        outcome("l1", 10.0, 0, 0.99, 0.9, classes=1),
-        outcome("l1", 10.0, 1, 0.99, 0.9),
-        outcome("l1", 0.1, 0, 0.5, 0.1),
-        outcome("absum", 10.0, 0, 0.2, 0.1, classes=1),
-        outcome("l1", 1.0, 0, 0.99, 0.9, diverged_at=7),
+def test_a_strength_with_a_model_of_one_class_is_left_out(model):
+    models = [
+        model("l1", 10.0, 0, 0.99, 0.9, classes=1),
+        model("l1", 10.0, 1, 0.99, 0.9),
+        model("l1", 0.1, 0, 0.5, 0.1),
+        model("absum", 10.0, 0, 0.2, 0.1, classes=1),
+        model("l1", 1.0, 0, 0.99, 0.9, diverged_at=7),
     ]
-    chosen, left_out = select(outcomes)
-    assert chosen == {"l1": Setting("l1", 0.1)}
-    assert left_out == [outcomes[0], outcomes[3], outcomes[4]]
-    text = table1(SweepOptions(), outcomes).markdown
+    selected, degenerate = select(models, METHODS)
+    assert selected == {Setting("l1", 0.1): models[2:3]}
+    assert degenerate == [models[0], models[3], models[4]]
+    text = table1(SweepOptions(), models).markdown
     named = "Absum 10 (seed 0), L1 1 (seed 0), L1 10 (seed 0)"
     assert f"Left out, as they answer one class or diverged: {named}." in text
-    assert outcomes[4].as_dict()["diverged"]
+    assert models[4].as_dict()["diverged"]
 
 
-def test_validation_chooses_and_test_is_reported(outcome):
-    outcomes = [
-        outcome("absum", 0.1, 0, 0.9, 0.5, selection=0.6),
-        outcome("absum", 0.2, 0, 0.7, 0.4, selection=0.8),
+def test_validation_chooses_and_test_is_reported(model):
+    models = [
+        model("absum", 0.1, 0, 0.9, 0.5, selection=0.6),
+        model("absum", 0.2, 0, 0.7, 0.4, selection=0.8),
     ]
-    table = table1(SweepOptions(methods=("absum",), select_on="validation"), outcomes)
-    assert table.records[0]["strength"] == 0.2
-    assert table.records[0]["avg_mean"] == pytest.approx(0.7)
+    table = table1(SweepOptions(methods=("absum",), select_on="validation"), models)
+    assert table.content["rows"][0]["strength"] == 0.2
+    assert table.content["rows"][0]["avg_mean"] == pytest.approx(0.7)
     assert "best Avg. on the validation images" in table.markdown
     assert table.path.name == "mnist5k-validation"
 
@@ -114,14 +118,14 @@ def test_markdown_lines_up():
                      "| long | 22.00 |"]  # fmt: skip
 
 
-def test_published_numbers_stand_beside(outcome, tmp_path):
-    outcomes = [
-        outcome("none", 0.0, 0, 0.95, 0.8),
-        outcome("absum", 0.01, 0, 0.98, 0.9),
-        outcome("l1", 10.0, 0, 0.1, 0.1, classes=1),
+def test_published_numbers_stand_beside(model, tmp_path):
+    models = [
+        model("none", 0.0, 0, 0.95, 0.8),
+        model("absum", 0.01, 0, 0.98, 0.9),
+        model("l1", 10.0, 0, 0.1, 0.1, classes=1),
     ]
     options = SweepOptions(dataset="mnist")
-    table = table1(options, outcomes)
+    table = table1(options, models)
     text = table.markdown
     assert text.startswith("## Table 1, MNIST\n")
     absum = next(line for line in text.splitlines() if line.startswith("| Absum"))
@@ -131,12 +135,12 @@ def test_published_numbers_stand_beside(outcome, tmp_path):
     assert "(" not in none
     assert "Left out, as they answer one class or diverged: L1 10 (seed 0)." in text
 
-    json_path, csv_path, md_path = table.write(tmp_path)
+    json_path, csv_path, md_path = table.print_and_write(tmp_path)
     assert json_path == tmp_path / "table1" / "mnist.json"
     document = files.read_json(json_path)
     assert document["rows"][1]["avg_mean"] == pytest.approx(0.98)
     assert document["rows"][1]["paper_avg"] == 98.64
-    assert [model["answers_one_class"] for model in document["models"]] == [0, 0, 1]
+    assert [own["answers_one_class"] for own in document["models"]] == [0, 0, 1]
     assert document["models"][0]["lowest_train_loss"] == 0.5
     assert document["models"][0]["worst"] == [1, 0]
     assert document["provenance"]["device"]
@@ -147,23 +151,23 @@ def test_published_numbers_stand_beside(outcome, tmp_path):
     assert md_path.read_text() == text + "\n"
 
 
-def test_claims_have_smallest_differences_of_interest(outcome):
-    outcomes = [
-        outcome(method, strength, seed, avg + seed / 1000, minimum + seed / 1000)
+def test_claims_have_smallest_differences_of_interest(model):
+    models = [
+        model(method, strength, seed, avg + seed / 1000, minimum + seed / 1000)
         for method, strength, avg, minimum in (
             ("absum", 0.01, 0.95, 0.92), ("l1", 1e-4, 0.93, 0.90)
         )
         for seed in range(3)
     ]  # fmt: skip
     options = SweepOptions(dataset="mnist", methods=("absum", "l1"), seeds=(0, 1, 2))
-    table = table1(options, outcomes)
+    table = table1(options, models)
     keys = ("claim", "verdict", "smallest_difference_of_interest")
-    assert [tuple(claim[key] for key in keys) for claim in table.details["claims"]] == [
+    assert [tuple(claim[key] for key in keys) for claim in table.content["claims"]] == [
         ("Absum above L1, Avg.", "reproduced", 0.01),
         ("Absum above L1, Min.", "reproduced, but by less than is of interest", 0.03),
     ]
     # P, Table 1: 98.64 - 98.48, and 94.76 - 78.01.
-    published = [claim["published_difference"] for claim in table.details["claims"]]
+    published = [claim["published_difference"] for claim in table.content["claims"]]
     assert published == [0.0016, 0.1675]
     assert (
         "- Absum above L1, Avg.: reproduced (+2.00 ± 0.00 points, d = 1, 3 seeds; "
@@ -172,7 +176,7 @@ def test_claims_have_smallest_differences_of_interest(outcome):
 
 
 def test_top_1_and_top_5_of_imagenet_side_by_side(make_config, tmp_path):
-    def outcome(method, strength, avg):
+    def model(method, strength, avg):
         def robustness(mean, minimum, clean, top5=None):
             grid = np.full((32, 32), (1024 * mean - minimum) / 1023)
             grid[3, 1] = minimum
@@ -183,14 +187,14 @@ def test_top_1_and_top_5_of_imagenet_side_by_side(make_config, tmp_path):
         run.log(1, 2.0, 0.1)
         top5 = robustness(avg + 0.3, 0.2, 0.85)
         test = robustness(avg, 0.1, 0.6, top5)
-        return Outcome(run, test, test)
+        return SingleFourierModel(run, test, avg)
 
-    outcomes = [
-        outcome("none", 0.0, 0.2), outcome("absum", 0.01, 0.25),
-        outcome("absum", 0.1, 0.15), outcome("snc", 1.0, 0.5),
+    models = [
+        model("none", 0.0, 0.2), model("absum", 0.01, 0.25),
+        model("absum", 0.1, 0.15), model("snc", 1.0, 0.5),
     ]  # fmt: skip
     options = SweepOptions(dataset="imagenet2012", methods=("none", "absum", "snc"))
-    table = table1(options, outcomes)
+    table = table1(options, models)
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in table.markdown.splitlines()
@@ -211,14 +215,14 @@ def test_top_1_and_top_5_of_imagenet_side_by_side(make_config, tmp_path):
     assert "best Top-1 Avg. on the test images" in table.markdown
     assert "over 1,024 frequencies, l and m below 32, and" in table.markdown
     assert "largest logit (Top-1) and of the five largest (Top-5)" in table.markdown
-    absum = table.records[1]
+    absum = table.content["rows"][1]
     assert absum["top5_avg_mean"] == pytest.approx(0.55)
     assert (absum["paper_avg"], absum["paper_top5_avg"]) == (26.59, 48.51)
-    assert table.records[2]["paper_top5_clean"] is None
-    model = table.details["models"][1]
+    assert table.content["rows"][2]["paper_top5_clean"] is None
+    model = table.content["models"][1]
     assert model["top5"]["min"] == pytest.approx(0.2)
     assert model["top5"]["worst"] == [3, 1]
-    (ax, *_) = strength.figure4(outcomes).axes
+    (ax, *_) = strength.figure4(models).axes
     assert ax.get_ylabel() == "Top-1 accuracy under attack (%)"
 
 
@@ -235,9 +239,9 @@ def test_top_1_and_top_5_of_imagenet_side_by_side(make_config, tmp_path):
         ({"max_norms": (0.1, 0.01)}, "2 bounds of SNC"),
     ],
 )
-def test_a_smaller_run_says_so_and_lies_apart(outcome, changes, part):
+def test_a_smaller_run_says_so_and_lies_apart(model, changes, part):
     options = dataclasses.replace(SweepOptions(dataset="mnist"), **changes)
-    table = table1(options, [outcome("none", 0.0, 0, 0.95, 0.8)])
+    table = table1(options, [model("none", 0.0, 0, 0.95, 0.8)])
     assert f"scaled down: {part}" in table.title
     assert table.path.parts[0] == "scaled"
 
@@ -281,3 +285,51 @@ def test_published_numbers_are_the_papers():
         strengths = [cell.strength for cell in methods]
         expected = [10**absum, 10**decay, 10**l1, bound]
         np.testing.assert_allclose(strengths, expected)
+
+
+def test_a_column_is_added_in_one_place(model, monkeypatch, tmp_path):
+    models = [
+        model("none", 0.0, 0, 0.5, 0.25),
+        model("absum", 0.01, 0, 0.75, 0.5),
+        model("absum", 0.01, 1, 1.0, 0.5),
+    ]
+
+    def write():
+        options = SweepOptions(dataset="mnist", seeds=(0, 1))
+        return table_module.table1(options, models).print_and_write(tmp_path)
+
+    def read(paths):
+        document = files.read_json(paths[0])
+        with paths[1].open() as stream:
+            rows = list(csv.DictReader(stream))
+        lines = [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in paths[2].read_text().splitlines()
+            if line.startswith("|")
+        ]
+        return document["rows"], rows, [lines[0], *lines[2:]]
+
+    before = read(write())
+    first = Column(
+        "first",
+        "first seed",
+        lambda row: [float(test.frequencies.mean) for test in row.results][:1],
+        lambda row: row.published_value(lambda cells: cells.clean),
+    )
+    seeds = Column("seeds", "seeds", lambda row: len(row.results), outputs=("csv",))
+    monkeypatch.setattr(table_module, "COLUMNS", [*table_module.COLUMNS, first, seeds])
+    json_rows, csv_rows, lines = read(write())
+    place = lines[0].index("first seed")
+    assert [line.pop(place) for line in lines] == [
+        "first seed", "50.00", "75.00 (99.14)",
+    ]  # fmt: skip
+    for rows in (json_rows, csv_rows):
+        found = [(float(row.pop("first_mean")), row.pop("paper_first")) for row in rows]
+        assert [mean for mean, _ in found] == pytest.approx([0.5, 0.75])
+        assert found[1][1] in (99.14, "99.14")
+        for row in rows:
+            for name in ("std", "low", "high"):
+                row.pop(f"first_{name}")
+    assert [row.pop("seeds") for row in csv_rows] == ["1", "2"]
+    # Nothing else changes.
+    assert (json_rows, csv_rows, lines) == before

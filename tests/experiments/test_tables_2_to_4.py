@@ -15,7 +15,7 @@ from experiments.jobs import files
 from experiments.options import SweepOptions, filled_up, pairs
 from experiments.published import TABLE1, TABLE2, TABLE3, TABLE4
 from experiments.reporting import selection
-from experiments.reporting.under_pgd import Attacked, select
+from experiments.reporting.evaluated import Pgd, PgdModel
 from experiments.tables.table2 import Transfer
 from experiments.tables.table4 import Table4Options
 from experiments.training.runs import Run
@@ -144,12 +144,12 @@ def test_the_share_of_high_frequencies():
     # Of a flat spectrum it is the share of frequencies beyond 7 cycles, counted here.
     far = [(l, m) for l in range(-14, 14) for m in range(-14, 14) if l * l + m * m > 49]
     flat = np.ones((28, 28))
-    assert gradient.high_share(flat) == pytest.approx(len(far) / 784)
+    assert gradient.high_frequency_fraction(flat) == pytest.approx(len(far) / 784)
     centre = np.zeros((28, 28))
     centre[14, 14 + 7] = 1
-    assert gradient.high_share(centre) == 0
+    assert gradient.high_frequency_fraction(centre) == 0
     centre[14 + 5, 14 + 5] = 3
-    assert gradient.high_share(centre) == pytest.approx(0.75)
+    assert gradient.high_frequency_fraction(centre) == pytest.approx(0.75)
 
 
 def test_strengths_are_those_of_table_1(folder, capsys):
@@ -245,7 +245,7 @@ def attacked(make_config, tmp_path):
         accuracies = np.array(accuracies)
         selection = accuracies.mean() if selection is None else selection
         plain = Clean(0.9, classes, 0.0)
-        return Attacked(run, plain, accuracies, np.zeros(2), float(selection))
+        return PgdModel(run, Pgd(plain, accuracies, np.zeros(2)), float(selection))
 
     return make
 
@@ -262,9 +262,11 @@ def test_table4_selects_by_the_mean_over_eps_and_seeds(attacked):
         attacked("absum", 0.2, 0, [0.8, 0.8], selection=0.7),
         attacked("absum", 0.3, 0, [0.99, 0.99], diverged_at=7),
     ]
-    chosen, left_out = select(models)
-    assert chosen == {"l1": models[2:4], "absum": models[6:7]}
-    assert left_out == [models[4], models[8]]
+    selected, degenerate = selection.select(models, ["absum", "l1"])
+    absum, l1 = Setting("absum", 0.1), Setting("l1", 0.01)
+    assert selected == {l1: models[2:4], absum: models[6:7]}
+    assert list(selected) == [absum, l1]
+    assert degenerate == [models[4], models[8]]
     assert models[8].as_dict()["diverged"]
 
 

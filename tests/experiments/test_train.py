@@ -6,6 +6,7 @@ import types
 from typing import ClassVar
 
 import pytest
+from stopping import stopped
 
 from experiments import adversaries, cli
 from experiments.config import NONE, Setting
@@ -14,7 +15,7 @@ from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.options import ComputeOptions
 from experiments.train import TrainOptions, table
-from experiments.training import programs, sweep
+from experiments.training import sweep
 from experiments.training.runs import Run
 
 SMALL = ("--dataset=mnist5k", "--train-examples=128", "--epochs=2")
@@ -130,15 +131,9 @@ def tensorboard(monkeypatch):
 
 
 def test_tensorboard_shows_the_metrics(
-    tensorboard, classifier, noise, make_config, tmp_path, monkeypatch
+    tensorboard, classifier, noise, make_config, tmp_path
 ):
     configs = [make_config(NONE), make_config(Setting("absum", 0.1))]
-    train_steps = programs.train_steps
-
-    def stopping(*arguments, **how):
-        if int(arguments[6].epoch) == 2:
-            raise KeyboardInterrupt
-        return train_steps(*arguments, **how)
 
     def train():
         return sweep.train_missing(
@@ -146,10 +141,8 @@ def test_tensorboard_shows_the_metrics(
             seconds_between_checkpoints=0,
         )  # fmt: skip
 
-    with monkeypatch.context() as patch:
-        patch.setattr(programs, "train_steps", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            train()
+    with stopped(2):
+        train()
     assert tensorboard.opened == 0
     runs = train()
     assert tensorboard.opened == 0

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from stopping import at_most, stopped
 
 import absum_jax
 from experiments.config import NONE, Setting
@@ -37,12 +38,15 @@ def _epochs(classifier, data, settings, seeds=(0,), epochs=1, batch_size=32):
     h = optimization.hyperparameters(settings, 0.05, 0.5)
     seeds = jnp.array(seeds)
     state = step.init_sweep(classifier, seeds, h)
+    spec = step.TrainSpec(
+        classifier, batch_size, len(data) // batch_size,
+        constrained=constraints.constrained(settings),
+    )  # fmt: skip
     history = []
     for epoch in range(epochs):
-        state, metrics = programs.train_epoch(
-            classifier, state, seeds, h, jnp.asarray(data.images),
+        state, metrics = programs.train_steps(
+            spec, state, seeds, h, jnp.asarray(data.images),
             jnp.asarray(data.labels), optimization.schedule(epoch, epochs),
-            batch_size=batch_size, constrained=constraints.constrained(settings),
         )  # fmt: skip
         history.append(metrics)
     return state, history
@@ -201,33 +205,14 @@ def _assert_same(one, two, **tolerance):
                 np.testing.assert_array_equal(a, b)
 
 
-@pytest.fixture
-def interrupted(monkeypatch):
-    """Makes training stop before an epoch, once."""
-
-    def stop_before(epoch):
-        train_steps = programs.train_steps
-
-        def stopping(*args, **kwargs):
-            if int(args[6].epoch) == epoch:
-                monkeypatch.setattr(programs, "train_steps", train_steps)
-                raise KeyboardInterrupt
-            return train_steps(*args, **kwargs)
-
-        monkeypatch.setattr(programs, "train_steps", stopping)
-
-    return stop_before
-
-
 def test_an_interrupted_sweep_ends_as_if_never_interrupted(
-    classifier, noise, make_config, tmp_path, interrupted
+    classifier, noise, make_config, tmp_path
 ):
     configs = [
         make_config(setting, seed) for seed in (0, 1) for setting in (NONE, ABSUM)
     ]
     whole = _train(classifier, noise, configs, tmp_path / "whole")
-    interrupted(2)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped(2):
         _train(classifier, noise, configs, tmp_path / "cut")
     run = Run(tmp_path / "cut", configs[0])
     assert not run.is_complete
@@ -241,19 +226,16 @@ def test_an_interrupted_sweep_ends_as_if_never_interrupted(
     )
 
 
-def test_part_of_an_interrupted_sweep_goes_on(
-    classifier, noise, make_config, tmp_path, interrupted
-):
+def test_part_of_an_interrupted_sweep_goes_on(classifier, noise, make_config, tmp_path):
     configs = [
         make_config(setting, seed) for seed in (0, 1) for setting in (NONE, ABSUM)
     ]
     whole = _train(classifier, noise, configs, tmp_path / "whole")
-    interrupted(2)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped(2):
         _train(classifier, noise, configs, tmp_path / "cut")
-    # Any use of the first epochs would fail here.
-    interrupted(0)
-    part = _train(classifier, noise, [configs[3]], tmp_path / "cut")
+    # From the beginning it would take three.
+    with at_most(2):
+        part = _train(classifier, noise, [configs[3]], tmp_path / "cut")
     _assert_same(part, [whole[3]], rel=1e-4)
     rest = _train(classifier, noise, configs, tmp_path / "cut")
     _assert_same(rest, whole, rel=1e-4)
@@ -275,15 +257,15 @@ def test_a_model_that_diverges_leaves_the_others_alone(
 
 
 def test_what_is_trained_is_not_trained_again(
-    classifier, noise, make_config, tmp_path, interrupted, capsys
+    classifier, noise, make_config, tmp_path, capsys
 ):
     configs = [make_config(NONE), make_config(ABSUM)]
     first = _train(classifier, noise, configs[:1], tmp_path)
     both = _train(classifier, noise, configs, tmp_path)
     _assert_same(both[:1], first)
     assert "1 of 2 models are trained already" in capsys.readouterr().out
-    interrupted(0)
-    _train(classifier, noise, configs, tmp_path)
+    with at_most(0):
+        _train(classifier, noise, configs, tmp_path)
 
 
 def test_a_run_describes_itself(classifier, noise, make_config, tmp_path):

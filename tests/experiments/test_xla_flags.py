@@ -25,7 +25,7 @@ def _python(*arguments, **flags):
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | flags
     return subprocess.run(
         [sys.executable, "-c", *arguments],
-        env=environment, text=True, capture_output=True, timeout=120,
+        env=environment, text=True, capture_output=True,
     )  # fmt: skip
 
 

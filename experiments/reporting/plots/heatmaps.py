@@ -1,43 +1,71 @@
-"""Accuracy of each method under every single frequency, side by side."""
+"""Pictures of the frequency plane for each method, side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 import absum_jax
 from experiments.methods import METHODS
 
 
+def side_by_side(
+    pictures: Mapping[str, np.ndarray],
+    show: Callable[[np.ndarray, Axes], ScalarMappable],
+    rings: Callable[[np.ndarray], np.ndarray],
+    *,
+    size: tuple[float, float],
+    label: str,
+) -> tuple[Figure, list[Axes]]:
+    """Draws a picture for each method, and the means over rings of all.
+
+    Args:
+      pictures: (h, w) of each method.
+      show: draws a picture on axes.
+      rings: what is averaged over rings, frequency zero first, from a picture.
+      size: width and height of each picture, in inches.
+      label: of the colour bar.
+
+    Returns:
+      The figure, and its axes, those of the rings last.
+    """
+    count = len(pictures)
+    figure = Figure(figsize=(size[0] * (count + 1) + 1, size[1]), layout="constrained")
+    axes = figure.subplots(1, count + 1, width_ratios=[1] * count + [1.25])
+    for ax, (method, picture) in zip(axes, pictures.items(), strict=False):
+        shown = show(picture, ax)
+        ax.set_title(METHODS[method].label, fontsize=9)
+        if ax is not axes[0]:
+            ax.set_ylabel("")
+            ax.set_yticklabels([])
+        color, name = METHODS[method].color, METHODS[method].label
+        absum_jax.plot_radial_mean(rings(picture), ax=axes[-1], color=color, label=name)
+    figure.colorbar(shown, ax=axes[:count], label=label, shrink=0.8)
+    axes[-1].legend(fontsize=7)
+    return figure, list(axes)
+
+
 def draw(grids: Mapping[str, np.ndarray], clean: Mapping[str, float]) -> Figure:
-    """Draws a heat map a method, and their radial means.
+    """Draws the accuracy of each method under every single frequency.
 
     Args:
       grids: accuracies (h, w) of each method, frequency zero first.
       clean: clean accuracy of each method.
     """
-    figure = Figure(figsize=(2.6 * len(grids) + 3.6, 3.1), layout="constrained")
-    axes = figure.subplots(1, len(grids) + 1, width_ratios=[1] * len(grids) + [1.25])
     low = min(float(grid.min()) for grid in grids.values())
+    figure, axes = side_by_side(
+        grids,
+        lambda grid, ax: absum_jax.plot_frequency_heatmap(grid, ax=ax, vmin=low),
+        lambda grid: grid,
+        size=(2.6, 3.1),
+        label="accuracy",
+    )
     for ax, (method, grid) in zip(axes, grids.items(), strict=False):
-        picture = absum_jax.plot_frequency_heatmap(grid, ax=ax, vmin=low)
-        ax.set_title(
-            f"{METHODS[method].label}\nmean {100 * grid.mean():.1f} %, "
-            f"worst {100 * grid.min():.1f} %",
-            fontsize=9,
-        )
-        if ax is not axes[0]:
-            ax.set_ylabel("")
-            ax.set_yticklabels([])
-    figure.colorbar(picture, ax=axes[: len(grids)], label="accuracy", shrink=0.8)
-    last = axes[-1]
-    for method, grid in grids.items():
-        color = METHODS[method].color
-        absum_jax.plot_radial_mean(
-            grid, ax=last, color=color, label=METHODS[method].label
-        )
-        last.axhline(clean[method], color=color, lw=0.6, ls=":")
-    last.set_title("mean over rings (dotted: clean)", fontsize=9)
-    last.set_ylabel("accuracy")
-    last.legend(fontsize=7)
+        title = f"mean {100 * grid.mean():.1f} %, worst {100 * grid.min():.1f} %"
+        ax.set_title(f"{METHODS[method].label}\n{title}", fontsize=9)
+        axes[-1].axhline(clean[method], color=METHODS[method].color, lw=0.6, ls=":")
+    axes[-1].set_title("mean over rings (dotted: clean)", fontsize=9)
+    axes[-1].set_ylabel("accuracy")
     return figure

@@ -1,4 +1,4 @@
-"""The convolutions of a network, in the order that pictures show them."""
+"""The convolutions of a network, in the order of figures."""
 
 import jax
 
@@ -8,10 +8,10 @@ from experiments.models import Classifier, named_kernels
 def layers_by_depth(
     classifier: Classifier, image_shape: tuple[int, ...]
 ) -> dict[str, tuple[int, ...]]:
-    """The convolutions, in the order of their depth, and the shapes of their kernels.
+    """Returns the shapes of all convolution kernels, in the order of their depth.
 
-    The first is the one that takes images; then by the size of the input, and layers of
-    one size as the network names them.
+    The first takes the images. The others are sorted by the size of their input; layers
+    of the same size keep the network's order.
     """
     uses = classifier.conv_uses(image_shape)
     shapes = jax.eval_shape(classifier.init, jax.random.key(0))

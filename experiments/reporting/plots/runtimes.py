@@ -1,18 +1,17 @@
 """Measures, tabulates and writes runtimes for Figures 6(a) and 6(b)."""
 
-import csv
 import dataclasses
-import io
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
 from matplotlib.figure import Figure
 
-from absum_jax.markdown import aligned
-from experiments.jobs import files, locks
+from experiments.jobs import locks
 from experiments.jobs.progress import progress
 from experiments.methods import METHODS
+from experiments.reporting import document
+from experiments.reporting.columns import aligned
 from experiments.reporting.plots.saving import save
 from experiments.runtimes.log import Conditions, Log
 from experiments.training import devices
@@ -107,8 +106,7 @@ def markdown(
         f"jax {about['packages']['jax']}, NumPy {about['packages']['numpy']}"
         + (f", OPENBLAS_NUM_THREADS={threads}." if threads else ".")
     )
-    table = "\n".join(aligned(header, cells))
-    return "\n\n".join([f"## {title}", table, note, conditions])
+    return document.page(title, aligned(header, cells), note, conditions)
 
 
 def write(
@@ -116,7 +114,6 @@ def write(
     title: str,
     options: Any,
     rows: Sequence[Mapping[str, Any]],
-    about: Mapping[str, Any],
     table: str,
     figure: Figure,
 ) -> list[pathlib.Path]:
@@ -127,21 +124,12 @@ def write(
       title: the title.
       options: a dataclass with the options of the command.
       rows: the rows as plain values.
-      about: the provenance.
       table: the Markdown.
       figure: the picture.
     """
     print(f"\n{table}\n")
     asked = dataclasses.asdict(options)
     del asked["results_dir"]
-    content = {"title": title, "options": asked, "rows": rows, "provenance": about}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return [
-        files.write_json(stem.with_suffix(".json"), content),
-        files.write_text(stem.with_suffix(".csv"), text.getvalue()),
-        files.write_text(stem.with_suffix(".md"), table + "\n"),
-        *save(figure, stem.with_name(stem.parent.name)),
-    ]
+    content = {"title": title, "options": asked, "rows": rows}
+    written = document.write(stem, content, table, rows)
+    return written + save(figure, stem.with_name(stem.parent.name))

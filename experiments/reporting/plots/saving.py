@@ -1,4 +1,4 @@
-"""Figures on disk."""
+"""Writes figures to disk."""
 
 import pathlib
 
@@ -18,7 +18,7 @@ def save(figure: Figure, stem: pathlib.Path) -> list[pathlib.Path]:
     with matplotlib.rc_context({"pdf.fonttype": 42}):
         return [
             files.write_atomically(
-                pathlib.Path(f"{stem}.{kind}"),  # a stem may end in a number
+                pathlib.Path(f"{stem}.{kind}"),  # a stem may contain a dot
                 lambda stream, kind=kind: figure.savefig(  # type: ignore[misc]
                     stream, format=kind, dpi=150, bbox_inches="tight"
                 ),

@@ -1,6 +1,7 @@
 """Figures 2, 4 and 5: robustness and training loss against the strength."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,115 +9,97 @@ from matplotlib.figure import Figure
 
 from experiments.config import NONE
 from experiments.methods import LAMBDA, METHODS
-from experiments.reporting.outcomes import Outcome
+from experiments.reporting.evaluated import ACCURACIES, SingleFourierModel
+from experiments.reporting.plots.axes import line_with_band
+from experiments.reporting.selection import by_setting
 
-Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
+_STYLES = {"max": ":", "avg": "-", "min": "--"}
 
-
-def _curve(outcomes: Sequence[Outcome], value: Callable[[Outcome], float]) -> Curve:
-    """Strengths in rising order, with mean and standard deviation over seeds."""
-    by_strength: dict[float, list[float]] = {}
-    for outcome in outcomes:
-        by_strength.setdefault(outcome.run.config.strength, []).append(value(outcome))
-    strengths = sorted(by_strength)
-    values = [by_strength[strength] for strength in strengths]
-    return (
-        np.array(strengths),
-        np.array([*map(np.mean, values)]),
-        np.array([*map(np.std, values)]),
-    )
+_Models: TypeAlias = Sequence[SingleFourierModel]
 
 
-def by_method(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Outcomes of each method that has a strength."""
-    grouped: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        if outcome.run.config.method != NONE.method:
-            grouped.setdefault(outcome.run.config.method, []).append(outcome)
+def by_method(models: _Models) -> dict[str, list[SingleFourierModel]]:
+    """Groups the models of each method that has a strength."""
+    grouped: dict[str, list[SingleFourierModel]] = {}
+    for model in models:
+        if model.run.config.method != NONE.method:
+            grouped.setdefault(model.run.config.method, []).append(model)
     return grouped
 
 
-ACCURACIES: Mapping[str, tuple[Callable[[Outcome], float], str]] = {
-    "max": (lambda outcome: float(outcome.test.frequencies.max), ":"),
-    "avg": (lambda outcome: float(outcome.test.frequencies.mean), "-"),
-    "min": (lambda outcome: float(outcome.test.frequencies.min), "--"),
-}
-
-
 def _plot(
-    ax: Axes,
-    outcomes: Sequence[Outcome],
-    value: Callable[[Outcome], float],
-    *,
-    style: str,
-    label: str,
-    scale: float = 100,
-) -> None:
-    strengths, mean, std = _curve(outcomes, value)
+    ax: Axes, models: _Models, value: Callable[[SingleFourierModel], float], *,
+    style: str, label: str,
+) -> None:  # fmt: skip
+    """Draws mean and standard deviation over seeds against the strength."""
+    groups = by_setting(models)
+    settings = sorted(groups, key=lambda setting: setting.strength)
+    values = [list(map(value, groups[setting])) for setting in settings]
+    mean = np.array([np.mean(of_seeds) for of_seeds in values])
+    std = np.array([np.std(of_seeds) for of_seeds in values])
     finite = np.isfinite(mean)
     if not finite.any():
         return
-    strengths, mean, std = strengths[finite], mean[finite], std[finite]
-    color = METHODS[outcomes[0].run.config.method].color
-    ax.plot(strengths, scale * mean, style, color=color, marker=".", label=label)
-    ax.fill_between(
-        strengths,
-        scale * (mean - std),
-        scale * (mean + std),
-        color=color,
-        alpha=0.15,
-        lw=0,
-    )
+    strengths = np.array([setting.strength for setting in settings])
+    method = settings[0].method
+    line_with_band(
+        ax, strengths[finite], mean[finite], std[finite],
+        color=METHODS[method].color, label=label, style=style, marker=".",
+    )  # fmt: skip
     ax.set_xscale("log")
-    strength = METHODS[outcomes[0].run.config.method].strength
+    strength = METHODS[method].strength
     assert strength is not None
     ax.set_xlabel(strength.label)
 
 
-def _accuracy(outcomes: Sequence[Outcome]) -> str:
-    """What the accuracies are called; of two kinds, the stricter is drawn."""
-    return "accuracy" if outcomes[0].test.top5 is None else "Top-1 accuracy"
+def _percent(name: str) -> Callable[[SingleFourierModel], float]:
+    return lambda model: 100 * ACCURACIES[name](model.test)
 
 
-def figure2(outcomes: Sequence[Outcome]) -> Figure | None:
-    """Accuracy of L1 under its worst frequency; None without L1 models."""
-    l1 = by_method(outcomes).get("l1")
+def _accuracy(models: _Models) -> str:
+    """Names the accuracies; of two kinds, the stricter is drawn."""
+    return "accuracy" if models[0].test.top5 is None else "Top-1 accuracy"
+
+
+def figure2(models: _Models) -> Figure | None:
+    """Draws the accuracy of L1 under its worst frequency; None without L1 models."""
+    l1 = by_method(models).get("l1")
     if not l1:
         return None
     figure = Figure(figsize=(4.2, 3.2))
     ax = figure.subplots()
-    _plot(ax, l1, ACCURACIES["min"][0], style="-", label=METHODS["l1"].label)
-    ylabel = f"{_accuracy(outcomes)} at the worst frequency (%)"
+    _plot(ax, l1, _percent("min"), style="-", label=METHODS["l1"].label)
+    ylabel = f"{_accuracy(models)} at the worst frequency (%)"
     ax.set(ylabel=ylabel, ylim=(0, 100), title="L1")
     return figure
 
 
-def figure4(outcomes: Sequence[Outcome]) -> Figure | None:
-    """Accuracy under attack of each method: max, mean and min over frequencies."""
-    methods = by_method(outcomes)
+def figure4(models: _Models) -> Figure | None:
+    """Draws max, mean and min accuracy over frequencies of each method."""
+    methods = by_method(models)
     if not methods:
         return None
     figure = Figure(figsize=(3.2 * len(methods) + 0.6, 3.2), layout="constrained")
     axes = figure.subplots(1, len(methods), squeeze=False, sharey=True)[0]
     for ax, (method, group) in zip(axes, methods.items(), strict=True):
-        for label, (value, style) in ACCURACIES.items():
-            _plot(ax, group, value, style=style, label=label)
+        for name, style in _STYLES.items():
+            _plot(ax, group, _percent(name), style=style, label=name)
         ax.set(ylim=(0, 100), title=METHODS[method].label)
-    axes[0].set_ylabel(f"{_accuracy(outcomes)} under attack (%)")
+    axes[0].set_ylabel(f"{_accuracy(models)} under attack (%)")
     axes[0].legend(loc="lower left")
     return figure
 
 
-def _lowest_loss(outcome: Outcome) -> float:
-    loss = outcome.lowest_loss
+def _lowest_loss(model: SingleFourierModel) -> float:
+    loss = model.lowest_loss
     return float("nan") if loss is None else loss
 
 
-def figure5(outcomes: Sequence[Outcome]) -> Figure | None:
-    """The lowest training loss of each method with a strength lambda."""
+def figure5(models: _Models) -> Figure | None:
+    """Draws the lowest training loss of each method with a strength lambda."""
     methods = {
         method: group
-        for method, group in by_method(outcomes).items()
+        for method, group in by_method(models).items()
         if METHODS[method].strength == LAMBDA
     }
     if not methods:
@@ -124,7 +107,7 @@ def figure5(outcomes: Sequence[Outcome]) -> Figure | None:
     figure = Figure(figsize=(4.6, 3.2))
     ax = figure.subplots()
     for method, group in methods.items():
-        _plot(ax, group, _lowest_loss, style="-", label=METHODS[method].label, scale=1)
+        _plot(ax, group, _lowest_loss, style="-", label=METHODS[method].label)
     ax.set(ylabel="lowest training loss (nats)")
     if ax.get_lines():
         ax.set_yscale("log")

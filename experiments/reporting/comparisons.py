@@ -1,4 +1,4 @@
-"""Whether the paper's claims hold here, by the spread over seeds.
+"""Comparisons of methods that the paper makes, judged by the spread over seeds.
 
 Verdicts are those of secondary claims in results/CRITERIA.md.
 """
@@ -20,7 +20,7 @@ from experiments.statistics.verdicts import (
     no_improvement_verdict,
 )
 
-# What the paper says of most tables: these methods withstand more than those.
+# In most tables of the paper the robust methods are above the standard ones.
 ROBUST = ("absum", *SNC_METHODS)
 STANDARD = ("weight_decay", "l1")
 Unit = Literal["seed", "pair of seeds"]
@@ -28,26 +28,26 @@ _PLURALS: dict[Unit, str] = {"seed": "seeds", "pair of seeds": "pairs of seeds"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Claim:
-    """One accuracy is said to be larger than another, or not to be; paired by unit."""
+class Comparison:
+    """A claim that one accuracy is larger than another, or not; paired by unit."""
 
     text: str
-    ours: tuple[float, ...]  # a fraction a unit
-    theirs: tuple[float, ...]
+    larger: tuple[float, ...]  # a fraction for each unit
+    smaller: tuple[float, ...]
     of_interest: float = OF_INTEREST  # smallest difference, a fraction
-    denies: bool = False  # the claim is that ours does not improve on theirs
-    published: float | None = None  # ours - theirs in the paper, a fraction
+    denies: bool = False  # the claim is that `larger` does not improve on `smaller`
+    published: float | None = None  # the difference in the paper, a fraction
     unit: Unit = "seed"
 
     @property
     def differences(self) -> np.ndarray:
-        """Ours - theirs, unit by unit, as fractions."""
-        return np.subtract(self.ours, self.theirs)
+        """The differences larger - smaller, unit by unit, as fractions."""
+        return np.subtract(self.larger, self.smaller)
 
     def interval(self, confidence: float = 0.95) -> Interval | None:
         """Computes the paired t interval of the mean difference, as fractions.
 
-        None for fewer than three units, whose spread is a matter of luck.
+        None for fewer than three units, which tell too little about the spread.
         """
         if len(self.differences) < FEWEST_UNITS:
             return None
@@ -55,7 +55,7 @@ class Claim:
 
     @property
     def margin(self) -> float | None:
-        """Half of the width of the 95 % interval."""
+        """Half of the width of the 95 % interval; None where there is none."""
         interval = self.interval()
         return None if interval is None else (interval.high - interval.low) / 2
 
@@ -71,17 +71,16 @@ class Claim:
 
     @property
     def published_is_small(self) -> bool:
-        """Whether the published difference is below what is of interest.
+        """Whether even an exact reproduction would be below what is of interest.
 
-        Then even an exact reproduction would be. False where the paper has no numbers,
-        and for claims that there is no difference.
+        False where the paper has no numbers, and for claims of no improvement.
         """
         if self.published is None or self.denies:
             return False
         return self.published < self.of_interest
 
     def __str__(self) -> str:
-        """The claim, the verdict, and the difference in percentage points."""
+        """Returns the claim, its verdict, and the difference in percentage points."""
         mean = f"{100 * float(self.differences.mean()):+.2f}"
         spread = "" if self.margin is None else f" ± {100 * self.margin:.2f}"
         units = len(self.differences)
@@ -98,7 +97,7 @@ class Claim:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as fractions."""
+        """Returns plain values, as fractions."""
         return {
             "claim": self.text,
             "verdict": self.verdict,
@@ -108,12 +107,12 @@ class Claim:
             "interval_90": self.interval(0.90),
             "smallest_difference_of_interest": self.of_interest,
             "unit": self.unit,
-            "difference": self.published,
+            "published_difference": self.published,
             "published_difference_is_small": self.published_is_small,
         }
 
 
-def above(
+def compare(
     accuracies: Mapping[str, Iterable[float]],
     larger: Sequence[str],
     smaller: Sequence[str],
@@ -123,44 +122,43 @@ def above(
     published: Mapping[str, float] | None = None,
     denies: bool = False,
     unit: Unit = "seed",
-) -> list[Claim]:
-    """Makes the claims that each of some methods is above each of others, or is not.
+) -> list[Comparison]:
+    """Compares each of some methods with each of others.
 
     Args:
-      accuracies: of each method that is there, a fraction a unit.
-      larger: methods that are said to be above.
-      smaller: methods that are said to be below.
-      where: in which respect.
+      accuracies: of each method that is there, a fraction for each unit.
+      larger: methods that the paper claims to be above.
+      smaller: methods that it claims to be below.
+      where: names the accuracy, where there are several.
       of_interest: the smallest difference of interest, a fraction.
       published: of each method that the paper has, the same accuracy in percent.
-      denies: whether `larger` are said not to improve on `smaller`.
+      denies: whether the claim is that `larger` do not improve on `smaller`.
       unit: what each fraction belongs to; units are independent of each other.
     """
     relation = "does not improve on" if denies else "above"
     suffix = f", {where}" if where else ""
     return [
-        Claim(
-            f"{METHODS[ours].label} {relation} {METHODS[theirs].label}{suffix}",
-            tuple(map(float, accuracies[ours])),
-            tuple(map(float, accuracies[theirs])),
+        Comparison(
+            f"{METHODS[one].label} {relation} {METHODS[other].label}{suffix}",
+            tuple(map(float, accuracies[one])),
+            tuple(map(float, accuracies[other])),
             of_interest,
             denies,
-            published_difference(published or {}, ours, theirs),
+            published_difference(published or {}, one, other),
             unit,
         )
-        for ours in larger
-        for theirs in smaller
-        if ours in accuracies and theirs in accuracies
+        for one in larger
+        for other in smaller
+        if one in accuracies and other in accuracies
     ]
 
 
-def section(claims: Sequence[Claim]) -> list[str]:
-    """The claims as lines of markdown."""
-    if not claims:
+def section(comparisons: Sequence[Comparison]) -> list[str]:
+    """Returns the comparisons as lines of Markdown."""
+    if not comparisons:
         return []
-    first = claims[0]
-    units = _PLURALS[first.unit]
-    if first.verdict is None:
+    units = _PLURALS[comparisons[0].unit]
+    if comparisons[0].verdict is None:
         return [
             f"No verdict on the paper's claims: give {FEWEST_UNITS} {units} or more."
         ]
@@ -168,4 +166,4 @@ def section(claims: Sequence[Claim]) -> list[str]:
         f"The paper's claims here, each by the mean difference over {units} (95 % "
         "interval, unadjusted) and by d, the smallest difference of interest in points:"
     )
-    return [intro, "", *(f"- {claim}" for claim in claims)]
+    return [intro, "", *(f"- {comparison}" for comparison in comparisons)]

@@ -1,4 +1,4 @@
-"""One sweep divided among processes that need not know of each other."""
+"""One sweep divided among processes that need not communicate."""
 
 import dataclasses
 import re
@@ -14,15 +14,15 @@ class Part(NamedTuple):
     parts: int
 
     def __str__(self) -> str:
-        """As the option has it."""
+        """Formats the part like the option, such as `2/4`."""
         return f"{self.number}/{self.parts}"
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """The inverse of `str`.
+        """Parses the option `--part`; inverse of `str`.
 
         Raises:
-          UsageError: if the text is no part.
+          UsageError: if the text is not a part.
         """
         found = re.fullmatch("([0-9]+)/([0-9]+)", text)
         part = cls(*map(int, found.groups())) if found else cls(0, 0)
@@ -33,19 +33,14 @@ class Part(NamedTuple):
         return part
 
     def members(self, seeds: int, settings: int, *, together: bool) -> list[int]:
-        """Which models are in this part; each is in exactly one.
+        """Chooses the models of this part; each model is in exactly one part.
 
-        Models that share a program are divided by their settings where there are as
-        many as parts, so that a part has all seeds of its own settings in one program.
-        Others are dealt out one by one.
-
-        Args:
-          seeds: how many seeds there are.
-          settings: how many settings; each seed trains them all.
-          together: whether models share a program.
+        Models that share a program (`together`) are divided by setting if there are at
+        least as many settings as parts, so that a part trains all seeds of its settings
+        in one program. Otherwise models are assigned round-robin.
 
         Returns:
-          Places in the list of all models, which goes seed by seed; not empty.
+          Indices into the list of all models, which goes seed by seed; not empty.
 
         Raises:
           UsageError: if there are fewer models than parts.
@@ -65,15 +60,15 @@ class DivisionOptions:
     """How a sweep is divided among machines."""
 
     part: str | None = None
-    """Train and evaluate one part of the models alone, such as 2/4, the second of four.
-    Parts may run at the same time, on one machine or many; the same command without
-    --part then makes the table of what they leave in the runs folder."""
+    """Train and evaluate only one part of the models, such as 2/4, the second of four.
+    Parts may run at the same time, on one machine or many. Then run the same command
+    without --part to make the table from the shared runs folder."""
 
     def __post_init__(self) -> None:
-        """Refuses what is no part."""
-        _ = self.own
+        """Refuses invalid parts."""
+        _ = self.selected
 
     @property
-    def own(self) -> Part | None:
-        """This process's part; None is all of it."""
+    def selected(self) -> Part | None:
+        """The part to work on; None is all of the sweep."""
         return None if self.part is None else Part.parse(self.part)

@@ -1,0 +1,137 @@
+"""Evaluates trained models under attacks, and stores the values in their folders."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from experiments.evaluation.attack import ATTACKS, Attack, Models
+from experiments.evaluation.evaluation_set import EvaluationSet, Range
+from experiments.evaluation.points import Line, Point, Points
+from experiments.jobs.progress import progress
+from experiments.training import devices
+from experiments.training.runs import Run
+
+# Chunks of images, each with the points that lack it.
+_Missing = tuple[tuple[Range, tuple[Point, ...]], ...]
+
+
+def run(
+    name: str, images: EvaluationSet, runs: Sequence[Run], **parameters: Any
+) -> list[list[Any]]:
+    """Evaluates trained models under an attack; computes only what is not on disk.
+
+    All models that lack the same points go through one program, large ones one by one,
+    a point a call, and each value is written to the folders of the runs at once. For
+    streamed images, numbers of images are written for each chunk. They are integers, so
+    neither the size of the chunks nor their order affects the value.
+
+    Args:
+      name: one of `ATTACKS`.
+      images: what the models are evaluated on.
+      runs: the models.
+      **parameters: of the attack.
+
+    Returns:
+      For each run, the value at each point.
+
+    Raises:
+      ValueError: if there is no such attack, or images are streamed and it needs all
+        of them at once.
+    """
+    if name not in ATTACKS:
+        raise ValueError(f"`name` must be one of {[*ATTACKS]}, got {name!r}.")
+    attack = ATTACKS[name](images, **parameters)
+    if images.are_streamed and not attack.is_streamable:
+        raise ValueError(
+            f"`images` must not be streamed, as {name!r} needs all of them at once."
+        )
+    evaluation = images.evaluation(name, **attack.conditions)
+    files = [Points(run, evaluation) for run in runs]
+    missing = [_missing(file, images, attack.points) for file in files]
+    # In an order that is the same for all processes, as that of a set is not.
+    groups = [group for group in dict.fromkeys(missing) if group]
+    for group in sorted(groups, key=_evaluations, reverse=True):
+        alike = [i for i, of_run in enumerate(missing) if of_run == group]
+        for members in images.groups(alike):
+            part = [runs[i] for i in members], [files[i] for i in members]
+            _evaluate(name, attack, images, *part, group)
+    return [_values(file, images, attack) for file in files]
+
+
+def _evaluate(
+    name: str, attack: Attack, images: EvaluationSet, runs: Sequence[Run],
+    files: Sequence[Points], missing: _Missing,
+) -> None:  # fmt: skip
+    """Evaluates models that lack the same points, in one program."""
+    for file in files:
+        file.begin()
+    variables = images.variables(runs)
+    plural = "model" if len(runs) == 1 else "models"
+    title = f"{name}: {len(runs)} {plural} on {len(images.split)} images"
+    if images.are_streamed:
+        title += f", {len(missing)} chunks of up to {images.chunk_size}"
+    with (
+        progress(_evaluations(missing), title, attack.unit) as advance,
+        contextlib.closing(images.chunks([chunk for chunk, _ in missing])) as chunks,
+    ):
+        for (chunk, points), (x, y) in zip(missing, chunks, strict=True):
+            models = Models(images, variables, x, y)
+            for point in points:
+                measured = _unstacked(attack.measure(models, point))
+                for file, of_model in zip(files, measured, strict=True):
+                    line: Line = {"point": point}
+                    if images.are_streamed:
+                        line |= {"images": chunk, "counts": _counts(of_model, len(y))}
+                    else:
+                        line |= {"value": attack.value(of_model)}
+                    file.append(line)
+                advance(1)
+
+
+def _evaluations(missing: _Missing) -> int:
+    return sum(len(points) for _, points in missing)
+
+
+def _unstacked(measured: Any) -> list[Any]:
+    """Converts a tree of arrays (models, ...) to a tree of lists for each model."""
+    leaves, structure = jax.tree.flatten(devices.to_numpy(measured))
+    models = zip(*(leaf.tolist() for leaf in leaves), strict=True)
+    return [jax.tree.unflatten(structure, of_model) for of_model in models]
+
+
+def _counts(fractions: Any, images: int) -> Any:
+    """Converts fractions to numbers of images: exact, as no chunk has 2^23 of them."""
+    return jax.tree.map(lambda fraction: round(fraction * images), fractions)
+
+
+def _read(file: Points, images: EvaluationSet) -> dict[Point, dict[Range, Line]]:
+    """Reads the lines of each point by their chunks."""
+    lines: dict[Point, dict[Range, Line]] = {}
+    for line in file.read():
+        start, stop = line.get("images", (0, len(images.split)))
+        lines.setdefault(line["point"], {})[start, stop] = line
+    return lines
+
+
+def _missing(file: Points, images: EvaluationSet, points: Sequence[Point]) -> _Missing:
+    lines = _read(file, images)
+    missing: dict[Range, list[Point]] = {}
+    for point in points:
+        for chunk in images.missing_chunks(lines.get(point, ())):
+            missing.setdefault(chunk, []).append(point)
+    return tuple((chunk, tuple(missing[chunk])) for chunk in sorted(missing))
+
+
+def _values(file: Points, images: EvaluationSet, attack: Attack) -> list[Any]:
+    lines, total = _read(file, images), len(images.split)
+
+    def value(point: Point) -> Any:
+        of_chunks = list(lines[point].values())
+        if not images.are_streamed:
+            return of_chunks[0]["value"]
+        counts = [line["counts"] for line in of_chunks]
+        return attack.value(jax.tree.map(lambda *n: sum(n) / total, *counts))
+
+    return [value(point) for point in attack.points]
