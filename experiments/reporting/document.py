@@ -19,7 +19,6 @@ from experiments.reporting.comparisons import Comparison
 from experiments.training.runs import Run, provenance
 
 _Row = TypeVar("_Row")
-_Cell = TypeVar("_Cell")
 
 
 def published_note(dataset: str, published: Mapping[str, Any]) -> str:

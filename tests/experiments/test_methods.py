@@ -89,9 +89,10 @@ def test_models_beside_it_stay_as_they_are(classifier, noise, toy):
         h = optimization.hyperparameters(settings, RATE, MOMENTUM)
         seeds = jnp.array([0])
         state = step.init_sweep(classifier, seeds, h)
-        state, _ = programs.train_epoch(
-            classifier, state, seeds, h, jnp.asarray(noise.images),
-            jnp.asarray(noise.labels), optimization.schedule(0, 1), batch_size=32,
+        state, _ = programs.train_steps(
+            step.TrainSpec(classifier, batch_size=32, epoch_steps=3), state, seeds, h,
+            jnp.asarray(noise.images), jnp.asarray(noise.labels),
+            optimization.schedule(0, 1),
         )  # fmt: skip
         return state.variables.params["conv2"]["kernel"][0]
 
