@@ -48,7 +48,7 @@ class TrainOptions(MethodOptions):
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
     config, last = run.config, run.metrics()[-1]
-    if run.has_diverged:
+    if run.has_diverged:  # then it has no loss
         loss = f"diverged at step {last['diverged_at_step']}"
     else:
         loss = f"{last['train_loss']:.4g}"
