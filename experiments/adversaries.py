@@ -10,11 +10,6 @@ from experiments.jobs.errors import UsageError
 TrainingName = Literal["pgd", "fast", "clean"]
 
 
-def check_attacked(dataset: str) -> None:
-    """Refuses a data set for which the paper has no PGD and thus no eps."""
-    pgd_of(dataset)
-
-
 def check_steps(option: str, steps: int | None) -> None:
     """Refuses fewer than 1 step of PGD; None is the paper's number."""
     if steps is not None and steps < 1:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from absum_jax.markdown import aligned
-from experiments.adversaries import check_attacked
 from experiments.data import pgd_of
 from experiments.evaluation import frequency, gradient, singular_values
 from experiments.jobs.errors import UsageError
@@ -30,7 +29,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        check_attacked(self.sweep.models.dataset)
+        pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
         if self.sweep.selection_seeds is not None:
             raise UsageError(
                 "--selection-seeds is for tables and figures: evaluate trains every "

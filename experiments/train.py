@@ -9,6 +9,7 @@ from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.composed import asked_for
 from experiments.config import Setting
+from experiments.data import pgd_of
 from experiments.evaluation import clean
 from experiments.jobs.parts import DivisionOptions
 from experiments.methods import LAMBDA, SIGMA, MethodName
@@ -54,7 +55,7 @@ class TrainOptions:
         """Refuses options out of range."""
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)
         if self.training != "clean":
-            adversaries.check_attacked(self.models.dataset)
+            pgd_of(self.models.dataset)  # refuses data sets without PGD
         adversaries.check_steps("--train-steps", self.train_steps)
 
     @property

@@ -39,7 +39,7 @@ class Workspace:
 
     @property
     def validation_examples(self) -> int:
-        """The number of training images that are held out."""
+        """Returns the number of training images that are held out."""
         is_held_out = self.selection is not self.test
         return self.dataset.validation_examples if is_held_out else 0
 

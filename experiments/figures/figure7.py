@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import absum_jax
-from experiments.adversaries import check_attacked
+from experiments.data import pgd_of
 from experiments.evaluation import gradient
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions
@@ -35,7 +35,7 @@ class Figure7Options:
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        check_attacked(self.sweep.models.dataset)
+        pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
         if not 0 < self.eps <= 1:
             raise UsageError(f"--eps must be positive and at most 1, got {self.eps}.")
 

@@ -29,17 +29,17 @@ class Row:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of the models."""
+        """Returns the seeds of the models."""
         return [model["seed"] for model in self.models]
 
     @property
     def intervals(self) -> dict[str, Interval]:
-        """The intervals of `explaining.intervals`; empty for a single model."""
+        """Returns the intervals of `explaining.intervals`; empty for a single model."""
         return explaining.intervals(self.models) if len(self.models) > 1 else {}
 
     @property
     def statistics(self) -> dict[str, Statistic]:
-        """Accuracies under attack and on clean images over seeds."""
+        """Returns accuracies under attack and on clean images over seeds."""
         tests = [model.test for model in self.attacked]
         return {
             name: Statistic.of([accuracy(test) for test in tests], tests[0].images)
@@ -47,7 +47,7 @@ class Row:
         }
 
     def explains(self, published: Published | None) -> bool | None:
-        """Whether it explains the published row.
+        """Checks whether it explains the published row.
 
         None where the paper has no row, at other bounds, and for a single model.
         """

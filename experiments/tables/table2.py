@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from experiments.adversaries import check_attacked
 from experiments.data import pgd_of
 from experiments.evaluation import clean, gradient
 from experiments.methods import METHODS
@@ -36,7 +35,7 @@ class Table2Options:
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        check_attacked(self.sweep.models.dataset)
+        pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
 
 
 def run(options: Table2Options) -> list[pathlib.Path]:
@@ -78,7 +77,7 @@ class Transfer:
 
     @property
     def of_pairs(self) -> np.ndarray:
-        """The mean matrix of each pair of seeds, (pairs, targets, substitutes)."""
+        """Returns each pair's mean matrix, (pairs, targets, substitutes)."""
         return self.matrix.reshape(-1, 2, *self.matrix.shape[1:]).mean(axis=1)
 
 

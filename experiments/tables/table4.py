@@ -58,7 +58,7 @@ class Table4Options:
 
     def __post_init__(self) -> None:
         """Refuses options out of range."""
-        adversaries.check_attacked(self.sweep.models.dataset)
+        pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
         self.sweep.check_published(TABLE4)
         check_choices("--training", self.training)
         adversaries.check_steps("--train-steps", self.train_steps)
