@@ -27,18 +27,8 @@ def run(
     streamed images, numbers of images are written for each chunk. They are integers, so
     neither the size of the chunks nor their order affects the value.
 
-    Args:
-      name: one of `ATTACKS`.
-      images: what the models are evaluated on.
-      runs: the models.
-      **parameters: of the attack.
-
     Returns:
       For each run, the value at each point.
-
-    Raises:
-      ValueError: if there is no such attack, or images are streamed and it needs all
-        of them at once.
     """
     if name not in ATTACKS:
         raise ValueError(f"`name` must be one of {[*ATTACKS]}, got {name!r}.")

@@ -19,11 +19,7 @@ METHODS: dict[str, Method] = {}
 
 
 def register(method: Method) -> Method:
-    """Adds a method, which all commands then know by its name.
-
-    Raises:
-      ValueError: if there is another method of the name, or none of the parent's.
-    """
+    """Adds a method, which all commands then know by its name."""
     if method.parent is not None and method.parent not in METHODS:
         raise ValueError(f"`method.parent` must be a method, got {method.parent!r}.")
     if METHODS.setdefault(method.name, method) != method:

@@ -15,8 +15,6 @@ from experiments.models.resnet import ImageNetResNet18, ResNet18
 from experiments.models.small_cnn import SmallCNN
 from experiments.names import Name
 
-ImageShape = tuple[int, ...]
-
 
 class Width(NamedTuple):
     """A fraction of ResNet-18's channels, beyond the paper."""
@@ -50,11 +48,9 @@ class Architecture:
     # Which of equal entries takes the gradient of the network's own max-pooling; None
     # if it has none (flax's always gives it to the first).
     max_pool_ties: str | None = None
-    narrowed: str | None = (
-        None  # the network of which it has a fraction of the channels
-    )
+    narrowed: str | None = None  # the network whose channels it has a fraction of
 
-    def is_for(self, shape: ImageShape) -> bool:
+    def is_for(self, shape: tuple[int, ...]) -> bool:
         """Returns whether the network is for images (height, width, channels)."""
         *size, channels = shape
         return channels == self.channels and all(n in self.sizes for n in size)
@@ -66,11 +62,7 @@ ARCHITECTURES: dict[str, Architecture] = {}
 
 
 def register(architecture: Architecture) -> Architecture:
-    """Adds a network, which all commands then know by its name.
-
-    Raises:
-      ValueError: if there is another network of the name.
-    """
+    """Adds a network, which all commands then know by its name."""
     name = architecture.name
     if ARCHITECTURES.setdefault(name, architecture) != architecture:
         raise ValueError(f"`architecture.name` must be new, got {name!r} once more.")
@@ -87,18 +79,11 @@ NetworkName = Annotated[str, Name(_listed)]
 
 register(
     Architecture(
-        "small_cnn",
-        "small CNN",
-        SmallCNN,
-        range(28, 29),
-        channels=1,
-        create_native=functools.partial(SmallCNN, form="native"),
-        has_dropout=True,
-        is_small=True,
-        has_batch_norm=False,
-        max_pool_ties="first",
+        "small_cnn", "small CNN", SmallCNN, range(28, 29), channels=1,
+        create_native=functools.partial(SmallCNN, form="native"), has_dropout=True,
+        is_small=True, has_batch_norm=False, max_pool_ties="first",
     )
-)
+)  # fmt: skip
 register(Architecture("resnet18", "ResNet-18", ResNet18, _SMALL_IMAGES))
 register(Architecture("googlenet", "GoogLeNet", GoogLeNet, _SMALL_IMAGES))
 register(Architecture("densenet121", "DenseNet-121", DenseNet121, _SMALL_IMAGES))
@@ -106,13 +91,11 @@ register(Architecture("resnet18_224", "ResNet-18", ImageNetResNet18, range(224, 
 for _width in WIDTHS.values():
     register(
         Architecture(
-            f"resnet18_{_width.suffix}",
-            f"ResNet-18, {_width.label} of the channels",
-            functools.partial(ResNet18, divisor=_width.divisor),
-            _SMALL_IMAGES,
+            f"resnet18_{_width.suffix}", f"ResNet-18, {_width.label} of the channels",
+            functools.partial(ResNet18, divisor=_width.divisor), _SMALL_IMAGES,
             narrowed="resnet18",
         )
-    )
+    )  # fmt: skip
 
 
 def networks_for(dataset: str) -> tuple[str, ...]:
@@ -122,15 +105,7 @@ def networks_for(dataset: str) -> tuple[str, ...]:
 
 
 def with_width(network: str, width: str) -> str:
-    """Returns the name of a network that has a fraction of the channels.
-
-    Args:
-      network: one of the paper's.
-      width: `"1"`, all of them, or one of `WIDTHS`.
-
-    Returns:
-      One of `ARCHITECTURES`, if the network comes in other widths.
-    """
+    """Returns the name of a network in a width: `"1"` or one of `WIDTHS`."""
     return network if width == "1" else f"{network}_{WIDTHS[width].suffix}"
 
 
@@ -145,15 +120,10 @@ class _OneKey(nnx.Rngs):
         pass
 
     def params(self) -> jax.Array:
-        """The key."""
+        """Returns the key."""
         return jax.random.key(0)
 
 
 def without_values(create: Callable[..., nnx.Module], **options: Any) -> nnx.Module:
-    """A network with shapes in place of arrays, as `nnx.eval_shape` makes it.
-
-    Args:
-      create: its constructor.
-      **options: of the constructor, but for `rngs`.
-    """
+    """Makes a network with shapes in place of arrays, as `nnx.eval_shape` does."""
     return nnx.eval_shape(lambda: create(**options, rngs=_OneKey()))

@@ -17,9 +17,9 @@ class Network(nnx.Module):
     variance is of batch variances over N, not over N - 1.
 
     Args:
-      classes: number of classes.
-      mean: per-channel mean of the images, subtracted from them.
-      std: per-channel standard deviation, by which they are divided.
+      classes: their number.
+      mean: of each channel, subtracted from the images.
+      std: of each channel, by which they are divided.
       dtype: of convolutions and activations, such as `jnp.bfloat16`. Parameters,
         statistics, normalization and the dense layer are float32 throughout.
       rngs: for the initial parameters, PyTorch's U(-1/sqrt(fan_in), 1/sqrt(fan_in))

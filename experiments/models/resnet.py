@@ -61,9 +61,6 @@ class ResNet18(Network):
       divisor: divides all numbers of channels: beyond the paper, a narrower network
         with the same layers. It must divide 64.
       **options: as in `Network`.
-
-    Raises:
-      ValueError: if `divisor` does not divide 64.
     """
 
     _kernel_init = staticmethod(torch_kernel)

@@ -136,11 +136,7 @@ def _mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def _divide_batch(batch_size: int, most: int, asked: int | None) -> int:
-    """Chooses how many devices share a batch: as many as asked, or the most possible.
-
-    Raises:
-      UsageError: if the number asked for divides the devices or the batch unevenly.
-    """
+    """Chooses how many devices share a batch: as asked, or the most possible."""
     devices = len(available())
     if asked is None:
         return largest_divisor(math.gcd(devices, batch_size), most)
@@ -153,12 +149,7 @@ def _divide_batch(batch_size: int, most: int, asked: int | None) -> int:
 
 
 def put(tree: Any, sharding: Sharding) -> Any:
-    """Lays out arrays, the same on all processes, on the devices of a mesh.
-
-    Args:
-      tree: of NumPy arrays, or of arrays of this process.
-      sharding: how they are laid out.
-    """
+    """Lays out arrays, the same on all processes, on the devices of a mesh."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 
@@ -199,9 +190,6 @@ def joint_placement(settings: int, batch_size: int, asked: int | None) -> Placem
       settings: how many models of a seed there are to divide.
       batch_size: images a step.
       asked: how many devices are to share a batch; None is one, as batches are small.
-
-    Raises:
-      UsageError: if the devices or the batch cannot be divided as asked.
     """
     if jax.process_count() > 1:
         # Each process must take part in the program, if only for padding.
@@ -222,9 +210,6 @@ def separate_placements(
       batch_size: images a step.
       asked: how many devices are to share a batch; None leaves no device idle while
         there are models.
-
-    Raises:
-      UsageError: if the devices or the batch cannot be divided as asked.
     """
     devices = len(available())
     if jax.process_count() > 1:
@@ -256,6 +241,4 @@ def pad_settings(tree: Any, axis: int, size: int) -> Any:
 @functools.partial(jax.jit, static_argnames=("axis", "size"))
 def unpad_settings(tree: Any, axis: int, size: int) -> Any:
     """Returns the first settings, as many as asked for."""
-    return jax.tree.map(
-        lambda leaf: jax.lax.slice_in_dim(leaf, 0, size, axis=axis), tree
-    )
+    return jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, size, axis=axis), tree)

@@ -52,11 +52,9 @@ def _in_progress(
 
 
 def _unfinished(
-    folder: pathlib.Path,
-    missing: Collection[RunConfig],
-    *,
+    folder: pathlib.Path, missing: Collection[RunConfig], *,
     report_damaged: bool = False,
-) -> Iterator[plan.Unfinished]:
+) -> Iterator[plan.Unfinished]:  # fmt: skip
     """Finds the sweeps with a checkpoint that hold a missing model.
 
     Others may belong to another part of the work, which trains them now.
@@ -68,12 +66,9 @@ def _unfinished(
 
 
 def _resumable(
-    classifier: Classifier,
-    source: plan.Unfinished,
-    missing: Collection[RunConfig],
-    runs_dir: pathlib.Path,
-    epoch_steps: int,
-) -> plan.Unfinished | None:
+    classifier: Classifier, source: plan.Unfinished, missing: Collection[RunConfig],
+    runs_dir: pathlib.Path, epoch_steps: int,
+) -> plan.Unfinished | None:  # fmt: skip
     """Finds the last step of a sweep that training can resume from.
 
     Reports later ones, which are damaged, or whose epochs are missing from the logs.
@@ -132,9 +127,7 @@ def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> N
 def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[int]:
     """Counts the epochs after which the training of each model would resume.
 
-    Args:
-      runs_dir: the folder of all runs.
-      configs: models of one data set and network that are not complete.
+    The models are of one data set and network, and not complete.
     """
     begun = dict.fromkeys(configs, 0)
     for source in _unfinished(runs_dir / plan.in_progress(configs[0]), configs):
@@ -145,12 +138,9 @@ def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[i
 
 
 def _placements(
-    classifier: Classifier,
-    data: Split | StreamedSplit,
-    tasks: Sequence[plan.Task],
-    batch_size: int,
-    data_parallel: int | None,
-) -> list[Placement]:
+    classifier: Classifier, data: Split | StreamedSplit, tasks: Sequence[plan.Task],
+    batch_size: int, data_parallel: int | None,
+) -> list[Placement]:  # fmt: skip
     """Divides the devices among the sweeps that train at a time."""
     if classifier.is_small:
         settings = max(len(task.sweep.settings) for task in tasks)
@@ -161,10 +151,9 @@ def _placements(
 
 
 def _run_in_turns(
-    tasks: Iterable[plan.Task],
-    placements: Sequence[Placement],
+    tasks: Iterable[plan.Task], placements: Sequence[Placement],
     begin: Callable[[plan.Task, Placement], Stages],
-) -> None:
+) -> None:  # fmt: skip
     """Trains one sweep per placement at a time; those that are begun take turns."""
     waiting = iter(tasks)
     with contextlib.ExitStack() as stack:
@@ -184,16 +173,11 @@ def _run_in_turns(
 
 
 def train_missing(
-    classifier: Classifier,
-    data: Split | StreamedSplit,
-    configs: Sequence[RunConfig],
-    runs_dir: pathlib.Path,
-    *,
-    data_parallel: int | None = None,
+    classifier: Classifier, data: Split | StreamedSplit, configs: Sequence[RunConfig],
+    runs_dir: pathlib.Path, *, data_parallel: int | None = None,
     seconds_between_checkpoints: int = SECONDS_BETWEEN_CHECKPOINTS,
-    spectral_norms: bool = False,
-    tensorboard: bool = False,
-) -> list[runs.Run]:
+    spectral_norms: bool = False, tensorboard: bool = False,
+) -> list[runs.Run]:  # fmt: skip
     """Trains the models that are not in the runs folder yet.
 
     Small networks train in one program, divided over all devices. Large ones train one
@@ -214,9 +198,6 @@ def train_missing(
 
     Returns:
       The runs, complete, in the order of the configurations.
-
-    Raises:
-      UsageError: if the devices or the batch cannot be divided as asked.
     """
     wanted = [runs.Run(runs_dir, config) for config in configs]
     complete = [run for run in wanted if run.is_complete]
