@@ -63,8 +63,11 @@ register(
     )
 )  # fmt: skip
 register(
-    Method(_SNC, "SNC", "#9467bd", strength=SIGMA, constraint=Constraint(snc.clip))
-)
+    Method(
+        _SNC, "SNC", "#9467bd", strength=SIGMA,
+        constraint=Constraint(absum_jax.apply_spectral_norm_constraint),
+    )
+)  # fmt: skip
 register(
     Method(
         SNC_NUMPY_AXES, "SNC, NumPy's axes", "#e377c2", strength=SIGMA, parent=_SNC,

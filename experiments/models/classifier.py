@@ -58,13 +58,9 @@ class Classifier:
 
 @functools.lru_cache
 def build(
-    model: str,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    classes: int = 10,
-    dtype: str = "float32",
-    batch_norm_groups: int = 1,
-) -> Classifier:
+    model: str, mean: tuple[float, ...], std: tuple[float, ...], classes: int = 10,
+    dtype: str = "float32", batch_norm_groups: int = 1,
+) -> Classifier:  # fmt: skip
     """Builds the classifier with a name.
 
     Equal arguments give the same function objects, which `jax.jit` compiles only once.

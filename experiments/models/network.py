@@ -30,14 +30,10 @@ class Network(nnx.Module):
     """
 
     def __init__(
-        self,
-        *,
-        classes: int = 10,
-        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
-        std: tuple[float, ...] = (1.0, 1.0, 1.0),
-        dtype: Dtype = jnp.float32,
+        self, *, classes: int = 10, mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0), dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
-    ):
+    ):  # fmt: skip
         self.mean, self.std, self.dtype = mean, std, dtype
         self.dense = dense(self.add_convolutions(rngs), classes, rngs)
 

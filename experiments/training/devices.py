@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -114,10 +115,8 @@ def divided_batch(images: int) -> NamedSharding:
     each = devices_per_batch(images) // jax.process_count()
     if each == 0:
         return replicated_per_process()
-    by_process: dict[int, list[jax.Device]] = {}
-    for device in available():
-        by_process.setdefault(device.process_index, []).append(device)
-    shared = [device for found in by_process.values() for device in found[:each]]
+    by_process = itertools.groupby(available(), lambda device: device.process_index)
+    shared = [device for _, found in by_process for device in list(found)[:each]]
     return NamedSharding(_mesh(shared), PartitionSpec("data"))
 
 

@@ -12,19 +12,13 @@ import numpy as np
 
 from experiments.data import Split, StreamedSplit
 from experiments.models import Classifier
-from experiments.training import (
-    checkpoints,
-    constraints,
-    devices,
-    optimization,
-    plan,
-    programs,
-    runs,
-    step,
-)
+from experiments.training import checkpoints, devices, optimization, programs, step
+from experiments.training.constraints import constrained
 from experiments.training.devices import Placement, pad_settings, unpad_settings
 from experiments.training.diagnostics import Recorder
 from experiments.training.optimization import Hyperparameters, Schedule
+from experiments.training.plan import Sweep, Task, save_members
+from experiments.training.runs import Run, provenance
 
 # The folder of a sweep's checkpoints, in the sweep's own.
 CHECKPOINTS = "steps"
@@ -53,7 +47,7 @@ def steps_at_a_time(
     return epoch_steps
 
 
-def _hyperparameters(classifier: Classifier, sweep: plan.Sweep) -> Hyperparameters:
+def _hyperparameters(classifier: Classifier, sweep: Sweep) -> Hyperparameters:
     recipe = sweep.recipe
     h = optimization.hyperparameters(
         sweep.settings, recipe.learning_rate, recipe.momentum, recipe.decay
@@ -62,7 +56,7 @@ def _hyperparameters(classifier: Classifier, sweep: plan.Sweep) -> Hyperparamete
     return h if classifier.is_small else optimization.without_unused(h, sweep.settings)
 
 
-def initial(classifier: Classifier, sweep: plan.Sweep) -> Checkpoint:
+def initial(classifier: Classifier, sweep: Sweep) -> Checkpoint:
     """Initialises a sweep before its first step."""
     h = _hyperparameters(classifier, sweep)
     state = step.init_sweep(classifier, jnp.array(sweep.seeds), h)
@@ -70,7 +64,7 @@ def initial(classifier: Classifier, sweep: plan.Sweep) -> Checkpoint:
     return Checkpoint(state, step.Metrics(nothing, nothing))
 
 
-def _start(classifier: Classifier, task: plan.Task) -> Checkpoint:
+def _start(classifier: Classifier, task: Task) -> Checkpoint:
     """Initialises a sweep, or restores its models from an unfinished sweep."""
     sweep, source = task
     if source is None:
@@ -84,7 +78,7 @@ def _start(classifier: Classifier, task: plan.Task) -> Checkpoint:
 
 @contextlib.contextmanager
 def _opened(
-    data: Split | StreamedSplit, spec: step.TrainSpec, sweep: plan.Sweep,
+    data: Split | StreamedSplit, spec: step.TrainSpec, sweep: Sweep,
     placement: Placement, done: int,
 ) -> Iterator[Callable[..., step.Stepped]]:  # fmt: skip
     """Lays images out on the devices, or begins to read those that are streamed.
@@ -119,10 +113,8 @@ def _opened(
         ) -> step.Stepped:  # fmt: skip
             taken = []
             for i in range(first, first + steps):
-                x, y = (
-                    jax.make_array_from_process_local_data(placement.batch, part)
-                    for part in next(batches)
-                )
+                make = jax.make_array_from_process_local_data
+                x, y = (make(placement.batch, part) for part in next(batches))
                 state, metrics = programs.train_batch(
                     spec, state, seeds, h, x, y, at, jnp.asarray(i), budget
                 )
@@ -133,7 +125,7 @@ def _opened(
 
 
 def _log(
-    members: Sequence[runs.Run], recorder: Recorder, epoch: int, at_end: Checkpoint,
+    members: Sequence[Run], recorder: Recorder, epoch: int, at_end: Checkpoint,
     steps: int,
 ) -> None:  # fmt: skip
     """Writes metrics and diagnostics of a sweep after an epoch of so many steps."""
@@ -148,7 +140,7 @@ def _log(
 
 
 def train(
-    classifier: Classifier, data: Split | StreamedSplit, task: plan.Task,
+    classifier: Classifier, data: Split | StreamedSplit, task: Task,
     runs_dir: pathlib.Path, placement: Placement, advance: Callable[[int, int], None],
     *, seconds_between_checkpoints: int, spectral_norms: bool, tensorboard: bool,
 ) -> Stages:  # fmt: skip
@@ -163,13 +155,13 @@ def train(
     sweep, source = task
     recipe, settings = sweep.recipe, len(sweep.settings)
     folder = runs_dir / sweep.path
-    members = [runs.Run(runs_dir, member) for member in sweep.members]
+    members = [Run(runs_dir, member) for member in sweep.members]
     settle_steps = max(member.settle_steps or 0 for member in sweep.members)
     spec = step.TrainSpec(
         classifier, recipe.batch_size, recipe.epoch_steps(len(data)),
         # Streamed images are cropped and flipped where they are read.
         augmented=recipe.augmented and isinstance(data, Split),
-        constrained=constraints.constrained(sweep.settings, settle_steps),
+        constrained=constrained(sweep.settings, settle_steps),
         placement=placement,
     )  # fmt: skip
     at_a_time = steps_at_a_time(data, classifier, spec.epoch_steps)
@@ -193,7 +185,7 @@ def train(
     last = recipe.epochs * spec.epoch_steps
     resumes_here = source is not None and source.folder == folder
     checkpoints.remove_others(folder / CHECKPOINTS, first if resumes_here else None)
-    plan.save_members(folder, sweep)
+    save_members(folder, sweep)
     with (
         contextlib.ExitStack() as stack,
         checkpoints.writer(folder / CHECKPOINTS, seconds_between_checkpoints) as save,
@@ -226,7 +218,7 @@ def train(
             # Were only some of them finished when it is killed, the others would go on
             # in another program, whose last digits are others.
             save(done, unpadded(Checkpoint(state, sums)), final=True)
-    provenance = runs.provenance() | {
+    made_by = provenance() | {
         "seconds": time.perf_counter() - started,
         "steps_in_these_seconds": done - first,
         "seeds_in_one_program": sweep.seeds,
@@ -236,4 +228,4 @@ def train(
     variables = local(state.variables)
     flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), variables)
     for i, run in enumerate(members):
-        run.finish(jax.tree.map(lambda leaf, i=i: leaf[i], flat), provenance)
+        run.finish(jax.tree.map(lambda leaf, i=i: leaf[i], flat), made_by)

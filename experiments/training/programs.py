@@ -8,24 +8,16 @@ import jax.numpy as jnp
 
 from absum_jax import canonical_convolutions
 from experiments.models.stacked import over_models
+from experiments.training import step
 from experiments.training.optimization import Hyperparameters, Schedule, decayed
-from experiments.training.step import (
-    Budget,
-    Metrics,
-    Stepped,
-    TrainSpec,
-    TrainState,
-    epoch_keys,
-    image_order,
-    train_settings,
-)
+from experiments.training.step import Stepped, TrainState
 
 
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames="state")
 def train_steps(
-    spec: TrainSpec, state: TrainState, seeds: jax.Array, h: Hyperparameters,
+    spec: step.TrainSpec, state: TrainState, seeds: jax.Array, h: Hyperparameters,
     images: jax.Array, labels: jax.Array, at: Schedule, first: chex.Numeric = 0,
-    steps: chex.Numeric | None = None, budget: Budget | None = None,
+    steps: chex.Numeric | None = None, budget: step.Budget | None = None,
 ) -> Stepped:  # fmt: skip
     """Takes some steps of an epoch of a sweep: a loop, with the data on the device.
 
@@ -52,8 +44,8 @@ def train_steps(
     h = decayed(h, at)
 
     def one_seed(state: TrainState, seed: jax.Array) -> Stepped:
-        order = image_order(seed, at.epoch, labels.shape[0])
-        keys = epoch_keys(seed, at.epoch)
+        order = step.image_order(seed, at.epoch, labels.shape[0])
+        keys = step.epoch_keys(seed, at.epoch)
 
         def body(i: jax.Array, carry: Stepped) -> Stepped:
             state, sums = carry
@@ -62,13 +54,13 @@ def train_steps(
             if spec.placement is not None:
                 batch = spec.placement.batch
                 indices = jax.lax.with_sharding_constraint(indices, batch)
-            state, metrics = train_settings(
+            state, metrics = step.train_settings(
                 spec, state, h, images[indices], labels[indices], keys, at, i, budget
             )
             return state, jax.tree.map(jnp.add, sums, metrics)
 
         nothing = jnp.zeros(state.diverged_at.shape, jnp.float32)
-        sums = Metrics(nothing, nothing)
+        sums = step.Metrics(nothing, nothing)
         begin, end = (0, spec.epoch_steps) if steps is None else (first, first + steps)
         return jax.lax.fori_loop(begin, end, body, (state, sums))
 
@@ -77,9 +69,9 @@ def train_steps(
 
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames="state")
 def train_batch(
-    spec: TrainSpec, state: TrainState, seeds: jax.Array, h: Hyperparameters,
+    spec: step.TrainSpec, state: TrainState, seeds: jax.Array, h: Hyperparameters,
     x: jax.Array, y: jax.Array, at: Schedule, i: jax.Array,
-    budget: Budget | None = None,
+    budget: step.Budget | None = None,
 ) -> Stepped:  # fmt: skip
     """Takes one step of a sweep of one seed, the i-th of an epoch, on a given batch.
 
@@ -89,7 +81,7 @@ def train_batch(
     h = decayed(h, at)
 
     def one_seed(state: TrainState, seed: jax.Array) -> Stepped:
-        keys = epoch_keys(seed, at.epoch)
-        return train_settings(spec, state, h, x, y, keys, at, i, budget)
+        keys = step.epoch_keys(seed, at.epoch)
+        return step.train_settings(spec, state, h, x, y, keys, at, i, budget)
 
     return canonical_convolutions(over_models(one_seed, (0, 0)))(state, seeds)

@@ -97,11 +97,6 @@ class Run:
         return files.exists(recorded.file_of(self.runs_dir, self.config.dataset))
 
     @property
-    def is_trained(self) -> bool:
-        """Returns whether there are trained parameters, complete or not."""
-        return files.exists(self._checkpoint)
-
-    @property
     def provenance(self) -> dict[str, Any]:
         """Reads what made the parameters; empty for a run that is not complete."""
         return self._finished() or {}
@@ -134,9 +129,10 @@ class Run:
         _CHECKED[self.folder] = provenance
         return provenance
 
-    def without_provenance(self) -> UsageError:
-        """Makes the error for trained parameters whose provenance is lost."""
-        return self._damaged(self._provenance, "is missing")
+    def refuse_trained(self) -> None:
+        """Refuses trained parameters whose provenance is lost."""
+        if files.exists(self._checkpoint):
+            raise self._damaged(self._provenance, "is missing")
 
     def _damaged(
         self, path: pathlib.Path, how: str, fix: str | None = None

@@ -102,9 +102,8 @@ def _check_can_train(
         )
     begun = {member for _, sweep in _in_progress(folder) for member in sweep.members}
     for config in missing:
-        run = runs.Run(runs_dir, config)
-        if config not in begun and run.is_trained:
-            raise run.without_provenance()
+        if config not in begun:
+            runs.Run(runs_dir, config).refuse_trained()
 
 
 def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> None:
