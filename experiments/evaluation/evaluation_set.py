@@ -120,12 +120,6 @@ class EvaluationSet:
             return _STREAMED_BATCH * len(devices.available())
         return _LARGE_BATCH * devices.devices_per_batch(len(self.split))
 
-    def groups(self, members: Sequence[int]) -> list[Sequence[int]]:
-        """Divides models into those evaluated in one program: large ones one by one."""
-        if self.classifier.is_small:
-            return [members]
-        return [[member] for member in members]
-
 
 def missing_ranges(
     done: Iterable[Range], images: int, size: int, shared_by: int = 1

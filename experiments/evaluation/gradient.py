@@ -109,7 +109,7 @@ def _accuracies(logits_fn: Any, x: jax.Array, y: jax.Array, *, batch: int) -> ja
 
 
 def _name_of(substitute: Run) -> str:
-    """Names a substitute by its folder and, where it is known, its parameters."""
+    """Identifies a substitute by its folder and, if known, its parameters."""
     digest = substitute.parameters_digest
     path = str(substitute.config.path)
     return path if digest is None else f"{path}@{digest[:12]}"

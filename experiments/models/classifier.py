@@ -64,15 +64,9 @@ def build(
     """Builds the classifier with a name.
 
     Equal arguments give the same function objects, which `jax.jit` compiles only once.
-
-    Args:
-      model: one of `ARCHITECTURES`, such as `"small_cnn"`.
-      mean: of each channel, by which images are standardised.
-      std: of each channel, likewise.
-      classes: their number.
-      dtype: of the convolutions, unless the network is small; parameters and statistics
-        are float32.
-      batch_norm_groups: into which batch normalization divides a training batch.
+    Images are standardised by the mean and standard deviation of each channel.
+    Convolutions are of a dtype, unless the network is small; parameters and statistics
+    are float32. Batch normalization divides a training batch into groups.
     """
     architecture = ARCHITECTURES[model]
     options: dict[str, Any] = {"mean": mean, "std": std, "classes": classes}

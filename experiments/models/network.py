@@ -16,14 +16,10 @@ class Network(nnx.Module):
     32 x 32 alone. Batch normalization is `layers.norm`; unlike in PyTorch, the running
     variance is of batch variances over N, not over N - 1.
 
-    Args:
-      classes: their number.
-      mean: of each channel, subtracted from the images.
-      std: of each channel, by which they are divided.
-      dtype: of convolutions and activations, such as `jnp.bfloat16`. Parameters,
-        statistics, normalization and the dense layer are float32 throughout.
-      rngs: for the initial parameters, PyTorch's U(-1/sqrt(fan_in), 1/sqrt(fan_in))
-        unless a subclass names another distribution.
+    `mean` and `std` of each channel standardise the images. `dtype` is that of
+    convolutions and activations; parameters, statistics, normalization and the dense
+    layer are float32 throughout. Initial parameters are PyTorch's
+    U(-1/sqrt(fan_in), 1/sqrt(fan_in)) unless a subclass names another distribution.
 
     Source: P, appendix, "CIFAR10, CIFAR100, SVHN, and ImageNet", and
     https://github.com/kuangliu/pytorch-cifar, which it names.

@@ -15,10 +15,8 @@ def over_models(
     its caches; elsewhere `jax.vmap` computes all at once. A single model is computed
     without `vmap`, which would turn convolutions into slow grouped ones.
 
-    Args:
-      function: of one model.
-      in_axes: for each argument 0 if it is stacked, None if all models share it.
-      shards: number of devices over which the models are divided equally.
+    `in_axes` has 0 for each argument that is stacked, None for one that all models
+    share. The models are divided equally over `shards` devices.
     """
 
     def mapped(*args: Any) -> Any:

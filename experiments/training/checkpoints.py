@@ -123,11 +123,7 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 
 
 def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
-    """Loads one step on each process, whichever devices it was saved from.
-
-    Raises:
-      UsageError: if the step is damaged.
-    """
+    """Loads one step on each process, whichever devices it was saved from."""
     path = folder / str(step)
 
     def load() -> Any:

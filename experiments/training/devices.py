@@ -183,12 +183,9 @@ def to_numpy(tree: Any) -> Any:
 
 
 def joint_placement(settings: int, batch_size: int, asked: int | None) -> Placement:
-    """Divides devices for one program of many small models.
+    """Divides devices for one program of so many small models of a seed.
 
-    Args:
-      settings: how many models of a seed there are to divide.
-      batch_size: images a step.
-      asked: how many devices are to share a batch; None is one, as batches are small.
+    As many devices as asked share a batch; None is one, as batches are small.
     """
     if jax.process_count() > 1:
         # Each process must take part in the program, if only for padding.
@@ -204,11 +201,8 @@ def separate_placements(
 ) -> list[Placement]:
     """Divides devices into groups, each for one large model at a time.
 
-    Args:
-      models: how many are to be trained.
-      batch_size: images a step.
-      asked: how many devices are to share a batch; None leaves no device idle while
-        there are models.
+    As many devices as asked share a batch; None leaves no device idle while there are
+    models.
     """
     devices = len(available())
     if jax.process_count() > 1:

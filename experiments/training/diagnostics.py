@@ -87,10 +87,8 @@ class Recorder:
     ):  # fmt: skip
         shapes = jax.eval_shape(classifier.init, jax.random.key(0))
         self._names = kernel_names(shapes.params)
-        self._uses, self._at = {}, frozenset[int]()
-        if with_spectral_norms:
-            self._uses = classifier.conv_uses(image_shape)
-            self._at = epochs_with_spectral_norms(epochs)
+        self._uses = classifier.conv_uses(image_shape) if with_spectral_norms else {}
+        self._at = epochs_with_spectral_norms(epochs) if with_spectral_norms else ()
 
     def lines(self, epoch: int, params: Params) -> list[dict[str, Any]]:
         """Makes a line of JSON for each model of (seeds, settings), row by row."""

@@ -14,7 +14,7 @@ _MEMBERS = "members.json"
 
 
 def in_progress(config: RunConfig) -> pathlib.Path:
-    """Names the folder, below that of all runs, of sweeps of such models."""
+    """Returns the folder, below that of all runs, of sweeps of such models."""
     return pathlib.Path(config.dataset, config.model, "in-progress")
 
 
@@ -113,9 +113,7 @@ def plan(
     """
 
     def sweeps(configs: Sequence[RunConfig]) -> list[Sweep]:
-        if together:
-            return rectangles(configs)
-        return [Sweep(((config,),)) for config in configs]
+        return rectangles(configs) if together else [Sweep(((c,),)) for c in configs]
 
     tasks = []
     left = list(missing)

@@ -28,7 +28,7 @@ def train_steps(
 
     Args:
       spec: what is static.
-      state: with leading axes (seeds, settings); overwritten.
+      state: with leading axes (seeds, settings), as the metrics; overwritten.
       seeds: integers (seeds,).
       h: each field (settings,); the learning rate before its first milestone.
       images: all training images (N, height, width, channels), uint8.
@@ -37,9 +37,6 @@ def train_steps(
       first: the first step in it, from 0.
       steps: how many steps to take; None is the whole epoch.
       budget: the adversary's; None trains on clean images.
-
-    Returns:
-      The state after the steps, and the sums of their metrics (seeds, settings).
     """
     h = decayed(h, at)
 

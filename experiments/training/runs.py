@@ -211,7 +211,7 @@ class Run:
         return self._lines(self._diagnostics)
 
     def _owner(self, path: pathlib.Path) -> str:
-        """Names a file for checksums, as other runs have the same files."""
+        """Returns a file's name for checksums, as other runs have the same files."""
         return (self.config.path / path.name).as_posix()
 
     def _with_checksum(

@@ -99,16 +99,8 @@ def train_step(
     evaluation mode. If the loss or any updated value is not finite, the step is skipped
     and training of this model stops.
 
-    Args:
-      classifier: the network.
-      state: before the step.
-      h: hyperparameters.
-      x: images (batch, height, width, channels).
-      y: labels (batch,).
-      step: its number in training, from 1.
-      dropout_key: a key.
-      attack_key: the key of the adversary's random starts.
-      budget: the adversary's; None trains on the images as they are.
+    `step` is its number in training, from 1, `attack_key` that of the adversary's
+    random starts. Without a budget it trains on the images as they are.
     """
     for method, strength in h.methods:
         if method.perturb is not None:

@@ -183,20 +183,10 @@ def train_missing(
     by one, as many at a time as there are groups of devices, or one at a time if the
     images are streamed or there are several processes. Models of an interrupted sweep
     resume from its last checkpoint. No one else may train these models in this runs
-    folder.
+    folder. The models differ only in seed and setting.
 
-    Args:
-      classifier: the network.
-      data: the training images.
-      configs: the models, which differ only in seed and setting.
-      runs_dir: the folder of all runs.
-      data_parallel: how many devices share a batch; None leaves none idle.
-      seconds_between_checkpoints: the least time between two.
-      spectral_norms: whether diagnostics have them, at some epochs.
-      tensorboard: whether to log for TensorBoard too.
-
-    Returns:
-      The runs, complete, in the order of the configurations.
+    `data_parallel` devices share a batch; None leaves no device idle. Diagnostics have
+    spectral norms, if asked for, after some epochs.
     """
     wanted = [runs.Run(runs_dir, config) for config in configs]
     complete = [run for run in wanted if run.is_complete]

@@ -40,11 +40,7 @@ def write(path: pathlib.Path, models: Sequence[Model]) -> pathlib.Path:
 
 
 def read(path: pathlib.Path, abstract: Variables) -> list[Model]:
-    """Reads all models of a file that `write` made, given the shapes of one.
-
-    Raises:
-      UsageError: if the file is damaged, or of another network.
-    """
+    """Reads all models of a file that `write` made, given the shapes of one."""
     with damage_named(path, "restore it"):
         with safe_open(path, framework="numpy") as stream:
             metadata = stream.metadata() or {}
