@@ -157,18 +157,14 @@ def _run_in_turns(
     waiting = iter(tasks)
     with contextlib.ExitStack() as stack:
 
-        def begin_next(placement: Placement) -> Stages | None:
-            task = next(waiting, None)
-            if task is None:
-                return None
-            return stack.enter_context(contextlib.closing(begin(task, placement)))
+        def one_by_one(placement: Placement) -> Stages:
+            for task in waiting:
+                yield from begin(task, placement)
 
-        running = [begin_next(placement) for placement in placements]
-        while any(running):
-            for i, placement in enumerate(placements):
-                stages = running[i]
-                if stages is not None and next(stages, "ended") == "ended":
-                    running[i] = begin_next(placement)
+        stages = (contextlib.closing(one_by_one(placement)) for placement in placements)
+        running = [stack.enter_context(each) for each in stages]
+        while running:
+            running = [each for each in running if next(each, "ended") != "ended"]
 
 
 def train_missing(
