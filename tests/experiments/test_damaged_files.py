@@ -210,7 +210,7 @@ def test_members_in_other_rows(make_config, tmp_path):
     """Their paths, of which the folder is named, are the same in the same order."""
     row = tuple(make_config(NONE, seed=seed) for seed in (0, 1))
     sweep_ = plan.Sweep(tuple((config,) for config in row))
-    folder = tmp_path / sweep_.digest
+    folder = tmp_path / sweep_.path.name
     plan.save_members(folder, sweep_)
     assert plan.load_members(folder) == sweep_
     for rows in ((row,), ((), *sweep_.configs), (*sweep_.configs, ())):
