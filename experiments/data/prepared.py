@@ -27,10 +27,6 @@ def default_data_dir() -> pathlib.Path:
     return expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
-def _version(path: pathlib.Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in path.name.split("."))
-
-
 def _fix(folder: pathlib.Path) -> str:
     return f"copy it again, or remove {folder} and prepare the set again"
 
@@ -61,7 +57,7 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
     ]
     if not folders:
         return None
-    folder = max(folders, key=_version)
+    folder = max(folders, key=lambda path: [int(n) for n in path.name.split(".")])
     info = _info(folder)
     if info.get("name") != name:
         raise UsageError(
@@ -79,11 +75,7 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
 
 
 def examples(folder: pathlib.Path, split: str) -> int:
-    """Returns the number of examples of a split in the metadata of a data set.
-
-    Raises:
-      UsageError: if there is no such split.
-    """
+    """Returns the number of examples of a split in the metadata of a data set."""
     with damage_named(folder / "dataset_info.json", _fix(folder)):
         counts = {
             one["name"]: sum(map(int, one.get("shardLengths", ())))
@@ -118,9 +110,7 @@ def _classes_named(value: Any) -> Iterator[str]:
 def _builder(folder: pathlib.Path) -> Any:
     """Opens a prepared data set with TFDS.
 
-    Raises:
-      UsageError: if its metadata is damaged or missing, or names a Python class of
-        another package, which TFDS would import.
+    Refuses metadata that names a Python class of another package: TFDS would import it.
     """
     features = folder / "features.json"
     with damage_named(features, _fix(folder)):
@@ -148,11 +138,7 @@ class Files(NamedTuple):
 
 
 def files(folder: pathlib.Path, split: str) -> Files:
-    """Lists the files of a split of a prepared data set, from its metadata.
-
-    Raises:
-      UsageError: if the split or a file of it is missing, or the metadata is damaged.
-    """
+    """Lists the files of a split of a prepared data set, from its metadata."""
     examples(folder, split)
     splits = _builder(folder).info.splits
     with damage_named(folder / "dataset_info.json", _fix(folder)):
@@ -166,11 +152,7 @@ def files(folder: pathlib.Path, split: str) -> Files:
 
 
 def check_lengths(folder: pathlib.Path, of_split: Files) -> None:
-    """Refuses files whose number of examples differs from the metadata.
-
-    Raises:
-      UsageError: with the name of the file.
-    """
+    """Refuses files whose number of examples differs from the metadata."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     for path, expected in zip(of_split.paths, of_split.examples, strict=True):
@@ -193,11 +175,7 @@ def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
 
 
 def read(folder: pathlib.Path) -> tuple[Split, Split]:
-    """Decodes the training and the test split of a prepared data set.
-
-    Raises:
-      UsageError: if one of them or a file of them is missing or damaged.
-    """
+    """Decodes the training and the test split of a prepared data set."""
     name = folder.parent.name
     shape, classes = DATASETS[name].image_shape, DATASETS[name].classes
 
@@ -242,11 +220,8 @@ def ways_to_get(name: str) -> str:
 def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> None:
     """Downloads and prepares a data set with TFDS's own builder.
 
-    Args:
-      name: the data set.
-      data_dir: the folder of prepared data sets.
-      manual_dir: a folder with the upstream files under their upstream names, which are
-        then not downloaded.
+    With `manual_dir`, a folder of the upstream files under their upstream names,
+    nothing is downloaded.
 
     Raises:
       UsageError: if TensorFlow is missing, a file is missing from `manual_dir` or is
@@ -277,11 +252,8 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
     try:
         builder.download_and_prepare(download_config=config)
     except (
-        OSError,
-        tarfile.TarError,
-        util.DownloadError,
+        OSError, tarfile.TarError, util.DownloadError, extractor.ExtractError,
         download_manager.NonMatchingChecksumError,
-        extractor.ExtractError,
-    ) as error:
+    ) as error:  # fmt: skip
         message = " ".join(str(error).split())
         raise UsageError(f"{name} could not be prepared: {message}") from error

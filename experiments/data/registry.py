@@ -8,10 +8,8 @@ from experiments.data.conditions import COLOR, GRAY, IMAGENET, SVHN, Conditions,
 from experiments.data.split import Split
 from experiments.jobs.errors import UsageError
 
-# Ships in a package.
-EMBEDDED = "mnist5k"
-# Pictures of any size, decoded when they are used.
-STREAMED = "imagenet2012"
+EMBEDDED = "mnist5k"  # ships in a package
+STREAMED = "imagenet2012"  # pictures of any size, decoded when they are used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +39,7 @@ DATASETS: dict[str, DatasetInfo] = {}
 
 
 def register(info: DatasetInfo) -> DatasetInfo:
-    """Adds a data set, which all commands then know by its name.
-
-    Raises:
-      ValueError: if there is another data set of the name, or none of the parent's.
-    """
+    """Adds a data set, which all commands then know by its name."""
     if info.parent is not None and info.parent not in DATASETS:
         raise ValueError(f"`info.parent` must be a data set, got {info.parent!r}.")
     if DATASETS.setdefault(info.name, info) != info:
@@ -54,11 +48,7 @@ def register(info: DatasetInfo) -> DatasetInfo:
 
 
 def pgd_of(dataset: str) -> Pgd:
-    """Returns how the paper uses PGD on a data set.
-
-    Raises:
-      UsageError: if it does not.
-    """
+    """Returns how the paper uses PGD on a data set; a `UsageError` if it does not."""
     pgd = DATASETS[dataset].conditions.pgd
     if pgd is None:
         others = [name for name, info in DATASETS.items() if info.conditions.pgd]

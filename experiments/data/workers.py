@@ -56,9 +56,6 @@ def ahead(
       first: its first argument.
       stop: the end of its arguments, exclusive.
       workers: number of processes; 0 is threads of this one.
-
-    Raises:
-      UsageError: if a process dies.
     """
     # Imported here, as it takes a second.
     import grain
