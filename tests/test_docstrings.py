@@ -7,7 +7,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Code that complies; add "experiments/NAME/**/*.py" for a package that does.
-CHECKED = ("absum_jax/**/*.py", "experiments/compiled.py", "experiments/xla_flags.py")
+CHECKED = (
+    "absum_jax/**/*.py", "experiments/data/**/*.py", "experiments/jobs/**/*.py",
+    "experiments/published/**/*.py", "experiments/runtimes/**/*.py",
+    "experiments/statistics/**/*.py", "experiments/compiled.py",
+    "experiments/config.py", "experiments/supervision.py", "experiments/xla_flags.py",
+)  # fmt: skip
 PATHS = sorted(path for pattern in CHECKED for path in ROOT.glob(pattern))
 # Words that end in "s" and are not verbs.
 NOT_VERBS = {

@@ -45,7 +45,7 @@ class Measurement(Conditions):
 
     @property
     def is_held(self) -> bool:
-        """Checks whether the data set is stored on the device, which then crops and flips."""
+        """Checks whether the device stores the data set, and crops and flips."""
         info = DATASETS[self.dataset]
         return info.train_examples * math.prod(info.image_shape) <= _MOST_BYTES
 
@@ -56,7 +56,7 @@ class Measurement(Conditions):
 
     @property
     def examples(self) -> int:
-        """Returns the number of images: those of the data set, or of the timed steps."""
+        """Returns the number of images: of the data set, or of the timed steps."""
         if self.is_held:
             return DATASETS[self.dataset].train_examples
         return self.steps * self.recipe.batch_size
@@ -75,9 +75,8 @@ class Measurement(Conditions):
     def epoch_seconds(self, steps_s: float, clip_s: float) -> float:
         """Computes the seconds of an average epoch.
 
-        Extrapolates the seconds of the timed steps, and adds the clips that they lack,
-        from the seconds of one separate clip; an average epoch contains a fractional
-        number of clips.
+        Extrapolates the seconds of the timed steps, and adds the clips that they lack
+        (not always a whole number), from the seconds of one separate clip.
         """
         scale = self.epoch_steps / self.steps
         seconds = steps_s * scale

@@ -63,10 +63,9 @@ def _transformation(
     if measurement.method == "weight_decay":
         decay = optax.add_decayed_weights(strength, mask=absum_jax.conv_kernels)
         return optax.chain(decay, sgd)
-    if measurement.method == "l1":
-        return optax.chain(sgd, absum_jax.l1(strength, learning_rate=_LEARNING_RATE))
-    if measurement.method == "absum":
-        return optax.chain(sgd, absum_jax.absum(strength, learning_rate=_LEARNING_RATE))
+    if measurement.method in ("l1", "absum"):
+        prox = absum_jax.l1 if measurement.method == "l1" else absum_jax.absum
+        return optax.chain(sgd, prox(strength, learning_rate=_LEARNING_RATE))
     if measurement.method == "snc":
         assert measurement.clip is not None
         constraint = absum_jax.spectral_norm_constraint(
@@ -109,8 +108,7 @@ def _compiled_step(
     seconds = time.perf_counter() - started
     if measurement.clip != "numpy":
         return functools.partial(compiled, *arguments), seconds
-    max_norm = measurement.strength
-    assert max_norm is not None
+    max_norm: Any = measurement.strength
 
     def step_and_clip() -> Any:
         params, *others = compiled(*arguments)

@@ -25,13 +25,6 @@ def sign_flip_p_value(*differences: Sequence[int] | np.ndarray) -> float:
         more images the one method classifies correctly than the other. All data sets
         have the same number of images.
 
-    Returns:
-      The p value, in (0, 1]; the smallest possible one is 2 / 2^n.
-
-    Raises:
-      ValueError: if a data set has no units, if differences are not integers, or if
-        there are more than 24 units in all.
-
     Example:
       >>> sign_flip_p_value([3, 5, 4, 1, 2])  # only all signs + or all signs -
       0.0625
@@ -65,7 +58,7 @@ def _integers(differences: Sequence[int] | np.ndarray) -> list[int]:
             "`differences` must be integers of shape (units,), at least one, "
             f"got {differences!r}."
         )
-    return [int(value) for value in array]
+    return array.tolist()
 
 
 class Corrected(NamedTuple):
@@ -85,12 +78,6 @@ def holm(p_values: Mapping[Name, float], level: float = 0.05) -> dict[Name, Corr
       p_values: of each claim, in [0, 1], before the correction. A claim that could not
         be tested counts as 1: the number of claims stays what was planned.
       level: the probability of any false positive, in (0, 1).
-
-    Returns:
-      For each claim, in the same order, its adjusted p value and its significance.
-
-    Raises:
-      ValueError: if a p value lies outside [0, 1].
 
     Example:
       >>> for name, claim in holm({"A": 0.01, "B": 0.04, "C": 0.03}).items():
