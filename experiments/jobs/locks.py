@@ -74,12 +74,9 @@ def exclusive(
 def side_by_side(
     folder: pathlib.Path, group: str, member: str, does_what: str
 ) -> Iterator[None]:
-    """Shares a folder with other members of a group, and excludes everyone else.
+    """Holds a folder along with other members of a group, and excludes everyone else.
 
     The name of a group has no hyphens, and each member may hold the folder once.
-
-    Raises:
-      UsageError: if this member, another group, or an exclusive process holds it.
     """
     members = folder / "parts"
     taken = f"another process {does_what}, in {folder}"

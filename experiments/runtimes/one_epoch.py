@@ -146,10 +146,6 @@ class _Model:
         )
         return self._state
 
-    def warm_up(self) -> None:
-        """Compiles `train`, and runs it for one step."""
-        jax.block_until_ready(self.train(1))
-
     def clip(self) -> Callable[[], Any]:
         """Returns a function that clips the parameters once, as training does."""
         uses = self._classifier.conv_uses(self._data[0].shape[1:])
@@ -189,7 +185,7 @@ def measure(measurements: Sequence[Measurement], repeats: int, log: Log) -> None
         if log.lacks(m, "epoch_s", repeats)
     }
     for m in training:
-        models[m].warm_up()
+        jax.block_until_ready(models[m].train(1))  # compiles it
     log.time_in_turns(training, "epoch_s", repeats)
     clips = {
         m: model.clip()
