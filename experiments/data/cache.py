@@ -38,9 +38,6 @@ def cached(
 
     A damaged file, or one that `check` refuses, is replaced, with a message. An intact
     one may be read-only.
-
-    Raises:
-      UsageError: if the file cannot be written.
     """
     if path.exists():
         try:

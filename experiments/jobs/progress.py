@@ -18,12 +18,9 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """Reports the progress and remaining time of some work, on standard error.
 
-    Of several processes only process 0 reports. `unit` is what is counted, and
-    `rate_of` what else is counted to report the speed, both in the singular.
-
-    Yields:
-      A function to call with the number of units done since the last call, and with
-      the number of `rate_of` in them.
+    Of several processes only process 0 reports. Yields a function to call with the
+    number of units done since the last call, and, to report the speed, with the number
+    of `rate_of` in them; both are nouns in the singular.
     """
     if not processes.is_first():
         yield lambda *_: None

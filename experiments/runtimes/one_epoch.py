@@ -104,10 +104,9 @@ def _classifier(measurement: Measurement) -> Classifier:
 def hyperparameters(measurement: Measurement) -> optimization.Hyperparameters:
     """Returns those of one model, without the regularizers of other methods."""
     recipe = measurement.recipe
-    setting = NONE
-    if measurement.strength is not None:
-        method = "snc" if measurement.clip is not None else measurement.method
-        setting = Setting(method, measurement.strength)
+    method = "snc" if measurement.clip is not None else measurement.method
+    strength = measurement.strength
+    setting = NONE if strength is None else Setting(method, strength)
     h = optimization.hyperparameters([setting], recipe.learning_rate, recipe.momentum)
     return optimization.without_unused(h, [setting])
 

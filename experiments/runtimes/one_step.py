@@ -16,8 +16,6 @@ import absum_jax
 from experiments.runtimes import numpy_snc
 from experiments.runtimes.log import Conditions, Log
 
-ConvUses = Mapping[str, Sequence[absum_jax.ConvUse]]
-
 CLASSES = 10
 # The paper's training.
 _LEARNING_RATE, _MOMENTUM = 0.1, 0.9
@@ -35,7 +33,7 @@ class Measurement(Conditions):
 
 
 def _transformation(
-    measurement: Measurement, uses: ConvUses
+    measurement: Measurement, uses: Mapping[str, Sequence[absum_jax.ConvUse]]
 ) -> optax.GradientTransformation:
     """Returns SGD with a regularization method; NumPy clips separately."""
     sgd = optax.sgd(_LEARNING_RATE, momentum=_MOMENTUM)

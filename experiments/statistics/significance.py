@@ -31,8 +31,7 @@ def sign_flip_p_value(*differences: Sequence[int] | np.ndarray) -> float:
       >>> sign_flip_p_value([1, 2, 0], [1, -1])
       0.5
 
-    References:
-      Fisher, *The Design of Experiments*, section 21, 1935
+    Source: Fisher, *The Design of Experiments*, section 21, 1935.
     """
     counts = [_integers(each) for each in differences]
     units = sum(map(len, counts))
@@ -86,9 +85,7 @@ def holm(p_values: Mapping[Name, float], level: float = 0.05) -> dict[Name, Corr
       B 0.06 False
       C 0.06 False
 
-    References:
-      Holm, `A Simple Sequentially Rejective Multiple Test Procedure
-      <https://www.jstor.org/stable/4615733>`_, 1979
+    Source: Holm, 1979, https://www.jstor.org/stable/4615733.
     """
     for name, p_value in p_values.items():
         if not 0 <= p_value <= 1:
