@@ -38,30 +38,30 @@ def _described(path: pathlib.Path) -> DatasetInfo:
     integers (N,) from 0.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem):
-        raise ValueError(
-            "folders are named after the file, whose name must consist of letters, "
-            "digits and ._- alone"
+        raise UsageError(
+            f"{path}: folders are named after the file, whose name must consist of "
+            "letters, digits and ._- alone."
         )
     with damage_named(path, f"give a file of the arrays {', '.join(_ARRAYS)}"):
         train, test = read_npz(path, _ARRAYS)
-    train, test = _converted(train, "train"), _converted(test, "test")
-    shape = train.image_shape
-    classes = 1 + int(max(train.labels.max(), test.labels.max()))
-    for part, split in (("train", train), ("test", test)):
-        try:
-            check(split, shape, classes, len(split.images))
-        except ValueError as error:
-            raise ValueError(f"x_{part}, y_{part}: {error}") from error
-    if len(shape) != 3 or shape[-1] not in (1, 3):
-        raise ValueError(
-            "images must be (N, h, w) or (N, h, w, channels) with 1 or 3 channels, "
-            f"got {train.images.shape}"
-        )
-    if not 2 <= classes <= len(train):
-        raise ValueError(
-            "labels must be those of at least two classes and no more than there are "
-            f"training images, got {classes - 1} for the largest of {len(train)}"
-        )
+        train, test = _converted(train, "train"), _converted(test, "test")
+        shape = train.image_shape
+        classes = 1 + int(max(train.labels.max(), test.labels.max()))
+        for part, split in (("train", train), ("test", test)):
+            try:
+                check(split, shape, classes, len(split.images))
+            except ValueError as error:
+                raise ValueError(f"x_{part}, y_{part}: {error}") from error
+        if len(shape) != 3 or shape[-1] not in (1, 3):
+            raise ValueError(
+                "images must be (N, h, w) or (N, h, w, channels) with 1 or 3 channels, "
+                f"got {train.images.shape}"
+            )
+        if not 2 <= classes <= len(train):
+            raise ValueError(
+                "labels must be those of at least two classes and no more than there "
+                f"are training images, got {classes - 1}, the largest, of {len(train)}"
+            )
     conditions = GRAY if shape[-1] == 1 else COLOR
     return DatasetInfo(
         path.stem, path.stem, len(train), shape, classes, conditions,
