@@ -60,7 +60,8 @@ def _described(path: pathlib.Path) -> DatasetInfo:
         if not 2 <= classes <= len(train):
             raise ValueError(
                 "labels must be those of at least two classes and no more than there "
-                f"are training images, got {classes - 1}, the largest, of {len(train)}"
+                f"are training images, got {classes - 1} for the largest of "
+                f"{len(train)}"
             )
     conditions = GRAY if shape[-1] == 1 else COLOR
     return DatasetInfo(
