@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,21 +15,10 @@ from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
 from experiments.published import SPECTRUM_EPS
+from experiments.reporting.comparisons import Measured
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
-
-
-class Measured(NamedTuple):
-    """Holds a quantity, or differences of it, for each unit."""
-
-    parts: np.ndarray  # integers, such as numbers of images; floats of power fractions
-    whole: int  # the number of parts that is 100 %
-
-    @property
-    def mean(self) -> float | None:
-        """Computes the mean over all units as a fraction; None without units."""
-        return float(self.parts.mean()) / self.whole if self.parts.size else None
 
 
 @dataclasses.dataclass(frozen=True)
