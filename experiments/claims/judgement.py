@@ -65,12 +65,7 @@ def _compare(
 
 
 def secondary(sample: Sample, name: str) -> list[Judgement]:
-    """Judges the secondary claims about one sample.
-
-    Args:
-      sample: its models.
-      name: the name of the sample, one of `SAMPLES`.
-    """
+    """Judges the secondary claims about one sample, one of `SAMPLES`."""
     claims = []
     for one in _compare(SECONDARY, {name: sample}):
         in_paper = published(one.quantity, sample.options.dataset)
@@ -81,7 +76,7 @@ def secondary(sample: Sample, name: str) -> list[Judgement]:
 
 def shortcomings(samples: Mapping[str, Sample]) -> list[str]:
     """Lists why claims about all samples cannot be tested yet, if they cannot."""
-    reasons = [
+    obstacles = [
         f"{len(sample.seeds)} of {len(sample.options.seeds)} seeds on "
         f"{DATASETS[sample.options.dataset].label} are complete"
         for sample in samples.values()
@@ -89,10 +84,9 @@ def shortcomings(samples: Mapping[str, Sample]) -> list[str]:
     ]
     devices = frozenset[str]().union(*(sample.devices for sample in samples.values()))
     if len(devices) > 1:
-        reasons.append(
-            f"there are several kinds of device: {', '.join(sorted(devices))}"
-        )
-    return reasons
+        kinds = ", ".join(sorted(devices))
+        obstacles.append(f"there are several kinds of device: {kinds}")
+    return obstacles
 
 
 def primary(
@@ -105,19 +99,15 @@ def primary(
         their data sets are complete, on one kind of device.
       snc_as_published: the form of SNC that the paper reports; None if that is not
         decided: then claims about SNC are listed in both forms, without a verdict.
-
-    Returns:
-      The claims, in order.
     """
     claims = []
     for one in _compare(PRIMARY, samples):
-        reasons = shortcomings({name: samples[name] for name in one.differences})
-        if one.larger in SNC_METHODS:
-            if snc_as_published not in (None, one.larger):
+        obstacles = shortcomings({name: samples[name] for name in one.differences})
+        if one.larger in SNC_METHODS and one.larger != snc_as_published:
+            if snc_as_published is not None:
                 continue
-            if snc_as_published is None:
-                reasons.append("which SNC is as published is not decided yet")
-        obstacle = "; ".join(filter(None, [*reasons, one.obstacle]))
+            obstacles.append("which SNC is as published is not decided yet")
+        obstacle = "; ".join(filter(None, [*obstacles, one.obstacle]))
         claims.append(dataclasses.replace(one, obstacle=obstacle))
     # A claim that is not tested counts as 1: the correction is for all claims.
     p_values = {claim.name: 1.0 for claim in PRIMARY} | {

@@ -191,7 +191,6 @@ def _sample_as_dict(sample: Sample) -> dict[str, Any]:
 
 
 def _claim_as_dict(one: Judgement, *, is_primary: bool) -> dict[str, Any]:
-    """Returns a claim as plain values, differences as fractions."""
     content = {
         "claim": one.claim.name,
         "quantity": one.quantity,
@@ -224,19 +223,18 @@ def _claim_as_dict(one: Judgement, *, is_primary: bool) -> dict[str, Any]:
 
 def _has_planned_seeds(name: str, document: Mapping[str, Any]) -> bool:
     """Checks whether a document of snc-readings has the seeds of the criteria."""
-    for row in document["rows"]:
-        is_of_item1 = row["reading"] in (NONE.method, *SNC_METHODS)
-        planned = SEEDS[name][:5] if is_of_item1 else READING_SEEDS
-        if tuple(row["seeds"]) != planned:
-            return False
-    return True
+    of_item_1, of_others = list(SEEDS[name][:5]), list(READING_SEEDS)
+    return all(
+        row["seeds"]
+        == (of_item_1 if row["reading"] in (NONE.method, *SNC_METHODS) else of_others)
+        for row in document["rows"]
+    )
 
 
 def _snc_as_published(results_dir: pathlib.Path) -> str | None:
     """Decides between the forms of SNC by the documents of snc-readings.
 
-    Returns:
-      The method; None if documents are missing or do not have the planned seeds.
+    Returns None if documents are missing or do not have the planned seeds.
     """
     paths = [results_dir / "snc-readings" / f"{name}.json" for name in SAMPLES]
     fix = "make it again with the command snc-readings"

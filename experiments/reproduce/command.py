@@ -148,12 +148,10 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _run(arguments: Sequence[str], deadline: float) -> int | None:
-    """Runs a command until a deadline of `time.monotonic`.
+    """Runs a command until a deadline of `time.monotonic`; returns its exit code.
 
-    The command is also stopped if this process is interrupted.
-
-    Returns:
-      Its exit code; None if there was no time left or it was stopped.
+    That is None if there was no time left or the command was stopped, which it is also
+    if this process is interrupted.
     """
     left = deadline - time.monotonic()
     if left <= 0:
