@@ -7,7 +7,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Code that complies; add "experiments/NAME/**/*.py" for a package that does.
-CHECKED = ("absum_jax/**/*.py", "experiments/compiled.py", "experiments/xla_flags.py")
+CHECKED = (
+    "absum_jax/**/*.py", "experiments/compiled.py", "experiments/xla_flags.py",
+    "experiments/claims/**/*.py", "experiments/reporting/**/*.py",
+    "experiments/reproduce/**/*.py",
+)  # fmt: skip
 PATHS = sorted(path for pattern in CHECKED for path in ROOT.glob(pattern))
 # Words that end in "s" and are not verbs.
 NOT_VERBS = {

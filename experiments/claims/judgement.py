@@ -47,7 +47,8 @@ def _compare(
         about = {name: samples[name] for name in claim.samples if name in samples}
         comparisons = itertools.product(claim.quantities, claim.larger, claim.smaller)
         for quantity, larger, smaller in comparisons if about else ():
-            broken = any(s.is_broken(larger, smaller) for s in about.values())
+            broken = {config.method for s in about.values() for config in s.broken}
+            is_broken = not broken.isdisjoint((larger, smaller))
             yield Judgement(
                 claim=claim,
                 quantity=quantity,
@@ -60,7 +61,7 @@ def _compare(
                 },
                 of_interest=QUANTITIES[quantity].of_interest,
                 denies=claim.denies,
-                obstacle="a model diverged or predicts one class" if broken else "",
+                obstacle="a model diverged or predicts one class" if is_broken else "",
             )
 
 

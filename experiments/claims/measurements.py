@@ -53,10 +53,6 @@ class Sample:
         first, second = (self.options.methods.index(m) for m in (larger, smaller))
         return Measured(parts[:, first] - parts[:, second], whole)
 
-    def is_broken(self, *methods: str) -> bool:
-        """Checks whether a model of any of these methods is broken."""
-        return any(config.method in methods for config in self.broken)
-
 
 def numbers_of_images(
     runs: Sequence[Run], fractions: Sequence[Any] | np.ndarray, images: int

@@ -9,8 +9,6 @@ from experiments.methods import LAMBDA, METHODS, SIGMA, default
 from experiments.models import ARCHITECTURES, WIDTHS, networks_for
 from experiments.options import ModelOptions, SweepOptions
 
-_SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
-
 
 def _other_training(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
     """Returns how network and training differ from the published ones."""
@@ -96,18 +94,14 @@ def path(
     Without `scaled`, it is `scale(options)`.
     """
     parts = scale(options) if scaled is None else scaled
-    return model_path(name, options, parts, _SUFFIXES[options.select_on])
-
-
-def subject(options: ModelOptions) -> str:
-    """Returns the data set, and the network where the data set has several."""
-    name = DATASETS[options.dataset].label
-    if len(networks_for(options.dataset)) == 1:
-        return name
-    return f"{name} ({ARCHITECTURES[options.published_network].label})"
+    chosen = "" if options.select_on == "test" else f"-{options.select_on}"
+    return model_path(name, options, parts, chosen)
 
 
 def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
-    """Returns a title, with the scale where it is not the published one."""
+    """Returns a title with the data set, the network if several, and the scale."""
+    name = DATASETS[options.dataset].label
+    if len(networks_for(options.dataset)) > 1:
+        name += f" ({ARCHITECTURES[options.published_network].label})"
     suffix = f" (scaled down: {', '.join(scaled)})" if scaled else ""
-    return f"{label}, {subject(options)}{suffix}"
+    return f"{label}, {name}{suffix}"

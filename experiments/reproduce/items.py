@@ -59,7 +59,7 @@ class Item:
         return [self.command, *dataset, *self.options.split(), *seeds]
 
     def __str__(self) -> str:
-        """Names the command, its data set, how strengths are chosen, and its seeds."""
+        """Lists the command, its data set, how strengths are chosen, and its seeds."""
         given = dict(itertools.pairwise(self.options.split()))
         network = given.get("--network", "")
         if width := given.get("--width"):

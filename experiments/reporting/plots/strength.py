@@ -53,7 +53,7 @@ def _percent(name: str) -> Callable[[SingleFourierModel], float]:
 
 
 def _accuracy(models: _Models) -> str:
-    """Names the accuracies; of two kinds, the stricter is drawn."""
+    """Returns what accuracies are called; of two kinds, the stricter is drawn."""
     return "accuracy" if models[0].test.top5 is None else "Top-1 accuracy"
 
 
