@@ -1,8 +1,38 @@
-"""Options that are names in a table."""
+"""Tables that can grow, and options that are names in them."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import tyro
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parent(self) -> str | None: ...
+
+
+_Entry = TypeVar("_Entry", bound=_Named)
+
+
+class Registry(dict[str, _Entry]):
+    """Entries by name, which all commands know."""
+
+    def register(self, *entries: _Entry) -> None:
+        """Adds entries.
+
+        Raises:
+          ValueError: if there is another one of the name, or none of the parent's.
+        """
+        new = {entry.name: entry for entry in entries}
+        for name, entry in new.items():
+            if self.get(name, entry) != entry:
+                raise ValueError(f"`name` must be new, got {name!r} once more.")
+            if entry.parent not in (None, *self, *new):
+                raise ValueError(f"`parent` must be registered, got {entry.parent!r}.")
+        self.update(new)
 
 
 class Name(tyro.constructors.PrimitiveConstructorSpec[str]):

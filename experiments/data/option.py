@@ -106,7 +106,8 @@ def _from_file(text: str) -> str:
     info = _File(files.expanded(text).resolve()).info()
     if DATASETS.get(info.name, info) != info:
         raise UsageError(f"{text}: there is another {info.name}; rename the file.")
-    return register(info).name
+    register(info)
+    return info.name
 
 
 DatasetName = Annotated[str, Name(lambda: tuple(DATASETS), _from_file, "|FILE.npz")]

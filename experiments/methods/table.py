@@ -7,7 +7,7 @@ import optax
 import absum_jax
 from experiments.methods import penalty, snc
 from experiments.methods.method import SIGMA, Constraint, Method
-from experiments.names import Name
+from experiments.names import Name, Registry
 
 ABSUM_AUTODIFF = "absum-autodiff"
 # SNC as the paper defines it, and as NumPy's default axes compute it of PyTorch's
@@ -15,20 +15,8 @@ ABSUM_AUTODIFF = "absum-autodiff"
 SNC_METHODS = ("snc", "snc-numpy-axes")
 _SNC, SNC_NUMPY_AXES = SNC_METHODS
 
-METHODS: dict[str, Method] = {}
-
-
-def register(method: Method) -> Method:
-    """Adds a method, which all commands then know by its name.
-
-    Raises:
-      ValueError: if there is another method of the name, or none of the parent's.
-    """
-    if method.parent is not None and method.parent not in METHODS:
-        raise ValueError(f"`method.parent` must be a method, got {method.parent!r}.")
-    if METHODS.setdefault(method.name, method) != method:
-        raise ValueError(f"`method.name` must be new, got {method.name!r} once more.")
-    return method
+METHODS = Registry[Method]()
+register = METHODS.register
 
 
 def listed() -> tuple[str, ...]:
@@ -44,40 +32,30 @@ def default() -> tuple[str, ...]:
 MethodName = Annotated[str, Name(listed)]
 
 
-register(Method("none", "no regularization", "#7f7f7f", strength=None))
-# Transformations act in the order of this table.
 register(
+    Method("none", "no regularization", "#7f7f7f", strength=None),
+    # Transformations act in the order of this table.
     Method(
         "weight_decay", "weight decay", "#2ca02c", is_always_compiled=True,
         before_sgd=lambda strength, _: optax.add_decayed_weights(
             strength, mask=absum_jax.conv_kernels
         ),
-    )
-)  # fmt: skip
-register(
+    ),
     Method(
         "l1", "L1", "#d62728", is_always_compiled=True,
         after_sgd=lambda strength, rate: absum_jax.l1(strength, learning_rate=rate),
-    )
-)  # fmt: skip
-register(
+    ),
     Method(
         "absum", "Absum", "#1f77b4", is_always_compiled=True,
         after_sgd=lambda strength, rate: absum_jax.absum(strength, learning_rate=rate),
-    )
-)  # fmt: skip
-register(
-    Method(_SNC, "SNC", "#9467bd", strength=SIGMA, constraint=Constraint(snc.clip))
-)
-register(
+    ),
+    Method(_SNC, "SNC", "#9467bd", strength=SIGMA, constraint=Constraint(snc.clip)),
     Method(
         SNC_NUMPY_AXES, "SNC, NumPy's axes", "#e377c2", strength=SIGMA, parent=_SNC,
         constraint=Constraint(snc.clip_numpy_axes),
-    )
-)  # fmt: skip
-register(
+    ),
     Method(
         ABSUM_AUTODIFF, "Absum by automatic differentiation", "#ff7f0e",
         is_listed=False, penalty_gradient=penalty.gradient,
-    )
+    ),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from experiments.models.densenet import DenseNet121
 from experiments.models.googlenet import GoogLeNet
 from experiments.models.resnet import ImageNetResNet18, ResNet18
 from experiments.models.small_cnn import SmallCNN
-from experiments.names import Name
+from experiments.names import Name, Registry
 
 ImageShape = tuple[int, ...]
 
@@ -50,9 +50,7 @@ class Architecture:
     # Which of equal entries takes the gradient of the network's own max-pooling; None
     # if it has none (flax's always gives it to the first).
     max_pool_ties: str | None = None
-    narrowed: str | None = (
-        None  # the network of which it has a fraction of the channels
-    )
+    parent: str | None = None  # the network whose channels it has a fraction of
 
     def is_for(self, shape: ImageShape) -> bool:
         """Returns whether the network is for images (height, width, channels)."""
@@ -60,59 +58,37 @@ class Architecture:
         return channels == self.channels and all(n in self.sizes for n in size)
 
 
-_SMALL_IMAGES = range(32, 224)
-
-ARCHITECTURES: dict[str, Architecture] = {}
-
-
-def register(architecture: Architecture) -> Architecture:
-    """Adds a network, which all commands then know by its name.
-
-    Raises:
-      ValueError: if there is another network of the name.
-    """
-    name = architecture.name
-    if ARCHITECTURES.setdefault(name, architecture) != architecture:
-        raise ValueError(f"`architecture.name` must be new, got {name!r} once more.")
-    return architecture
+ARCHITECTURES = Registry[Architecture]()
+register = ARCHITECTURES.register
 
 
 def _listed() -> tuple[str, ...]:
     """Returns the networks but for narrower ones."""
-    return tuple(n for n, a in ARCHITECTURES.items() if a.narrowed is None)
+    return tuple(n for n, a in ARCHITECTURES.items() if a.parent is None)
 
 
 NetworkName = Annotated[str, Name(_listed)]
 
-
+_SMALL_IMAGES = range(32, 224)
 register(
     Architecture(
-        "small_cnn",
-        "small CNN",
-        SmallCNN,
-        range(28, 29),
-        channels=1,
-        create_native=functools.partial(SmallCNN, form="native"),
-        has_dropout=True,
-        is_small=True,
-        has_batch_norm=False,
-        max_pool_ties="first",
-    )
-)
-register(Architecture("resnet18", "ResNet-18", ResNet18, _SMALL_IMAGES))
-register(Architecture("googlenet", "GoogLeNet", GoogLeNet, _SMALL_IMAGES))
-register(Architecture("densenet121", "DenseNet-121", DenseNet121, _SMALL_IMAGES))
-register(Architecture("resnet18_224", "ResNet-18", ImageNetResNet18, range(224, 225)))
-for _width in WIDTHS.values():
-    register(
+        "small_cnn", "small CNN", SmallCNN, range(28, 29), channels=1,
+        create_native=functools.partial(SmallCNN, form="native"), has_dropout=True,
+        is_small=True, has_batch_norm=False, max_pool_ties="first",
+    ),
+    Architecture("resnet18", "ResNet-18", ResNet18, _SMALL_IMAGES),
+    Architecture("googlenet", "GoogLeNet", GoogLeNet, _SMALL_IMAGES),
+    Architecture("densenet121", "DenseNet-121", DenseNet121, _SMALL_IMAGES),
+    Architecture("resnet18_224", "ResNet-18", ImageNetResNet18, range(224, 225)),
+    *(
         Architecture(
-            f"resnet18_{_width.suffix}",
-            f"ResNet-18, {_width.label} of the channels",
-            functools.partial(ResNet18, divisor=_width.divisor),
-            _SMALL_IMAGES,
-            narrowed="resnet18",
+            f"resnet18_{width.suffix}", f"ResNet-18, {width.label} of the channels",
+            functools.partial(ResNet18, divisor=width.divisor), _SMALL_IMAGES,
+            parent="resnet18",
         )
-    )
+        for width in WIDTHS.values()
+    ),
+)  # fmt: skip
 
 
 def networks_for(dataset: str) -> tuple[str, ...]:

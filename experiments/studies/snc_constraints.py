@@ -29,10 +29,6 @@ def _clip_dense_too(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
     return clip(jax.tree.map(clip_dense, params), max_norm, uses)
 
 
-def _rescale(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
-    return absum_jax.apply_spectral_normalization(params, max_norm, uses)
-
-
 def _clip_filters(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
     """Clips each filter as an operator of its own, one input and one output channel."""
 
@@ -67,9 +63,7 @@ def _clip_oihw(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
 
 
 _OTHERS = {
-    "snc-last": (
-        "and once more after the last step", Constraint(clip, at_end=True)
-    ),
+    "snc-last": ("and once more after the last step", Constraint(clip, at_end=True)),
     "snc-every-step": ("at every step", Constraint(clip, every=1)),
     "snc-projected": (
         "ten alternating projections in place of one",
@@ -77,7 +71,8 @@ _OTHERS = {
     ),
     "snc-dense": ("dense layers too", Constraint(_clip_dense_too)),
     "snc-rescaled": (
-        "kernels rescaled (Gouk et al.), not clipped", Constraint(_rescale)
+        "kernels rescaled (Gouk et al.), not clipped",
+        Constraint(absum_jax.apply_spectral_normalization),
     ),
     "snc-filters": (
         "each filter by itself, not multi-channel matrices", Constraint(_clip_filters)
@@ -86,13 +81,15 @@ _OTHERS = {
         "kernels (out, in, h, w) taken for (h, w, in, out)", Constraint(_clip_oihw)
     ),
 }  # fmt: skip
-for _name, (_description, _constraint) in _OTHERS.items():
-    register(
+register(
+    *(
         Method(
-            _name, f"SNC, {_description}", METHODS["snc"].color, strength=SIGMA,
-            is_listed=False, constraint=_constraint,
+            name, f"SNC, {description}", METHODS["snc"].color, strength=SIGMA,
+            is_listed=False, constraint=constraint,
         )
-    )  # fmt: skip
+        for name, (description, constraint) in _OTHERS.items()
+    )
+)  # fmt: skip
 
 # What each of the methods is a reading of.
 READINGS = {

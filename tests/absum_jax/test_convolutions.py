@@ -122,6 +122,7 @@ def _gradients_in_a_loop(function):
     return loop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_derivatives_are_those_of_the_plain_function(name):
     function, x, kernel = _case(name)

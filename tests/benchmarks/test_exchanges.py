@@ -92,6 +92,7 @@ ENTRY %main (p0: f32[3,5]) -> f32[3,5] {
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("groups", "waited_for"), [(1, True), (_DEVICES, False)])
 def test_training_step_exchanges_what_the_formula_says(groups, waited_for):
     step = exchanges.step_of(exchanges.of_training(size=32, batch=8, groups=groups))

@@ -12,6 +12,7 @@ from experiments.data import Split
 from experiments.data.streamed import whole
 from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.evaluation.evaluation_set import EvaluationSet
+from experiments.studies import snc_constraints  # noqa: F401
 from experiments.training import loop, sweep
 from experiments.training.runs import Run
 

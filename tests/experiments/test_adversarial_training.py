@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.tree_util import Partial
 
 import absum_jax
@@ -58,6 +59,7 @@ def _epoch(classifier, noise, settings, seeds, adversary):
     )[0].variables.params  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_equals_its_models_alone(classifier, noise):
     together = _epoch(classifier, noise, SETTINGS, (3, 4), ADVERSARY)
     alone = _epoch(classifier, noise, SETTINGS[1:], (4,), ADVERSARY)

@@ -119,17 +119,16 @@ def test_other_mistakes(tmp_path, capsys):
 
 def test_an_entry_of_ones_own():
     splits = object()
-    info = data.register(
-        dataclasses.replace(
-            DATASETS["mnist"], name="mine", source=lambda: splits, parent="mnist"
-        )
+    info = dataclasses.replace(
+        DATASETS["mnist"], name="mine", source=lambda: splits, parent="mnist"
     )
+    data.register(info)
     options = ModelOptions(dataset="mine")
     assert options.model == "small_cnn"
     assert options.recipe() == ModelOptions(dataset="mnist").recipe()
     for changes, message in (
-        ({"classes": 3}, "`info.name` must be new, got 'mine' once more"),
-        ({"name": "other", "parent": "no"}, "`info.parent` must be a data set, got 'n"),
+        ({"classes": 3}, "`name` must be new, got 'mine' once more"),
+        ({"name": "other", "parent": "no"}, "`parent` must be registered, got 'n"),
     ):
         with pytest.raises(ValueError, match=message):
             data.register(dataclasses.replace(info, **changes))

@@ -20,6 +20,8 @@ from experiments.runtimes import log, numpy_snc, one_step
 from experiments.runtimes.log import Log
 from experiments.runtimes.one_step import Network
 
+pytestmark = pytest.mark.slow
+
 
 class _TinyNet(nnx.Module):
     """A stand-in for ResNet-18 that compiles in a second."""

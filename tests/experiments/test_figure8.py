@@ -111,6 +111,7 @@ def written(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_adds_the_penalty_to_the_loss(written):
     results = written / "results/scaled/figure8"
     document = files.read_json(results / "mnist5k-strength-0.05.json")

@@ -21,6 +21,7 @@ def _archives(folder):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [_prepared, _archives])
 def test_from_files_to_the_table(data, tmp_path, capsys):
     """Two steps of training, and two images under four frequencies."""

@@ -194,7 +194,7 @@ def test_small_cnns_name_their_rule_of_pooling(make_config, tmp_path):
         (dataset, network)
         for network, architecture in ARCHITECTURES.items()
         for dataset, info in DATASETS.items()
-        if architecture.is_for(info.image_shape) and architecture.narrowed is None
+        if architecture.is_for(info.image_shape) and architecture.parent is None
     ],
 )
 def test_commands_ask_for_models_with_the_rule(noise, images, dataset, network):

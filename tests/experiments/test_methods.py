@@ -24,14 +24,14 @@ RATE, MOMENTUM = 0.1, 0.5
 def toy():
     """Decay of all weights, noise on images and shrinking after the step."""
     before = dict(METHODS)
-    yield methods.register(
-        Method(
-            "toy", "Toy", "#000000", grid=(0.5, 0.25),
-            before_sgd=lambda strength, _: optax.add_decayed_weights(strength),
-            after_sgd=lambda strength, rate: optax.scale(1 - strength * rate),
-            perturb=lambda key, x, s: x + s * jax.random.normal(key, x.shape),
-        )
+    method = Method(
+        "toy", "Toy", "#000000", grid=(0.5, 0.25),
+        before_sgd=lambda strength, _: optax.add_decayed_weights(strength),
+        after_sgd=lambda strength, rate: optax.scale(1 - strength * rate),
+        perturb=lambda key, x, s: x + s * jax.random.normal(key, x.shape),
     )  # fmt: skip
+    methods.register(method)
+    yield method
     METHODS.clear()
     METHODS.update(before)
 
@@ -153,8 +153,8 @@ def test_unlisted_methods_are_not_offered(capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "l1"}, "`method.name` must be new, got 'l1' once more"),
-        ({"parent": "none such"}, "`method.parent` must be a method, got 'none such'"),
+        ({"name": "l1"}, "`name` must be new, got 'l1' once more"),
+        ({"parent": "none such"}, "`parent` must be registered, got 'none such'"),
     ],
 )
 def test_methods_that_cannot_be_are_refused(changes, message):

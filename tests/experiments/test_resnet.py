@@ -12,6 +12,8 @@ import absum_jax
 from absum_jax.kernels import leaf_name
 from experiments.models.resnet import ResNet18, _Block
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -150,6 +150,7 @@ def test_the_note_names_the_seeds():
     assert document.selection_note(whole, "Avg.") == note.removesuffix(", with seeds 0")
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path, capsys):
     def run(command, *arguments):
         code = cli.main(

@@ -131,7 +131,7 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, capsys):
     assert cli.main(arguments) == 1
     said = capsys.readouterr().err
     assert f"No space left on device: '{tmp_path / 'cache'}/mnist5k-" in said
-    assert "What was written before is kept" in said
+    assert "Finished work is on disk" in said
     assert not list((tmp_path / "cache").iterdir())
 
 

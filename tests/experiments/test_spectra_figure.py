@@ -72,6 +72,7 @@ def test_initial_is_what_training_starts_from(
     jax.tree.map(np.testing.assert_array_equal, run.variables(abstract).params, initial)
 
 
+@pytest.mark.slow
 def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
     monkeypatch.setattr(spectra.SpectraOptions, "settings", (NONE, Setting("l1", 1.0)))
     code = cli.main(

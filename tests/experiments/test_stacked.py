@@ -80,6 +80,7 @@ SETTINGS = (
 )
 
 
+@pytest.mark.slow
 def test_one_device_and_several_train_the_same_models(
     classifier, noise, make_config, tmp_path, use_devices, monkeypatch
 ):

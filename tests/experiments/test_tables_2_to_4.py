@@ -20,6 +20,8 @@ from experiments.tables.table2 import Transfer
 from experiments.tables.table4 import Table4Options
 from experiments.training.runs import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -40,7 +40,7 @@ def test_widths_and_names():
         "1/8": "resnet18_eighth",
     }
     assert list(MODELS) == list(WidthName.__args__)
-    narrowed = {n for n, network in ARCHITECTURES.items() if network.narrowed}
+    narrowed = {n for n, network in ARCHITECTURES.items() if network.parent}
     assert narrowed == {*MODELS.values()} - {"resnet18"}
 
 

@@ -59,6 +59,7 @@ def test_the_installed_jaxlib_knows_the_flag():
     assert "xla_no_such_flag" in unknown.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["experiments", "benchmarks", "benchmarks.scaling"])
 def test_programs_turn_the_fusions_off(module):
     told = _python(PROGRAM, module, "--help")
