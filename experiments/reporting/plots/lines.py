@@ -26,7 +26,7 @@ def draw(
       xlabel: of the parameter, with its unit.
       ylabel: of the accuracy.
       marker: of the points.
-      marked: a value of the parameter to mark.
+      marked: a value of the parameter that a vertical line marks.
     """
     figure = Figure(figsize=(4.4 * len(panels), 3.3), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
