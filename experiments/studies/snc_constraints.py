@@ -65,9 +65,7 @@ def _clip_oihw(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
 
 
 _OTHERS = {
-    "snc-last": (
-        "and once more after the last step", Constraint(_clip, at_end=True)
-    ),
+    "snc-last": ("and once more after the last step", Constraint(_clip, at_end=True)),
     "snc-every-step": ("at every step", Constraint(_clip, every=1)),
     "snc-projected": (
         "ten alternating projections in place of one",
