@@ -240,6 +240,7 @@ def zero_padding(conv, padding):
     return tuple((width + extra, width) for width in widths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PADDED)
 def test_zero_padded_norm_bound(name):
     conv = PADDED[name]

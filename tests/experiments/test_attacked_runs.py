@@ -139,6 +139,7 @@ def test_filters(images, runs, models):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fourier_noise(images, runs, models):
     x, y = images.arrays()
     grids = single_fourier.noise_grids(images, runs, 4.0)

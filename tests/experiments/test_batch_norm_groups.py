@@ -133,6 +133,7 @@ def _collectives(lowered):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [1, 4, 8])
 def test_what_devices_tell_each_other(shallow, use_devices, groups):
     use_devices(4)

@@ -19,6 +19,8 @@ from experiments.jobs import files
 from experiments.runtimes import log, numpy_snc, one_step
 from experiments.runtimes.log import Log
 
+pytestmark = pytest.mark.slow
+
 
 class _TinyNet(nnx.Module):
     """A stand-in for ResNet-18 that compiles in a second."""

@@ -160,6 +160,7 @@ def test_bands_are_for_cpus(platform):
     assert products("cpu") == 2  # eight rows in two bands
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["images", "parameters"])
 def test_both_forms_have_the_same_gradient(of):
     native, fast = (SmallCNN(form=form, rngs=nnx.Rngs(0)) for form in _FORMS)

@@ -11,6 +11,7 @@ from experiments.evaluation.single_fourier import Robustness, evaluate
 from experiments.jobs import files
 
 
+@pytest.mark.slow
 def test_results_are_the_librarys(classifier, runs, images):
     x, y = images.arrays()
     results = evaluate(images, runs, 80 / 255)
