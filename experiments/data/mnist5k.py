@@ -8,7 +8,8 @@ import numpy as np
 from experiments.data.split import Split, check
 from experiments.jobs.errors import damage_named
 
-EXAMPLES = (4_000, 1_000)
+PER_CLASS, TEST_PER_CLASS = 500, 100
+EXAMPLES = (10 * (PER_CLASS - TEST_PER_CLASS), 10 * TEST_PER_CLASS)
 
 
 def read() -> tuple[Split, Split]:
@@ -29,9 +30,9 @@ def read() -> tuple[Split, Split]:
         if not np.array_equal(images, pixels):
             raise ValueError("pixels that are no integers in 0..255")
         whole = Split(images.reshape(-1, 28, 28, 1), labels.astype(np.int32))
-        check(whole, (28, 28, 1), 10, sum(EXAMPLES))
-        if np.bincount(whole.labels).tolist() != [500] * 10:
-            raise ValueError("not 500 images of each digit")
-    of_digit = np.argsort(whole.labels, kind="stable").reshape(10, 500)
-    train, test = of_digit[:, :-100], of_digit[:, -100:]
+        check(whole, (28, 28, 1), 10, 10 * PER_CLASS)
+        if np.bincount(whole.labels).tolist() != [PER_CLASS] * 10:
+            raise ValueError(f"not {PER_CLASS} images of each digit")
+    of_digit = np.argsort(whole.labels, kind="stable").reshape(10, PER_CLASS)
+    train, test = of_digit[:, :-TEST_PER_CLASS], of_digit[:, -TEST_PER_CLASS:]
     return whole.take(train.T.ravel()), whole.take(test.T.ravel())
