@@ -167,15 +167,10 @@ def compare(
     published: Mapping[str, float] | None = None,
     **options: Any,
 ) -> list[Comparison]:
-    """Compares each of some methods with each of others.
+    """Compares each of some methods with each of others, as far as they are there.
 
-    Args:
-      accuracies: of each method that is there, a fraction for each unit.
-      larger: methods that the paper claims to be above.
-      smaller: methods that it claims to be below.
-      where: names the accuracy, where there are several.
-      published: of each method that the paper has, the same accuracy in percent.
-      **options: other fields of `Comparison`.
+    Accuracies of a method are a fraction for each unit; those that are published are in
+    percent. The options are further fields of `Comparison`.
     """
     return [
         Comparison(

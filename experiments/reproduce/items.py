@@ -159,11 +159,8 @@ def items(
 ) -> list[Item]:
     """Lists the commands of a profile, the most important first.
 
-    Args:
-      profile: `"full"` is the published schedule, `"smoke"` everything in minutes.
-      only: tables and figures; None is all.
-      seeds: of every item that has seeds; None is the seeds of each item.
-      datasets: data sets of the items; None is all. Items without one are not filtered.
+    Given tables and figures, or data sets, it leaves out items that make none of them;
+    given seeds, all items that have seeds have these.
     """
 
     def is_wanted(item: Item) -> bool:

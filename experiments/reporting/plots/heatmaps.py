@@ -21,15 +21,9 @@ def side_by_side(
 ) -> tuple[Figure, list[Axes]]:
     """Draws a picture (h, w) for each method, and the means over rings of all.
 
-    Args:
-      pictures: of each method.
-      show: draws a picture on axes.
-      rings: from a picture to what is averaged over rings, frequency zero first.
-      size: width and height of each picture, in inches.
-      label: of the colour bar.
-
-    Returns:
-      The figure, and its axes, those of the rings last.
+    `show` draws a picture, and `rings` makes of it what is averaged over rings, with
+    frequency zero first. The size is that of a picture, in inches, and the label that
+    of the colour bar. Returns the figure, and its axes, those of the rings last.
     """
     count = len(pictures)
     figure = Figure(figsize=(size[0] * (count + 1) + 1, size[1]), layout="constrained")

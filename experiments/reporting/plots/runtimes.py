@@ -48,12 +48,7 @@ def measure_missing(
 ) -> Log:
     """Completes the log of timings in a folder, which is locked meanwhile.
 
-    Args:
-      folder: of the log.
-      groups: the measurements, in groups that are timed in turns.
-      is_enough: checks whether the log has enough timings of a measurement.
-      measure: times those of a group and adds them to the log.
-      task: of the progress bar.
+    Measurements of a group are timed in turns by `measure`, which adds them to the log.
     """
     with locks.exclusive(folder, "measures runtimes"):
         log = Log(folder / "measurements.jsonl")
