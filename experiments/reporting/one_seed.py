@@ -46,7 +46,7 @@ class OneSeedOptions(ModelOptions):
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """No regularization, and each method at its strength."""
+        """Returns no regularization, and each method at its strength."""
         methods = ("weight_decay", "l1", "absum")
         if self.strength is None:
             published = self._published
@@ -57,5 +57,5 @@ class OneSeedOptions(ModelOptions):
 
     @property
     def variant(self) -> str:
-        """The strengths that are not the default, for file names."""
+        """Returns the strengths that are not the default, for file names."""
         return naming.variant(self, "strength", "max_norm")

@@ -56,18 +56,9 @@ class Estimate(NamedTuple):
     to_train: int = 0
     evaluations: int = 0
     to_evaluate: int = 0
-    seconds: float | None = (
-        None  # None if no rate is known: evaluations are not counted
-    )
+    # None if no rate is known; then evaluations are not counted.
+    seconds: float | None = None
     note: str = ""
-
-
-def _single_fourier(images: EvaluationSet, stride: int) -> Need:
-    height, width = (
-        math.ceil(min(size, SINGLE_FOURIER_FREQUENCIES) / stride)
-        for size in images.split.image_shape[:2]
-    )
-    return Need("single-fourier", images, points=height, forward=width)
 
 
 def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
@@ -77,9 +68,13 @@ def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
     chooses = getattr(options, "select_on", "paper") != "paper"
     if command in ("evaluate", "table1", "snc-readings") or chooses:
         stride = getattr(options, "frequency_stride", 1)
-        yield _single_fourier(images, stride)
+        height, width = (
+            math.ceil(min(size, SINGLE_FOURIER_FREQUENCIES) / stride)
+            for size in shape[:2]
+        )
+        yield Need("single-fourier", images, points=height, forward=width)
         if workspace.selection is not images:
-            yield _single_fourier(workspace.selection, stride)
+            yield Need("single-fourier", workspace.selection, height, forward=width)
     if command in ("evaluate", "table3"):
         for kind in ("low-pass", "high-pass"):
             yield Need(kind, images, points=len(radii_of(shape)), forward=1)
@@ -104,13 +99,13 @@ def _models(
 ) -> list[tuple[Run, Adversary | None]]:
     """Returns the models that a command trains, if they are known in advance."""
     settings: Sequence[Setting] = getattr(options, "settings", ())
+    seeds: Sequence[int] = getattr(options, "seeds", ())
+    adversaries = [None]
     if command == "figure8":
         settings = [Setting(m, options.strength) for m in ("absum", ABSUM_AUTODIFF)]
-    seeds: Sequence[int] = getattr(options, "seeds", ())
-    if command == "table2":
+    elif command == "table2":
         seeds = filled_up(seeds)
-    adversaries = [None]
-    if command == "table4":
+    elif command == "table4":
         adversaries = [options.adversary(training) for training in options.training]
     return [
         (run, adversary)
@@ -139,13 +134,9 @@ def _points(run: Run, need: Need) -> int:
 
 
 def measured(runs_dir: pathlib.Path) -> dict[str, float]:
-    """Finds how fast this machine trained the models of a runs folder.
+    """Finds how many steps of one model per second this machine trained each network.
 
-    Models with adversarial training are left out.
-
-    Returns:
-      For each network, steps of one model per second, from the program that finished
-      last.
+    The program that finished last counts, adversarial training does not.
     """
     found = []
     here = devices.available()[0].device_kind
@@ -158,9 +149,9 @@ def measured(runs_dir: pathlib.Path) -> dict[str, float]:
                 continue
             # Most of the time of a few steps is compilation.
             if steps >= 1000:
-                seeds = provenance["seeds_in_one_program"]
-                settings = provenance["settings_in_one_program"]
-                rate = len(seeds) * len(settings) * steps / provenance["seconds"]
+                seeds = len(provenance["seeds_in_one_program"])
+                models = seeds * len(provenance["settings_in_one_program"])
+                rate = models * steps / provenance["seconds"]
                 found.append((path.stat().st_mtime, config["model"], rate))
     return {network: rate for _, network, rate in sorted(found)}
 
@@ -168,9 +159,7 @@ def measured(runs_dir: pathlib.Path) -> dict[str, float]:
 def rates_of(network: str, measured_here: Mapping[str, float]) -> Rates | None:
     """Returns a network's rates: reference values, scaled to the rate measured here."""
     reference = _ON_CPU.get(network)
-    if reference is None:
-        return None
-    if network in measured_here:
+    if reference is not None and network in measured_here:
         scale = measured_here[network] / reference.steps
         return Rates(*(scale * rate for rate in reference))
     return reference if devices.on_cpu() else None
@@ -191,10 +180,8 @@ def _training_seconds(
 class Planner:
     """Estimates the work of commands that run one after the other.
 
-    The work of an earlier command counts as done for the later ones.
-
-    Args:
-      runs_dir: the folder of runs, whose finished models show how fast this machine is.
+    The work of an earlier command counts as done for the later ones. Finished models in
+    the folder of runs show how fast this machine is.
     """
 
     def __init__(self, runs_dir: pathlib.Path):
@@ -208,12 +195,7 @@ class Planner:
         return is_new
 
     def estimate(self, command: str, options: Any) -> Estimate:
-        """Counts the work of a command.
-
-        Args:
-          command: its name.
-          options: its options.
-        """
+        """Counts the work of a command."""
         if not isinstance(options, ModelOptions):
             return Estimate(note="timings" if command.startswith("figure6") else "")
         try:
@@ -235,9 +217,8 @@ class Planner:
         if rates is None:
             note = f"no rate of {options.model} is known here"
             return Estimate(len(models), len(to_train), note=note)
-        seconds, to_evaluate = 0.0, 0
-        for adversary in to_train:
-            seconds += _training_seconds(rates, options, adversary)
+        seconds = sum(_training_seconds(rates, options, each) for each in to_train)
+        to_evaluate = 0
         for run, _ in models:
             for need in needs:
                 points = _points(run, need) if run.is_complete else 0

@@ -231,7 +231,7 @@ def begin(classifier, noise, make_config):
             sweep.train_missing(
                 classifier, noise, [config], folder, seconds_between_checkpoints=0
             )
-        _, state, *_, schedule, _, _ = stop.value.args
+        _, state, *_, schedule, _, _, _ = stop.value.args
         return int(schedule.epoch), digests.of_arrays(state)
 
     return train
