@@ -49,7 +49,7 @@ def keep_compiled() -> None:
 
 
 def _is_private(folder: pathlib.Path) -> bool:
-    """Returns whether nobody else can write to a folder, as far as is known."""
+    """Checks whether nobody else can write to a folder, as far as is known."""
     if os.name != "posix":
         return True
     status = folder.stat()
@@ -57,7 +57,7 @@ def _is_private(folder: pathlib.Path) -> bool:
 
 
 def _detects_damage() -> bool:
-    """Returns whether jax compresses with zlib, whose checksum it verifies.
+    """Checks whether jax compresses with zlib, whose checksum it verifies.
 
     It prefers Zstandard, without a checksum: a damaged program may crash, or compute
     wrong numbers.

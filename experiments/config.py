@@ -62,7 +62,7 @@ class Recipe:
         return examples // self.batch_size
 
     def scaled(self, epochs: int) -> "Recipe":
-        """Returns the same with other epochs, milestones at the same shares."""
+        """Scales the milestones to another number of epochs."""
         # None before the end of the first epoch, which has the whole learning rate.
         milestones = tuple(
             max(1, round(m * epochs / self.epochs)) for m in self.milestones
@@ -71,7 +71,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Recipe":
-        """Returns the inverse of `dataclasses.asdict`, through JSON too."""
+        """Inverts `dataclasses.asdict`, through JSON too."""
         adversary = fields["adversary"] and Adversary(**fields["adversary"])
         milestones = tuple(fields["milestones"])
         return cls(**fields | {"adversary": adversary, "milestones": milestones})
@@ -79,10 +79,10 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """What a trained model is asked to be.
+    """What identifies a trained model.
 
-    Its last digits also depend on software, device, and the models that it trains
-    beside in one program, which its provenance tells.
+    Its last digits also depend on software, device and the models trained in the same
+    program, which its provenance records.
     """
 
     dataset: str
@@ -106,7 +106,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "RunConfig":
-        """Returns the inverse of `as_dict`."""
+        """Inverts `as_dict`."""
         return cls(**fields | {"recipe": Recipe.from_dict(fields["recipe"])})
 
     @property
@@ -116,21 +116,21 @@ class RunConfig:
 
     @property
     def path(self) -> pathlib.Path:
-        """Returns the run's folder below the runs folder, named after all of this."""
+        """Returns the folder below the runs folder, named after all of this."""
         text = json.dumps(self.as_dict(), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return (
-            pathlib.Path(self.dataset, self.model, self.method, f"{self.strength:g}")
-            / f"seed-{self.seed}-{digest}"
-        )
+        return pathlib.Path(
+            self.dataset, self.model, self.method, f"{self.strength:g}",
+            f"seed-{self.seed}-{digest}",
+        )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields, as JSON holds them."""
         fields = json.loads(json.dumps(dataclasses.asdict(self)))
-        # Runs from before there were groups keep their names.
+        # Runs from before these fields, and those that they do not concern, keep their
+        # names.
         if self.recipe.batch_norm_groups == 1:
             del fields["recipe"]["batch_norm_groups"]
-        # So do those that these fields do not concern, and those from before them.
         for name in ("max_pool_ties", "settle_steps"):
             if fields[name] is None:
                 del fields[name]

@@ -34,12 +34,9 @@ MESSAGE = (
 
 
 def main() -> int:
-    """Runs the command of this process's arguments.
+    """Runs the command of this process's arguments, and returns its exit code.
 
     With --distributed, it runs in a child process under a watchdog.
-
-    Returns:
-      The exit code; 1 if another process was lost.
     """
     if "--distributed" not in sys.argv:
         return _command()

@@ -14,11 +14,8 @@ _OLDEST, _NEWEST = (0, 10), (0, 12)
 def without_ynnpack_fusions(flags: str, jaxlib: str | None = None) -> str:
     """Returns `XLA_FLAGS` with the flag that turns the fusions off.
 
-    Args:
-      flags: the current flags, returned unchanged if they mention the fusions or name a
-        file of flags.
-      jaxlib: its version; None is the installed one. The flag is added only for
-        versions that are known to have it.
+    Flags that mention the fusions or name a file of flags are returned unchanged, as
+    are those for a version of jaxlib that may lack the flag; None is the installed one.
     """
     version = jaxlib or metadata.version("jaxlib")
     major, minor = map(int, version.split(".")[:2])

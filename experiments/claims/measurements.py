@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,21 +15,10 @@ from experiments.evaluation import clean, frequency, gradient, single_fourier
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
 from experiments.published import SPECTRUM_EPS
+from experiments.reporting.comparisons import Measured
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
-
-
-class Measured(NamedTuple):
-    """Holds a quantity, or differences of it, for each unit."""
-
-    parts: np.ndarray  # integers, such as numbers of images; floats of power fractions
-    whole: int  # the number of parts that is 100 %
-
-    @property
-    def mean(self) -> float | None:
-        """Computes the mean over all units as a fraction; None without units."""
-        return float(self.parts.mean()) / self.whole if self.parts.size else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +42,8 @@ class Sample:
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """Returns the planned pairs of seeds that both have all models."""
-        return _complete_pairs(self.options, self.seeds)
+        planned = pairs(self.options.seeds)
+        return [pair for pair in planned if set(pair) <= set(self.seeds)]
 
     def difference(self, quantity: str, larger: str, smaller: str) -> Measured:
         """Subtracts one method from another, unit by unit."""
@@ -63,33 +53,11 @@ class Sample:
         first, second = (self.options.methods.index(m) for m in (larger, smaller))
         return Measured(parts[:, first] - parts[:, second], whole)
 
-    def is_broken(self, *methods: str) -> bool:
-        """Checks whether a model of any of these methods is broken."""
-        return any(config.method in methods for config in self.broken)
-
-
-def _complete_pairs(
-    options: SweepOptions, seeds: Collection[int]
-) -> list[tuple[int, int]]:
-    return [pair for pair in pairs(options.seeds) if set(pair) <= set(seeds)]
-
 
 def numbers_of_images(
     runs: Sequence[Run], fractions: Sequence[Any] | np.ndarray, images: int
 ) -> np.ndarray:
-    """Recovers numbers of images from fractions that are rounded to float32.
-
-    Args:
-      runs: the models that were evaluated.
-      fractions: (runs, ...), each the float32 number that is nearest to a fraction.
-      images: the number of all images.
-
-    Returns:
-      Integers of the same shape.
-
-    Raises:
-      UsageError: if a value is not the fraction of a whole number of these images.
-    """
+    """Recovers numbers of images from fractions (runs, ...), rounded to float32."""
     values = np.asarray(fractions, float)
     numbers = np.rint(values * images)
     is_exact = (numbers / images).astype(np.float32) == values
@@ -104,20 +72,16 @@ def numbers_of_images(
 
 
 def _measured(
-    workspace: Workspace,
-    by_seed: Mapping[int, list[Run]],
-    options: SweepOptions,
-    wanted: Collection[str],
+    workspace: Workspace, sample: Sample, runs: Sequence[Run], wanted: Collection[str]
 ) -> dict[str, Measured]:
-    """Reads the wanted quantities of complete seeds."""
-    dataset, test = options.models.dataset, workspace.test
-    runs = list(itertools.chain(*by_seed.values()))
+    """Reads the wanted quantities of the models of complete seeds."""
+    options, test = sample.options, workspace.test
+    dataset = options.models.dataset
     images, methods = len(test.split), len(options.methods)
     shape = workspace.dataset.image_shape
     quarter = shape[1] / 4
     radii = [radius for radius in frequency.radii_of(shape) if radius <= quarter]
     steps = gradient.published_steps(dataset)
-    of_pairs = _complete_pairs(options, by_seed)
 
     def total(fractions: Sequence[Any] | np.ndarray) -> Measured:
         """Sums the correctly classified images of each run over all evaluations."""
@@ -126,8 +90,8 @@ def _measured(
 
     @functools.cache
     def grids() -> list[np.ndarray]:
-        stride = options.frequency_stride
         eps = DATASETS[dataset].conditions.single_fourier_eps
+        stride = options.frequency_stride
         attacked = single_fourier.evaluate(test, runs, eps, stride=stride)
         return [robustness.grid for robustness in attacked]
 
@@ -138,25 +102,27 @@ def _measured(
 
     def high_share() -> Measured:
         spectra = gradient.power_spectra(test, runs, SPECTRUM_EPS, steps)
-        fractions = map(gradient.high_frequency_fraction, spectra)
-        return Measured(np.array([*fractions]), 1)
+        return Measured(np.array([*map(gradient.high_frequency_fraction, spectra)]), 1)
 
     def transferred() -> Measured:
         """Attacks each model through its pair's; sums over both directions."""
         eps = pgd_of(dataset).transfer_eps
+        of_seed = {
+            seed: runs[i * methods : (i + 1) * methods]
+            for i, seed in enumerate(sample.seeds)
+        }
         both = [
             (target, substitute)
-            for first, second in of_pairs
-            for seeds in ((first, second), (second, first))
-            for target, substitute in zip(*(by_seed[s] for s in seeds), strict=True)
+            for pair in sample.pairs
+            for seed, other in (pair, pair[::-1])
+            for target, substitute in zip(of_seed[seed], of_seed[other], strict=True)
         ]
         accuracies = [
             gradient.transferred(test, [target], [substitute], eps, steps).item()
             for target, substitute in both
         ]
         numbers = numbers_of_images([target for target, _ in both], accuracies, images)
-        sums = numbers.reshape(len(of_pairs), 2, methods).sum(axis=1)
-        return Measured(sums, 2 * images)
+        return Measured(numbers.reshape(-1, 2, methods).sum(axis=1), 2 * images)
 
     read: dict[str, Callable[[], Measured]] = {
         "clean": lambda: total([m.accuracy for m in clean.evaluate(test, runs)]),
@@ -179,14 +145,9 @@ def _measured(
 
 
 def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
-    """Reads the records of a data set's models; computes nothing.
+    """Reads the records of the seeds that have all models; computes nothing.
 
-    Args:
-      options: the models and the folder of records.
-      quantities: those to read; other evaluations may be missing.
-
-    Returns:
-      The measurements of the seeds that have all models.
+    Evaluations of other quantities may be missing.
 
     Raises:
       UsageError: if the folder has runs, not records, or if a record is damaged or
@@ -205,21 +166,21 @@ def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
             return Sample(options)  # all models are of other images
         complete, lacking = {}, {}
         for seed in options.seeds:
-            runs = workspace.runs(options.settings(), [seed])
-            missing = [run.config.method for run in runs if not run.is_complete]
-            if 0 < len(missing) < len(runs):
+            of_seed = workspace.runs(options.settings(), [seed])
+            missing = [run.config.method for run in of_seed if not run.is_complete]
+            if 0 < len(missing) < len(of_seed):
                 lacking[seed] = tuple(missing)
             if not missing:
-                complete[seed] = runs
+                complete[seed] = of_seed
+        sample = Sample(options, tuple(complete), lacking)
         if not complete:
-            return Sample(options, lacking=lacking)
-        measured = _measured(workspace, complete, options, quantities)
+            return sample
         runs = list(itertools.chain(*complete.values()))
+        measured = _measured(workspace, sample, runs, quantities)
+        results = zip(runs, clean.evaluate(workspace.test, runs), strict=True)
         broken = tuple(
             run.config
-            for run, result in zip(
-                runs, clean.evaluate(workspace.test, runs), strict=True
-            )
+            for run, result in results
             if clean.is_degenerate(run, result.classes_predicted)
         )
     # The backend and the kind of device that finished training.
@@ -227,4 +188,6 @@ def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
         f"{run.provenance.get('backend')} ({run.provenance.get('device')})"
         for run in runs
     )
-    return Sample(options, tuple(complete), lacking, measured, broken, devices)
+    return dataclasses.replace(
+        sample, measured=measured, broken=broken, devices=devices
+    )

@@ -8,14 +8,15 @@ from typing import Any
 from absum_jax.markdown import aligned
 from experiments.claims import judgement, measurements
 from experiments.claims.judgement import Judgement
-from experiments.claims.measurements import Measured, Sample
-from experiments.claims.statements import QUANTITIES, SAMPLES, SECONDARY, quantities_of
+from experiments.claims.measurements import Sample
+from experiments.claims.statements import SAMPLES, SECONDARY, quantities_of
 from experiments.config import NONE
 from experiments.data import DATASETS
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.methods import METHODS, SNC_METHODS
 from experiments.options import ModelOptions, SweepOptions
+from experiments.reporting.comparisons import Measured
 from experiments.reporting.document import names
 from experiments.reproduce.items import READING_SEEDS, SEEDS
 from experiments.statistics.intervals import Interval
@@ -56,18 +57,11 @@ def _p(p_value: float | None) -> str:
     return "" if p_value is None else f"{p_value:.2g}"
 
 
-def _label(claim: Judgement) -> str:
-    relation = "does not improve on" if claim.claim.denies else "above"
-    return (
-        f"{claim.claim.name}. {METHODS[claim.larger].label} {relation} "
-        f"{METHODS[claim.smaller].label}, {QUANTITIES[claim.quantity].text}"
-    )
-
-
-def _last_cells(claim: Judgement, reason: str) -> tuple[str, str]:
-    """Returns the smallest difference of interest and the verdict or its lack."""
-    d = f"{100 * claim.of_interest:g}"
-    return d, claim.verdict or f"no verdict: {reason}"
+def _row(one: Judgement, cells: Sequence[str], reason: str) -> tuple[str, ...]:
+    """Returns some cells between the claim, its difference of interest and verdict."""
+    verdict = one.verdict or f"no verdict: {reason}"
+    label = f"{one.claim.name}. {one.text}"
+    return label, *cells, f"{100 * one.of_interest:g}", verdict
 
 
 def _runs(samples: Mapping[str, Sample]) -> list[str]:
@@ -100,10 +94,10 @@ def _primary(claims: Sequence[Judgement], samples: Mapping[str, Sample]) -> list
         cells = [_points(difference.mean) for difference in one.differences.values()]
         cells.append(_points(one.estimate))
         if is_tested:
-            cells += [_range(one.interval), _p(one.p_value), _p(one.adjusted_p_value)]
-        d, verdict = _last_cells(one, "see above" if missing else one.reason)
+            cells += [_range(one.interval()), _p(one.p_value), _p(one.adjusted_p_value)]
+        *cells, verdict = _row(one, cells, "see above" if missing else one.reason)
         opposite = "; opposite signs" if one.signs_are_opposite else ""
-        rows.append((_label(one), *cells, d, verdict + opposite))
+        rows.append((*cells, verdict + opposite))
     header = ["claim", *(DATASETS[name].label for name in together), "mean of both"]
     header += ["95 % interval", "p", "adjusted p"] if is_tested else []
     intro = (
@@ -129,11 +123,9 @@ def _secondary(claims: Sequence[Judgement], sample: Sample) -> list[str]:
     rows: list[tuple[str, ...]] = []
     small: list[tuple[str, ...]] = []
     for one in claims:
-        [difference] = one.differences.values()
-        numbers = _points(one.estimate), _range(one.interval), _points(one.published)
-        cells = (_label(one), str(len(difference.parts)), *numbers)
+        numbers = _points(one.estimate), _range(one.interval()), _points(one.published)
         table = small if one.published_is_small else rows
-        table.append((*cells, *_last_cells(one, one.reason)))
+        table.append(_row(one, (str(len(one.parts[0])), *numbers), one.reason))
     state = "" if sample.is_complete else "Preliminary, until all seeds are complete. "
     lines = [
         f"{state}Mean differences in percentage points, paired by seed or pair of "
@@ -184,21 +176,7 @@ def _as_dicts(measured: Mapping[str, Measured]) -> dict[str, Any]:
     }
 
 
-def _sample_as_dict(sample: Sample) -> dict[str, Any]:
-    return {
-        "planned_seeds": sample.options.seeds,
-        "complete_seeds": sample.seeds,
-        "complete_pairs": sample.pairs,
-        "lacking": sample.lacking,
-        "broken": [str(config.path) for config in sample.broken],
-        "devices": sorted(sample.devices),
-        "methods": sample.options.methods,
-        "measured": _as_dicts(sample.measured),
-    }
-
-
 def _claim_as_dict(one: Judgement, *, is_primary: bool) -> dict[str, Any]:
-    """Returns a claim as plain values, differences as fractions."""
     content = {
         "claim": one.claim.name,
         "quantity": one.quantity,
@@ -206,7 +184,7 @@ def _claim_as_dict(one: Judgement, *, is_primary: bool) -> dict[str, Any]:
         "smaller": one.smaller,
         "denies": one.claim.denies,
         "smallest_difference_of_interest": one.of_interest,
-        "interval": one.interval,
+        "interval": one.interval(),
         "verdict": one.verdict,
         "why_no_verdict": one.reason or None,
     }
@@ -229,21 +207,10 @@ def _claim_as_dict(one: Judgement, *, is_primary: bool) -> dict[str, Any]:
     }
 
 
-def _has_planned_seeds(name: str, document: Mapping[str, Any]) -> bool:
-    """Checks whether a document of snc-readings has the seeds of the criteria."""
-    for row in document["rows"]:
-        is_of_item1 = row["reading"] in (NONE.method, *SNC_METHODS)
-        planned = SEEDS[name][:5] if is_of_item1 else READING_SEEDS
-        if tuple(row["seeds"]) != planned:
-            return False
-    return True
-
-
 def _snc_as_published(results_dir: pathlib.Path) -> str | None:
     """Decides between the forms of SNC by the documents of snc-readings.
 
-    Returns:
-      The method; None if documents are missing or do not have the planned seeds.
+    Returns None if documents are missing or do not have the planned seeds.
     """
     paths = [results_dir / "snc-readings" / f"{name}.json" for name in SAMPLES]
     fix = "make it again with the command snc-readings"
@@ -254,8 +221,11 @@ def _snc_as_published(results_dir: pathlib.Path) -> str | None:
         with damage_named(path, fix):
             if not digests.is_whole(document):
                 raise ValueError("it is not as it was written")
-            if not _has_planned_seeds(name, document):
-                return None
+            of_item_1, of_others = list(SEEDS[name][:5]), list(READING_SEEDS)
+            for row in document["rows"]:
+                is_of_item_1 = row["reading"] in (NONE.method, *SNC_METHODS)
+                if row["seeds"] != (of_item_1 if is_of_item_1 else of_others):
+                    return None
     try:
         return snc_explaining.snc_as_published(documents)
     except ValueError as error:
@@ -288,7 +258,19 @@ def run(options: ClaimsOptions) -> list[pathlib.Path]:
     print(f"\n{text}")
     content = {
         "snc_as_published": decided,
-        "samples": {name: _sample_as_dict(own) for name, own in samples.items()},
+        "samples": {
+            name: {
+                "planned_seeds": sample.options.seeds,
+                "complete_seeds": sample.seeds,
+                "complete_pairs": sample.pairs,
+                "lacking": sample.lacking,
+                "broken": [str(config.path) for config in sample.broken],
+                "devices": sorted(sample.devices),
+                "methods": sample.options.methods,
+                "measured": _as_dicts(sample.measured),
+            }
+            for name, sample in samples.items()
+        },
         "primary": [_claim_as_dict(one, is_primary=True) for one in primary],
         "secondary": {
             name: [_claim_as_dict(one, is_primary=False) for one in claims]

@@ -14,12 +14,8 @@ from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_
 # published schedule.
 # To add an item, add it here and name it in the `samples` of its claims.
 SAMPLES: dict[str, dict[str, Any]] = {
-    dataset: {
-        "methods": ALL_METHODS,
-        "seeds": seeds,
-        "select_on": "paper",
-    }
-    for dataset, seeds in SEEDS.items()
+    name: {"methods": ALL_METHODS, "seeds": seeds, "select_on": "paper"}
+    for name, seeds in SEEDS.items()
 }
 _ITEM_1 = tuple(SAMPLES)
 _STANDARD = ("weight_decay", "l1")
@@ -196,9 +192,9 @@ def published(quantity: str, dataset: str) -> dict[str, float]:
     network = networks_for(dataset)[0]
     table1 = published_row(TABLE1, dataset, network)
     rows: dict[str, Mapping[str, float]] = {
-        "mean": {method: cells.avg for method, cells in table1.items()},
-        "minimum": {method: cells.min for method, cells in table1.items()},
-        "clean": {method: cells.clean for method, cells in table1.items()},
+        "mean": {method: cell.avg for method, cell in table1.items()},
+        "minimum": {method: cell.min for method, cell in table1.items()},
+        "clean": {method: cell.clean for method, cell in table1.items()},
         "transferred": published_row(TABLE2, dataset, network),
         "low-pass": published_row(TABLE3, dataset, network),
     }

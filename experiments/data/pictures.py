@@ -23,9 +23,6 @@ Box = tuple[int, int, int, int]  # left, upper, right and lower; the last two ex
 def decode(data: bytes) -> Image.Image:
     """Decodes a picture to RGB, without regard to its EXIF orientation.
 
-    Args:
-      data: a file in a format that Pillow reads, of any size, grey, RGB or CMYK.
-
     Raises:
       ValueError: if it is not a picture, or damaged or incomplete.
     """
@@ -61,11 +58,7 @@ def random_box(rng: np.random.Generator, width: int, height: int) -> Box:
 
 
 def augmented(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """Crops an RGB picture at random, resizes it, and mirrors it half of the time.
-
-    Returns:
-      An image (224, 224, 3) uint8.
-    """
+    """Crops an RGB picture at random, resizes it, and mirrors it half of the time."""
     # Cropped before resizing: `resize(box=...)` would average over pixels outside.
     part = image.crop(random_box(rng, *image.size))
     resized = part.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
@@ -75,11 +68,7 @@ def augmented(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 
 def centre(image: Image.Image) -> np.ndarray:
-    """Resizes an RGB picture to a shorter side of 256 and crops its centre.
-
-    Returns:
-      An image (224, 224, 3) uint8.
-    """
+    """Resizes an RGB picture to a shorter side of 256 and crops its centre."""
     shorter = min(image.size)
     # Rounded down, as torchvision does.
     width, height = (RESIZED * side // shorter for side in image.size)

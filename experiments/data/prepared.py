@@ -8,6 +8,7 @@ import pathlib
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,18 +28,15 @@ def default_data_dir() -> pathlib.Path:
     return expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
-def _version(path: pathlib.Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in path.name.split("."))
-
-
-def _fix(folder: pathlib.Path) -> str:
-    return f"copy it again, or remove {folder} and prepare the set again"
+def _damage(folder: pathlib.Path, path: pathlib.Path) -> AbstractContextManager[None]:
+    fix = f"copy it again, or remove {folder} and prepare the set again"
+    return damage_named(path, fix)
 
 
 def _info(folder: pathlib.Path) -> Any:
     """Reads the metadata of a prepared data set."""
     path = folder / "dataset_info.json"
-    with damage_named(path, _fix(folder)):
+    with _damage(folder, path):
         info = json.loads(path.read_text("utf-8"))
         if not isinstance(info, dict):
             raise ValueError("it holds no object")
@@ -48,9 +46,7 @@ def _info(folder: pathlib.Path) -> Any:
 def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
     """Finds the folder of the newest prepared version of a data set, if any.
 
-    Raises:
-      UsageError: if its format can only be read by TensorFlow, it is another data set,
-        or its metadata is damaged or missing.
+    Refuses another data set, and formats that only TensorFlow can read.
     """
     folders = [
         folder
@@ -61,7 +57,7 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
     ]
     if not folders:
         return None
-    folder = max(folders, key=_version)
+    folder = max(folders, key=lambda path: [int(n) for n in path.name.split(".")])
     info = _info(folder)
     if info.get("name") != name:
         raise UsageError(
@@ -79,12 +75,8 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
 
 
 def examples(folder: pathlib.Path, split: str) -> int:
-    """Returns the number of examples of a split in the metadata of a data set.
-
-    Raises:
-      UsageError: if there is no such split.
-    """
-    with damage_named(folder / "dataset_info.json", _fix(folder)):
+    """Returns the number of examples of a split in the metadata of a data set."""
+    with _damage(folder, folder / "dataset_info.json"):
         counts = {
             one["name"]: sum(map(int, one.get("shardLengths", ())))
             for one in _info(folder)["splits"]
@@ -118,24 +110,22 @@ def _classes_named(value: Any) -> Iterator[str]:
 def _builder(folder: pathlib.Path) -> Any:
     """Opens a prepared data set with TFDS.
 
-    Raises:
-      UsageError: if its metadata is damaged or missing, or names a Python class of
-        another package, which TFDS would import.
+    Refuses metadata that names a Python class of another package: TFDS would import it.
     """
     features = folder / "features.json"
-    with damage_named(features, _fix(folder)):
+    with _damage(folder, features):
         content = json.loads(features.read_text("utf-8"))
         for name in _classes_named(content):
             if "." in name and not name.startswith("tensorflow_datasets."):
                 raise ValueError(f"{name} is no class of tensorflow_datasets")
     import tensorflow_datasets as tfds
 
-    with damage_named(features, _fix(folder)):
+    with _damage(folder, features):
         connector = tfds.features.FeatureConnector.from_json(content)
     names = next(folder.glob("*.labels.txt"), features)
-    with damage_named(names, _fix(folder)):
+    with _damage(folder, names):
         connector.load_metadata(folder, feature_name=None)
-    with damage_named(folder / "dataset_info.json", _fix(folder)):
+    with _damage(folder, folder / "dataset_info.json"):
         return tfds.builder_from_directory(folder)
 
 
@@ -148,40 +138,31 @@ class Files(NamedTuple):
 
 
 def files(folder: pathlib.Path, split: str) -> Files:
-    """Lists the files of a split of a prepared data set, from its metadata.
-
-    Raises:
-      UsageError: if the split or a file of it is missing, or the metadata is damaged.
-    """
+    """Lists the files of a split of a prepared data set, from its metadata."""
     examples(folder, split)
     splits = _builder(folder).info.splits
-    with damage_named(folder / "dataset_info.json", _fix(folder)):
+    with _damage(folder, folder / "dataset_info.json"):
         info = splits[split]
         paths = [pathlib.Path(path) for path in info.filepaths]
         lengths = list(info.shard_lengths)
     for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path} is missing; {_fix(folder)}.")
+        with _damage(folder, path):
+            path.stat()
     return Files(paths, lengths, int(info.num_bytes))
 
 
 def check_lengths(folder: pathlib.Path, of_split: Files) -> None:
-    """Refuses files whose number of examples differs from the metadata.
-
-    Raises:
-      UsageError: with the name of the file.
-    """
+    """Refuses files whose number of examples differs from the metadata."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     for path, expected in zip(of_split.paths, of_split.examples, strict=True):
-        with damage_named(path, _fix(folder)):
+        with _damage(folder, path):
             reader = ArrayRecordReader(str(path))
             found = reader.num_records()
             reader.close()
             if found != expected:
-                raise ValueError(
-                    f"{found} examples in place of {expected} by dataset_info.json"
-                )
+                where = "by dataset_info.json"
+                raise ValueError(f"{found} examples in place of {expected} {where}")
 
 
 def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
@@ -193,11 +174,7 @@ def encoded(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
 
 
 def read(folder: pathlib.Path) -> tuple[Split, Split]:
-    """Decodes the training and the test split of a prepared data set.
-
-    Raises:
-      UsageError: if one of them or a file of them is missing or damaged.
-    """
+    """Decodes the training and the test split of a prepared data set."""
     name = folder.parent.name
     shape, classes = DATASETS[name].image_shape, DATASETS[name].classes
 
@@ -212,7 +189,7 @@ def read(folder: pathlib.Path) -> tuple[Split, Split]:
         with progress(len(source), title, "image") as advance:
             for path, length in zip(of_split.paths, of_split.examples, strict=True):
                 start, stop = stop, stop + length
-                with damage_named(path, _fix(folder)):
+                with _damage(folder, path):
                     for i in range(start, stop):
                         example = source[i]
                         # Checked first: NumPy would convert another shape or dtype.
@@ -242,15 +219,8 @@ def ways_to_get(name: str) -> str:
 def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> None:
     """Downloads and prepares a data set with TFDS's own builder.
 
-    Args:
-      name: the data set.
-      data_dir: the folder of prepared data sets.
-      manual_dir: a folder with the upstream files under their upstream names, which are
-        then not downloaded.
-
-    Raises:
-      UsageError: if TensorFlow is missing, a file is missing from `manual_dir` or is
-        not the upstream one, the download fails, or the set cannot be downloaded.
+    With `manual_dir`, a folder of the upstream files under their upstream names,
+    nothing is downloaded.
     """
     if manual_dir is None and name == STREAMED:
         raise UsageError(f"{name} cannot be downloaded. {ways_to_get(name)}")
@@ -277,11 +247,8 @@ def prepare(name: str, data_dir: pathlib.Path, manual_dir: pathlib.Path | None) 
     try:
         builder.download_and_prepare(download_config=config)
     except (
-        OSError,
-        tarfile.TarError,
-        util.DownloadError,
+        OSError, tarfile.TarError, util.DownloadError, extractor.ExtractError,
         download_manager.NonMatchingChecksumError,
-        extractor.ExtractError,
-    ) as error:
+    ) as error:  # fmt: skip
         message = " ".join(str(error).split())
         raise UsageError(f"{name} could not be prepared: {message}") from error

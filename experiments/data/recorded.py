@@ -6,9 +6,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.data.dataset import Dataset
+import numpy as np
+
+from experiments.data.loading import Dataset
 from experiments.data.registry import DATASETS
-from experiments.data.split import check_examples
+from experiments.data.split import Images
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
 
@@ -21,37 +23,29 @@ def file_of(runs_dir: pathlib.Path, dataset: str) -> pathlib.Path:
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordedSplit:
+class RecordedSplit(Images):
     """A part of a data set without its images: their number and fingerprints."""
 
-    total: int
+    examples: int
     image_shape: tuple[int, ...]
     fingerprints: Mapping[int, str]  # by number of chosen images
-    examples: int
 
     def __len__(self) -> int:
         """Returns the number of images."""
         return self.examples
 
-    def subset(self, examples: int | None, option: str) -> "RecordedSplit":
-        """Chooses the same images as `Images.subset`, with the same errors."""
-        if examples is None:
-            return self
-        check_examples(examples, self.total, option)
-        return dataclasses.replace(self, examples=examples)
+    def take(self, indices: np.ndarray) -> "RecordedSplit":
+        """Returns as many images as there are indices."""
+        return dataclasses.replace(self, examples=len(indices))
 
     @property
     def is_known(self) -> bool:
-        """Whether the records contain this number of images."""
+        """Checks whether the records contain this number of images."""
         return self.examples in self.fingerprints
 
     @property
     def fingerprint(self) -> str:
-        """The digest of the images.
-
-        Raises:
-          UsageError: if the records do not contain this number of images.
-        """
+        """Returns the digest of the images."""
         if not self.is_known:
             known = ", ".join(f"{count:,}" for count in self.fingerprints)
             raise UsageError(
@@ -65,8 +59,8 @@ class RecordedSplit:
 class RecordedDataset(Dataset):
     """A data set without its images."""
 
-    held_in: RecordedSplit | None = None
-    held_out: RecordedSplit | None = None
+    held_in: RecordedSplit
+    held_out: RecordedSplit
 
     def with_validation(self) -> tuple[Any, Any]:
         """Returns the held-in and the held-out training images."""
@@ -87,10 +81,9 @@ def load(runs_dir: pathlib.Path, name: str) -> RecordedDataset:
             raise ValueError("it is that of another data set")
         splits: dict[str, Any] = {
             kind: RecordedSplit(
-                total=operator.index(of_kind["total"]),
-                image_shape=tuple(content["image_shape"]),
-                fingerprints={int(n): f for n, f in of_kind["fingerprints"].items()},
-                examples=of_kind["total"],
+                operator.index(of_kind["total"]),
+                tuple(content["image_shape"]),
+                {int(n): f for n, f in of_kind["fingerprints"].items()},
             )
             for kind, of_kind in content["splits"].items()
         }
@@ -107,11 +100,8 @@ def described(dataset: Dataset, examples: Mapping[str, set[int]]) -> dict[str, A
     `examples` are the numbers of images that models and evaluations use, for each of
     `train`, `test`, `held_in` and `held_out`.
     """
-    held_in, held_out = dataset.with_validation()
-    splits = {
-        "train": dataset.train, "test": dataset.test,
-        "held_in": held_in, "held_out": held_out,
-    }  # fmt: skip
+    splits = {"train": dataset.train, "test": dataset.test}
+    splits["held_in"], splits["held_out"] = dataset.with_validation()
     return {
         "classes": dataset.classes,
         "image_shape": dataset.image_shape,

@@ -9,10 +9,8 @@ from experiments.data.split import Split
 from experiments.jobs.errors import UsageError
 from experiments.names import Registry
 
-# Ships in a package.
-EMBEDDED = "mnist5k"
-# Pictures of any size, decoded when they are used.
-STREAMED = "imagenet2012"
+EMBEDDED = "mnist5k"  # ships in a package
+STREAMED = "imagenet2012"  # pictures of any size, decoded when they are used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +41,7 @@ register = DATASETS.register
 
 
 def pgd_of(dataset: str) -> Pgd:
-    """Returns how the paper uses PGD on a data set.
-
-    Raises:
-      UsageError: if it does not.
-    """
+    """Returns how the paper uses PGD on a data set; a `UsageError` if it does not."""
     pgd = DATASETS[dataset].conditions.pgd
     if pgd is None:
         others = [name for name, info in DATASETS.items() if info.conditions.pgd]

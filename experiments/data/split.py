@@ -3,6 +3,8 @@
 import abc
 import dataclasses
 import hashlib
+import pathlib
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -22,18 +24,14 @@ class Images(abc.ABC):
         """Returns the images at some indices."""
 
     def subset(self, examples: int | None, option: str) -> Self:
-        """Chooses some images, always the same; smaller choices lie within larger.
-
-        Args:
-          examples: how many; None is all.
-          option: the command-line option for that number, for the message.
-
-        Raises:
-          UsageError: if there are fewer images.
-        """
+        """Chooses some images, always the same; smaller choices lie within larger."""
         if examples is None:
             return self
-        check_examples(examples, len(self), option)
+        if not 1 <= examples <= len(self):
+            raise UsageError(
+                f"{option} must lie in 1..{len(self)}, the images of this data set, "
+                f"got {examples}."
+            )
         return self.take(choice(examples, len(self)))
 
 
@@ -50,7 +48,7 @@ class Split(Images):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels)."""
+        """Returns (height, width, channels)."""
         return self.images.shape[1:]
 
     def take(self, indices: np.ndarray) -> "Split":
@@ -59,7 +57,7 @@ class Split(Images):
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the images and labels."""
+        """Returns a digest of the images and labels."""
         digest = hashlib.sha256(str(self.images.shape).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels).data)
@@ -69,11 +67,7 @@ class Split(Images):
 def check(
     split: Split, image_shape: tuple[int, ...], classes: int, examples: int
 ) -> None:
-    """Refuses images and labels that cannot be those of a data set.
-
-    Raises:
-      ValueError: if a shape or dtype differs, or a label is not below `classes`.
-    """
+    """Refuses images and labels that cannot be those of a data set."""
     images, labels = split.images, split.labels
     for array, shape, dtype in (
         (images, (examples, *image_shape), np.uint8),
@@ -94,15 +88,16 @@ def check_labels(labels: np.ndarray, classes: int) -> None:
         raise ValueError(f"label {outside[0]} in place of 0..{classes - 1}")
 
 
-def check_examples(examples: int, total: int, option: str) -> None:
-    """Refuses a number of images outside of 1..total by a `UsageError`."""
-    if not 1 <= examples <= total:
-        raise UsageError(
-            f"{option} must lie in 1..{total}, the images of this data set, "
-            f"got {examples}."
-        )
-
-
 def choice(examples: int, total: int) -> np.ndarray:
     """Draws sorted indices at random, the same ones on every call."""
     return np.sort(np.random.default_rng(0).permutation(total)[:examples])
+
+
+def read_npz(path: pathlib.Path, names: Sequence[str]) -> tuple[Split, Split]:
+    """Reads two splits, whose images and labels are four arrays in a `.npz` file."""
+    # NumPy verifies the archive's checksum of each array.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        if missing := [name for name in names if name not in file]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        arrays = [file[name] for name in names]
+    return Split(*arrays[:2]), Split(*arrays[2:])

@@ -41,7 +41,7 @@ class StreamedSplit(Images):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels) of the decoded images."""
+        """Returns (height, width, channels) of the decoded images."""
         return pictures.SIZE, pictures.SIZE, 3
 
     def take(self, indices: np.ndarray) -> "StreamedSplit":
@@ -50,7 +50,7 @@ class StreamedSplit(Images):
 
     @property
     def fingerprint(self) -> str:
-        """A digest that identifies the split, computed without reading its pictures.
+        """Returns a digest of the split, computed without reading its pictures.
 
         It covers the version, the names and lengths of the files, the size of all
         examples in bytes, and the choice of examples; sets that differ only in pixels
@@ -82,13 +82,11 @@ class StreamedSplit(Images):
             equal contiguous part of every batch.
 
         Returns:
-          Images (batch_size / hosts, 224, 224, 3) uint8 and labels int32 of each batch.
-          Close the generator to end the processes.
+          The batches. Close the generator to end the processes.
 
         Raises:
           UsageError: if a batch cannot be divided among the hosts, or a file is
             missing; while iterating, if an example is damaged.
-          ValueError: if another argument is out of range.
         """
         host, hosts = part
         if not 0 <= host < hosts:
@@ -117,10 +115,6 @@ class StreamedSplit(Images):
         """Yields the images and labels of ranges, for evaluation, decoded ahead.
 
         Close the generator to end the processes.
-
-        Raises:
-          UsageError: if a file is missing; while iterating, if an example is damaged.
-          ValueError: if a range is outside of this split.
         """
         for start, stop in ranges:
             if not 0 <= start < stop <= len(self):
@@ -139,9 +133,8 @@ class StreamedSplit(Images):
         joined: Iterable[list[tuple[int, int]]],
     ) -> Batches:
         """Makes pieces ahead, and joins those of successive ranges."""
-        with contextlib.closing(
-            workers.ahead(make, first, stop, self.workers)
-        ) as pieces:
+        made = workers.ahead(make, first, stop, self.workers)
+        with contextlib.closing(made) as pieces:
             for ranges in joined:
                 begin, end = ranges[0][0], ranges[-1][1]
                 images = np.empty((end - begin, *self.image_shape), np.uint8)
@@ -155,11 +148,7 @@ class StreamedSplit(Images):
 
 
 def whole(folder: pathlib.Path, name: str, processes: int) -> StreamedSplit:
-    """Opens all examples of a split of a prepared data set, for `StreamedSplit`.
-
-    Raises:
-      UsageError: if the split or a file of it is missing.
-    """
+    """Opens all examples of a split of a prepared data set."""
     files = prepared.files(folder, name)
     prepared.check_lengths(folder, files)
     return StreamedSplit(folder, name, np.arange(sum(files.examples)), processes)
@@ -182,11 +171,7 @@ class _Reader:
     def images(
         self, examples: np.ndarray, image_of: Callable[[Image.Image, int], np.ndarray]
     ) -> Batch:
-        """Reads examples, and makes an image of each picture and its index.
-
-        Raises:
-          UsageError: if an example is damaged.
-        """
+        """Reads examples, and makes an image of each picture and its index."""
         images = np.empty((len(examples), pictures.SIZE, pictures.SIZE, 3), np.uint8)
         labels = np.empty(len(examples), np.int32)
         for i, example in enumerate(examples.tolist()):

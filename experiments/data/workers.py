@@ -56,9 +56,6 @@ def ahead(
       first: its first argument.
       stop: the end of its arguments, exclusive.
       workers: number of processes; 0 is threads of this one.
-
-    Raises:
-      UsageError: if a process dies.
     """
     # Imported here, as it takes a second.
     import grain
@@ -69,29 +66,31 @@ def ahead(
     if workers == 0:
         cores = available_cores()
         options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=2 * cores)
-        iterator = iter(
-            grain.MapDataset.range(first, stop).map(make).to_iter_dataset(options)
-        )
-        with contextlib.closing(iterator):
+        items = grain.MapDataset.range(first, stop).map(make)
+        with contextlib.closing(iter(items.to_iter_dataset(options))) as iterator:
             yield from iterator
         return
     # One pipeline for each process, with every `step`-th argument: the processes of one
     # pipeline would be stopped one after the other.
     step = min(workers, stop - first)
+    unbuffered = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    one = grain.MultiprocessingOptions(num_workers=1)
     iterators = [
         iter(
             grain.MapDataset.range(first + i, stop, step)
             .map(make)
-            .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-            .mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=1),
-                worker_init_fn=_begin_worker,
-            )
+            .to_iter_dataset(unbuffered)
+            .mp_prefetch(one, worker_init_fn=_begin_worker)
         )
         for i in range(step)
     ]
     with _all_closed(iterators):
-        _start(iterators)
+        for iterator in iterators:
+            # Creates the prefetcher that `start_prefetch` starts and `close` closes.
+            iterator.get_state()
+        with _interrupts_blocked():
+            for iterator in iterators:
+                iterator.start_prefetch()
         for iterator in itertools.cycle(iterators):
             try:
                 made = next(iterator)
@@ -104,16 +103,6 @@ def ahead(
                     "--workers."
                 ) from error
             yield made
-
-
-def _start(iterators: list[Any]) -> None:
-    """Starts the processes of all iterators now, rather than at first use."""
-    for iterator in iterators:
-        # Creates the prefetcher that `start_prefetch` starts and `close` closes.
-        iterator.get_state()
-    with _interrupts_blocked():
-        for iterator in iterators:
-            iterator.start_prefetch()
 
 
 @contextlib.contextmanager
@@ -129,7 +118,7 @@ def _all_closed(iterators: list[Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Blocks Ctrl-C for started processes: this one receives it and ends them."""
+    """Keeps Ctrl-C from started processes: this one receives it and ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -69,11 +69,7 @@ _Factory = TypeVar("_Factory", bound=Callable[..., Attack])
 
 
 def register(name: str) -> Callable[[_Factory], _Factory]:
-    """Adds an attack, as a function of the images and its parameters, to `ATTACKS`.
-
-    Raises:
-      ValueError: if there is an attack of this name.
-    """
+    """Adds an attack, as a function of the images and its parameters, to `ATTACKS`."""
     if name in ATTACKS:
         raise ValueError(f"`name` must differ from other attacks', got {name!r}.")
 
@@ -87,13 +83,8 @@ def register(name: str) -> Callable[[_Factory], _Factory]:
 def on_stacked_models(function: Callable[..., Any]) -> jax.stages.Wrapped:
     """Compiles a function of one model for several that are stacked.
 
-    Args:
-      function: from logits_fn, images, labels and other arrays to a tree of arrays.
-        Keyword-only arguments are static.
-
-    Returns:
-      A function from a classifier, stacked variables and the same other arguments to a
-      tree of arrays (models, ...).
+    In place of `logits_fn`, the result takes a classifier and stacked variables before
+    the other arguments, of which keyword-only ones are static.
     """
     parameters = inspect.signature(function).parameters.values()
     static = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]

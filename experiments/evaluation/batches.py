@@ -12,15 +12,8 @@ def map_batches(function: Callable[..., Any], arrays: Any, batch_size: int) -> A
     """Maps a function over batches, as `jax.lax.map` does with a batch size.
 
     Batch i has every n-th image from i on: where images are divided over devices along
-    their first axis, each batch uses all devices.
-
-    Args:
-      function: from a batch of the arrays to a tree of arrays (batch, ...).
-      arrays: a tree of arrays (images, ...). The last batches are padded with zeros.
-      batch_size: the most images in a batch.
-
-    Returns:
-      The results for all images in order.
+    their first axis, each batch uses all devices. The last batches are padded with
+    zeros. Arguments and results are trees of arrays (images, ...).
     """
     images = jax.tree.leaves(arrays)[0].shape[0]
     batches = math.ceil(images / batch_size)

@@ -60,12 +60,10 @@ def _fields(measured: dict[str, Any]) -> dict[str, Any]:
 @register("clean")
 def _attack(images: EvaluationSet) -> Attack:
     return Attack(
-        "evaluation",
-        ["clean"],
+        "evaluation", ["clean"],
         lambda models, _: models.apply(_clean, top_k=images.top_k),
-        is_streamable=True,
-        value=_fields,
-    )
+        is_streamable=True, value=_fields,
+    )  # fmt: skip
 
 
 def evaluate(images: EvaluationSet, runs: Sequence[Run]) -> list[Clean]:

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data import Split
+from experiments.data import Split, StreamedSplit
 from experiments.data.recorded import RecordedSplit
 from experiments.evaluation.points import Evaluation
 from experiments.models import Classifier, Variables
@@ -31,26 +31,6 @@ _STREAMED_TOP_K = (1, 5)
 Range = tuple[int, int]
 
 
-class Streamed(Protocol):
-    """Images that do not fit into memory, read range by range."""
-
-    def __len__(self) -> int:
-        """Returns the number of images."""
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels)."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of the content, by which two splits differ."""
-
-    def read(
-        self, ranges: Sequence[Range]
-    ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-        """Yields images (stop - start, h, w, channels) uint8 and labels per range."""
-
-
 @dataclasses.dataclass(frozen=True)
 class EvaluationSet:
     """A network, and the images that its models are evaluated on.
@@ -59,7 +39,7 @@ class EvaluationSet:
     """
 
     classifier: Classifier
-    split: Split | Streamed | RecordedSplit
+    split: Split | StreamedSplit | RecordedSplit
     name: str  # "test" or "validation"
 
     def evaluation(self, attack: str, **conditions: Any) -> Evaluation:
@@ -69,17 +49,17 @@ class EvaluationSet:
 
     @property
     def are_streamed(self) -> bool:
-        """Whether the images come in several chunks."""
+        """Returns whether the images come in several chunks."""
         return not isinstance(self.split, Split | RecordedSplit)
 
     @property
     def top_k(self) -> int | tuple[int, ...]:
-        """How many of the largest logits may hold the label, or several numbers."""
+        """Returns how many of the largest logits may hold the label, or several."""
         return _STREAMED_TOP_K if self.are_streamed else 1
 
     @property
     def chunk_size(self) -> int:
-        """How many streamed images are on the devices at a time."""
+        """Returns how many streamed images are on the devices at a time."""
         return _CHUNK_BATCHES * self.batch_size(1)
 
     def missing_chunks(self, done: Iterable[Range]) -> list[Range]:
@@ -106,12 +86,8 @@ class EvaluationSet:
                     sharding = devices.replicated_per_process()
                 else:
                     sharding = devices.divided_batch(total)
-                x, y = (
-                    jax.make_array_from_process_local_data(
-                        sharding, part, (total, *part.shape[1:])
-                    )
-                    for part in parts
-                )
+                make = jax.make_array_from_process_local_data
+                x, y = (make(sharding, p, (total, *p.shape[1:])) for p in parts)
                 yield x.astype(jnp.float32) / 255, y
 
     def _read(
@@ -144,34 +120,22 @@ class EvaluationSet:
             return _STREAMED_BATCH * len(devices.available())
         return _LARGE_BATCH * devices.devices_per_batch(len(self.split))
 
-    def groups(self, members: Sequence[int]) -> list[Sequence[int]]:
-        """Divides models into those evaluated in one program: large ones one by one."""
-        if self.classifier.is_small:
-            return [members]
-        return [[member] for member in members]
-
 
 def missing_ranges(
     done: Iterable[Range], images: int, size: int, shared_by: int = 1
 ) -> list[Range]:
     """Divides the images that are not done into ranges of at most a size.
 
-    Args:
-      done: disjoint ranges.
-      images: how many there are.
-      size: at least 1.
-      shared_by: how many devices divide a range; ranges of fewer images than devices
-        are the remainders.
+    If several devices divide a range, ranges of fewer images than devices are the
+    remainders.
     """
     missing: list[Range] = []
     at = 0
     for start, stop in [*sorted(done), (images, images)]:
         # The remainder has less than an image per device, and is a range by itself.
         whole = start - (start - at) % shared_by
-        for end, step in (
-            (whole, max(shared_by, size - size % shared_by)),
-            (start, size),
-        ):
+        divided = max(shared_by, size - size % shared_by)
+        for end, step in ((whole, divided), (start, size)):
             missing += [(i, min(i + step, end)) for i in range(at, end, step)]
             at = max(at, end)
         at = stop

@@ -22,23 +22,12 @@ def run(
 ) -> list[list[Any]]:
     """Evaluates trained models under an attack; computes only what is not on disk.
 
+    For each run, returns the value at each point.
+
     All models that lack the same points go through one program, large ones one by one,
     a point a call, and each value is written to the folders of the runs at once. For
     streamed images, numbers of images are written for each chunk. They are integers, so
     neither the size of the chunks nor their order affects the value.
-
-    Args:
-      name: one of `ATTACKS`.
-      images: what the models are evaluated on.
-      runs: the models.
-      **parameters: of the attack.
-
-    Returns:
-      For each run, the value at each point.
-
-    Raises:
-      ValueError: if there is no such attack, or images are streamed and it needs all
-        of them at once.
     """
     if name not in ATTACKS:
         raise ValueError(f"`name` must be one of {[*ATTACKS]}, got {name!r}.")
@@ -54,7 +43,7 @@ def run(
     groups = [group for group in dict.fromkeys(missing) if group]
     for group in sorted(groups, key=_evaluations, reverse=True):
         alike = [i for i, of_run in enumerate(missing) if of_run == group]
-        for members in images.groups(alike):
+        for members in [alike] if images.classifier.is_small else [[i] for i in alike]:
             part = [runs[i] for i in members], [files[i] for i in members]
             _evaluate(name, attack, images, *part, group)
     return [_values(file, images, attack) for file in files]
@@ -126,12 +115,8 @@ def _missing(file: Points, images: EvaluationSet, points: Sequence[Point]) -> _M
 
 def _values(file: Points, images: EvaluationSet, attack: Attack) -> list[Any]:
     lines, total = _read(file, images), len(images.split)
-
-    def value(point: Point) -> Any:
-        of_chunks = list(lines[point].values())
-        if not images.are_streamed:
-            return of_chunks[0]["value"]
-        counts = [line["counts"] for line in of_chunks]
-        return attack.value(jax.tree.map(lambda *n: sum(n) / total, *counts))
-
-    return [value(point) for point in attack.points]
+    of_points = [[*lines[point].values()] for point in attack.points]
+    if not images.are_streamed:
+        return [line["value"] for line, *_ in of_points]
+    counts = [[line["counts"] for line in of_point] for of_point in of_points]
+    return [attack.value(jax.tree.map(lambda *n: sum(n) / total, *c)) for c in counts]

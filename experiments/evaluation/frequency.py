@@ -10,7 +10,7 @@ import numpy as np
 
 from absum_jax.evaluation.frequency import filtered_accuracy
 from experiments.evaluation import evaluator
-from experiments.evaluation.attack import Attack, on_stacked_models, register
+from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.training.runs import Run
 
@@ -24,12 +24,10 @@ def _filtered(
 
 
 def _filter(is_low: bool, images: EvaluationSet, radii: Sequence[float]) -> Attack:
-    return Attack(
-        "filter",
-        radii,
-        lambda models, radius: models.apply(_filtered, jnp.asarray(radius), is_low),
-        is_streamable=True,
-    )
+    def measure(models: Models, radius: float) -> jax.Array:
+        return models.apply(_filtered, jnp.asarray(radius), is_low)
+
+    return Attack("filter", radii, measure, is_streamable=True)
 
 
 register("low-pass")(functools.partial(_filter, True))
@@ -42,11 +40,7 @@ def evaluate(
 ) -> np.ndarray:  # fmt: skip
     """Computes accuracies (runs, radii) on filtered images.
 
-    Args:
-      images: what is filtered.
-      runs: trained models.
-      kind: which frequencies pass.
-      radii: where low ends and high begins, in cycles per image.
+    Low ends and high begins at a radius, in cycles per image.
     """
     return np.array(evaluator.run(kind, images, runs, radii=radii))
 

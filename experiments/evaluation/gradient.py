@@ -70,12 +70,10 @@ def _conditions(steps: Steps) -> dict[str, Any]:
 
 @register("pgd")
 def _white_box(images: EvaluationSet, eps: Sequence[float], steps: Steps) -> Attack:
-    return Attack(
-        "attack",
-        eps,
-        lambda models, e: models.apply(white_box_accuracies, budget_of(e, steps)),
-        _conditions(steps),
-    )
+    def measure(models: Models, eps: float) -> tuple[jax.Array, jax.Array]:
+        return models.apply(white_box_accuracies, budget_of(eps, steps))
+
+    return Attack("attack", eps, measure, _conditions(steps))
 
 
 def white_box(
@@ -98,9 +96,8 @@ def _attacked(
 
     def attack(part: tuple[Any, Any, Any]) -> jax.Array:
         x, y, index = part
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-            jax.random.key(_SEED), index
-        )
+        key = jax.random.key(_SEED)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
         return absum_jax.pgd(logits_fn, x, y, key=keys, **budget)
 
     return map_batches(attack, (x, y, jnp.arange(y.shape[0])), batch)
@@ -112,7 +109,7 @@ def _accuracies(logits_fn: Any, x: jax.Array, y: jax.Array, *, batch: int) -> ja
 
 
 def _name_of(substitute: Run) -> str:
-    """Names a substitute by its folder and, where it is known, its parameters."""
+    """Identifies a substitute by its folder and, if known, its parameters."""
     digest = substitute.parameters_digest
     path = str(substitute.config.path)
     return path if digest is None else f"{path}@{digest[:12]}"
@@ -143,21 +140,12 @@ def _transfer(
 
 
 def transferred(
-    images: EvaluationSet,
-    targets: Sequence[Run],
-    substitutes: Sequence[Run],
-    eps: float,
-    steps: Steps,
-) -> np.ndarray:
-    """Evaluates each target on images attacked through each substitute.
-
-    Returns:
-      Accuracies (targets, substitutes).
-    """
-    accuracies = evaluator.run(
-        "transfer", images, targets, substitutes=substitutes, eps=eps, steps=steps
-    )
-    return np.array(accuracies)
+    images: EvaluationSet, targets: Sequence[Run], substitutes: Sequence[Run],
+    eps: float, steps: Steps,
+) -> np.ndarray:  # fmt: skip
+    """Computes accuracies (targets, substitutes) on images attacked through each."""
+    parameters = {"substitutes": substitutes, "eps": eps, "steps": steps}
+    return np.array(evaluator.run("transfer", images, targets, **parameters))
 
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))
@@ -177,9 +165,9 @@ def _spectra(
 @register("power-spectrum")
 def _power_spectrum(images: EvaluationSet, eps: float, steps: Steps) -> Attack:
     def measure(models: Models, eps: float) -> jax.Array:
-        _, variables, x, y = models
+        _, *arrays = models
         batch, budget = images.batch_size(1), budget_of(eps, steps)
-        return _spectra(images.classifier, variables, x, y, budget, batch=batch)
+        return _spectra(images.classifier, *arrays, budget, batch=batch)
 
     return Attack("attack", [eps], measure, _conditions(steps))
 
@@ -193,11 +181,7 @@ def power_spectra(
 
 
 def high_frequency_fraction(spectrum: np.ndarray) -> float:
-    """Returns the fraction of a centred spectrum's power beyond a quarter of the width.
-
-    Args:
-      spectrum: (h, w).
-    """
+    """Returns the fraction of a centred spectrum's power beyond a quarter of width."""
     distance = np.fft.fftshift(absum_jax.frequency_radius(spectrum.shape))
     beyond = distance > spectrum.shape[1] / 4
     return float(spectrum[beyond].sum() / spectrum.sum())

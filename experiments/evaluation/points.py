@@ -31,7 +31,7 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """The evaluation's file in a run's folder, named after all of this."""
+        """Returns the name of the file in a run's folder, made from all of this."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.attack}-{digest}.jsonl"
@@ -40,9 +40,7 @@ class Evaluation:
 def _parsed(text: str, *, is_verified: bool) -> Line | None:
     """Returns a line without its checksum; None if it is damaged.
 
-    Args:
-      text: of the line.
-      is_verified: whether the line must have a checksum; earlier versions wrote none.
+    A verified line must have a checksum; earlier versions wrote none.
     """
     try:
         line = json.loads(text)
@@ -56,12 +54,7 @@ def _parsed(text: str, *, is_verified: bool) -> Line | None:
 
 
 class Points:
-    """The file of an evaluation of a trained run.
-
-    Args:
-      run: the run.
-      evaluation: what is evaluated.
-    """
+    """The file of an evaluation of a trained run."""
 
     def __init__(self, run: Run, evaluation: Evaluation):
         self.path = run.folder / evaluation.name
@@ -83,11 +76,7 @@ class Points:
         return [line for line in lines if line is not None and "point" in line]
 
     def begin(self) -> None:
-        """Prepares the file for more lines, and drops damaged ones.
-
-        Raises:
-          UsageError: if the run is a record, which cannot be evaluated further.
-        """
+        """Prepares the file for more lines, and drops damaged ones."""
         if self._is_record:
             raise self._unusable("lacks lines that are needed")
         known = self.read()

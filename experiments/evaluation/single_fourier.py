@@ -33,7 +33,7 @@ class Robustness:
 
     @property
     def frequencies(self) -> absum_jax.SingleFourierAccuracy:
-        """Mean, minimum, maximum and worst frequency."""
+        """Returns mean, minimum, maximum and the worst frequency."""
         pairs = self.stride * np.argwhere(np.ones(self.grid.shape, bool))
         return absum_jax.summarize_frequencies(self.grid, pairs)
 
@@ -68,14 +68,9 @@ def _attack(
     rows: range, columns: range, conditions: Mapping[str, Any],
     accuracies: Callable[[Models, jax.Array], jax.Array],
 ) -> Attack:  # fmt: skip
-    """An attack with each frequency (l, m): those of one l are a point.
+    """Makes an attack with each frequency (l, m): those of one l are a point.
 
-    Args:
-      rows: every l.
-      columns: every m.
-      conditions: of the attack.
-      accuracies: from models and frequencies (F, 2) to accuracies (models, F), or
-        (models, K, F) for K `top_k`.
+    Frequencies are (F, 2), and accuracies (models, F), or (models, K, F) for K `top_k`.
     """
     m = jnp.asarray(columns)
 
@@ -107,11 +102,9 @@ def _single_fourier(
 def _fourier_noise(images: EvaluationSet, norm: float) -> Attack:
     height, width = images.split.image_shape[:2]
     return _attack(
-        range(height),
-        range(width),
-        {"norm": norm, "seed": _SEED},
+        range(height), range(width), {"norm": norm, "seed": _SEED},
         lambda models, row: models.apply(_noisy, row, jnp.asarray(norm)),
-    )
+    )  # fmt: skip
 
 
 def evaluate(
@@ -121,31 +114,18 @@ def evaluate(
     """Attacks trained models with every frequency of the paper.
 
     Those are all frequencies of images of up to 32 x 32, and l and m up to 31 of
-    larger ones.
-
-    Args:
-      images: what is attacked.
-      runs: trained models.
-      eps: magnitude of the attack, for pixels in [0, 1].
-      scale: what eps measures.
-      stride: takes every stride-th l and m.
-
-    Returns:
-      One result for each run.
+    larger ones, or every `stride`-th l and m.
     """
-    values = evaluator.run(
-        "single-fourier", images, runs, eps=eps, scale=scale, stride=stride
-    )
+    parameters = {"eps": eps, "scale": scale, "stride": stride}
+    values = evaluator.run("single-fourier", images, runs, **parameters)
     # From (runs, rows, K, columns) where there are K `top_k`.
     grids = np.moveaxis(np.array(values), 1, -2)
     results = []
     for of_clean, grid in zip(clean.evaluate(images, runs), grids, strict=True):
         make = functools.partial(
-            Robustness,
-            images=len(images.split),
-            classes_predicted=of_clean.classes_predicted,
-            stride=stride,
-        )
+            Robustness, images=len(images.split),
+            classes_predicted=of_clean.classes_predicted, stride=stride,
+        )  # fmt: skip
         if of_clean.top5 is None:
             results.append(make(clean=of_clean.accuracy, grid=grid))
         else:

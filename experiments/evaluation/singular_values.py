@@ -31,7 +31,7 @@ def _values(kernels: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
 
 @register("singular-values")
 def _attack(images: EvaluationSet) -> Attack:
-    """Each convolution is a point; its values do not depend on the images."""
+    """Makes each convolution a point; its values do not depend on the images."""
     uses = images.classifier.conv_uses(images.split.image_shape)
 
     def measure(models: Models, name: str) -> jax.Array:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments.data import DATASETS, DataOptions, DatasetName, Split, load
-from experiments.evaluation.evaluation_set import Streamed
+from experiments.data.streamed import StreamedSplit
 from experiments.jobs.errors import UsageError
 from experiments.reporting.plots.saving import save
 
@@ -48,7 +48,7 @@ class Figure1Options:
             raise UsageError(f"--eps must lie in 0..1, got {self.eps}.")
 
 
-def _one_a_class(split: Split | Streamed, classes: int) -> np.ndarray:
+def _one_a_class(split: Split | StreamedSplit, classes: int) -> np.ndarray:
     """Returns the first image of each of the first classes, (classes, h, w, channels).
 
     For streamed images, these are the classes that occur first.

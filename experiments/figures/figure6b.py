@@ -21,7 +21,7 @@ from experiments.reporting.plots.runtimes import (
     TimedMethod,
 )
 from experiments.runtimes.log import Log, is_enough
-from experiments.runtimes.one_step import CLASSES, Measurement, Network, measure
+from experiments.runtimes.one_step import CLASSES, Measurement, measure
 from experiments.training.constraints import CLIP_EVERY
 from experiments.training.runs import provenance
 
@@ -172,15 +172,15 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
     measurements = options.measurements()
 
     @functools.cache
-    def network() -> Network:
+    def model() -> ResNet18:
         create = nnx.jit(lambda: ResNet18(classes=CLASSES, rngs=nnx.Rngs(0)))
-        return Network.of(create())
+        return create()
 
     log = runtimes.measure_missing(
         folder,
         measurements.values(),
         lambda m, log: is_enough(log[m].step_s, repeats),
-        lambda group, log: measure(network(), group, repeats, log),
+        lambda group, log: measure(model(), group, repeats, log),
         "timing ResNet-18",
     )
     rows = records(measurements, log)

@@ -71,12 +71,9 @@ def with_checksum(content: dict[str, Any], owner: str = "") -> dict[str, Any]:
 def is_whole(
     content: dict[str, Any], owner: str = "", *, may_lack: bool = True
 ) -> bool:
-    """Returns whether a JSON object matches its checksum.
+    """Checks whether a JSON object matches its checksum, or may lack one.
 
-    Args:
-      content: from `with_checksum`.
-      owner: as in `with_checksum`; earlier versions wrote checksums without an owner.
-      may_lack: whether a checksum may be missing, as in files of earlier versions.
+    Earlier versions wrote checksums without an owner, or none.
     """
     if "checksum" not in content:
         return may_lack

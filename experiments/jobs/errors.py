@@ -19,15 +19,8 @@ def damage_named(
     """Turns any error that a damaged file causes into one line about the file.
 
     Errors of the system, such as refused access or too little memory, pass unchanged,
-    as they do not indicate damage.
-
-    Args:
-      path: the file or folder that is read.
-      fix: what the user can do, such as "remove it".
-      passed: further errors that pass unchanged.
-
-    Raises:
-      UsageError: if the file is damaged or missing.
+    as they do not indicate damage; so do those of the types `passed`. `fix` is what the
+    user can do, such as "remove it".
     """
     try:
         yield

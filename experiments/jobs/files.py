@@ -113,11 +113,7 @@ def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
 def _read(
     path: pathlib.Path, parse: Callable[[bytes], Any], fix: str = "remove it"
 ) -> Any:
-    """Parses a file, on all processes; None if there is no file.
-
-    Raises:
-      UsageError: if it is not a file or cannot be parsed.
-    """
+    """Parses a file, on all processes; None if there is no file."""
 
     def read() -> Any:
         with (
@@ -202,11 +198,7 @@ def append_json_line(path: pathlib.Path, value: Any) -> None:
 
 
 def writable_folder(folder: pathlib.Path, option: str) -> None:
-    """Makes a folder, and checks that it can be written to.
-
-    Raises:
-      UsageError: if it cannot be made or written to.
-    """
+    """Makes a folder, and checks that it can be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -219,9 +211,6 @@ def expanded(text: str) -> pathlib.Path:
     """Replaces `~` by the home folder in a path of an option or the environment.
 
     Shells do not expand the `~` of `--option=~/folder` and of most variables.
-
-    Raises:
-      UsageError: if the path is empty, or the home folder is unknown.
     """
     if not text:
         raise UsageError("a path must not be empty; the current folder is `.`")

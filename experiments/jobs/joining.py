@@ -57,23 +57,19 @@ class HostOptions:
             if value is not None and value < 1:
                 option = "--" + name.replace("_", "-")
                 raise UsageError(f"{option} must be at least 1, got {value}.")
-        if self.process_id is not None:
-            count = self.num_processes or 0
-            if not 0 <= self.process_id < count:
-                raise UsageError(
-                    f"--process-id must lie in 0..{count - 1}, got {self.process_id}."
-                )
         if self.coordinator is not None:
             _address(self.coordinator)
+            count, number = self.num_processes or 0, self.process_id or 0
+            if not 0 <= number < count:
+                raise UsageError(
+                    f"--process-id must lie in 0..{count - 1}, got {number}."
+                )
 
     def join(self) -> None:
         """Joins the other processes, if there are any.
 
         Call it before anything asks for devices. It closes the standard output of all
         processes but process 0.
-
-        Raises:
-          UsageError: if no cluster is found, or process 0 cannot be reached.
         """
         if not self.distributed:
             return
@@ -125,11 +121,7 @@ class HostOptions:
 
 
 def _address(coordinator: str) -> tuple[str, int]:
-    """Splits HOST:PORT.
-
-    Raises:
-      UsageError: if it has another form.
-    """
+    """Splits HOST:PORT."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise UsageError(f"--coordinator must be HOST:PORT, got {coordinator!r}.")

@@ -19,10 +19,9 @@ except ImportError:
 
 
 def lock(stream: IO[Any], *, wait: bool) -> bool:
-    """Locks an open file until it is closed; may wait until another process unlocks it.
+    """Locks an open file until it is closed, and returns whether it is locked now.
 
-    Returns:
-      Whether the file is locked now; False where locks are not supported.
+    May wait until another process unlocks it. Returns False without support of locks.
     """
     if fcntl is None:
         return False
@@ -45,11 +44,7 @@ def _opened(path: pathlib.Path) -> IO[str]:
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path, taken: str, *, shared: bool = False) -> Iterator[None]:
-    """Holds an exclusive or a shared lock on a file.
-
-    Raises:
-      UsageError: if it is taken; `taken` is its message.
-    """
+    """Holds a lock on a file, or raises a `UsageError` with the message `taken`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _opened(path) as stream:
         if fcntl is not None:
@@ -64,13 +59,6 @@ def _locked(path: pathlib.Path, taken: str, *, shared: bool = False) -> Iterator
         yield
 
 
-def _folder_lock(
-    folder: pathlib.Path, does_what: str, *, shared: bool = False
-) -> contextlib.AbstractContextManager[None]:
-    taken = f"another process {does_what}, in {folder}"
-    return _locked(folder / "lock", taken, shared=shared)
-
-
 def exclusive(
     folder: pathlib.Path, does_what: str
 ) -> contextlib.AbstractContextManager[None]:
@@ -79,27 +67,23 @@ def exclusive(
     Raises:
       UsageError: if another process holds it, "another process DOES_WHAT".
     """
-    return _folder_lock(folder, does_what)
+    return _locked(folder / "lock", f"another process {does_what}, in {folder}")
 
 
 @contextlib.contextmanager
 def side_by_side(
     folder: pathlib.Path, group: str, member: str, does_what: str
 ) -> Iterator[None]:
-    """Shares a folder with other members of a group, and excludes everyone else.
+    """Holds a folder along with other members of a group, and excludes everyone else.
 
     The name of a group has no hyphens, and each member may hold the folder once.
-
-    Raises:
-      UsageError: if this member, another group, or an exclusive process holds it.
     """
     members = folder / "parts"
+    taken = f"another process {does_what}, in {folder}"
+    taken_part = f"part {member} of this command runs already, in {folder}"
     with (
-        _folder_lock(folder, does_what, shared=True),
-        _locked(
-            members / f"{group}-{member}",
-            f"part {member} of this command runs already, in {folder}",
-        ),
+        _locked(folder / "lock", taken, shared=True),
+        _locked(members / f"{group}-{member}", taken_part),
     ):
         # Each process locks its file before it checks the others, so that of two that
         # start at once the second sees the first. A check takes a shared lock, so that

@@ -19,11 +19,7 @@ class Part(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """Parses the option `--part`; inverse of `str`.
-
-        Raises:
-          UsageError: if the text is not a part.
-        """
+        """Parses the option `--part`; inverse of `str`."""
         found = re.fullmatch("([0-9]+)/([0-9]+)", text)
         part = cls(*map(int, found.groups())) if found else cls(0, 0)
         if not 1 <= part.number <= part.parts:
@@ -37,13 +33,8 @@ class Part(NamedTuple):
 
         Models that share a program (`together`) are divided by setting if there are at
         least as many settings as parts, so that a part trains all seeds of its settings
-        in one program. Otherwise models are assigned round-robin.
-
-        Returns:
-          Indices into the list of all models, which goes seed by seed; not empty.
-
-        Raises:
-          UsageError: if there are fewer models than parts.
+        in one program. Otherwise models are assigned round-robin. Returns indices into
+        the list of all models, which goes seed by seed; not empty.
         """
         models = seeds * settings
         if self.parts > models:
@@ -70,5 +61,5 @@ class DivisionOptions:
 
     @property
     def selected(self) -> Part | None:
-        """The part to work on; None is all of the sweep."""
+        """Returns the part to work on; None is all of the sweep."""
         return None if self.part is None else Part.parse(self.part)

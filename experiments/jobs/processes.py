@@ -34,11 +34,8 @@ def is_first() -> bool:
 def broadcast_from_first(find: Callable[[], Any]) -> Any:
     """Calls a function on process 0 and returns its result, as JSON, on all processes.
 
-    All processes must call this in the same order.
-
-    Raises:
-      UsageError: on all processes, if `find` raises it.
-      OSError: likewise.
+    All processes must call this in the same order. If `find` raises a `UsageError` or
+    an `OSError`, all of them do.
     """
     if not are_several():
         return find()
@@ -50,14 +47,10 @@ def broadcast_from_first(find: Callable[[], Any]) -> Any:
 
 
 def on_all_processes(work: Callable[[], Any]) -> Any:
-    """Calls a function on each process; if it fails on one, all of them raise.
+    """Calls a function on each process, and returns the local result.
 
-    Returns:
-      The local result.
-
-    Raises:
-      UsageError: if it is raised on any process, which the message names.
-      OSError: likewise.
+    If it raises a `UsageError` or an `OSError` on one process, all of them do, with the
+    number of that process.
     """
     if not are_several():
         return work()
@@ -70,11 +63,7 @@ def on_all_processes(work: Callable[[], Any]) -> Any:
 
 
 def check_equal(values: dict[str, Any]) -> None:
-    """Refuses values, as JSON, that differ between processes, which would wait forever.
-
-    Raises:
-      UsageError: on all processes, if a value differs on any.
-    """
+    """Refuses values, as JSON, that differ between processes: they would deadlock."""
     values = json.loads(json.dumps(values))
     first = broadcast_from_first(lambda: values)
 
@@ -92,10 +81,9 @@ def check_equal(values: dict[str, Any]) -> None:
 def _outcome(work: Callable[[], Any]) -> tuple[Any, _Failure | None]:
     try:
         return work(), None
-    except UsageError as error:
-        return None, ("UsageError", str(error))
-    except OSError as error:
-        return None, ("OSError", str(error))
+    except tuple(_ERRORS.values()) as error:
+        kind = "UsageError" if isinstance(error, UsageError) else "OSError"
+        return None, (kind, str(error))
 
 
 def _gather(value: Any) -> list[Any]:

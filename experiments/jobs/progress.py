@@ -18,12 +18,9 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """Reports the progress and remaining time of some work, on standard error.
 
-    Of several processes only process 0 reports. `unit` is what is counted, and
-    `rate_of` what else is counted to report the speed, both in the singular.
-
-    Yields:
-      A function to call with the number of units done since the last call, and with
-      the number of `rate_of` in them.
+    Of several processes only process 0 reports. Yields a function to call with the
+    number of units done since the last call, and, to report the speed, with the number
+    of `rate_of` in them; both are nouns in the singular.
     """
     if not processes.is_first():
         yield lambda *_: None
@@ -37,33 +34,28 @@ def progress(
         number = f"{per_second:.2g}" if per_second < 10 else f"{per_second:,.0f}"
         return f"{number} {rate_of}s/s"
 
+    bar = None
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=title, unit=f" {unit}s", initial=initial) as bar:
+        bar = tqdm(total=total, desc=title, unit=f" {unit}s", initial=initial)
 
-            def advance(units: int, of_rate: int = 0) -> None:
-                nonlocal counted
-                counted += of_rate
-                if rate_of is not None:
-                    bar.set_postfix_str(rate(time.perf_counter()), refresh=False)
-                bar.update(units)
-
-            yield advance
-        return
-
-    def advance_in_log(units: int, of_rate: int = 0) -> None:
+    def advance(units: int, of_rate: int = 0) -> None:
         nonlocal done, reported, counted
         done += units
         counted += of_rate
         now = time.perf_counter()
-        if done < total and now - reported < _SECONDS_BETWEEN_LINES:
-            return
-        reported = now
-        parts = [f"{title}: {done} of {total} {unit}s", f"{now - started:.0f} s"]
-        if rate_of is not None:
-            parts.append(rate(now))
-        if initial < done < total:
-            left = (now - started) * (total - done) / (done - initial)
-            parts.append(f"{left:.0f} s left")
-        print(", ".join(parts), file=sys.stderr, flush=True)
+        if bar is not None:
+            if rate_of is not None:
+                bar.set_postfix_str(rate(now), refresh=False)
+            bar.update(units)
+        elif done >= total or now - reported >= _SECONDS_BETWEEN_LINES:
+            reported = now
+            parts = [f"{title}: {done} of {total} {unit}s", f"{now - started:.0f} s"]
+            if rate_of is not None:
+                parts.append(rate(now))
+            if initial < done < total:
+                left = (now - started) * (total - done) / (done - initial)
+                parts.append(f"{left:.0f} s left")
+            print(", ".join(parts), file=sys.stderr, flush=True)
 
-    yield advance_in_log
+    with bar if bar is not None else contextlib.nullcontext():
+        yield advance

@@ -33,7 +33,7 @@ class Strength(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """The option on the command line."""
+        """Returns the option on the command line."""
         return "--" + self.option.replace("_", "-")
 
 

@@ -11,13 +11,7 @@ def gradient(params: Params) -> Params:
     """Returns the gradient of the penalty, the second sum of eq. 12 without lambda.
 
     At a filter whose sum is zero it is zero, as in the paper's PyTorch; `jax.grad`
-    would take the derivative of |x| at 0 to be 1.
-
-    Args:
-      params: of one model, a tree whose convolution kernels are HWIO.
-
-    Returns:
-      A tree of the same shapes, zero but for the kernels.
+    would take the derivative of |x| at 0 to be 1. It is zero but for the kernels, HWIO.
 
     Source: P, appendix, "Effectiveness of proximal operator".
     """

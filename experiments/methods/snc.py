@@ -1,4 +1,4 @@
-"""The spectral-norm constraint (SNC): the paper's, and that of NumPy's axes."""
+"""Readings of the spectral-norm constraint (SNC), and that of NumPy's axes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,15 +9,6 @@ import jax
 import absum_jax
 from absum_jax.kernels import leaf_name
 from experiments.methods.method import Params, Uses
-
-
-def clip(
-    params: Params, max_norm: jax.Array, uses: Uses, *, projections: int = 1
-) -> Params:
-    """Clips the singular values of each convolution: the plain reading."""
-    return absum_jax.apply_spectral_norm_constraint(
-        params, max_norm, uses, projections=projections
-    )
 
 
 def on_kernels(

@@ -49,7 +49,10 @@ register(
         "absum", "Absum", "#1f77b4", is_always_compiled=True,
         after_sgd=lambda strength, rate: absum_jax.absum(strength, learning_rate=rate),
     ),
-    Method(_SNC, "SNC", "#9467bd", strength=SIGMA, constraint=Constraint(snc.clip)),
+    Method(
+        _SNC, "SNC", "#9467bd", strength=SIGMA,
+        constraint=Constraint(absum_jax.apply_spectral_norm_constraint),
+    ),
     Method(
         SNC_NUMPY_AXES, "SNC, NumPy's axes", "#e377c2", strength=SIGMA, parent=_SNC,
         constraint=Constraint(snc.clip_numpy_axes),

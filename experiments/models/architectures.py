@@ -15,8 +15,6 @@ from experiments.models.resnet import ImageNetResNet18, ResNet18
 from experiments.models.small_cnn import SmallCNN
 from experiments.names import Name, Registry
 
-ImageShape = tuple[int, ...]
-
 
 class Width(NamedTuple):
     """A fraction of ResNet-18's channels, beyond the paper."""
@@ -52,7 +50,7 @@ class Architecture:
     max_pool_ties: str | None = None
     parent: str | None = None  # the network whose channels it has a fraction of
 
-    def is_for(self, shape: ImageShape) -> bool:
+    def is_for(self, shape: tuple[int, ...]) -> bool:
         """Returns whether the network is for images (height, width, channels)."""
         *size, channels = shape
         return channels == self.channels and all(n in self.sizes for n in size)
@@ -98,15 +96,7 @@ def networks_for(dataset: str) -> tuple[str, ...]:
 
 
 def with_width(network: str, width: str) -> str:
-    """Returns the name of a network that has a fraction of the channels.
-
-    Args:
-      network: one of the paper's.
-      width: `"1"`, all of them, or one of `WIDTHS`.
-
-    Returns:
-      One of `ARCHITECTURES`, if the network comes in other widths.
-    """
+    """Returns the name of a network in a width: `"1"` or one of `WIDTHS`."""
     return network if width == "1" else f"{network}_{WIDTHS[width].suffix}"
 
 
@@ -121,15 +111,10 @@ class _OneKey(nnx.Rngs):
         pass
 
     def params(self) -> jax.Array:
-        """The key."""
+        """Returns the key."""
         return jax.random.key(0)
 
 
 def without_values(create: Callable[..., nnx.Module], **options: Any) -> nnx.Module:
-    """A network with shapes in place of arrays, as `nnx.eval_shape` makes it.
-
-    Args:
-      create: its constructor.
-      **options: of the constructor, but for `rngs`.
-    """
+    """Makes a network with shapes in place of arrays, as `nnx.eval_shape` does."""
     return nnx.eval_shape(lambda: create(**options, rngs=_OneKey()))

@@ -19,19 +19,12 @@ def normalized(
     """Normalizes a batch channel by channel, in float32.
 
     CPUs compute sums, and those of the gradient, as products with ones; other devices
-    compute the plain formula and its derivative.
-
-    Args:
-      x: (batch, ..., channels).
-      scale: (channels,).
-      bias: (channels,).
-      epsilon: added to the variance.
-      groups: number of equal and contiguous parts of the batch that are normalized
-        separately.
+    compute the plain formula and its derivative. The groups are equal and contiguous
+    parts of the batch that are normalized separately.
 
     Returns:
-      The normalized batch, and its mean and biased variance (channels,), averaged over
-      the groups.
+      The normalized batch (batch, ..., channels), and its mean and biased variance
+      (channels,), averaged over the groups.
     """
     grouped = x.astype(jnp.float32)
     if groups > 1:
@@ -51,8 +44,7 @@ def plain(
 ) -> _Arrays:
     """Normalizes as flax does: in one pass over the batch, without negative variance.
 
-    The arguments are those of `normalized`, but several groups have an axis of their
-    own, the first one, in `x` and in the mean and variance that are returned.
+    Several groups are the first axis of `x`, and of the mean and variance.
     """
     axes = tuple(range(groups > 1, x.ndim - 1))
     mean = x.mean(axes)
@@ -74,18 +66,15 @@ def by_products(
     return (x - _along(mean, x)) * _along(factor, x) + bias, mean, var
 
 
-_Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-
-
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, groups: int
-) -> tuple[_Arrays, _Residuals]:
+) -> tuple[_Arrays, tuple[jax.Array, ...]]:
     out, mean, var = by_products(x, scale, bias, epsilon, groups)
     return (out, mean, var), (x, scale, mean, var)
 
 
 def _backward(
-    epsilon: float, groups: int, residuals: _Residuals, gradients: _Arrays
+    epsilon: float, groups: int, residuals: tuple[jax.Array, ...], gradients: _Arrays
 ) -> _Arrays:
     """Computes the gradient with two sums over the batch.
 

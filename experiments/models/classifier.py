@@ -15,6 +15,7 @@ from absum_jax.kernels import leaf_name
 from experiments.models.architectures import ARCHITECTURES, without_values
 
 ConvUses = dict[str, tuple[absum_jax.ConvUse, ...]]
+_KINDS = nnx.Param, nnx.BatchStat
 
 
 class Variables(NamedTuple):
@@ -44,43 +45,28 @@ def named_kernels(params: Any, names: Iterable[str]) -> dict[str, jax.Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A network as pure functions.
+    """A network as pure functions."""
 
-    `init(key)` returns initial variables. `train_logits(variables, x, key)` draws
-    dropout from the key and returns the logits and the updated statistics.
-    `logits(variables, x)` evaluates. `conv_uses(image_shape)` returns the input sizes
-    and strides of the kernels among the parameters.
-    """
-
-    init: Callable[[jax.Array], Variables]
+    init: Callable[[jax.Array], Variables]  # from a key
+    # From images and a key of dropout to logits and updated statistics.
     train_logits: Callable[[Variables, jax.Array, jax.Array], tuple[jax.Array, Any]]
-    logits: Callable[[Variables, jax.Array], jax.Array]
+    logits: Callable[[Variables, jax.Array], jax.Array]  # in evaluation
+    # From the shape of an image to how the kernels among the parameters are used.
     conv_uses: Callable[[tuple[int, ...]], ConvUses]
     is_small: bool  # whether many models share a program
 
 
 @functools.lru_cache
 def build(
-    model: str,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    classes: int = 10,
-    dtype: str = "float32",
-    batch_norm_groups: int = 1,
-) -> Classifier:
+    model: str, mean: tuple[float, ...], std: tuple[float, ...], classes: int = 10,
+    dtype: str = "float32", batch_norm_groups: int = 1,
+) -> Classifier:  # fmt: skip
     """Builds the classifier with a name.
 
     Equal arguments give the same function objects, which `jax.jit` compiles only once.
-
-    Args:
-      model: one of `ARCHITECTURES`, such as `"small_cnn"`.
-      mean: per-channel mean by which images are standardised.
-      std: per-channel standard deviation likewise.
-      classes: number of classes.
-      dtype: of the convolutions, unless the network is small; parameters and statistics
-        are float32.
-      batch_norm_groups: number of groups into which batch normalization divides a
-        training batch.
+    Images are standardised by the mean and standard deviation of each channel.
+    Convolutions are of a dtype, unless the network is small; parameters and statistics
+    are float32. Batch normalization divides a training batch into groups.
     """
     architecture = ARCHITECTURES[model]
     options: dict[str, Any] = {"mean": mean, "std": std, "classes": classes}
@@ -92,26 +78,12 @@ def build(
         module.train(batch_groups=batch_norm_groups) if training else module.eval()
         return module
 
-    training = abstract(architecture.create, training=True)
-    empty = Variables(
-        *(nnx.state(training, kind) for kind in (nnx.Param, nnx.BatchStat))
-    )
-    definition, evaluated, traced = (
-        nnx.graphdef(module)
-        for module in (
-            training,
-            abstract(architecture.create, training=False),
-            abstract(architecture.create_native or architecture.create, training=False),
-        )
-    )
-
-    def pure(module: nnx.Module) -> Variables:
-        return Variables(
-            *(
-                nnx.to_pure_dict(nnx.state(module, kind))
-                for kind in (nnx.Param, nnx.BatchStat)
-            )
-        )
+    create, native = architecture.create, architecture.create_native
+    training = abstract(create, training=True)
+    empty = [nnx.state(training, kind) for kind in _KINDS]
+    definition = nnx.graphdef(training)
+    evaluated = nnx.graphdef(abstract(create, training=False))
+    traced = nnx.graphdef(abstract(native or create, training=False))
 
     def merged(graphdef: Any, variables: Variables) -> Any:
         states = []
@@ -122,7 +94,8 @@ def build(
         return nnx.merge(graphdef, *states)
 
     def init(key: jax.Array) -> Variables:
-        return pure(architecture.create(**options, rngs=nnx.Rngs(key)))
+        module = create(**options, rngs=nnx.Rngs(key))
+        return Variables(*(nnx.to_pure_dict(nnx.state(module, k)) for k in _KINDS))
 
     def train_logits(
         variables: Variables, x: jax.Array, key: jax.Array
@@ -138,15 +111,10 @@ def build(
         shapes = jax.eval_shape(init, jax.random.key(0))
 
         def fn(params: Any, x: jax.Array) -> jax.Array:
-            batch_stats = jax.tree.map(
-                lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes.batch_stats
-            )
+            batch_stats = jax.tree.map(jnp.ones_like, shapes.batch_stats)
             return merged(traced, Variables(params, batch_stats))(x)
 
-        return absum_jax.conv_input_shapes(
-            fn,
-            shapes.params,
-            jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
-        )
+        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        return absum_jax.conv_input_shapes(fn, shapes.params, images)
 
     return Classifier(init, train_logits, logits, conv_uses, architecture.is_small)

@@ -36,17 +36,10 @@ def standardize(
 
 
 def conv(
-    inputs: int,
-    outputs: int,
-    size: int,
-    stride: int = 1,
-    *,
-    margin: int | None = None,
-    use_bias: bool = False,
-    dtype: Dtype = jnp.float32,
-    kernel_init: nnx.Initializer = torch_kernel,
-    rngs: nnx.Rngs,
-) -> nnx.Conv:
+    inputs: int, outputs: int, size: int, stride: int = 1, *,
+    margin: int | None = None, use_bias: bool = False, dtype: Dtype = jnp.float32,
+    kernel_init: nnx.Initializer = torch_kernel, rngs: nnx.Rngs,
+) -> nnx.Conv:  # fmt: skip
     """Makes a square convolution that computes in `dtype`, with float32 parameters.
 
     As in PyTorch, it pads all sides with `margin` zeros, by default size // 2, which at

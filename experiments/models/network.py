@@ -16,28 +16,20 @@ class Network(nnx.Module):
     32 x 32 alone. Batch normalization is `layers.norm`; unlike in PyTorch, the running
     variance is of batch variances over N, not over N - 1.
 
-    Args:
-      classes: number of classes.
-      mean: per-channel mean of the images, subtracted from them.
-      std: per-channel standard deviation, by which they are divided.
-      dtype: of convolutions and activations, such as `jnp.bfloat16`. Parameters,
-        statistics, normalization and the dense layer are float32 throughout.
-      rngs: for the initial parameters, PyTorch's U(-1/sqrt(fan_in), 1/sqrt(fan_in))
-        unless a subclass names another distribution.
+    `mean` and `std` of each channel standardise the images. `dtype` is that of
+    convolutions and activations; parameters, statistics, normalization and the dense
+    layer are float32 throughout. Initial parameters are PyTorch's
+    U(-1/sqrt(fan_in), 1/sqrt(fan_in)) unless a subclass names another distribution.
 
     Source: P, appendix, "CIFAR10, CIFAR100, SVHN, and ImageNet", and
     https://github.com/kuangliu/pytorch-cifar, which it names.
     """
 
     def __init__(
-        self,
-        *,
-        classes: int = 10,
-        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
-        std: tuple[float, ...] = (1.0, 1.0, 1.0),
-        dtype: Dtype = jnp.float32,
+        self, *, classes: int = 10, mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0), dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
-    ):
+    ):  # fmt: skip
         self.mean, self.std, self.dtype = mean, std, dtype
         self.dense = dense(self.add_convolutions(rngs), classes, rngs)
 

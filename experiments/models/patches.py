@@ -89,15 +89,6 @@ def _in_bands(kernel: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def patch_conv(kernel: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
-    """Computes a convolution without padding.
-
-    Args:
-      kernel: square, HWIO.
-      bias: (O,).
-      x: images (I, height, width, batch).
-
-    Returns:
-      Images (O, height - h + 1, width - w + 1, batch).
-    """
+    """Convolves images (I, H, W, batch) with a square kernel HWIO, without padding."""
     out = jax.lax.platform_dependent(kernel, x, cpu=_in_bands, default=_in_patches)
     return out + bias[:, None, None, None]

@@ -57,13 +57,7 @@ class ResNet18(Network):
     Convolutions have no biases; each is followed by batch normalization. At 32 x 32 the
     stages have 32 x 32, 16 x 16, 8 x 8 and 4 x 4 positions.
 
-    Args:
-      divisor: divides all numbers of channels: beyond the paper, a narrower network
-        with the same layers. It must divide 64.
-      **options: as in `Network`.
-
-    Raises:
-      ValueError: if `divisor` does not divide 64.
+    Beyond the paper, a `divisor` of 64 divides all numbers of channels.
     """
 
     _kernel_init = staticmethod(torch_kernel)

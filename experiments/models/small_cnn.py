@@ -9,8 +9,6 @@ from flax import nnx
 from experiments.models.layers import conv, dense, standardize
 from experiments.models.patches import patch_conv
 
-Form = Literal["patches", "native"]
-
 
 def _patch_conv(layer: nnx.Conv, x: jax.Array) -> jax.Array:
     assert layer.bias is not None
@@ -46,14 +44,10 @@ class SmallCNN(nnx.Module):
     """
 
     def __init__(
-        self,
-        *,
-        classes: int = 10,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
-        form: Form = "patches",
+        self, *, classes: int = 10, mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,), form: Literal["patches", "native"] = "patches",
         rngs: nnx.Rngs,
-    ):
+    ):  # fmt: skip
         self.mean, self.std, self.form = mean, std, form
         self.conv1 = conv(1, 10, 5, margin=0, use_bias=True, rngs=rngs)
         self.conv2 = conv(10, 20, 5, margin=0, use_bias=True, rngs=rngs)

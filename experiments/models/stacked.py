@@ -15,27 +15,19 @@ def over_models(
     its caches; elsewhere `jax.vmap` computes all at once. A single model is computed
     without `vmap`, which would turn convolutions into slow grouped ones.
 
-    Args:
-      function: the function of one model.
-      in_axes: for each argument 0 if it is stacked, None if all models share it.
-      shards: number of devices over which the models are divided equally.
+    `in_axes` has 0 for each argument that is stacked, None for one that all models
+    share. The models are divided equally over `shards` devices.
     """
 
     def mapped(*args: Any) -> Any:
-        stacked = [
-            arg for arg, axis in zip(args, in_axes, strict=True) if axis is not None
-        ]
+        stacked = [a for a, axis in zip(args, in_axes, strict=True) if axis is not None]
         # Traced once for both kinds of device.
         traced = jax.jit(function)
 
         def one(stacked: Sequence[Any]) -> Any:
             rest = iter(stacked)
-            return traced(
-                *(
-                    arg if axis is None else next(rest)
-                    for arg, axis in zip(args, in_axes, strict=True)
-                )
-            )
+            chosen = zip(args, in_axes, strict=True)
+            return traced(*(a if axis is None else next(rest) for a, axis in chosen))
 
         def one_by_one(*stacked: Any) -> Any:
             if shards == 1:
@@ -54,9 +46,7 @@ def over_models(
             first = jax.tree.map(lambda leaf: leaf[0], stacked)
             return jax.tree.map(lambda leaf: leaf[None], one(first))
         return jax.lax.platform_dependent(
-            *stacked,
-            cpu=one_by_one,
-            default=lambda *stacked: jax.vmap(one)(stacked),
+            *stacked, cpu=one_by_one, default=lambda *stacked: jax.vmap(one)(stacked)
         )
 
     return mapped

@@ -40,15 +40,9 @@ __all__ = [
 
 
 def published_row(table: Table[Cell], dataset: str, network: str) -> dict[str, Cell]:
-    """Returns the cells that stand beside ours, empty where the table has none.
+    """Returns the cells that stand beside ours by method, where the table has any.
 
-    Args:
-      table: such as `TABLE1`.
-      dataset: ours; without a row of its own, it has its parent's.
-      network: ours.
-
-    Returns:
-      The cell of each method; that of SNC for each method whose parent it is, too.
+    A data set or method without published numbers has those of its parent.
     """
     parent = DATASETS[dataset].parent or dataset
     cells = table.get((parent, network), {})

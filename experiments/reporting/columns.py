@@ -56,9 +56,8 @@ class Column(Generic[_Row]):
         published = self.published(row) if self.published else None
         if published is None:
             return text
-        if isinstance(published, str):
-            return f"{text} ({published})"
-        return f"{text} ({published:{self.published_format}})"
+        shape = "" if isinstance(published, str) else self.published_format
+        return f"{text} ({published:{shape}})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,13 @@ Verdicts are those of secondary claims in results/CRITERIA.md.
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from experiments.methods import METHODS, SNC_METHODS
 from experiments.published import published_difference
-from experiments.statistics.intervals import Interval, mean_interval
+from experiments.statistics.intervals import Interval, mean_interval, pooled_interval
 from experiments.statistics.verdicts import (
     FEWEST_UNITS,
     OF_INTEREST,
@@ -27,51 +27,91 @@ Unit = Literal["seed", "pair of seeds"]
 _PLURALS: dict[Unit, str] = {"seed": "seeds", "pair of seeds": "pairs of seeds"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """A claim that one accuracy is larger than another, or not; paired by unit."""
+class Measured(NamedTuple):
+    """A quantity, or differences of it, for each unit."""
 
-    text: str
-    larger: tuple[float, ...]  # a fraction for each unit
-    smaller: tuple[float, ...]
+    parts: np.ndarray  # integers, such as numbers of images; floats of power fractions
+    whole: int  # the number of parts that is 100 %
+
+    @property
+    def mean(self) -> float | None:
+        """Returns the mean over all units as a fraction; None without units."""
+        return float(self.parts.mean()) / self.whole if self.parts.size else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A claim that one method is above another, or is no improvement."""
+
+    larger: str
+    smaller: str
+    where: str = ""  # names the accuracy, where there are several
+    differences: Mapping[str, Measured]  # by data set, paired by unit
     of_interest: float = OF_INTEREST  # smallest difference, a fraction
     denies: bool = False  # the claim is that `larger` does not improve on `smaller`
     published: float | None = None  # the difference in the paper, a fraction
     unit: Unit = "seed"
+    obstacle: str = ""  # why there can be no verdict, however many units there are
+    is_significant: bool = True  # by a test over all data sets, where there is one
 
     @property
-    def differences(self) -> np.ndarray:
-        """The differences larger - smaller, unit by unit, as fractions."""
-        return np.subtract(self.larger, self.smaller)
+    def text(self) -> str:
+        """Returns the claim in words."""
+        larger, smaller = METHODS[self.larger].label, METHODS[self.smaller].label
+        relation = "does not improve on" if self.denies else "above"
+        return f"{larger} {relation} {smaller}" + (self.where and f", {self.where}")
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        """Returns the differences on each data set."""
+        return [difference.parts for difference in self.differences.values()]
+
+    @property
+    def estimate(self) -> float | None:
+        """Returns the mean of the mean differences, a fraction; None if one lacks."""
+        means = [difference.mean for difference in self.differences.values()]
+        known = [mean for mean in means if mean is not None]
+        return sum(known) / len(known) if len(known) == len(means) else None
+
+    @property
+    def reason(self) -> str:
+        """Returns why there is no verdict; empty if there is one."""
+        is_few = min(map(len, self.parts)) < FEWEST_UNITS
+        return self.obstacle or (f"fewer than {FEWEST_UNITS} units" if is_few else "")
+
+    def _interval_and_whole(self, confidence: float) -> tuple[Interval, int]:
+        """Computes the t interval of the mean, pooled if there are two data sets."""
+        [whole] = {difference.whole for difference in self.differences.values()}
+        first, *others = self.parts
+        if not others:
+            return mean_interval(first, confidence), whole
+        [second] = others
+        return pooled_interval(first, second, confidence), whole
 
     def interval(self, confidence: float = 0.95) -> Interval | None:
-        """Computes the paired t interval of the mean difference, as fractions.
-
-        None for fewer than three units, which tell too little about the spread.
-        """
-        if len(self.differences) < FEWEST_UNITS:
+        """Computes the interval of the estimate, as fractions; None without verdict."""
+        if self.reason:
             return None
-        return mean_interval(self.differences, confidence)
-
-    @property
-    def margin(self) -> float | None:
-        """Half of the width of the 95 % interval; None where there is none."""
-        interval = self.interval()
-        return None if interval is None else (interval.high - interval.low) / 2
+        (low, high), whole = self._interval_and_whole(confidence)
+        return Interval(low / whole, high / whole)
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict, by unadjusted intervals; None for fewer than three units."""
-        interval, interval_90 = self.interval(), self.interval(0.90)
-        if interval is None or interval_90 is None:
+        """Returns the verdict, by exact numbers of images; None if `reason` has why."""
+        if self.reason:
             return None
+        interval, whole = self._interval_and_whole(0.95)
+        of_interest = self.of_interest * whole
         if self.denies:
-            return no_improvement_verdict(interval, self.of_interest)
-        return improvement_verdict(interval, interval_90, self.of_interest)
+            return no_improvement_verdict(interval, of_interest)
+        interval_90, _ = self._interval_and_whole(0.90)
+        return improvement_verdict(
+            interval, interval_90, of_interest, is_significant=self.is_significant
+        )
 
     @property
     def published_is_small(self) -> bool:
-        """Whether even an exact reproduction would be below what is of interest.
+        """Checks whether even an exact reproduction would be below `of_interest`.
 
         False where the paper has no numbers, and for claims of no improvement.
         """
@@ -79,12 +119,18 @@ class Comparison:
             return False
         return self.published < self.of_interest
 
+    @property
+    def margin(self) -> float | None:
+        """Returns half of the width of the 95 % interval; None where there is none."""
+        interval = self.interval()
+        return None if interval is None else (interval.high - interval.low) / 2
+
     def __str__(self) -> str:
         """Returns the claim, its verdict, and the difference in percentage points."""
-        mean = f"{100 * float(self.differences.mean()):+.2f}"
+        [parts] = self.parts
+        mean = f"{100 * float(parts.mean()):+.2f}"
         spread = "" if self.margin is None else f" ± {100 * self.margin:.2f}"
-        units = len(self.differences)
-        unit = self.unit if units == 1 else _PLURALS[self.unit]
+        unit = self.unit if len(parts) == 1 else _PLURALS[self.unit]
         small = ""
         if self.published is not None and self.published_is_small:
             small = (
@@ -93,7 +139,7 @@ class Comparison:
             )
         return (
             f"{self.text}: {self.verdict or 'no verdict'} ({mean}{spread} points, "
-            f"d = {100 * self.of_interest:g}, {units} {unit}{small})"
+            f"d = {100 * self.of_interest:g}, {len(parts)} {unit}{small})"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,7 +147,7 @@ class Comparison:
         return {
             "claim": self.text,
             "verdict": self.verdict,
-            "differences": self.differences.tolist(),
+            "differences": self.parts[0].tolist(),
             "margin": self.margin,
             "interval": self.interval(),
             "interval_90": self.interval(0.90),
@@ -118,34 +164,24 @@ def compare(
     smaller: Sequence[str],
     where: str = "",
     *,
-    of_interest: float = OF_INTEREST,
     published: Mapping[str, float] | None = None,
-    denies: bool = False,
-    unit: Unit = "seed",
+    **options: Any,
 ) -> list[Comparison]:
-    """Compares each of some methods with each of others.
+    """Compares each of some methods with each of others, as far as they are there.
 
-    Args:
-      accuracies: of each method that is there, a fraction for each unit.
-      larger: methods that the paper claims to be above.
-      smaller: methods that it claims to be below.
-      where: names the accuracy, where there are several.
-      of_interest: the smallest difference of interest, a fraction.
-      published: of each method that the paper has, the same accuracy in percent.
-      denies: whether the claim is that `larger` do not improve on `smaller`.
-      unit: what each fraction belongs to; units are independent of each other.
+    Accuracies of a method are a fraction for each unit; those that are published are in
+    percent. The options are further fields of `Comparison`.
     """
-    relation = "does not improve on" if denies else "above"
-    suffix = f", {where}" if where else ""
     return [
         Comparison(
-            f"{METHODS[one].label} {relation} {METHODS[other].label}{suffix}",
-            tuple(map(float, accuracies[one])),
-            tuple(map(float, accuracies[other])),
-            of_interest,
-            denies,
-            published_difference(published or {}, one, other),
-            unit,
+            larger=one,
+            smaller=other,
+            where=where,
+            differences={
+                "": Measured(np.subtract([*accuracies[one]], [*accuracies[other]]), 1)
+            },
+            published=published_difference(published or {}, one, other),
+            **options,
         )
         for one in larger
         for other in smaller

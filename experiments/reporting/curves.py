@@ -36,16 +36,7 @@ def _check_logged(run: Run, kind: str, epochs: int) -> None:
 def check_logged(
     runs_dir: pathlib.Path, runs: Sequence[Run], kinds: Iterable[str]
 ) -> None:
-    """Refuses models whose curves would lack epochs, before any is trained.
-
-    Args:
-      runs_dir: the folder of all runs.
-      runs: the models, each trained, interrupted or not begun.
-      kinds: of diagnostics.
-
-    Raises:
-      UsageError: if epochs of a model were trained without logging them.
-    """
+    """Refuses models whose curves would lack epochs, before any is trained."""
     complete = [run for run in runs if run.is_complete]
     epochs = [len(run.metrics()) for run in complete]
     if incomplete := [run for run in runs if not run.is_complete]:
@@ -56,16 +47,7 @@ def check_logged(
 
 
 def curves(run: Run, kind: str, layers: Sequence[str]) -> Curves:
-    """Reads the diagnostics of a trained model.
-
-    Args:
-      run: the model.
-      kind: `"zero_share"`, `"penalty"` or `"spectral_norm"`.
-      layers: which, in order.
-
-    Raises:
-      UsageError: if epochs were trained without logging them.
-    """
+    """Reads a kind of diagnostics of a trained model, which must be complete."""
     _check_logged(run, kind, len(run.metrics()))
     lines = [line for line in run.diagnostics() if kind in line]
     return Curves(

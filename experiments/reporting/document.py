@@ -28,29 +28,24 @@ def published_note(dataset: str, published: Mapping[str, Any]) -> str:
         return ""
     on = "this data set"
     if parent := DATASETS[dataset].parent:
-        its = DATASETS[parent]
-        on = f"{its.label} with {its.train_examples:,} images"
+        on = f"{DATASETS[parent].label} with {DATASETS[parent].train_examples:,} images"
     return f" In brackets: the paper, on {on}."
 
 
 def spread_note(options: SweepOptions) -> str:
     """Returns what the numbers are over seeds; nothing for a single one."""
-    if len(options.seeds) == 1:
-        return ""
-    return "; mean ± standard deviation over seeds"
+    return "" if len(options.seeds) == 1 else "; mean ± standard deviation over seeds"
 
 
 def selection_note(options: SweepOptions, criterion: str) -> str:
     """Returns how strengths were selected."""
     if options.select_on == "paper":
         return "strengths as the paper selects them"
-    note = (
-        f"strength selected by the best {criterion} on the {options.select_on} images"
-    )
-    if options.selection_seeds is None:
-        return note
-    seeds = ", ".join(map(str, options.selection_seeds))
-    return f"{note}, with seeds {seeds}"
+    on = f"the {options.select_on} images"
+    note = f"strength selected by the best {criterion} on {on}"
+    if options.selection_seeds is not None:
+        note += f", with seeds {', '.join(map(str, options.selection_seeds))}"
+    return note
 
 
 def common_notes(
@@ -59,21 +54,14 @@ def common_notes(
     left_out: Iterable[RunConfig],
     adversary: Adversary | None = None,
 ) -> list[str]:
-    """Returns how models were trained and selected, and which were left out.
-
-    Args:
-      options: of the sweep.
-      criterion: the accuracy that selects strengths.
-      left_out: models that diverged or predict one class.
-      adversary: of adversarial training.
-    """
+    """Returns how models were trained and selected, and which were left out."""
     seeds = ", ".join(map(str, options.seeds))
-    epochs, dtype = options.models.recipe(adversary).epochs, options.models.dtype
-    dtype = "" if dtype == "float32" else f", {dtype}"
-    selection = selection_note(options, criterion)
+    models, selection = options.models, selection_note(options, criterion)
+    dtype = "" if models.dtype == "float32" else f", {models.dtype}"
+    epochs = models.recipe(adversary).epochs
     notes = [f"{epochs} epochs, seeds {seeds}{dtype}; {selection}."]
-    if models := names(left_out):
-        notes.append(f"Left out, as they answer one class or diverged: {models}.")
+    if broken := names(left_out):
+        notes.append(f"Left out, as they answer one class or diverged: {broken}.")
     return notes
 
 
@@ -123,13 +111,9 @@ def write(
     markdown: str | None = None,
     records: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[pathlib.Path]:
-    """Writes a result as JSON, and if given as CSV and Markdown.
+    """Writes a result with its provenance as JSON, and if given as CSV and Markdown.
 
-    Args:
-      stem: path of the files without suffix; may contain a dot, as in 0.5.
-      content: of the JSON file, to which provenance is added.
-      markdown: of the md file.
-      records: lines of the csv file.
+    The path `stem` has no suffix but may contain a dot, as in 0.5.
     """
     content = {**content, "provenance": provenance()}
     written = [files.write_json(pathlib.Path(f"{stem}.json"), content)]
@@ -163,29 +147,29 @@ class Document(Generic[_Row]):
 
     @property
     def scale(self) -> Sequence[str]:
-        """How the table is scaled down from the published one."""
+        """Returns how the table is scaled down from the published one."""
         return naming.scale(self.options) if self.scaled is None else self.scaled
 
     @property
     def title(self) -> str:
-        """The title, with the scale where it is not the published one."""
+        """Returns the title, with the scale where it is not the published one."""
         return naming.title(self.label, self.options.models, self.scale)
 
     @property
     def path(self) -> pathlib.Path:
-        """The path of the files below the results folder, without suffix."""
+        """Returns the path of the files below the results folder, without suffix."""
         return naming.path(self.name, self.options, self.scale)
 
     @property
     def markdown(self) -> str:
-        """The table, its notes and its claims."""
+        """Returns the table, its notes and its claims."""
         more = (self.appendix, comparisons.section(self.claims))
         paragraphs = [*self.notes, *("\n".join(lines) for lines in more if lines)]
         return page(self.title, self.table.markdown(), *paragraphs)
 
     @property
     def content(self) -> dict[str, Any]:
-        """The content of the JSON file, but for the provenance."""
+        """Returns the content of the JSON file, but for the provenance."""
         return {
             "title": self.title,
             "network": self.options.models.model,
@@ -200,9 +184,5 @@ class Document(Generic[_Row]):
     def print_and_write(self, results_dir: pathlib.Path) -> list[pathlib.Path]:
         """Prints the table, and writes it below the folder of all results."""
         print(f"\n{self.markdown}\n")
-        return write(
-            results_dir / self.path,
-            self.content,
-            self.markdown,
-            self.table.records("csv"),
-        )
+        stem, records = results_dir / self.path, self.table.records("csv")
+        return write(stem, self.content, self.markdown, records)

@@ -28,7 +28,7 @@ class Pgd:
 
     @property
     def classes_predicted(self) -> int:
-        """How many classes it predicts on clean images."""
+        """Returns how many classes it predicts on clean images."""
         return self.clean.classes_predicted
 
 
@@ -57,12 +57,12 @@ class EvaluatedModel(Generic[_Result]):
 
     @property
     def is_degenerate(self) -> bool:
-        """Whether the model diverged, or predicts one class for all images."""
+        """Checks whether the model diverged, or predicts one class for all images."""
         return clean.is_degenerate(self.run, self.test.classes_predicted)
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The measured numbers, accuracies as fractions."""
+        """Returns the measured numbers, accuracies as fractions."""
         return {}
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class SingleFourierModel(EvaluatedModel[Robustness]):
 
     @property
     def lowest_loss(self) -> float | None:
-        """The lowest training loss of any epoch, without the penalty.
+        """Returns the lowest training loss of any epoch, without the penalty.
 
         None for a model that diverged in its first epoch.
         """
@@ -104,7 +104,7 @@ class SingleFourierModel(EvaluatedModel[Robustness]):
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The measured numbers, accuracies as fractions."""
+        """Returns the measured numbers, accuracies as fractions."""
         top5 = self.test.top5
         return {
             **_numbers(self.test),
@@ -119,7 +119,7 @@ class PgdModel(EvaluatedModel[Pgd]):
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The measured numbers, accuracies as fractions."""
+        """Returns the measured numbers, accuracies as fractions."""
         return {
             "clean": self.test.clean.accuracy,
             "pgd": self.test.accuracies.tolist(),
@@ -154,13 +154,7 @@ def _on_test_and_selection(
 def under_single_fourier(
     workspace: Workspace, runs: Sequence[Run], stride: int = 1
 ) -> list[SingleFourierModel]:
-    """Attacks models with every frequency, unless results are recorded.
-
-    Args:
-      workspace: the test images, and those that select the strength.
-      runs: trained models.
-      stride: every how many-th l and m is a frequency.
-    """
+    """Attacks models with every stride-th frequency, unless results are recorded."""
     eps = DATASETS[workspace.options.dataset].conditions.single_fourier_eps
     results = _on_test_and_selection(
         workspace,
@@ -181,17 +175,12 @@ def under_pgd(
     results = _on_test_and_selection(
         workspace, lambda images: gradient.white_box(images, runs, eps, steps)
     )
-    return [
-        PgdModel(
-            run,
-            Pgd(
-                on_clean,
-                np.array([test[e].accuracy for e in eps]),
-                np.array([test[e].nan_logits for e in eps]),
-            ),
-            float(np.mean([selection[e].accuracy for e in eps])),
-        )
-        for run, on_clean, test, selection in zip(
-            runs, clean_results, *results, strict=True
-        )
-    ]
+    models = []
+    for run, on_clean, test, selection in zip(
+        runs, clean_results, *results, strict=True
+    ):
+        accuracies = np.array([test[e].accuracy for e in eps])
+        nan_logits = np.array([test[e].nan_logits for e in eps])
+        score = float(np.mean([selection[e].accuracy for e in eps]))
+        models.append(PgdModel(run, Pgd(on_clean, accuracies, nan_logits), score))
+    return models

@@ -11,8 +11,6 @@ from experiments.models import ARCHITECTURES, WIDTHS, networks_for
 from experiments.options import ModelOptions, SweepOptions
 from experiments.published import TABLE1
 
-_SUFFIXES = {"test": "", "validation": "-validation", "paper": "-paper"}
-
 
 def _other_training(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
     """Returns how network and training differ from the published ones."""
@@ -43,12 +41,7 @@ def _fewer_images(options: ModelOptions, test_examples: int | None) -> list[str]
 
 
 def model_scale(options: ModelOptions, test_examples: int | None = None) -> list[str]:
-    """Returns how models are scaled down from the published ones.
-
-    Args:
-      options: of the models.
-      test_examples: how many images they are attacked on; None is all, or none.
-    """
+    """Returns how models, and what they are attacked on, are scaled down."""
     return [*_other_training(options), *_fewer_images(options, test_examples)]
 
 
@@ -79,12 +72,6 @@ def model_path(
 
     Scaled-down results have a separate folder. The file's name includes the network,
     unless it is the paper's first, and the dtype, unless it is float32.
-
-    Args:
-      name: of the table or figure.
-      options: of the models.
-      scaled: how they are scaled down.
-      variant: what else the file's name ends in.
     """
     network = "" if options.model == options.paper_model else f"-{options.model}"
     dtype = "" if options.dtype == "float32" else f"-{options.dtype}"
@@ -106,30 +93,17 @@ def path(
 ) -> pathlib.Path:
     """Returns the path as `model_path` does, with a suffix for how to select strengths.
 
-    Args:
-      name: of the table or figure.
-      options: of the sweep.
-      scaled: how it is scaled down; None is `scale(options)`.
+    Without `scaled`, it is `scale(options)`.
     """
     parts = scale(options) if scaled is None else scaled
-    return model_path(name, options.models, parts, _SUFFIXES[options.select_on])
-
-
-def subject(options: ModelOptions) -> str:
-    """Returns the data set, and the network where the data set has several."""
-    name = DATASETS[options.dataset].label
-    if len(networks_for(options.dataset)) == 1:
-        return name
-    return f"{name} ({ARCHITECTURES[options.published_network].label})"
+    chosen = "" if options.select_on == "test" else f"-{options.select_on}"
+    return model_path(name, options.models, parts, chosen)
 
 
 def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
-    """Returns a title, with the scale where it is not the published one.
-
-    Args:
-      label: such as "Table 1".
-      options: of the models.
-      scaled: how they are scaled down.
-    """
+    """Returns a title with the data set, the network if several, and the scale."""
+    name = DATASETS[options.dataset].label
+    if len(networks_for(options.dataset)) > 1:
+        name += f" ({ARCHITECTURES[options.published_network].label})"
     suffix = f" (scaled down: {', '.join(scaled)})" if scaled else ""
-    return f"{label}, {subject(options)}{suffix}"
+    return f"{label}, {name}{suffix}"

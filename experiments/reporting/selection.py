@@ -38,10 +38,6 @@ def select(
     A strength with a degenerate model of any seed is left out, as in the paper. The
     others are compared on the seeds that all of them have.
 
-    Args:
-      models: all of them, some strengths with more seeds than others.
-      methods: the order of the selected ones.
-
     Returns:
       All models of each selected setting, and the degenerate models.
 
@@ -50,15 +46,12 @@ def select(
     """
     degenerate = [model for model in models if model.is_degenerate]
     left_out = {model.run.config.setting for model in degenerate}
-    candidates: dict[str, list[list[_Model]]] = {}
-    for setting, group in by_setting(models).items():
-        if setting not in left_out:
-            candidates.setdefault(setting.method, []).append(group)
+    candidates = {s: g for s, g in by_setting(models).items() if s not in left_out}
     selected = {}
     for method in methods:
-        if method not in candidates:
+        groups = [g for setting, g in candidates.items() if setting.method == method]
+        if not groups:
             continue
-        groups = candidates[method]
         common = set.intersection(*({m.run.config.seed for m in g} for g in groups))
         if not common:
             raise UsageError(
@@ -83,17 +76,8 @@ def train_and_evaluate(
 ) -> list[_Model]:
     """Trains and evaluates all strengths, and the selected ones with all seeds.
 
-    In a part of the models only those that strengths are selected by.
-
-    Args:
-      options: of the sweep.
-      workspace: where to train.
-      evaluate: evaluates trained models.
-      adversary: of adversarial training; None trains on clean images.
-      table: the paper's, with the strengths of --select-on paper.
-
-    Returns:
-      The models, seed by seed.
+    In a part of the models only those that strengths are selected by. Returns the
+    models, seed by seed. The table has the strengths of --select-on paper.
     """
     seeds = options.trial_seeds
     models = evaluate(workspace.train(options.settings(table), seeds, adversary))
@@ -129,12 +113,12 @@ class Selected:
 
     @property
     def settings(self) -> list[Setting]:
-        """The setting of each method."""
+        """Returns the setting of each method."""
         return [runs[0].config.setting for runs in self.runs.values()]
 
     @property
     def all_runs(self) -> list[Run]:
-        """All models, method by method."""
+        """Returns all models, method by method."""
         return [run for runs in self.runs.values() for run in runs]
 
 

@@ -147,12 +147,10 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _run(arguments: Sequence[str], deadline: float) -> int | None:
-    """Runs a command until a deadline of `time.monotonic`.
+    """Runs a command until a deadline of `time.monotonic`; returns its exit code.
 
-    The command is also stopped if this process is interrupted.
-
-    Returns:
-      Its exit code; None if there was no time left or it was stopped.
+    That is None if there was no time left or the command was stopped, which it is also
+    if this process is interrupted.
     """
     left = deadline - time.monotonic()
     if left <= 0:
@@ -196,14 +194,8 @@ def run(options: ReproduceOptions) -> list[pathlib.Path]:
     ) as planning:
         text = planning.submit(_plan, commands, options.runs_dir).result()
     print(f"\n{text}\n", flush=True)
-    if not options.dry_run:
-        _run_all(commands, options.minutes, deadline)
-    return []
-
-
-def _run_all(
-    commands: Sequence[tuple[Item, list[str]]], minutes: float | None, deadline: float
-) -> None:
+    if options.dry_run:
+        return []
     failed = []
     try:
         for i, (item, arguments) in enumerate(commands):
@@ -211,7 +203,7 @@ def _run_all(
             began = time.monotonic()
             code = _run(arguments, deadline)
             if code is None:
-                print(f"\nstopped after {minutes:g} minutes: rerun to resume")
+                print(f"\nstopped after {options.minutes:g} minutes: rerun to resume")
                 raise SystemExit(_STOPPED)
             if code:
                 failed.append(f"{item}: exit code {code}")
@@ -222,3 +214,4 @@ def _run_all(
             print("\nfailed:\n" + "\n".join(failed), file=sys.stderr)
     if failed:
         raise SystemExit(1)
+    return []

@@ -29,10 +29,11 @@ ALL_METHODS = ("none", "weight_decay", "l1", "absum", *SNC_METHODS)
 _ALL_METHODS = f"--methods {' '.join(ALL_METHODS)}"
 _AT_PAPER = f"--select-on paper {_ALL_METHODS}"
 _GRID = "table1 figure2 figure4 figure5"
-_LARGE = (
-    ("cifar10", "resnet18"), ("cifar100", "resnet18"), ("svhn_cropped", "resnet18"),
-    ("cifar10", "googlenet"), ("cifar10", "densenet121"),
-)  # fmt: skip
+# Tables and figures of commands that are not named after them.
+_MAKES = {
+    "evaluate": "table1 table2 table3 figure7", "snc-readings": "table1",
+    "figure6a": "figure6", "figure6b": "figure6",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Item:
     dataset: str | None = None  # None for commands without one
     options: str = ""
     seeds: tuple[int, ...] = ()  # empty for commands without seeds
-    makes: str = ""  # tables and figures, by spaces; empty for the one of its name
+    makes: str = ""  # tables and figures, by spaces; empty for those of the command
 
     @property
     def numbers(self) -> set[str]:
         """Returns the tables and figures that it makes or prepares."""
-        return set((self.makes or self.command).split())
+        return set((self.makes or _MAKES.get(self.command, self.command)).split())
 
     @property
     def arguments(self) -> list[str]:
@@ -58,20 +59,19 @@ class Item:
         return [self.command, *dataset, *self.options.split(), *seeds]
 
     def __str__(self) -> str:
-        """Names the command, its data set, how strengths are chosen, and its seeds."""
+        """Lists the command, its data set, how strengths are chosen, and its seeds."""
         given = dict(itertools.pairwise(self.options.split()))
         network = given.get("--network", "")
         if width := given.get("--width"):
             network = f"{width} of the channels"
-        chosen = {"paper": "the paper's strengths", "validation": "validation"}
-        strengths = chosen.get(given.get("--select-on", ""), "")
-        if "--max-norms" in given and self.command == "snc-readings":
+        strengths = given.get("--select-on", "")
+        if strengths == "paper":
+            strengths = "the paper's strengths"
+        if self.command == "snc-readings":
             strengths = f"sigma from {given['--max-norms']}"
-        seeds = " ".join(map(str, self.seeds))
-        parts = (
-            self.command, self.dataset, network, strengths, seeds and f"seeds {seeds}"
-        )  # fmt: skip
-        return ", ".join(part for part in parts if part)
+        seeds = " ".join(["seeds", *map(str, self.seeds)]) if self.seeds else ""
+        parts = self.command, self.dataset, network, strengths, seeds
+        return ", ".join(filter(None, parts))
 
 
 def _evaluated(dataset: str, options: str, seeds: tuple[int, ...]) -> Iterator[Item]:
@@ -87,10 +87,7 @@ def _full(seeds: tuple[int, ...]) -> Iterator[Item]:
     for start in range(0, max(map(len, primary.values())), 2):
         for dataset, planned in primary.items():
             if pair := planned[start : start + 2]:
-                yield Item(
-                    "evaluate", dataset, f"{_AT_PAPER} --diagnostics", pair,
-                    makes="table1 table2 table3 figure7",
-                )  # fmt: skip
+                yield Item("evaluate", dataset, f"{_AT_PAPER} --diagnostics", pair)
     for dataset, planned in primary.items():
         yield from _evaluated(dataset, _AT_PAPER, planned)
     # Only the model with no constraint shows which of the other readings act.
@@ -99,18 +96,17 @@ def _full(seeds: tuple[int, ...]) -> Iterator[Item]:
         options = f"--max-norms 10 --methods none {others}"
         if not seeds:
             options += f" --finished-seeds {' '.join(map(str, planned[:5]))}"
-        own = seeds or READING_SEEDS
-        yield Item("snc-readings", dataset, options, own, makes="table1")
+        yield Item("snc-readings", dataset, options, seeds or READING_SEEDS)
     bounds = f"--max-norms 0.01 0.1 0.5 1 --methods none {' '.join(SNC_METHODS)}"
     for dataset in primary:
-        yield Item("snc-readings", dataset, bounds, seeds or (0,), makes="table1")
+        yield Item("snc-readings", dataset, bounds, seeds or (0,))
     grid = f"--select-on validation {_ALL_METHODS}"
     for dataset in primary:
         yield Item("table1", dataset, grid, seeds or (0,), makes=_GRID)
     yield Item("figure1", "cifar10")
     yield Item("figure3")
-    yield Item("figure6a", options="--timed-steps 100", makes="figure6")
-    yield Item("figure6b", makes="figure6")
+    yield Item("figure6a", options="--timed-steps 100")
+    yield Item("figure6b")
     yield Item("figure8", "mnist", seeds=seeds or _FIGURE8_SEEDS)
     small = (
         "--width 1/8 --epochs 20 --test-examples 1000 --frequency-stride 2 --select-on "
@@ -126,7 +122,10 @@ def _large(seeds: tuple[int, ...]) -> Iterator[Item]:
     """Yields the published schedules that need accelerators."""
     for dataset in ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped"):
         yield Item("table4", dataset, "--select-on paper", seeds)
-    for dataset, network in _LARGE:
+    for dataset, network in (
+        ("cifar10", "resnet18"), ("cifar100", "resnet18"), ("svhn_cropped", "resnet18"),
+        ("cifar10", "googlenet"), ("cifar10", "densenet121"),
+    ):  # fmt: skip
         yield from _evaluated(dataset, f"--network {network} --select-on paper", seeds)
     yield Item("table1", "imagenet2012", "--select-on paper --max-norms 1", seeds[:1])
 
@@ -145,12 +144,12 @@ def _smoke(seeds: tuple[int, ...]) -> Iterator[Item]:
     yield Item("figure1", "mnist5k")
     yield Item("figure3")
     timed = "--datasets mnist --timed-steps 100 --repeats 1"
-    yield Item("figure6a", options=timed, makes="figure6")
+    yield Item("figure6a", options=timed)
     timed = "--sizes 32 --repeats 1 --methods none absum snc"
-    yield Item("figure6b", options=timed, makes="figure6")
+    yield Item("figure6b", options=timed)
     yield Item("figure8", "mnist5k", train, seeds[:1])
     readings = f"{few} --methods none {SNC_NUMPY_AXES} --max-norms 10"
-    yield Item("snc-readings", "mnist5k", readings, seeds, makes="table1")
+    yield Item("snc-readings", "mnist5k", readings, seeds)
 
 
 def items(
@@ -161,13 +160,9 @@ def items(
 ) -> list[Item]:
     """Lists the commands of a profile, the most important first.
 
-    Args:
-      profile: `"full"` is the published schedule, `"smoke"` everything in minutes.
-      only: tables and figures; None is all.
-      seeds: of every item that has seeds; None is the seeds of each item.
-      datasets: data sets of the items; None is all. Items without one are not filtered.
+    Given tables and figures, or data sets, it leaves out items that make none of them;
+    given seeds, all items that have seeds have these.
     """
-    profiles = {"smoke": _smoke, "full": _full}
 
     def is_wanted(item: Item) -> bool:
         if datasets is not None and item.dataset not in (None, *datasets):
@@ -179,4 +174,5 @@ def items(
             return item.numbers <= set(only)
         return not item.numbers.isdisjoint(only)
 
-    return list(filter(is_wanted, profiles[profile](tuple(seeds or ()))))
+    every = _full if profile == "full" else _smoke
+    return list(filter(is_wanted, every(tuple(seeds or ()))))

@@ -55,18 +55,9 @@ class Estimate(NamedTuple):
     to_train: int = 0
     evaluations: int = 0
     to_evaluate: int = 0
-    seconds: float | None = (
-        None  # None if no rate is known: evaluations are not counted
-    )
+    # None if no rate is known; then evaluations are not counted.
+    seconds: float | None = None
     note: str = ""
-
-
-def _single_fourier(images: EvaluationSet, stride: int) -> Need:
-    height, width = (
-        math.ceil(min(size, SINGLE_FOURIER_FREQUENCIES) / stride)
-        for size in images.split.image_shape[:2]
-    )
-    return Need("single-fourier", images, points=height, forward=width)
 
 
 def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
@@ -77,9 +68,13 @@ def _needs(command: str, workspace: Workspace, options: Any) -> Iterator[Need]:
     chooses = getattr(sweep, "select_on", "paper") != "paper"
     if command in ("evaluate", "table1", "snc-readings") or chooses:
         stride = getattr(sweep, "frequency_stride", 1)
-        yield _single_fourier(images, stride)
+        height, width = (
+            math.ceil(min(size, SINGLE_FOURIER_FREQUENCIES) / stride)
+            for size in shape[:2]
+        )
+        yield Need("single-fourier", images, points=height, forward=width)
         if workspace.selection is not images:
-            yield _single_fourier(workspace.selection, stride)
+            yield Need("single-fourier", workspace.selection, height, forward=width)
     if command in ("evaluate", "table3"):
         for kind in ("low-pass", "high-pass"):
             yield Need(kind, images, points=len(radii_of(shape)), forward=1)
@@ -138,13 +133,9 @@ def _points(run: Run, need: Need) -> int:
 
 
 def measured(runs_dir: pathlib.Path) -> dict[str, float]:
-    """Finds how fast this machine trained the models of a runs folder.
+    """Finds how many steps of one model per second this machine trained each network.
 
-    Models with adversarial training are left out.
-
-    Returns:
-      For each network, steps of one model per second, from the program that finished
-      last.
+    The program that finished last counts, adversarial training does not.
     """
     found = []
     here = devices.available()[0].device_kind
@@ -157,9 +148,9 @@ def measured(runs_dir: pathlib.Path) -> dict[str, float]:
                 continue
             # Most of the time of a few steps is compilation.
             if steps >= 1000:
-                seeds = provenance["seeds_in_one_program"]
-                settings = provenance["settings_in_one_program"]
-                rate = len(seeds) * len(settings) * steps / provenance["seconds"]
+                seeds = len(provenance["seeds_in_one_program"])
+                models = seeds * len(provenance["settings_in_one_program"])
+                rate = models * steps / provenance["seconds"]
                 found.append((path.stat().st_mtime, config["model"], rate))
     return {network: rate for _, network, rate in sorted(found)}
 
@@ -167,9 +158,7 @@ def measured(runs_dir: pathlib.Path) -> dict[str, float]:
 def rates_of(network: str, measured_here: Mapping[str, float]) -> Rates | None:
     """Returns a network's rates: reference values, scaled to the rate measured here."""
     reference = _ON_CPU.get(network)
-    if reference is None:
-        return None
-    if network in measured_here:
+    if reference is not None and network in measured_here:
         scale = measured_here[network] / reference.steps
         return Rates(*(scale * rate for rate in reference))
     return reference if devices.on_cpu() else None
@@ -190,10 +179,8 @@ def _training_seconds(
 class Planner:
     """Estimates the work of commands that run one after the other.
 
-    The work of an earlier command counts as done for the later ones.
-
-    Args:
-      runs_dir: the folder of runs, whose finished models show how fast this machine is.
+    The work of an earlier command counts as done for the later ones. Finished models in
+    the folder of runs show how fast this machine is.
     """
 
     def __init__(self, runs_dir: pathlib.Path):
@@ -207,12 +194,7 @@ class Planner:
         return is_new
 
     def estimate(self, command: str, options: Any) -> Estimate:
-        """Counts the work of a command.
-
-        Args:
-          command: its name.
-          options: its options.
-        """
+        """Counts the work of a command."""
         sweep = getattr(options, "sweep", options)
         trained: ModelOptions | None = getattr(sweep, "models", None)
         if trained is None:
@@ -236,9 +218,8 @@ class Planner:
         if rates is None:
             note = f"no rate of {trained.model} is known here"
             return Estimate(len(models), len(to_train), note=note)
-        seconds, to_evaluate = 0.0, 0
-        for adversary in to_train:
-            seconds += _training_seconds(rates, trained, adversary)
+        seconds = sum(_training_seconds(rates, trained, each) for each in to_train)
+        to_evaluate = 0
         for run, _ in models:
             for need in needs:
                 points = _points(run, need) if run.is_complete else 0

@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 
@@ -49,20 +49,13 @@ class Timings:
     clip_s: list[float] = dataclasses.field(default_factory=list)
 
 
-_Measurement = TypeVar("_Measurement", bound=Conditions)
-
-
 def is_enough(seconds: Sequence[float], repeats: int) -> bool:
-    """Returns whether something need not be timed again."""
+    """Checks whether something need not be timed again."""
     return len(seconds) >= repeats or sum(seconds) >= _ENOUGH_SECONDS
 
 
 class Log:
-    """Timings on disk, one line each.
-
-    Args:
-      path: the file. An incomplete last line is dropped.
-    """
+    """Timings on disk, one line each. An incomplete last line is dropped."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -92,7 +85,7 @@ class Log:
         return self._timings_of(dataclasses.asdict(measurement))
 
     def lacks(self, measurement: Conditions, kind: str, repeats: int) -> bool:
-        """Returns whether a measurement needs more timings of a kind."""
+        """Checks whether a measurement needs more timings of a kind."""
         return not is_enough(getattr(self[measurement], kind), repeats)
 
     def warm_up(
@@ -104,14 +97,11 @@ class Log:
             self.add(measurement, kind, seconds)
 
     def time_in_turns(
-        self,
-        functions: Mapping[_Measurement, Callable[[], Any]],
-        kind: str,
-        repeats: int,
+        self, functions: Mapping[Any, Callable[[], Any]], kind: str, repeats: int
     ) -> None:
-        """Times compiled functions in turns, and adds the timings to measurements.
+        """Times the compiled functions of measurements in turns, and adds the timings.
 
-        It stops when each has enough: so many repeats, or fewer if they take a minute.
+        Stops when each has enough: so many repeats, or fewer if they take a minute.
         """
         for measurement, seconds in in_turns(
             functions, lambda measurement: self.lacks(measurement, kind, repeats)

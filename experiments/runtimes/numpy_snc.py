@@ -19,14 +19,8 @@ def clip_kernel(
     Decomposes the transfer matrices at all frequencies of the input, clips their
     singular values, and cuts the result to the kernel's support. Ignores strides.
 
-    Args:
-      kernel: real, (h, w, in, out), no larger than the input. The computation has its
-        precision; the paper's NumPy 1.11 computed in float64 for float32 too.
-      input_shape: the two spatial sizes of the input.
-      max_norm: the bound on singular values.
-
-    Returns:
-      The kernel, of the same shape and dtype.
+    The kernel (h, w, in, out) must not be larger than the input. The computation has
+    its precision; the paper's NumPy 1.11 computed in float64 for float32 too.
 
     Source: Sedghi et al., https://arxiv.org/abs/1805.10408, 2019, algorithm 1; P,
     appendix, "Computational Cost".

@@ -35,52 +35,48 @@ class Measurement(Conditions):
 
     @property
     def recipe(self) -> Recipe:
-        """The paper's training on the data set."""
+        """Returns the paper's training on the data set."""
         return DATASETS[self.dataset].conditions.recipe
 
     @property
     def epoch_steps(self) -> int:
-        """The number of steps of a whole epoch."""
+        """Returns the number of steps of a whole epoch."""
         return self.recipe.epoch_steps(DATASETS[self.dataset].train_examples)
 
     @property
     def is_held(self) -> bool:
-        """Whether the data set is stored on the device, which then crops and flips."""
+        """Checks whether the device stores the data set, and crops and flips."""
         info = DATASETS[self.dataset]
         return info.train_examples * math.prod(info.image_shape) <= _MOST_BYTES
 
     @property
     def most_steps(self) -> int:
-        """The limit of timed steps: for streamed images those up to a clip."""
+        """Returns the limit of timed steps: for streamed images those up to a clip."""
         return self.epoch_steps if self.is_held else constraints.CLIP_EVERY
 
     @property
     def examples(self) -> int:
-        """The number of images: those of the data set, or of the timed steps."""
+        """Returns the number of images: of the data set, or of the timed steps."""
         if self.is_held:
             return DATASETS[self.dataset].train_examples
         return self.steps * self.recipe.batch_size
 
     @property
     def constrained(self) -> tuple[constraints.Constrained, ...]:
-        """The constraint within the steps: SNC on the device, if they reach a clip."""
-        if self.clips_timed == 0:
-            return ()
-        return constraints.constrained([Setting(self.method, 0.0)])
+        """Returns the constraint within the steps: SNC on the device, if they clip."""
+        timed = [Setting(self.method, 0.0)] if self.clips_timed else []
+        return constraints.constrained(timed)
 
     @property
     def clips_timed(self) -> int:
-        """The number of clips that the timed steps contain."""
-        if self.method != "snc":
-            return 0
-        return self.steps // constraints.CLIP_EVERY
+        """Returns the number of clips that the timed steps contain."""
+        return self.steps // constraints.CLIP_EVERY if self.method == "snc" else 0
 
     def epoch_seconds(self, steps_s: float, clip_s: float) -> float:
         """Computes the seconds of an average epoch.
 
-        Extrapolates the seconds of the timed steps, and adds the clips that they lack,
-        from the seconds of one separate clip; an average epoch contains a fractional
-        number of clips.
+        Extrapolates the seconds of the timed steps, and adds the clips that they lack
+        (not always a whole number), from the seconds of one separate clip.
         """
         scale = self.epoch_steps / self.steps
         seconds = steps_s * scale
@@ -108,19 +104,15 @@ def _classifier(measurement: Measurement) -> Classifier:
 def hyperparameters(measurement: Measurement) -> optimization.Hyperparameters:
     """Returns those of one model, without the regularizers of other methods."""
     recipe = measurement.recipe
-    setting = NONE
-    if measurement.strength is not None:
-        method = "snc" if measurement.clip is not None else measurement.method
-        setting = Setting(method, measurement.strength)
+    method = "snc" if measurement.clip is not None else measurement.method
+    strength = measurement.strength
+    setting = NONE if strength is None else Setting(method, strength)
     h = optimization.hyperparameters([setting], recipe.learning_rate, recipe.momentum)
     return optimization.without_unused(h, [setting])
 
 
 class _Model:
-    """A model that trains like a sweep of one, further with every call.
-
-    `data` are images and labels on the device.
-    """
+    """A model that trains like a sweep of one, further with every call."""
 
     def __init__(self, measurement: Measurement, variables: Any, data: tuple[Any, Any]):
         self._measurement = measurement
@@ -152,10 +144,6 @@ class _Model:
             self._spec, self._state, jnp.array([0]), self._h, *self._data, at, 0, steps
         )
         return self._state
-
-    def warm_up(self) -> None:
-        """Compiles `train`, and runs it for one step."""
-        jax.block_until_ready(self.train(1))
 
     def clip(self) -> Callable[[], Any]:
         """Returns a function that clips the parameters once, as training does."""
@@ -196,7 +184,7 @@ def measure(measurements: Sequence[Measurement], repeats: int, log: Log) -> None
         if log.lacks(m, "epoch_s", repeats)
     }
     for m in training:
-        models[m].warm_up()
+        jax.block_until_ready(models[m].train(1))  # compiles it
     log.time_in_turns(training, "epoch_s", repeats)
     clips = {
         m: model.clip()

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,6 @@ from flax import nnx
 import absum_jax
 from experiments.runtimes import numpy_snc
 from experiments.runtimes.log import Conditions, Log
-
-ConvUses = Mapping[str, Sequence[absum_jax.ConvUse]]
 
 CLASSES = 10
 # The paper's training.
@@ -34,28 +32,8 @@ class Measurement(Conditions):
     model: str = "resnet18"
 
 
-class Network(NamedTuple):
-    """A model in training mode, and its convolutions for a size of images."""
-
-    graphdef: Any
-    params: Any
-    statistics: Any
-    conv_uses: Callable[[int], ConvUses]
-
-    @classmethod
-    def of(cls, model: nnx.Module) -> "Network":
-        """Splits a model in training mode."""
-        evaluated = nnx.view(model, use_running_average=True)
-
-        def conv_uses(size: int) -> ConvUses:
-            x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-            return absum_jax.conv_input_shapes(lambda f, x: f(x), evaluated, x)
-
-        return cls(*nnx.split(model, nnx.Param, nnx.BatchStat), conv_uses)
-
-
 def _transformation(
-    measurement: Measurement, uses: ConvUses
+    measurement: Measurement, uses: Mapping[str, Sequence[absum_jax.ConvUse]]
 ) -> optax.GradientTransformation:
     """Returns SGD with a regularization method; NumPy clips separately."""
     sgd = optax.sgd(_LEARNING_RATE, momentum=_MOMENTUM)
@@ -63,10 +41,9 @@ def _transformation(
     if measurement.method == "weight_decay":
         decay = optax.add_decayed_weights(strength, mask=absum_jax.conv_kernels)
         return optax.chain(decay, sgd)
-    if measurement.method == "l1":
-        return optax.chain(sgd, absum_jax.l1(strength, learning_rate=_LEARNING_RATE))
-    if measurement.method == "absum":
-        return optax.chain(sgd, absum_jax.absum(strength, learning_rate=_LEARNING_RATE))
+    if measurement.method in ("l1", "absum"):
+        prox = absum_jax.l1 if measurement.method == "l1" else absum_jax.absum
+        return optax.chain(sgd, prox(strength, learning_rate=_LEARNING_RATE))
     if measurement.method == "snc":
         assert measurement.clip is not None
         constraint = absum_jax.spectral_norm_constraint(
@@ -77,21 +54,24 @@ def _transformation(
 
 
 def _compiled_step(
-    network: Network, measurement: Measurement
+    model: nnx.Module, measurement: Measurement
 ) -> tuple[Callable[[], Any], float]:
     """Returns a training step on one image, and the seconds of its compilation.
 
     Each call starts from the initial parameters, so that SNC always clips the same.
     """
-    uses = network.conv_uses(measurement.size)
-    tx = _transformation(measurement, uses)
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, statistics = states
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.random((1, measurement.size, measurement.size, 3), np.float32))
+    evaluated = nnx.view(model, use_running_average=True)
+    uses = absum_jax.conv_input_shapes(lambda f, x: f(x), evaluated, x)
+    tx = _transformation(measurement, uses)
     y = jnp.asarray(rng.integers(0, CLASSES, 1))
 
     def loss(params: Any, statistics: Any, x: jax.Array, y: jax.Array) -> Any:
         # A copy: statistics cannot be updated from inside the gradient's trace.
-        model = nnx.merge(network.graphdef, params, statistics, copy=True)
+        model = nnx.merge(graphdef, params, statistics, copy=True)
         losses = optax.softmax_cross_entropy_with_integer_labels(model(x), y)
         return losses.mean(), nnx.state(model, nnx.BatchStat)
 
@@ -103,14 +83,13 @@ def _compiled_step(
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), statistics, state
 
-    arguments = network.params, network.statistics, tx.init(network.params), x, y
+    arguments = params, statistics, tx.init(params), x, y
     started = time.perf_counter()
     compiled = step.lower(*arguments).compile()
     seconds = time.perf_counter() - started
     if measurement.clip != "numpy":
         return functools.partial(compiled, *arguments), seconds
-    max_norm = measurement.strength
-    assert max_norm is not None
+    max_norm: Any = measurement.strength
 
     def step_and_clip() -> Any:
         params, *others = compiled(*arguments)
@@ -120,15 +99,15 @@ def _compiled_step(
 
 
 def measure(
-    network: Network, measurements: Sequence[Measurement], repeats: int, log: Log
+    model: nnx.Module, measurements: Sequence[Measurement], repeats: int, log: Log
 ) -> None:
-    """Times training steps of several methods in turns, until each has enough.
+    """Times training steps of a model by several methods in turns.
 
     Timings of earlier runs in the log count; new ones are added as they are measured.
     """
     steps = {}
     for measurement in measurements:
-        steps[measurement], seconds = _compiled_step(network, measurement)
+        steps[measurement], seconds = _compiled_step(model, measurement)
         log.add(measurement, "compile_s", seconds)
         log.warm_up(measurement, "step_s", steps[measurement])
     log.time_in_turns(steps, "step_s", repeats)

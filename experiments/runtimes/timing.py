@@ -19,11 +19,7 @@ def seconds_of(function: Callable[[], Any]) -> float:
 def in_turns(
     functions: Mapping[_Name, Callable[[], Any]], wanted: Callable[[_Name], bool]
 ) -> Iterator[tuple[_Name, float]]:
-    """Times compiled functions one after the other, in rounds of those still wanted.
-
-    Yields:
-      The name and the seconds of each call.
-    """
+    """Yields names and seconds of compiled functions, in rounds of those wanted."""
     while names := [name for name in functions if wanted(name)]:
         for name in names:
             yield name, seconds_of(functions[name])

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
+Values = Sequence[float] | np.ndarray
+
 
 class Interval(NamedTuple):
     """The two ends of an interval, in the unit of the values."""
@@ -23,9 +25,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean_interval(
-    differences: Sequence[float] | np.ndarray, confidence: float = 0.95
-) -> Interval:
+def mean_interval(differences: Values, confidence: float = 0.95) -> Interval:
     """Computes the t interval of a mean, such as that of paired differences.
 
     Example:
@@ -33,38 +33,27 @@ def mean_interval(
       >>> print(f"{low:.2f} to {high:.2f}")
       -0.48 to 4.48
 
-    References:
-      Student, `The Probable Error of a Mean
-      <https://doi.org/10.1093/biomet/6.1.1>`_, 1908
+    Source: Student, 1908, https://doi.org/10.1093/biomet/6.1.1.
     """
     n, mean, variance = _moments("differences", differences)
     return _interval(mean, variance / n, n - 1, confidence)
 
 
 def pooled_interval(
-    first: Sequence[float] | np.ndarray,
-    second: Sequence[float] | np.ndarray,
-    confidence: float = 0.95,
+    first: Values, second: Values, confidence: float = 0.95
 ) -> Interval:
-    r"""Computes the interval of the mean of two data sets' mean paired differences.
+    """Computes the interval of the mean of two data sets' mean paired differences.
 
-    .. math::
-      \frac{\bar x_1 + \bar x_2}{2} \pm t_\nu
-        \frac{1}{2} \sqrt{\frac{s_1^2}{n_1} + \frac{s_2^2}{n_2}}
-
-    with Welch's degrees of freedom :math:`\nu`. If the differences of one data set are
-    all equal, these are n - 1 of the other one; if those of both are, the interval is
-    a point.
+    It is (m1 + m2) / 2 ± t sqrt(s1^2 / n1 + s2^2 / n2) / 2 with Welch's degrees of
+    freedom. If the differences of one data set are all equal, these are n - 1 of the
+    other one; if those of both are, the interval is a point.
 
     Example:
       >>> low, high = pooled_interval([1.0, 2.0, 3.0], [4.0, 4.0])
       >>> print(f"{low:.2f} to {high:.2f}")
       1.76 to 4.24
 
-    References:
-      Welch, `The Generalization of 'Student's' Problem when Several Different
-      Population Variances are Involved <https://doi.org/10.1093/biomet/34.1-2.28>`_,
-      1947
+    Source: Welch, 1947, https://doi.org/10.1093/biomet/34.1-2.28.
     """
     n1, mean1, variance1 = _moments("first", first)
     n2, mean2, variance2 = _moments("second", second)
@@ -78,9 +67,7 @@ def pooled_interval(
     return _interval(mean, error / 4, freedom, confidence)
 
 
-def prediction_interval(
-    values: Sequence[float] | np.ndarray, confidence: float = 0.9875
-) -> Interval:
+def prediction_interval(values: Values, confidence: float = 0.9875) -> Interval:
     """Computes the interval in which one more run lies: mean ± t s sqrt(1 + 1/n).
 
     A confidence of 98.75 % is 95 % for four intervals together (Bonferroni).
@@ -90,16 +77,13 @@ def prediction_interval(
       >>> print(f"{low:.2f} to {high:.2f}")
       -2.97 to 6.97
 
-    References:
-      Hahn and Meeker, *Statistical Intervals*, chapter 4, 1991
+    Source: Hahn and Meeker, *Statistical Intervals*, chapter 4, 1991.
     """
     n, mean, variance = _moments("values", values)
     return _interval(mean, variance * (1 + 1 / n), n - 1, confidence)
 
 
-def _moments(
-    argument: str, values: Sequence[float] | np.ndarray
-) -> tuple[int, float, float]:
+def _moments(argument: str, values: Values) -> tuple[int, float, float]:
     """Returns number, mean and variance (ddof = 1)."""
     array = np.asarray(values, float)
     if array.ndim != 1 or array.size < 2 or not np.isfinite(array).all():

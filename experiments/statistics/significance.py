@@ -25,21 +25,13 @@ def sign_flip_p_value(*differences: Sequence[int] | np.ndarray) -> float:
         more images the one method classifies correctly than the other. All data sets
         have the same number of images.
 
-    Returns:
-      The p value, in (0, 1]; the smallest possible one is 2 / 2^n.
-
-    Raises:
-      ValueError: if a data set has no units, if differences are not integers, or if
-        there are more than 24 units in all.
-
     Example:
       >>> sign_flip_p_value([3, 5, 4, 1, 2])  # only all signs + or all signs -
       0.0625
       >>> sign_flip_p_value([1, 2, 0], [1, -1])
       0.5
 
-    References:
-      Fisher, *The Design of Experiments*, section 21, 1935
+    Source: Fisher, *The Design of Experiments*, section 21, 1935.
     """
     counts = [_integers(each) for each in differences]
     units = sum(map(len, counts))
@@ -65,7 +57,7 @@ def _integers(differences: Sequence[int] | np.ndarray) -> list[int]:
             "`differences` must be integers of shape (units,), at least one, "
             f"got {differences!r}."
         )
-    return [int(value) for value in array]
+    return array.tolist()
 
 
 class Corrected(NamedTuple):
@@ -86,12 +78,6 @@ def holm(p_values: Mapping[Name, float], level: float = 0.05) -> dict[Name, Corr
         be tested counts as 1: the number of claims stays what was planned.
       level: the probability of any false positive, in (0, 1).
 
-    Returns:
-      For each claim, in the same order, its adjusted p value and its significance.
-
-    Raises:
-      ValueError: if a p value lies outside [0, 1].
-
     Example:
       >>> for name, claim in holm({"A": 0.01, "B": 0.04, "C": 0.03}).items():
       ...     print(name, f"{claim.p_value:.2f}", claim.is_significant)
@@ -99,9 +85,7 @@ def holm(p_values: Mapping[Name, float], level: float = 0.05) -> dict[Name, Corr
       B 0.06 False
       C 0.06 False
 
-    References:
-      Holm, `A Simple Sequentially Rejective Multiple Test Procedure
-      <https://www.jstor.org/stable/4615733>`_, 1979
+    Source: Holm, 1979, https://www.jstor.org/stable/4615733.
     """
     for name, p_value in p_values.items():
         if not 0 <= p_value <= 1:

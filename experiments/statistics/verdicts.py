@@ -26,26 +26,17 @@ class Verdict(enum.StrEnum):
 
 
 def improvement_verdict(
-    interval: Interval,
-    interval_90: Interval,
-    of_interest: float,
-    *,
+    interval: Interval, interval_90: Interval, of_interest: float, *,
     is_significant: bool = True,
-) -> Verdict:
-    """Judges the claim "A is larger than B" by intervals of the difference A - B.
-
-    Args:
-      interval: of the difference, 95 %.
-      interval_90: of the difference, 90 %, in the same unit.
-      of_interest: d >= 0.
-      is_significant: whether a test agrees; without, the claim is not reproduced. For
-        primary claims this is `experiments.statistics.significance.holm`.
+) -> Verdict:  # fmt: skip
+    """Judges the claim "A is larger than B" by 95 and 90 % intervals of A - B.
 
     Returns:
       The first that holds: contradicted (the interval lies below 0); reproduced, but
-      by less than is of interest (between 0 and d); reproduced (above 0); equivalent
-      (the 90 % interval lies between -d and d); undecided. All comparisons are strict:
-      an interval that ends exactly at 0 lies neither above nor below it.
+      by less than is of interest (between 0 and d); reproduced (above 0), both only if
+      a test agrees (`is_significant`); equivalent (the 90 % interval lies between -d
+      and d); undecided. All comparisons are strict: an interval that ends exactly at 0
+      lies neither above nor below it.
 
     Example:
       >>> print(improvement_verdict(Interval(2.0, 6.0), Interval(2.5, 5.5), 3.0))

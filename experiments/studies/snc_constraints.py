@@ -15,7 +15,9 @@ from experiments.methods import (
     register,
 )
 from experiments.methods.method import Params, Uses
-from experiments.methods.snc import check_fits, clip, on_kernels
+from experiments.methods.snc import check_fits, on_kernels
+
+_clip = absum_jax.apply_spectral_norm_constraint
 
 
 def _clip_dense_too(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
@@ -26,7 +28,7 @@ def _clip_dense_too(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
             return leaf
         return absum_jax.clip_conv_spectral_norm(leaf[None], (1,), max_norm)[0]
 
-    return clip(jax.tree.map(clip_dense, params), max_norm, uses)
+    return _clip(jax.tree.map(clip_dense, params), max_norm, uses)
 
 
 def _clip_filters(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
@@ -63,11 +65,11 @@ def _clip_oihw(params: Params, max_norm: jax.Array, uses: Uses) -> Params:
 
 
 _OTHERS = {
-    "snc-last": ("and once more after the last step", Constraint(clip, at_end=True)),
-    "snc-every-step": ("at every step", Constraint(clip, every=1)),
+    "snc-last": ("and once more after the last step", Constraint(_clip, at_end=True)),
+    "snc-every-step": ("at every step", Constraint(_clip, every=1)),
     "snc-projected": (
         "ten alternating projections in place of one",
-        Constraint(functools.partial(clip, projections=10)),
+        Constraint(functools.partial(_clip, projections=10)),
     ),
     "snc-dense": ("dense layers too", Constraint(_clip_dense_too)),
     "snc-rescaled": (

@@ -11,8 +11,8 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -20,20 +20,6 @@ from orbax.checkpoint import v1 as ocp
 from experiments.jobs import digests, files, processes
 from experiments.jobs.errors import damage_named
 from experiments.training import devices
-
-
-class Save(Protocol):
-    """Saves a step of training in the background."""
-
-    def __call__(self, step: int, tree: Any, *, final: bool = False) -> None:
-        """Saves a step unless one is being saved or the last was too recent.
-
-        Args:
-          step: from 1.
-          tree: of arrays.
-          final: whether to save it in any case, if it is not saved already.
-        """
-
 
 # What happens to models whose training cannot resume from its last step.
 AGAIN = "training goes on from an earlier step or begins again"
@@ -73,17 +59,14 @@ def _remove_older(checkpointer: ocp.training.Checkpointer) -> None:
 
 
 @contextlib.contextmanager
-def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
-    """Saves the last steps of a training run in a folder.
+def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Callable[..., None]]:
+    """Saves the last steps of a training run in a folder, in the background.
 
     Removes what a killed writer left unfinished, so a folder has one writer at a time.
 
-    Args:
-      folder: of the checkpoints.
-      seconds_between: the least time between two.
-
     Yields:
-      A function that saves a step.
+      A function that saves a step, from 1, and a tree of arrays, unless a step is being
+      saved or the last was too recent; with `final=True` in any case.
 
     Raises:
       OSError: if the folder cannot be written to, such as on a full disk; also from the
@@ -106,9 +89,7 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Save]:
             checkpointer.wait()
             _remove_older(checkpointer)
             latest = processes.broadcast_from_first(
-                lambda: max(
-                    (saved.step for saved in checkpointer.checkpoints), default=0
-                )
+                lambda: max((old.step for old in checkpointer.checkpoints), default=0)
             )
             if latest < step:
                 checkpointer.save_async(
@@ -137,24 +118,12 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 
     Orbax itself lists none if one is damaged.
     """
-    names = processes.broadcast_from_first(
-        lambda: [path.name for path in folder.glob("*")]
-    )
-    steps = (int(name) for name in names if re.fullmatch("[0-9]+", name))
-    return sorted(steps, reverse=True)
+    names = processes.broadcast_from_first(lambda: [p.name for p in folder.glob("*")])
+    return sorted((int(n) for n in names if re.fullmatch("[0-9]+", n)), reverse=True)
 
 
 def load_step(folder: pathlib.Path, step: int, abstract: Any) -> Any:
-    """Loads one step on each process, whichever devices it was saved from.
-
-    Args:
-      folder: a checkpointer's folder.
-      step: which step.
-      abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
-
-    Raises:
-      UsageError: if the step is damaged.
-    """
+    """Loads one step on each process, whichever devices it was saved from."""
     path = folder / str(step)
 
     def load() -> Any:
@@ -188,22 +157,13 @@ def remove_others(folder: pathlib.Path, step: int | None) -> None:
 
 
 def save_arrays(path: pathlib.Path, tree: Any) -> None:
-    """Writes one tree, whole or not at all.
-
-    Raises:
-      OSError: if it cannot be written, such as on a full disk.
-    """
+    """Writes one tree, whole or not at all."""
     with _disk_errors_name(path):
         ocp.save(path.resolve(), tree, overwrite=True)
 
 
 def load_arrays(path: pathlib.Path, abstract: Any) -> Any:
-    """Loads one tree for each process, wherever it was saved.
-
-    Args:
-      path: where it was saved.
-      abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
-    """
+    """Loads one tree for each process, wherever it was saved, given its shapes."""
     sharding = devices.replicated_per_process()
     replicated = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -34,12 +34,7 @@ class Constrained(NamedTuple):
 def constrained(
     settings: Sequence[Setting], settle_steps: int = 0
 ) -> tuple[Constrained, ...]:
-    """Lists the constraints in a sweep.
-
-    Args:
-      settings: of the sweep.
-      settle_steps: at the end of training, which have no clip.
-    """
+    """Lists the constraints in a sweep."""
     return tuple(
         Constrained(method, columns, settle_steps)
         for method, entry in METHODS.items()
@@ -51,14 +46,7 @@ def constrained(
 def is_due(
     constraint: Constraint, step: Any, last_step: Any, settle_steps: int = 0
 ) -> Any:
-    """Returns whether a constraint acts after a step.
-
-    Args:
-      constraint: which.
-      step: how many steps are done, an array too.
-      last_step: how many steps training has.
-      settle_steps: at the end of training, which have no clip.
-    """
+    """Returns whether a constraint acts after a step, which may be an array."""
     due = step % constraint.every == 0
     if settle_steps:
         due &= step <= last_step - settle_steps
@@ -73,22 +61,12 @@ def is_ever_due(constraint: Constraint, last_step: int, settle_steps: int = 0) -
 
 
 def constrain(
-    params: Params,
-    bounds: Mapping[str, jax.Array],
-    uses: Uses,
-    groups: Sequence[Constrained],
-    step: jax.Array,
-    last_step: jax.Array,
-) -> Params:
-    """Constrains the models that are due.
+    params: Params, bounds: Mapping[str, jax.Array], uses: Uses,
+    groups: Sequence[Constrained], step: jax.Array, last_step: jax.Array,
+) -> Params:  # fmt: skip
+    """Constrains the models of `groups` that are due after a step.
 
-    Args:
-      params: parameters with a leading axis of settings.
-      bounds: of each constrained method, (settings,).
-      uses: how the network uses its kernels.
-      groups: the models that have a constraint.
-      step: how many steps are done, one number for all models.
-      last_step: how many steps training has.
+    Parameters and the bounds of each method have a leading axis of settings.
     """
     for method, columns, settle_steps in groups:
         constraint = METHODS[method].constraint
@@ -97,18 +75,14 @@ def constrain(
         index = jnp.array(columns)
 
         def apply(
-            params: Params,
-            constraint: Constraint = constraint,
-            index: Any = index,
+            params: Params, constraint: Constraint = constraint, index: Any = index,
             bounds: jax.Array = bounds[method],
-        ) -> Params:
+        ) -> Params:  # fmt: skip
             chosen = jax.tree.map(lambda leaf: leaf[index], params)
             moved = jax.vmap(lambda p, bound: constraint.apply(p, bound, uses))(
                 chosen, bounds[index]
             )
-            return jax.tree.map(
-                lambda leaf, new: leaf.at[index].set(new), params, moved
-            )
+            return jax.tree.map(lambda old, new: old.at[index].set(new), params, moved)
 
         params = jax.lax.cond(due, apply, lambda params: params, params)
     return params

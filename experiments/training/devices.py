@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -114,10 +115,8 @@ def divided_batch(images: int) -> NamedSharding:
     each = devices_per_batch(images) // jax.process_count()
     if each == 0:
         return replicated_per_process()
-    by_process: dict[int, list[jax.Device]] = {}
-    for device in available():
-        by_process.setdefault(device.process_index, []).append(device)
-    shared = [device for found in by_process.values() for device in found[:each]]
+    by_process = itertools.groupby(available(), lambda device: device.process_index)
+    shared = [device for _, found in by_process for device in list(found)[:each]]
     return NamedSharding(_mesh(shared), PartitionSpec("data"))
 
 
@@ -136,11 +135,7 @@ def _mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def _divide_batch(batch_size: int, most: int, asked: int | None) -> int:
-    """Chooses how many devices share a batch: as many as asked, or the most possible.
-
-    Raises:
-      UsageError: if the number asked for divides the devices or the batch unevenly.
-    """
+    """Chooses how many devices share a batch: as asked, or the most possible."""
     devices = len(available())
     if asked is None:
         return largest_divisor(math.gcd(devices, batch_size), most)
@@ -153,12 +148,7 @@ def _divide_batch(batch_size: int, most: int, asked: int | None) -> int:
 
 
 def put(tree: Any, sharding: Sharding) -> Any:
-    """Lays out arrays, the same on all processes, on the devices of a mesh.
-
-    Args:
-      tree: of NumPy arrays, or of arrays of this process.
-      sharding: how they are laid out.
-    """
+    """Lays out arrays, the same on all processes, on the devices of a mesh."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 
@@ -193,15 +183,9 @@ def to_numpy(tree: Any) -> Any:
 
 
 def joint_placement(settings: int, batch_size: int, asked: int | None) -> Placement:
-    """Divides devices for one program of many small models.
+    """Divides devices for one program of so many small models of a seed.
 
-    Args:
-      settings: how many models of a seed there are to divide.
-      batch_size: images a step.
-      asked: how many devices are to share a batch; None is one, as batches are small.
-
-    Raises:
-      UsageError: if the devices or the batch cannot be divided as asked.
+    As many devices as asked share a batch; None is one, as batches are small.
     """
     if jax.process_count() > 1:
         # Each process must take part in the program, if only for padding.
@@ -217,14 +201,8 @@ def separate_placements(
 ) -> list[Placement]:
     """Divides devices into groups, each for one large model at a time.
 
-    Args:
-      models: how many are to be trained.
-      batch_size: images a step.
-      asked: how many devices are to share a batch; None leaves no device idle while
-        there are models.
-
-    Raises:
-      UsageError: if the devices or the batch cannot be divided as asked.
+    As many devices as asked share a batch; None leaves no device idle while there are
+    models.
     """
     devices = len(available())
     if jax.process_count() > 1:
@@ -256,6 +234,4 @@ def pad_settings(tree: Any, axis: int, size: int) -> Any:
 @functools.partial(jax.jit, static_argnames=("axis", "size"))
 def unpad_settings(tree: Any, axis: int, size: int) -> Any:
     """Returns the first settings, as many as asked for."""
-    return jax.tree.map(
-        lambda leaf: jax.lax.slice_in_dim(leaf, 0, size, axis=axis), tree
-    )
+    return jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, size, axis=axis), tree)

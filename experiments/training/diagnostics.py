@@ -34,10 +34,7 @@ def kernel_names(params: Params) -> tuple[str, ...]:
 def of_sums(params: Params, names: Iterable[str]) -> dict[str, ByLayer]:
     """Computes penalties and fractions of zero sums of filters, of stacked models.
 
-    Args:
-      params: a tree whose kernels are (models..., height, width, in, out), with any
-        number of leading axes.
-      names: those of the kernels, a tuple.
+    The named kernels are (models..., height, width, in, out), with any leading axes.
 
     Returns:
       For each layer, arrays (models...): `penalty`, the sum over its filters (pairs of
@@ -67,15 +64,7 @@ def _spectral_norms(kernels: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
 
 
 def spectral_norms(params: Params, uses: dict[str, Any]) -> ByLayer:
-    """Computes the spectral norm of each convolution of stacked models.
-
-    Args:
-      params: as in `of_sums`.
-      uses: how the network uses its kernels, each once.
-
-    Returns:
-      For each layer, an array (models...).
-    """
+    """Computes spectral norms (models...) of each convolution, which is used once."""
     kernels = named_kernels(params, uses)
     return {
         name: _spectral_norms(kernel, use)
@@ -90,47 +79,26 @@ def epochs_with_spectral_norms(epochs: int) -> frozenset[int]:
 
 
 class Recorder:
-    """Computes the diagnostics of a sweep's models, epoch by epoch.
-
-    Args:
-      classifier: the network.
-      image_shape: (height, width, channels) of the images.
-      epochs: how many epochs training has.
-      with_spectral_norms: whether to compute those, too.
-    """
+    """Computes the diagnostics of a sweep's models, epoch by epoch."""
 
     def __init__(
-        self,
-        classifier: Classifier,
-        image_shape: tuple[int, ...],
-        epochs: int,
-        *,
+        self, classifier: Classifier, image_shape: tuple[int, ...], epochs: int, *,
         with_spectral_norms: bool,
-    ):
+    ):  # fmt: skip
         shapes = jax.eval_shape(classifier.init, jax.random.key(0))
         self._names = kernel_names(shapes.params)
-        self._uses, self._at = {}, frozenset[int]()
-        if with_spectral_norms:
-            self._uses = classifier.conv_uses(image_shape)
-            self._at = epochs_with_spectral_norms(epochs)
+        self._uses = classifier.conv_uses(image_shape) if with_spectral_norms else {}
+        self._at = epochs_with_spectral_norms(epochs) if with_spectral_norms else ()
 
     def lines(self, epoch: int, params: Params) -> list[dict[str, Any]]:
-        """Makes a line of JSON for each model, row by row.
-
-        Args:
-          epoch: how many epochs are done.
-          params: the sweep's, with leading axes (seeds, settings).
-        """
+        """Makes a line of JSON for each model of (seeds, settings), row by row."""
         found = of_sums(params, self._names)
         if epoch in self._at:
             found["spectral_norm"] = spectral_norms(params, self._uses)
         flat = jax.tree.map(lambda values: np.asarray(values).ravel(), found)
         models = jax.tree.leaves(flat)[0].size
         return [
-            {
-                "epoch": epoch,
-                **jax.tree.map(lambda values, i=i: _plain(values[i]), flat),
-            }
+            {"epoch": epoch, **jax.tree.map(lambda v, i=i: _plain(v[i]), flat)}
             for i in range(models)
         ]
 

@@ -12,30 +12,18 @@ import numpy as np
 
 from experiments.data import Split, StreamedSplit
 from experiments.models import Classifier
-from experiments.training import (
-    checkpoints,
-    constraints,
-    devices,
-    optimization,
-    plan,
-    programs,
-    runs,
-    step,
-)
+from experiments.training import checkpoints, devices, optimization, programs, step
+from experiments.training.constraints import constrained
 from experiments.training.devices import Placement, pad_settings, unpad_settings
 from experiments.training.diagnostics import Recorder
 from experiments.training.optimization import Hyperparameters, Schedule
+from experiments.training.plan import Sweep, Task, save_members
+from experiments.training.runs import Run, provenance
 
 # The folder of a sweep's checkpoints, in the sweep's own.
 CHECKPOINTS = "steps"
 # Training that yields while steps are being computed.
 Stages = Generator[None, None, None]
-# Takes some steps of an epoch. Its arguments are the state, hyperparameters, the epoch,
-# the first step in it, and how many; it returns the state and the sums of metrics.
-_TakeSteps = Callable[
-    [step.TrainState, Hyperparameters, Schedule, int, int],
-    tuple[step.TrainState, step.Metrics],
-]
 # Steps from one report of progress to the next, which may also be a checkpoint.
 _STREAMED_STEPS = 20
 _CPU_STEPS = 10  # of a large network, which takes seconds a step there
@@ -59,7 +47,7 @@ def steps_at_a_time(
     return epoch_steps
 
 
-def _hyperparameters(classifier: Classifier, sweep: plan.Sweep) -> Hyperparameters:
+def _hyperparameters(classifier: Classifier, sweep: Sweep) -> Hyperparameters:
     recipe = sweep.recipe
     h = optimization.hyperparameters(
         sweep.settings, recipe.learning_rate, recipe.momentum, recipe.decay
@@ -68,7 +56,7 @@ def _hyperparameters(classifier: Classifier, sweep: plan.Sweep) -> Hyperparamete
     return h if classifier.is_small else optimization.without_unused(h, sweep.settings)
 
 
-def initial(classifier: Classifier, sweep: plan.Sweep) -> Checkpoint:
+def initial(classifier: Classifier, sweep: Sweep) -> Checkpoint:
     """Initialises a sweep before its first step."""
     h = _hyperparameters(classifier, sweep)
     state = step.init_sweep(classifier, jnp.array(sweep.seeds), h)
@@ -76,7 +64,7 @@ def initial(classifier: Classifier, sweep: plan.Sweep) -> Checkpoint:
     return Checkpoint(state, step.Metrics(nothing, nothing))
 
 
-def _start(classifier: Classifier, task: plan.Task) -> Checkpoint:
+def _start(classifier: Classifier, task: Task) -> Checkpoint:
     """Initialises a sweep, or restores its models from an unfinished sweep."""
     sweep, source = task
     if source is None:
@@ -90,21 +78,17 @@ def _start(classifier: Classifier, task: plan.Task) -> Checkpoint:
 
 @contextlib.contextmanager
 def _opened(
-    data: Split | StreamedSplit, spec: step.TrainSpec, sweep: plan.Sweep,
+    data: Split | StreamedSplit, spec: step.TrainSpec, sweep: Sweep,
     placement: Placement, done: int,
-) -> Iterator[_TakeSteps]:  # fmt: skip
+) -> Iterator[Callable[..., step.Stepped]]:  # fmt: skip
     """Lays images out on the devices, or begins to read those that are streamed.
 
-    Args:
-      data: the images; those that are streamed are for one seed.
-      spec: what is static.
-      sweep: the models.
-      placement: on which devices.
-      done: how many steps of training are done.
+    Images that are streamed are for one seed. `done` steps of training are done.
 
     Yields:
-      A function that takes the next steps, in an order of the images that is a function
-      of (seed, step) alone.
+      A function that takes the next steps, given the state, hyperparameters, the epoch,
+      the first step in it, and how many. The order of the images is a function of
+      (seed, step) alone.
     """
     seeds = devices.put(np.array(sweep.seeds), placement.replicated)
     adversary = sweep.recipe.adversary
@@ -126,13 +110,11 @@ def _opened(
         def take_steps(
             state: step.TrainState, h: Hyperparameters, at: Schedule, first: int,
             steps: int,
-        ) -> tuple[step.TrainState, step.Metrics]:  # fmt: skip
+        ) -> step.Stepped:  # fmt: skip
             taken = []
             for i in range(first, first + steps):
-                x, y = (
-                    jax.make_array_from_process_local_data(placement.batch, part)
-                    for part in next(batches)
-                )
+                make = jax.make_array_from_process_local_data
+                x, y = (make(placement.batch, part) for part in next(batches))
                 state, metrics = programs.train_batch(
                     spec, state, seeds, h, x, y, at, jnp.asarray(i), budget
                 )
@@ -143,24 +125,13 @@ def _opened(
 
 
 def _log(
-    members: Sequence[runs.Run], recorder: Recorder, epoch: int, at_end: Checkpoint,
+    members: Sequence[Run], recorder: Recorder, epoch: int, at_end: Checkpoint,
     steps: int,
 ) -> None:  # fmt: skip
-    """Writes metrics and diagnostics of the models of a sweep after an epoch.
-
-    Args:
-      members: the models.
-      recorder: makes the diagnostics.
-      epoch: how many epochs are done.
-      at_end: the sweep then, on this process.
-      steps: how many an epoch has.
-    """
-    values = (
-        at_end.sums.loss / steps,
-        at_end.sums.accuracy / steps,
-        at_end.state.diverged_at,
-    )
-    lines = recorder.lines(epoch, at_end.state.variables.params)
+    """Writes metrics and diagnostics of a sweep after an epoch of so many steps."""
+    state, sums = at_end
+    values = sums.loss / steps, sums.accuracy / steps, state.diverged_at
+    lines = recorder.lines(epoch, state.variables.params)
     for run, line, loss, accuracy, diverged_at in zip(
         members, lines, *(np.asarray(value).ravel() for value in values), strict=True
     ):
@@ -169,23 +140,14 @@ def _log(
 
 
 def train(
-    classifier: Classifier, data: Split | StreamedSplit, task: plan.Task,
+    classifier: Classifier, data: Split | StreamedSplit, task: Task,
     runs_dir: pathlib.Path, placement: Placement, advance: Callable[[int, int], None],
     *, seconds_between_checkpoints: int, spectral_norms: bool, tensorboard: bool,
 ) -> Stages:  # fmt: skip
     """Trains one sweep to the end.
 
-    Args:
-      classifier: the network.
-      data: the training images.
-      task: the sweep, and what to resume from.
-      runs_dir: the folder of all runs.
-      placement: on which devices.
-      advance: is called with the number of steps that were done, and of images in a
-        step of all models.
-      seconds_between_checkpoints: the least time between two.
-      spectral_norms: whether diagnostics have them.
-      tensorboard: whether to log for TensorBoard too.
+    Calls `advance` with the number of steps that were done, and of images in a step of
+    all models.
 
     Yields:
       While steps are being computed, so that others can be begun elsewhere.
@@ -193,25 +155,21 @@ def train(
     sweep, source = task
     recipe, settings = sweep.recipe, len(sweep.settings)
     folder = runs_dir / sweep.path
-    members = [runs.Run(runs_dir, member) for member in sweep.members]
+    members = [Run(runs_dir, member) for member in sweep.members]
     settle_steps = max(member.settle_steps or 0 for member in sweep.members)
     spec = step.TrainSpec(
-        classifier,
-        recipe.batch_size,
-        recipe.epoch_steps(len(data)),
+        classifier, recipe.batch_size, recipe.epoch_steps(len(data)),
         # Streamed images are cropped and flipped where they are read.
         augmented=recipe.augmented and isinstance(data, Split),
-        constrained=constraints.constrained(sweep.settings, settle_steps),
+        constrained=constrained(sweep.settings, settle_steps),
         placement=placement,
-    )
+    )  # fmt: skip
     at_a_time = steps_at_a_time(data, classifier, spec.epoch_steps)
     padded = placement.padded(settings)
-    state, sums = devices.put(
-        pad_settings(_start(classifier, task), 1, padded), placement.state
-    )
-    h = devices.put(
-        pad_settings(_hyperparameters(classifier, sweep), 0, padded), placement.settings
-    )
+    start = pad_settings(_start(classifier, task), 1, padded)
+    state, sums = devices.put(start, placement.state)
+    h = pad_settings(_hyperparameters(classifier, sweep), 0, padded)
+    h = devices.put(h, placement.settings)
 
     def unpadded(tree: Any) -> Any:
         return tree if padded == settings else unpad_settings(tree, 1, settings)
@@ -227,7 +185,7 @@ def train(
     last = recipe.epochs * spec.epoch_steps
     resumes_here = source is not None and source.folder == folder
     checkpoints.remove_others(folder / CHECKPOINTS, first if resumes_here else None)
-    plan.save_members(folder, sweep)
+    save_members(folder, sweep)
     with (
         contextlib.ExitStack() as stack,
         checkpoints.writer(folder / CHECKPOINTS, seconds_between_checkpoints) as save,
@@ -260,16 +218,14 @@ def train(
             # Were only some of them finished when it is killed, the others would go on
             # in another program, whose last digits are others.
             save(done, unpadded(Checkpoint(state, sums)), final=True)
-    provenance = runs.provenance() | {
+    made_by = provenance() | {
         "seconds": time.perf_counter() - started,
         "steps_in_these_seconds": done - first,
         "seeds_in_one_program": sweep.seeds,
         "settings_in_one_program": sweep.settings,
         "devices_in_one_program": dict(placement.mesh.shape),
     }
-    flat = jax.tree.map(
-        lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]),
-        local(state.variables),
-    )
+    variables = local(state.variables)
+    flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), variables)
     for i, run in enumerate(members):
-        run.finish(jax.tree.map(lambda leaf, i=i: leaf[i], flat), provenance)
+        run.finish(jax.tree.map(lambda leaf, i=i: leaf[i], flat), made_by)

@@ -25,10 +25,11 @@ class Hyperparameters(NamedTuple):
 
     @property
     def methods(self) -> list[tuple[Method, jax.Array]]:
-        """The methods in the program, in the order of the table, and strengths."""
+        """Lists the methods in the program, in the table's order, and strengths."""
         # jax sorts the keys of a dict.
+        strengths = self.strengths
         return [
-            (m, self.strengths[n]) for n, m in METHODS.items() if n in self.strengths
+            (m, strengths[name]) for name, m in METHODS.items() if name in strengths
         ]
 
 
@@ -41,11 +42,9 @@ class Schedule(NamedTuple):
 
 
 def hyperparameters(
-    settings: Sequence[Setting],
-    learning_rate: float,
-    momentum: float,
+    settings: Sequence[Setting], learning_rate: float, momentum: float,
     decay: float = 0.0,
-) -> Hyperparameters:
+) -> Hyperparameters:  # fmt: skip
     """Returns the hyperparameters of several settings, each array (settings,)."""
     used = {setting.method for setting in settings} - {NONE.method}
     return Hyperparameters(
@@ -67,9 +66,7 @@ def without_unused(h: Hyperparameters, settings: Sequence[Setting]) -> Hyperpara
     hours, and for timing.
     """
     used = {setting.method for setting in settings}
-    return h._replace(
-        strengths={name: s for name, s in h.strengths.items() if name in used}
-    )
+    return h._replace(strengths={n: s for n, s in h.strengths.items() if n in used})
 
 
 def schedule(epoch: int, epochs: int, milestones: Sequence[int] = ()) -> Schedule:

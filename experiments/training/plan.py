@@ -14,7 +14,7 @@ _MEMBERS = "members.json"
 
 
 def in_progress(config: RunConfig) -> pathlib.Path:
-    """Names the folder, below that of all runs, of sweeps of such models."""
+    """Returns the folder, below that of all runs, of sweeps of such models."""
     return pathlib.Path(config.dataset, config.model, "in-progress")
 
 
@@ -25,34 +25,30 @@ class Sweep(NamedTuple):
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seed of each row."""
+        """Returns the seed of each row."""
         return tuple(row[0].seed for row in self.configs)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """The setting of each column."""
+        """Returns the setting of each column."""
         return tuple(config.setting for config in self.configs[0])
 
     @property
     def members(self) -> tuple[RunConfig, ...]:
-        """All models, row by row."""
+        """Returns all models, row by row."""
         return tuple(itertools.chain.from_iterable(self.configs))
 
     @property
     def recipe(self) -> Recipe:
-        """How all of them are trained."""
+        """Returns how all of them are trained."""
         return self.members[0].recipe
 
     @property
     def path(self) -> pathlib.Path:
-        """The sweep's folder while it trains, below that of all runs."""
-        return in_progress(self.members[0]) / self.digest
-
-    @property
-    def digest(self) -> str:
-        """A name for the sweep, made from its members' folders."""
+        """Returns the sweep's folder while it trains, below that of all runs."""
         paths = "\n".join(str(config.path) for config in self.members)
-        return hashlib.sha256(paths.encode()).hexdigest()[:12]
+        digest = hashlib.sha256(paths.encode()).hexdigest()[:12]
+        return in_progress(self.members[0]) / digest
 
 
 class Unfinished(NamedTuple):
@@ -80,10 +76,7 @@ def load_members(folder: pathlib.Path) -> Sweep | None:
     """Reads which models a sweep's folder holds.
 
     Returns None if it was interrupted before they were recorded, or another process
-    removes it.
-
-    Raises:
-      UsageError: if the file that names them is damaged, or of another version.
+    removes it. Raises a `UsageError` if the file is damaged, or of another version.
     """
     path = folder / _MEMBERS
     fix = f"remove {folder}"
@@ -92,7 +85,7 @@ def load_members(folder: pathlib.Path) -> Sweep | None:
         return None
     with damage_named(path, fix):
         sweep = Sweep(tuple(tuple(map(RunConfig.from_dict, row)) for row in rows))
-        if sweep.digest != folder.name or rectangles(sweep.members) != [sweep]:
+        if sweep.path.name != folder.name or rectangles(sweep.members) != [sweep]:
             raise ValueError("it is of other models than the folder")
         return sweep
 
@@ -110,26 +103,17 @@ def rectangles(configs: Iterable[RunConfig]) -> list[Sweep]:
 
 
 def plan(
-    missing: Sequence[RunConfig],
-    unfinished: Iterable[Unfinished],
-    *,
+    missing: Sequence[RunConfig], unfinished: Iterable[Unfinished], *,
     together: bool = True,
-) -> list[Task]:
+) -> list[Task]:  # fmt: skip
     """Divides missing models into sweeps, each resumed from one checkpoint or none.
 
-    Args:
-      missing: the models to train, all alike but for seed and setting.
-      unfinished: interrupted sweeps.
-      together: whether models share a program; otherwise each is a sweep of its own.
-
-    Returns:
-      The sweeps, those that have come furthest first.
+    The models are alike but for seed and setting. Unless they train together in one
+    program, each is a sweep by itself. Sweeps that have come furthest are first.
     """
 
     def sweeps(configs: Sequence[RunConfig]) -> list[Sweep]:
-        if together:
-            return rectangles(configs)
-        return [Sweep(((config,),)) for config in configs]
+        return rectangles(configs) if together else [Sweep(((c,),)) for c in configs]
 
     tasks = []
     left = list(missing)

@@ -69,12 +69,7 @@ def provenance() -> dict[str, Any]:
 
 
 class Run:
-    """The folder of one trained model.
-
-    Args:
-      runs_dir: the folder of all runs.
-      config: the model's configuration, which names its folder.
-    """
+    """The folder of one trained model, below that of all runs."""
 
     def __init__(self, runs_dir: pathlib.Path, config: RunConfig):
         self.config = config
@@ -92,8 +87,7 @@ class Run:
     def is_complete(self) -> bool:
         """Returns whether the model is trained; its provenance is written last.
 
-        Raises:
-          UsageError: if a file of a finished run is damaged or missing.
+        Raises a `UsageError` if a file of a finished run is damaged or missing.
         """
         return self._finished() is not None
 
@@ -103,21 +97,13 @@ class Run:
         return files.exists(recorded.file_of(self.runs_dir, self.config.dataset))
 
     @property
-    def is_trained(self) -> bool:
-        """Returns whether there are trained parameters, complete or not."""
-        return files.exists(self._checkpoint)
-
-    @property
     def provenance(self) -> dict[str, Any]:
         """Reads what made the parameters; empty for a run that is not complete."""
         return self._finished() or {}
 
     @property
     def parameters_digest(self) -> str | None:
-        """Reads the digest of the trained parameters.
-
-        None for a run that is not complete, or older than digests.
-        """
+        """Reads the digest of the parameters; None before the end, or in old runs."""
         return self.provenance.get("digests", {}).get("parameters")
 
     def _finished(self) -> dict[str, Any] | None:
@@ -143,9 +129,10 @@ class Run:
         _CHECKED[self.folder] = provenance
         return provenance
 
-    def without_provenance(self) -> UsageError:
-        """Makes the error for trained parameters whose provenance is lost."""
-        return self._damaged(self._provenance, "is missing")
+    def refuse_trained(self) -> None:
+        """Refuses trained parameters whose provenance is lost."""
+        if files.exists(self._checkpoint):
+            raise self._damaged(self._provenance, "is missing")
 
     def _damaged(
         self, path: pathlib.Path, how: str, fix: str | None = None
@@ -158,9 +145,7 @@ class Run:
     def begin(self, epoch: int, *, tensorboard: bool = False) -> None:
         """Writes the configuration, and removes what was logged after an epoch.
 
-        Args:
-          epoch: how many epochs are done.
-          tensorboard: whether to log for TensorBoard too, until `close`.
+        Logs for TensorBoard too, if asked to, until `close`.
         """
         files.write_json(self._config, self.config.as_dict())
         for path, lines in self.logged(epoch).items():
@@ -170,11 +155,7 @@ class Run:
             self._curves = Curves(self.folder / "tensorboard", epoch)
 
     def logged(self, epoch: int) -> dict[pathlib.Path, list[dict[str, Any]]]:
-        """Reads the lines that were logged until the end of an epoch, by file.
-
-        Raises:
-          UsageError: if a file is damaged, or lacks an epoch.
-        """
+        """Reads the lines that were logged until the end of an epoch, by file."""
         logged = {}
         for path in (self._metrics, self._diagnostics):
             # Lines that are not needed may be damaged.
@@ -199,11 +180,7 @@ class Run:
     ) -> None:
         """Appends the metrics of one epoch; a loss that is not finite is null.
 
-        Args:
-          epoch: how many epochs are done.
-          loss: mean over the epoch.
-          accuracy: likewise, a fraction.
-          diverged_at: the step of training that was not finite; 0 if there was none.
+        `diverged_at` is the step of training that was not finite, 0 if there was none.
         """
         line: dict[str, Any] = {
             "epoch": epoch,
@@ -234,7 +211,7 @@ class Run:
         return self._lines(self._diagnostics)
 
     def _owner(self, path: pathlib.Path) -> str:
-        """Names a file of this run for checksums, as other runs have the same files."""
+        """Returns a file's name for checksums, as other runs have the same files."""
         return (self.config.path / path.name).as_posix()
 
     def _with_checksum(
@@ -244,19 +221,16 @@ class Run:
 
     def _is_whole(self, path: pathlib.Path, content: Any) -> bool:
         """Returns whether what was read from JSON is what was written to a file."""
-        return isinstance(content, dict) and digests.is_whole(
-            content, self._owner(path)
-        )
+        owner = self._owner(path)
+        return isinstance(content, dict) and digests.is_whole(content, owner)
 
     def _append(self, path: pathlib.Path, line: dict[str, Any]) -> None:
         files.append_json_line(path, self._with_checksum(path, line))
 
     def _read(
-        self,
-        read: Callable[[pathlib.Path], Any],
-        path: pathlib.Path,
+        self, read: Callable[[pathlib.Path], Any], path: pathlib.Path,
         fix: str | None = None,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """Reads JSON; a damaged file is reported with what to do about the run."""
         try:
             return read(path)
@@ -286,10 +260,7 @@ class Run:
         _CHECKED.pop(self.folder, None)
 
     def variables(self, abstract: Variables) -> Variables:
-        """Loads the trained network.
-
-        Args:
-          abstract: a tree of arrays or `jax.ShapeDtypeStruct` of their shapes.
+        """Loads the trained network, given its shapes.
 
         Raises:
           UsageError: if the checkpoint is damaged or missing.
@@ -304,9 +275,8 @@ class Run:
             variables = checkpoints.load_arrays(self._checkpoint, abstract)
         except Exception as error:  # TensorStore's errors are of many types
             is_missing = isinstance(error, FileNotFoundError)
-            if "checkpoint" in expected or (
-                isinstance(error, _OF_THE_SYSTEM) and not is_missing
-            ):
+            is_of_system = isinstance(error, _OF_THE_SYSTEM) and not is_missing
+            if "checkpoint" in expected or is_of_system:
                 raise
             first, *_ = str(error).splitlines() or [type(error).__name__]
             how = f"cannot be read ({first[:200]})"

@@ -37,23 +37,15 @@ class TrainSpec:
 
     Static under `jax.jit`: another value compiles another program. Hyperparameters,
     the schedule and an adversary's numbers are data instead, and compile nothing.
-
-    Args:
-      classifier: the network.
-      batch_size: images per step.
-      epoch_steps: steps per epoch.
-      augmented: whether the program crops and flips images at random.
-      constrained: the settings that have a constraint.
-      placement: how models and batches are divided over devices; None is one device.
-        Batch normalization takes the statistics of the whole batch, or of the
-        classifier's groups, all the same.
     """
 
     classifier: Classifier
     batch_size: int
     epoch_steps: int
-    augmented: bool = False
+    augmented: bool = False  # whether images are cropped and flipped at random
     constrained: tuple[Constrained, ...] = ()
+    # None is one device. Over whichever devices a batch is divided, its normalization
+    # takes the statistics of the whole batch, or of the classifier's groups.
     placement: Placement | None = None
 
 
@@ -70,6 +62,10 @@ class Metrics(NamedTuple):
 
     loss: jax.Array  # cross-entropy without the penalty, 1/N sum f in eq. 12
     accuracy: jax.Array  # on the training batches, with dropout, attacked if they are
+
+
+# After a step, or after several, whose metrics are added.
+Stepped = tuple[TrainState, Metrics]
 
 
 def _is_finite(tree: Any) -> jax.Array:
@@ -93,35 +89,18 @@ def _with_params(state: TrainState, params: Any, step: jax.Array) -> TrainState:
 
 
 def train_step(
-    classifier: Classifier,
-    state: TrainState,
-    h: Hyperparameters,
-    x: jax.Array,
-    y: jax.Array,
-    step: jax.Array,
-    dropout_key: jax.Array,
-    attack_key: jax.Array | None = None,
-    budget: Budget | None = None,
-) -> tuple[TrainState, Metrics]:
+    classifier: Classifier, state: TrainState, h: Hyperparameters,
+    x: jax.Array, y: jax.Array, step: jax.Array, dropout_key: jax.Array,
+    attack_key: jax.Array | None = None, budget: Budget | None = None,
+) -> Stepped:  # fmt: skip
     """Takes one step of one model on a batch of images in [0, 1].
 
     Adversarial training uses only the images that PGD finds for the current model in
     evaluation mode. If the loss or any updated value is not finite, the step is skipped
     and training of this model stops.
 
-    Args:
-      classifier: the network.
-      state: before the step.
-      h: hyperparameters.
-      x: images (batch, height, width, channels).
-      y: labels (batch,).
-      step: the number of the step in training, from 1.
-      dropout_key: key of dropout.
-      attack_key: key of the adversary's random starts.
-      budget: the adversary's; None trains on the images as they are.
-
-    Returns:
-      The state after the step, and its metrics.
+    `step` is its number in training, from 1, `attack_key` that of the adversary's
+    random starts. Without a budget it trains on the images as they are.
     """
     for method, strength in h.methods:
         if method.perturb is not None:
@@ -153,9 +132,8 @@ def train_step(
         (Variables(params, moved), optimizer_state),
         (state.variables, state.optimizer),
     )
-    diverged_at = jnp.where(
-        is_finite | (state.diverged_at > 0), state.diverged_at, step
-    )
+    has_diverged = state.diverged_at > 0
+    diverged_at = jnp.where(is_finite | has_diverged, state.diverged_at, step)
     loss = jnp.where(goes_on, loss, jnp.nan)
     state = TrainState(variables, optimizer_state, diverged_at)
     return state, Metrics(loss, accuracy)
@@ -173,12 +151,10 @@ def init_sweep(
 
     def init(seed: jax.Array, h: Hyperparameters) -> TrainState:
         variables = classifier.init(_stream(seed, _INIT))
-        return TrainState(
-            variables, optimizer(h).init(variables.params), jnp.zeros([], jnp.int32)
-        )
+        started = optimizer(h).init(variables.params)
+        return TrainState(variables, started, jnp.zeros([], jnp.int32))
 
-    over_settings = over_models(init, (None, 0))
-    return over_models(over_settings, (0, None))(seeds, h)
+    return over_models(over_models(init, (None, 0)), (0, None))(seeds, h)
 
 
 def image_order(seed: jax.Array, epoch: jax.Array, examples: int) -> jax.Array:
@@ -194,31 +170,14 @@ def epoch_keys(seed: jax.Array, epoch: jax.Array) -> list[jax.Array]:
 
 
 def train_settings(
-    spec: TrainSpec,
-    state: TrainState,
-    h: Hyperparameters,
-    x: jax.Array,
-    y: jax.Array,
-    keys: list[jax.Array],
-    at: Schedule,
-    i: jax.Array,
+    spec: TrainSpec, state: TrainState, h: Hyperparameters,
+    x: jax.Array, y: jax.Array, keys: list[jax.Array], at: Schedule, i: jax.Array,
     budget: Budget | None,
-) -> tuple[TrainState, Metrics]:
-    """Takes one step of all settings of a seed, on one batch.
+) -> Stepped:  # fmt: skip
+    """Takes one step of all settings of a seed, the i-th of an epoch, from 0.
 
-    Args:
-      spec: what is static.
-      state: of the settings, with a leading axis (settings,).
-      h: hyperparameters at this epoch, likewise.
-      x: images, uint8.
-      y: labels.
-      keys: the seed's, from `epoch_keys`.
-      at: which epoch it is.
-      i: the number of the step in the epoch, from 0.
-      budget: the adversary's, or None.
-
-    Returns:
-      The state after the step, and its metrics (settings,).
+    The state and the hyperparameters, which are those of the epoch, have a leading axis
+    (settings,), as have the metrics. Images are uint8, keys those of `epoch_keys`.
     """
     dropout, attack, augmentation = (jax.random.fold_in(key, i) for key in keys)
     shape = x.shape[1:]

@@ -52,11 +52,9 @@ def _in_progress(
 
 
 def _unfinished(
-    folder: pathlib.Path,
-    missing: Collection[RunConfig],
-    *,
+    folder: pathlib.Path, missing: Collection[RunConfig], *,
     report_damaged: bool = False,
-) -> Iterator[plan.Unfinished]:
+) -> Iterator[plan.Unfinished]:  # fmt: skip
     """Finds the sweeps with a checkpoint that hold a missing model.
 
     Others may belong to another part of the work, which trains them now.
@@ -68,12 +66,9 @@ def _unfinished(
 
 
 def _resumable(
-    classifier: Classifier,
-    source: plan.Unfinished,
-    missing: Collection[RunConfig],
-    runs_dir: pathlib.Path,
-    epoch_steps: int,
-) -> plan.Unfinished | None:
+    classifier: Classifier, source: plan.Unfinished, missing: Collection[RunConfig],
+    runs_dir: pathlib.Path, epoch_steps: int,
+) -> plan.Unfinished | None:  # fmt: skip
     """Finds the last step of a sweep that training can resume from.
 
     Reports later ones, which are damaged, or whose epochs are missing from the logs.
@@ -107,9 +102,8 @@ def _check_can_train(
         )
     begun = {member for _, sweep in _in_progress(folder) for member in sweep.members}
     for config in missing:
-        run = runs.Run(runs_dir, config)
-        if config not in begun and run.is_trained:
-            raise run.without_provenance()
+        if config not in begun:
+            runs.Run(runs_dir, config).refuse_trained()
 
 
 def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> None:
@@ -132,9 +126,7 @@ def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> N
 def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[int]:
     """Counts the epochs after which the training of each model would resume.
 
-    Args:
-      runs_dir: the folder of all runs.
-      configs: models of one data set and network that are not complete.
+    The models are of one data set and network, and not complete.
     """
     begun = dict.fromkeys(configs, 0)
     for source in _unfinished(runs_dir / plan.in_progress(configs[0]), configs):
@@ -145,12 +137,9 @@ def epochs_begun(runs_dir: pathlib.Path, configs: Sequence[RunConfig]) -> list[i
 
 
 def _placements(
-    classifier: Classifier,
-    data: Split | StreamedSplit,
-    tasks: Sequence[plan.Task],
-    batch_size: int,
-    data_parallel: int | None,
-) -> list[Placement]:
+    classifier: Classifier, data: Split | StreamedSplit, tasks: Sequence[plan.Task],
+    batch_size: int, data_parallel: int | None,
+) -> list[Placement]:  # fmt: skip
     """Divides the devices among the sweeps that train at a time."""
     if classifier.is_small:
         settings = max(len(task.sweep.settings) for task in tasks)
@@ -161,62 +150,39 @@ def _placements(
 
 
 def _run_in_turns(
-    tasks: Iterable[plan.Task],
-    placements: Sequence[Placement],
+    tasks: Iterable[plan.Task], placements: Sequence[Placement],
     begin: Callable[[plan.Task, Placement], Stages],
-) -> None:
+) -> None:  # fmt: skip
     """Trains one sweep per placement at a time; those that are begun take turns."""
     waiting = iter(tasks)
     with contextlib.ExitStack() as stack:
 
-        def begin_next(placement: Placement) -> Stages | None:
-            task = next(waiting, None)
-            if task is None:
-                return None
-            return stack.enter_context(contextlib.closing(begin(task, placement)))
+        def one_by_one(placement: Placement) -> Stages:
+            for task in waiting:
+                yield from begin(task, placement)
 
-        running = [begin_next(placement) for placement in placements]
-        while any(running):
-            for i, placement in enumerate(placements):
-                stages = running[i]
-                if stages is not None and next(stages, "ended") == "ended":
-                    running[i] = begin_next(placement)
+        stages = (contextlib.closing(one_by_one(placement)) for placement in placements)
+        running = [stack.enter_context(each) for each in stages]
+        while running:
+            running = [each for each in running if next(each, "ended") != "ended"]
 
 
 def train_missing(
-    classifier: Classifier,
-    data: Split | StreamedSplit,
-    configs: Sequence[RunConfig],
-    runs_dir: pathlib.Path,
-    *,
-    data_parallel: int | None = None,
+    classifier: Classifier, data: Split | StreamedSplit, configs: Sequence[RunConfig],
+    runs_dir: pathlib.Path, *, data_parallel: int | None = None,
     seconds_between_checkpoints: int = SECONDS_BETWEEN_CHECKPOINTS,
-    spectral_norms: bool = False,
-    tensorboard: bool = False,
-) -> list[runs.Run]:
+    spectral_norms: bool = False, tensorboard: bool = False,
+) -> list[runs.Run]:  # fmt: skip
     """Trains the models that are not in the runs folder yet.
 
     Small networks train in one program, divided over all devices. Large ones train one
     by one, as many at a time as there are groups of devices, or one at a time if the
     images are streamed or there are several processes. Models of an interrupted sweep
     resume from its last checkpoint. No one else may train these models in this runs
-    folder.
+    folder. The models differ only in seed and setting.
 
-    Args:
-      classifier: the network.
-      data: the training images.
-      configs: the models, which differ only in seed and setting.
-      runs_dir: the folder of all runs.
-      data_parallel: how many devices share a batch; None leaves none idle.
-      seconds_between_checkpoints: the least time between two.
-      spectral_norms: whether diagnostics have them, at some epochs.
-      tensorboard: whether to log for TensorBoard too.
-
-    Returns:
-      The runs, complete, in the order of the configurations.
-
-    Raises:
-      UsageError: if the devices or the batch cannot be divided as asked.
+    `data_parallel` devices share a batch; None leaves no device idle. Diagnostics have
+    spectral norms, if asked for, after some epochs.
     """
     wanted = [runs.Run(runs_dir, config) for config in configs]
     complete = [run for run in wanted if run.is_complete]

@@ -18,32 +18,18 @@ def _summary_writer() -> Any:
 
 
 def check_installed() -> None:
-    """Checks that tensorboardX is installed.
-
-    Raises:
-      UsageError: if it is not installed.
-    """
+    """Checks that tensorboardX is installed."""
     _summary_writer()
 
 
 class Curves:
-    """The event files of one run.
-
-    Args:
-      folder: where they go.
-      epochs: how many epochs are done; points of later ones are hidden.
-    """
+    """The event files of one run; points of epochs that are not done are hidden."""
 
     def __init__(self, folder: pathlib.Path, epochs: int):
         self._writer = _summary_writer()(str(folder), purge_step=epochs + 1)
 
     def add(self, epoch: int, **values: float) -> None:
-        """Adds a point to each curve, on disk at once, if it is finite.
-
-        Args:
-          epoch: how many epochs are done.
-          **values: the points, by the names of the curves.
-        """
+        """Adds a point to each curve, on disk at once, if it is finite."""
         for name, value in values.items():
             if math.isfinite(value):
                 self._writer.add_scalar(name, value, epoch)

@@ -30,31 +30,17 @@ def write(path: pathlib.Path, models: Sequence[Model]) -> pathlib.Path:
     The first axis of each array is that of the models. The metadata has the lists
     `seeds`, `runs` and `digests`, as JSON, and their `checksum`.
     """
-    stacked = jax.tree.map(
-        lambda *leaves: np.stack(leaves), *(model.variables for model in models)
-    )
-    lists = {
-        "seeds": [model.seed for model in models],
-        "runs": [model.run for model in models],
-        "digests": [model.digest for model in models],
-    }
-    metadata = {
-        name: json.dumps(value) for name, value in digests.with_checksum(lists).items()
-    }
+    seeds, names, found, variables = zip(*models, strict=True)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *variables)
+    lists = {"seeds": seeds, "runs": names, "digests": found}
+    content = digests.with_checksum(lists)
+    metadata = {name: json.dumps(value) for name, value in content.items()}
     data = save(digests.named(stacked), metadata)
     return files.write_atomically(path, lambda stream: stream.write(data))
 
 
 def read(path: pathlib.Path, abstract: Variables) -> list[Model]:
-    """Reads all models of a file that `write` made.
-
-    Args:
-      path: the file.
-      abstract: a tree of the shapes of one model's arrays.
-
-    Raises:
-      UsageError: if the file is damaged, or of another network.
-    """
+    """Reads all models of a file that `write` made, given the shapes of one."""
     with damage_named(path, "restore it"):
         with safe_open(path, framework="numpy") as stream:
             metadata = stream.metadata() or {}

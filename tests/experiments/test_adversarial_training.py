@@ -87,8 +87,8 @@ def test_new_budgets_compile_nothing(classifier, noise):
 def test_a_configuration_survives_its_file(make_config, tmp_path):
     configs = [make_config(setting, adversary=ADVERSARY) for setting in SETTINGS]
     [rectangle] = plan.rectangles(configs)
-    plan.save_members(tmp_path / rectangle.digest, rectangle)
-    assert plan.load_members(tmp_path / rectangle.digest) == rectangle
+    plan.save_members(tmp_path / rectangle.path.name, rectangle)
+    assert plan.load_members(tmp_path / rectangle.path.name) == rectangle
     assert RunConfig.from_dict(configs[0].as_dict()) == configs[0]
     plain = make_config(NONE)
     assert RunConfig.from_dict(plain.as_dict()) == plain

@@ -86,9 +86,8 @@ def test_transferred(images, runs, models, monkeypatch):
 
     monkeypatch.setattr(gradient, "_attacked", attacked)
     # One by one, as large networks are: each attack is made once all the same.
-    monkeypatch.setattr(
-        EvaluationSet, "groups", lambda self, members: [[m] for m in members]
-    )
+    large = dataclasses.replace(images.classifier, is_small=False)
+    images = dataclasses.replace(images, classifier=large)
     matrix = gradient.transferred(images, runs, runs[::-1], EPS[1], STEPS)
     assert len(made) == len(runs)
     expected = [

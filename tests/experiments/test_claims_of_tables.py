@@ -11,7 +11,7 @@ from experiments.jobs import files
 from experiments.options import ModelOptions, SweepOptions
 from experiments.published import TABLE1
 from experiments.reporting import comparisons
-from experiments.reporting.comparisons import Comparison
+from experiments.reporting.comparisons import Comparison, Measured
 from experiments.reporting.selection import Selected
 from experiments.statistics.verdicts import Verdict
 from experiments.tables.table2 import Transfer, table2
@@ -20,7 +20,9 @@ from experiments.training.runs import Run
 
 
 def _claim(*differences, **changes):
-    return Comparison("A above B", differences, (0.0,) * len(differences), **changes)
+    measured = {"": Measured(np.array(differences), 1)}
+    fields = {"larger": "absum", "smaller": "l1", "differences": measured} | changes
+    return Comparison(**fields)
 
 
 @pytest.mark.parametrize("shift", [-0.02, -0.004, 0.0, 0.001, 0.004, 0.02])
@@ -31,7 +33,7 @@ def test_intervals_are_those_of_a_paired_t_test(shift, seeds):
     ours = theirs + shift + 0.004 * rng.normal(size=seeds)
     test = ttest_rel(ours, theirs)
     # With no difference of interest, the sign alone decides.
-    claim = Comparison("A above B", tuple(ours), tuple(theirs), of_interest=0)
+    claim = _claim(*(ours - theirs), of_interest=0)
     expected = Verdict.UNDECIDED
     if test.pvalue < 0.05:
         expected = Verdict.REPRODUCED if test.statistic > 0 else Verdict.CONTRADICTED
@@ -61,11 +63,11 @@ def test_claims_of_no_improvement():
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_seeds_give_no_verdict(seeds):
-    claim = Comparison("A above B", (0.9,) * seeds, (0.1,) * seeds)
+    claim = _claim(*(0.8,) * seeds)
     assert claim.verdict is None
     assert claim.margin is None
     plural = "1 seed" if seeds == 1 else "2 seeds"
-    assert str(claim) == f"A above B: no verdict (+80.00 points, d = 1, {plural})"
+    assert str(claim) == f"Absum above L1: no verdict (+80.00 points, d = 1, {plural})"
     assert claim.as_dict()["interval"] is None
 
 
@@ -76,7 +78,7 @@ def test_claims_as_text():
     assert "mean difference over seeds" in intro
     assert blank == ""
     # t of 97.5 % with 2 degrees of freedom is 4.303; s = 1 point.
-    assert line == "- A above B: reproduced (+11.00 ± 2.48 points, d = 1, 3 seeds)"
+    assert line == "- Absum above L1: reproduced (+11.00 ± 2.48 points, d = 1, 3 seeds)"
     few = dataclasses.replace(_claim(0.1, 0.2), unit="pair of seeds")
     assert comparisons.section([few]) == [
         "No verdict on the paper's claims: give 3 pairs of seeds or more."
@@ -89,7 +91,7 @@ def test_claims_as_plain_values(tmp_path):
     claim = _claim(0.02, 0.02, 0.02, of_interest=0.03, published=0.079)
     path = files.write_json(tmp_path / "claim.json", claim.as_dict())
     assert files.read_json(path) == {
-        "claim": "A above B",
+        "claim": "Absum above L1",
         "verdict": "reproduced, but by less than is of interest",
         "differences": [0.02, 0.02, 0.02],
         "margin": 0.0,
@@ -112,7 +114,7 @@ def test_pairs_of_methods_that_are_there():
     assert found[0].published is None
     [claim] = comparisons.compare(accuracies, ["absum"], ["none"], denies=True)
     assert claim.text == "Absum does not improve on no regularization"
-    assert claim.differences == pytest.approx([0.8, 0.6])
+    assert claim.parts[0] == pytest.approx([0.8, 0.6])
 
 
 def test_published_differences_below_what_is_of_interest():

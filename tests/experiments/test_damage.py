@@ -213,7 +213,7 @@ def test_models_whose_training_was_cut_short_are_not_damaged(
     path.unlink()
     sweep = plan.Sweep(((RunConfig.from_dict(config),),))
     plan.save_members(
-        folder / "runs/mnist5k/small_cnn/in-progress" / sweep.digest, sweep
+        folder / "runs/mnist5k/small_cnn/in-progress" / sweep.path.name, sweep
     )
     capsys.readouterr()
     assert _table1(folder) == 0

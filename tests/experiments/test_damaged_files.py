@@ -210,7 +210,7 @@ def test_members_in_other_rows(make_config, tmp_path):
     """Their paths, of which the folder is named, are the same in the same order."""
     row = tuple(make_config(NONE, seed=seed) for seed in (0, 1))
     sweep_ = plan.Sweep(tuple((config,) for config in row))
-    folder = tmp_path / sweep_.digest
+    folder = tmp_path / sweep_.path.name
     plan.save_members(folder, sweep_)
     assert plan.load_members(folder) == sweep_
     for rows in ((row,), ((), *sweep_.configs), (*sweep_.configs, ())):
@@ -231,7 +231,7 @@ def begin(classifier, noise, make_config):
             sweep.train_missing(
                 classifier, noise, [config], folder, seconds_between_checkpoints=0
             )
-        _, state, *_, schedule, _, _ = stop.value.args
+        _, state, *_, schedule, _, _, _ = stop.value.args
         return int(schedule.epoch), digests.of_arrays(state)
 
     return train

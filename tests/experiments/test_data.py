@@ -5,7 +5,7 @@ import pytest
 
 from experiments.config import NONE
 from experiments.data import DATASETS, DataOptions, Split, cache, load
-from experiments.data.dataset import channel_statistics
+from experiments.data.loading import channel_statistics
 from experiments.jobs.errors import UsageError
 from experiments.models import networks_for
 from experiments.training import optimization

@@ -18,7 +18,6 @@ from experiments.figures.figure6b import Figure6bOptions
 from experiments.jobs import files
 from experiments.runtimes import log, numpy_snc, one_step
 from experiments.runtimes.log import Log
-from experiments.runtimes.one_step import Network
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +75,7 @@ def test_numpy_clips_the_kernels_alone():
 
 
 def test_a_step_of_each_method_does_what_the_method_says():
-    network = Network.of(_TinyNet(classes=10, rngs=nnx.Rngs(0)))
+    model = _TinyNet(classes=10, rngs=nnx.Rngs(0))
     # The figure's strengths would hardly show in one step.
     strengths = {"weight_decay": 0.5, "l1": 0.5, "absum": 0.5}
     options = Figure6bOptions(sizes=(32,))
@@ -85,13 +84,13 @@ def test_a_step_of_each_method_does_what_the_method_says():
         method = measurement.method
         strength = strengths.get(method, measurement.strength)
         measurement = dataclasses.replace(measurement, strength=strength)
-        step, seconds = one_step._compiled_step(network, measurement)
+        step, seconds = one_step._compiled_step(model, measurement)
         assert seconds > 0
         kernels[method] = step()[0]["conv"]["kernel"][...]
         # Each call starts anew.
         np.testing.assert_array_equal(step()[0]["conv"]["kernel"], kernels[method])
     assert tuple(kernels) == figure6b.TIMED_METHODS
-    initial, none = network.params["conv"]["kernel"][...], kernels["none"]
+    initial, none = model.conv.kernel[...], kernels["none"]
     assert np.abs(none - initial).max() > 1e-4
     # Learning rate 0.1.
     for method, expected in (

@@ -183,7 +183,7 @@ def test_small_cnns_name_their_rule_of_pooling(make_config, tmp_path):
     source = plan.Unfinished(tmp_path, plan.Sweep(((earlier,),)), 1)
     [task] = plan.plan([config], [source])
     assert task == plan.Task(plan.Sweep(((config,),)), None)
-    folder = tmp_path / source.sweep.digest
+    folder = tmp_path / source.sweep.path.name
     plan.save_members(folder, source.sweep)
     assert plan.load_members(folder) == source.sweep
 

@@ -9,6 +9,7 @@ import command_line
 import pytest
 
 from experiments import cli
+from experiments.composed import flat
 from experiments.data import cache, prepared
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
@@ -32,9 +33,8 @@ def test_every_option_that_is_a_path(command, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     for option in _path_options(cli.options_type(command)):
         parsed = cli.parse(command, [f"{option}=~/a b/~"])
-        data = dataclasses.asdict(parsed)
         name = option[2:].replace("-", "_")
-        assert (data | data.get("data", {}))[name] == tmp_path / "a b" / "~"
+        assert flat(parsed)[name] == tmp_path / "a b" / "~"
         with pytest.raises(SystemExit) as left:
             cli.parse(command, [f"{option}="])
         assert left.value.code == 2

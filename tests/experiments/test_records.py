@@ -73,7 +73,7 @@ def test_tables_and_figures_from_records_alone(
     def no_data(*_):
         raise AssertionError("records need no images")
 
-    monkeypatch.setattr(loading, "_held", no_data)
+    monkeypatch.setattr(loading, "_cached", no_data)
     before = {p: p.read_bytes() for p in records.rglob("*") if p.is_file()}
     for path in records.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)

@@ -349,7 +349,7 @@ def test_checkpoints_left_by_a_late_kill_are_removed(
     config = make_config(NONE)
     _train(classifier, noise, [config], tmp_path)
     rest = plan.Sweep(((config,),))
-    folder = tmp_path / "noise" / "small_cnn" / "in-progress" / rest.digest
+    folder = tmp_path / "noise" / "small_cnn" / "in-progress" / rest.path.name
     plan.save_members(folder, rest)
     _train(classifier, noise, [config], tmp_path)
     assert not folder.exists()
@@ -361,15 +361,15 @@ def test_what_other_parts_work_on_is_left_alone(make_config, tmp_path, monkeypat
         for seed in (0, 1)
     )
     for sweep_ in (own, theirs):
-        plan.save_members(tmp_path / "in-progress" / sweep_.digest, sweep_)
+        plan.save_members(tmp_path / "in-progress" / sweep_.path.name, sweep_)
     monkeypatch.setattr(checkpoints, "saved_steps", lambda folder: [2, 1])
     folder = tmp_path / "in-progress"
     [found] = sweep._unfinished(folder, own.members[1:])
-    assert found == plan.Unfinished(folder / own.digest, own, 2)
+    assert found == plan.Unfinished(folder / own.path.name, own, 2)
 
     monkeypatch.setattr(Run, "is_complete", True)
     sweep._remove_finished(folder, tmp_path, own.members[1:])
-    assert [path.name for path in folder.iterdir()] == [theirs.digest]
+    assert [path.name for path in folder.iterdir()] == [theirs.path.name]
 
 
 def test_a_sweep_that_another_part_removes_is_no_error(
@@ -377,7 +377,7 @@ def test_a_sweep_that_another_part_removes_is_no_error(
 ):
     config = make_config(NONE)
     rest = plan.Sweep(((config,),))
-    folder = tmp_path / "in-progress" / rest.digest
+    folder = tmp_path / "in-progress" / rest.path.name
     plan.save_members(folder, rest)
     monkeypatch.setattr(Run, "is_complete", True)
     load_members = plan.load_members

@@ -19,28 +19,21 @@ def side_by_side(
     size: tuple[float, float],
     label: str,
 ) -> tuple[Figure, list[Axes]]:
-    """Draws a picture for each method, and the means over rings of all.
+    """Draws a picture (h, w) for each method, and the means over rings of all.
 
-    Args:
-      pictures: (h, w) of each method.
-      show: draws a picture on axes.
-      rings: what is averaged over rings, frequency zero first, from a picture.
-      size: width and height of each picture, in inches.
-      label: of the colour bar.
-
-    Returns:
-      The figure, and its axes, those of the rings last.
+    `show` draws a picture, and `rings` makes of it what is averaged over rings, with
+    frequency zero first. The size is that of a picture, in inches, and the label that
+    of the colour bar. Returns the figure, and its axes, those of the rings last.
     """
     count = len(pictures)
     figure = Figure(figsize=(size[0] * (count + 1) + 1, size[1]), layout="constrained")
     axes = figure.subplots(1, count + 1, width_ratios=[1] * count + [1.25])
     for ax, (method, picture) in zip(axes, pictures.items(), strict=False):
         shown = show(picture, ax)
-        ax.set_title(METHODS[method].label, fontsize=9)
-        if ax is not axes[0]:
-            ax.set_ylabel("")
-            ax.set_yticklabels([])
         color, name = METHODS[method].color, METHODS[method].label
+        ax.set_title(name, fontsize=9)
+        if ax is not axes[0]:
+            ax.set(ylabel="", yticklabels=[])
         absum_jax.plot_radial_mean(rings(picture), ax=axes[-1], color=color, label=name)
     figure.colorbar(shown, ax=axes[:count], label=label, shrink=0.8)
     axes[-1].legend(fontsize=7)
@@ -48,12 +41,7 @@ def side_by_side(
 
 
 def draw(grids: Mapping[str, np.ndarray], clean: Mapping[str, float]) -> Figure:
-    """Draws the accuracy of each method under every single frequency.
-
-    Args:
-      grids: accuracies (h, w) of each method, frequency zero first.
-      clean: clean accuracy of each method.
-    """
+    """Draws the accuracy (h, w) of each method under every frequency, zero first."""
     low = min(float(grid.min()) for grid in grids.values())
     figure, axes = side_by_side(
         grids,

@@ -22,9 +22,6 @@ TIMED_METHODS = ("none", "weight_decay", "l1", "absum", "snc", "snc_numpy")
 TimedMethod = Annotated[
     str, Name(lambda: TIMED_METHODS, spelled={"snc_numpy": "snc-numpy"})
 ]
-# P, appendix, "Computational Cost".
-_STRENGTH, _MAX_NORM = 1e-4, 1.0
-
 NAMES = {n: m.label for n, m in METHODS.items()} | {"snc_numpy": "SNC, NumPy"}
 COLORS = {n: m.color for n, m in METHODS.items()} | {"snc_numpy": METHODS["snc"].color}
 
@@ -34,18 +31,16 @@ _Measurement = TypeVar("_Measurement", bound=Conditions)
 def clip_method(method: str, snc: str | None = None) -> str | None:
     """Returns how a method clips; None if it does not.
 
-    Args:
-      method: one of `TIMED_METHODS`.
-      snc: how SNC clips; None is the library's default on the devices in use.
+    SNC clips by `snc`, or else by the library's default on the devices in use.
     """
-    snc = snc or ("eigh" if devices.on_cpu() else "polar")
-    return {"snc": snc, "snc_numpy": "numpy"}.get(method)
+    default = "eigh" if devices.on_cpu() else "polar"
+    return {"snc": snc or default, "snc_numpy": "numpy"}.get(method)
 
 
 def strength(method: str) -> float | None:
     """Returns the strength that the paper times a method with: lambda, or sigma."""
-    strengths = {"none": None, "snc": _MAX_NORM, "snc_numpy": _MAX_NORM}
-    return strengths.get(method, _STRENGTH)
+    # P, appendix, "Computational Cost".
+    return {"none": None, "snc": 1.0, "snc_numpy": 1.0}.get(method, 1e-4)
 
 
 def measure_missing(
@@ -55,17 +50,9 @@ def measure_missing(
     measure: Callable[[Sequence[_Measurement], Log], None],
     task: str,
 ) -> Log:
-    """Completes the log of timings in a folder.
+    """Completes the log of timings in a folder, which is locked meanwhile.
 
-    Args:
-      folder: the folder, locked meanwhile.
-      groups: the measurements, in groups that are timed in turns.
-      is_enough: checks whether the log has enough timings of a measurement.
-      measure: times those of a group and adds them to the log.
-      task: what the progress bar says.
-
-    Returns:
-      The log.
+    Measurements of a group are timed in turns by `measure`, which adds them to the log.
     """
     with locks.exclusive(folder, "measures runtimes"):
         log = Log(folder / "measurements.jsonl")
@@ -79,20 +66,12 @@ def measure_missing(
 
 
 def clip_note(rows: Sequence[Mapping[str, Any]], clips: str, by_numpy: str) -> str:
-    """Explains how SNC clips; empty without SNC.
-
-    Args:
-      rows: the rows of the table.
-      clips: a sentence on both forms of SNC.
-      by_numpy: a sentence on SNC in NumPy.
-    """
+    """Explains how SNC clips in either form and in NumPy; empty without SNC."""
     methods = {row["method"]: row["clip"] for row in rows if row["clip"] is not None}
-    sentences = [clips] if methods else []
+    note = f" {clips}" if methods else ""
     if "snc" in methods:
-        sentences.append(f"SNC clips by the method {methods['snc']}.")
-    if "snc_numpy" in methods:
-        sentences.append(by_numpy)
-    return "".join(f" {sentence}" for sentence in sentences)
+        note += f" SNC clips by the method {methods['snc']}."
+    return note + (f" {by_numpy}" if "snc_numpy" in methods else "")
 
 
 def markdown(
@@ -104,13 +83,13 @@ def markdown(
     about: Mapping[str, Any],
 ) -> str:
     """Makes the table with its title, its note and the conditions of the rows."""
-    threads = rows[0]["openblas_num_threads"]
     conditions = (
         f"{about['device']}, {about['cpu_cores']} CPU cores, "
         f"jax {about['packages']['jax']}, NumPy {about['packages']['numpy']}"
-        + (f", OPENBLAS_NUM_THREADS={threads}." if threads else ".")
     )
-    return document.page(title, aligned(header, cells), note, conditions)
+    if threads := rows[0]["openblas_num_threads"]:
+        conditions += f", OPENBLAS_NUM_THREADS={threads}"
+    return document.page(title, aligned(header, cells), note, f"{conditions}.")
 
 
 def write(
@@ -123,13 +102,7 @@ def write(
 ) -> list[pathlib.Path]:
     """Prints the table and writes it as json, csv and md, and the figure.
 
-    Args:
-      stem: path of the table's files without suffix, in a folder named as the figure.
-      title: the title.
-      options: a dataclass with the options of the command.
-      rows: the rows as plain values.
-      table: the Markdown.
-      figure: the picture.
+    The table's files are `stem` with a suffix, in a folder named as the figure.
     """
     print(f"\n{table}\n")
     asked = dataclasses.asdict(options)

@@ -9,12 +9,7 @@ from experiments.jobs import files
 
 
 def save(figure: Figure, stem: pathlib.Path) -> list[pathlib.Path]:
-    """Writes a figure as png and pdf, atomically.
-
-    Args:
-      figure: the figure.
-      stem: the path without its suffix.
-    """
+    """Writes a figure as png and pdf, atomically; `stem` is without suffix."""
     with matplotlib.rc_context({"pdf.fonttype": 42}):
         return [
             files.write_atomically(

@@ -32,24 +32,20 @@ def _plot(
     style: str, label: str,
 ) -> None:  # fmt: skip
     """Draws mean and standard deviation over seeds against the strength."""
-    groups = by_setting(models)
-    settings = sorted(groups, key=lambda setting: setting.strength)
-    values = [list(map(value, groups[setting])) for setting in settings]
-    mean = np.array([np.mean(of_seeds) for of_seeds in values])
-    std = np.array([np.std(of_seeds) for of_seeds in values])
-    finite = np.isfinite(mean)
-    if not finite.any():
+    points = []
+    for setting, group in sorted(by_setting(models).items(), key=lambda item: item[0]):
+        values = [value(model) for model in group]
+        if np.isfinite(np.mean(values)):
+            points.append((setting.strength, np.mean(values), np.std(values)))
+    if not points:
         return
-    strengths = np.array([setting.strength for setting in settings])
-    method = settings[0].method
+    method = METHODS[models[0].run.config.method]
     line_with_band(
-        ax, strengths[finite], mean[finite], std[finite],
-        color=METHODS[method].color, label=label, style=style, marker=".",
+        ax, *np.array(points).T,
+        color=method.color, label=label, style=style, marker=".",
     )  # fmt: skip
-    ax.set_xscale("log")
-    strength = METHODS[method].strength
-    assert strength is not None
-    ax.set_xlabel(strength.label)
+    assert method.strength is not None
+    ax.set(xscale="log", xlabel=method.strength.label)
 
 
 def _percent(name: str) -> Callable[[SingleFourierModel], float]:
@@ -57,7 +53,7 @@ def _percent(name: str) -> Callable[[SingleFourierModel], float]:
 
 
 def _accuracy(models: _Models) -> str:
-    """Names the accuracies; of two kinds, the stricter is drawn."""
+    """Returns what accuracies are called; of two kinds, the stricter is drawn."""
     return "accuracy" if models[0].test.top5 is None else "Top-1 accuracy"
 
 
