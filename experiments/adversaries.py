@@ -5,15 +5,8 @@ from typing import Literal
 from experiments.config import Adversary
 from experiments.data import pgd_of
 from experiments.data.conditions import Pgd
-from experiments.jobs.errors import UsageError
 
 TrainingName = Literal["pgd", "fast", "clean"]
-
-
-def check_steps(option: str, steps: int | None) -> None:
-    """Refuses fewer than 1 step of PGD; None is the paper's number."""
-    if steps is not None and steps < 1:
-        raise UsageError(f"{option} must be at least 1, got {steps}.")
 
 
 def step_size(paper: Pgd, published: int, steps: int, eps: float) -> float:

@@ -112,12 +112,6 @@ def _check_folders(options: Any) -> None:
                 files.writable_folder(getattr(part, name), option)
 
 
-def _check_precision() -> None:
-    # Imported late, because `--help` works without jax.
-    if importlib.import_module("jax").config.jax_enable_x64:
-        raise UsageError("commands compute in float32: unset JAX_ENABLE_X64.")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -132,7 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = _command(arguments)
     try:
         options = parse(name, arguments[1:])
-        _check_precision()
+        # Imported late, because `--help` works without jax.
+        if importlib.import_module("jax").config.jax_enable_x64:
+            raise UsageError("commands compute in float32: unset JAX_ENABLE_X64.")
         for models in composed.parts(options):
             if not hasattr(models, "hosts"):
                 continue

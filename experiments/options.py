@@ -54,6 +54,12 @@ def check_positive(option: str, values: Sequence[float]) -> None:
         raise UsageError(f"{option} must be positive numbers, got {values}.")
 
 
+def check_at_least_1(option: str, value: int | None) -> None:
+    """Refuses numbers below 1; None is the default."""
+    if value is not None and value < 1:
+        raise UsageError(f"{option} must be at least 1, got {value}.")
+
+
 def check_single(option: str, values: Sequence[float]) -> None:
     """Refuses any other number of values than one."""
     if len(values) != 1:
@@ -166,10 +172,8 @@ class ModelOptions:
         if self.dataset not in DATASETS:
             known = ", ".join(DATASETS)
             raise UsageError(f"--dataset must be one of {known}, got {self.dataset!r}.")
-        if self.epochs is not None and self.epochs < 1:
-            raise UsageError(f"--epochs must be at least 1, got {self.epochs}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"--batch-size must be at least 1, got {self.batch_size}.")
+        check_at_least_1("--epochs", self.epochs)
+        check_at_least_1("--batch-size", self.batch_size)
         if self.learning_rate is not None:
             check_positive("--learning-rate", (self.learning_rate,))
         networks = networks_for(self.dataset)
@@ -364,10 +368,7 @@ class SweepOptions:
     def __post_init__(self) -> None:
         """Refuses options out of range."""
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)
-        if self.frequency_stride < 1:
-            raise UsageError(
-                f"--frequency-stride must be at least 1, got {self.frequency_stride}."
-            )
+        check_at_least_1("--frequency-stride", self.frequency_stride)
         if self.selection_seeds is not None:
             self._check_selection_seeds(self.selection_seeds)
         self.check_published(TABLE1)

@@ -13,7 +13,12 @@ from experiments.data import pgd_of
 from experiments.evaluation import clean
 from experiments.jobs.parts import DivisionOptions
 from experiments.methods import LAMBDA, SIGMA, MethodName
-from experiments.options import ModelOptions, check_models, settings
+from experiments.options import (
+    ModelOptions,
+    check_at_least_1,
+    check_models,
+    settings,
+)
 from experiments.published import TABLE1, TABLE4
 from experiments.reporting.labels import model_cells
 from experiments.training.runs import Run
@@ -56,7 +61,7 @@ class TrainOptions:
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)
         if self.training != "clean":
             pgd_of(self.models.dataset)  # refuses data sets without PGD
-        adversaries.check_steps("--train-steps", self.train_steps)
+        check_at_least_1("--train-steps", self.train_steps)
 
     @property
     def settings(self) -> tuple[Setting, ...]:

@@ -11,9 +11,13 @@ from matplotlib.figure import Figure
 
 from experiments.config import NONE
 from experiments.data import DATASETS, DatasetName
-from experiments.jobs.errors import UsageError
 from experiments.models import ARCHITECTURES, networks_for
-from experiments.options import ComputeOptions, ModelOptions, check_choices
+from experiments.options import (
+    ComputeOptions,
+    ModelOptions,
+    check_at_least_1,
+    check_choices,
+)
 from experiments.reporting.plots import runtimes
 from experiments.reporting.plots.runtimes import (
     COLORS,
@@ -65,9 +69,8 @@ class Figure6aOptions:
         """Refuses options out of range."""
         check_choices("--datasets", self.datasets, DATASETS)
         check_choices("--methods", self.methods, TIMED_METHODS)
-        for option, value in (("timed-steps", self.steps), ("repeats", self.repeats)):
-            if value is not None and value < 1:
-                raise UsageError(f"--{option} must be at least 1, got {value}.")
+        check_at_least_1("--timed-steps", self.steps)
+        check_at_least_1("--repeats", self.repeats)
 
     def measurements(self) -> dict[str, list[Measurement]]:
         """Lists the measurements on each data set, on this device."""
@@ -96,19 +99,12 @@ def records(
     for dataset, group in measurements.items():
         seconds = {}
         for m in group:
+            epoch_s = float(np.median(log[m].epoch_s))
             clip_s = float(np.median(log[m].clip_s)) if m.clip else 0.0
-            seconds[m.method] = m.epoch_seconds(
-                float(np.median(log[m].epoch_s)), clip_s
-            )
+            seconds[m.method] = m.epoch_seconds(epoch_s, clip_s)
         for m in group:
             epoch, timings = seconds[m.method], log[m]
-            ratios = {
-                f"ratio_to_{other}": epoch / seconds[other]
-                if other in seconds
-                else None
-                for other in ("none", "absum")
-            }
-            row = {
+            rows.append({
                 "dataset": dataset,
                 "examples": DATASETS[dataset].train_examples,
                 "model": m.model,
@@ -119,7 +115,8 @@ def records(
                 "strength": m.strength,
                 "clip": m.clip,
                 "epoch_s": epoch,
-                **ratios,
+                **{f"ratio_to_{n}": epoch / seconds[n] if n in seconds else None
+                   for n in ("none", "absum")},
                 "steps_of_the_epoch": m.epoch_steps,
                 "steps_timed": m.steps,
                 "clips_in_the_steps_timed": m.clips_timed,
@@ -129,8 +126,7 @@ def records(
                 "clip_s": float(np.median(timings.clip_s)) if m.clip else None,
                 "clips_timed_alone": len(timings.clip_s),
                 "openblas_num_threads": m.openblas_num_threads,
-            }
-            rows.append(row)
+            })  # fmt: skip
     return rows
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.jobs.errors import UsageError
 from experiments.models.resnet import ResNet18
-from experiments.options import check_choices
+from experiments.options import check_at_least_1, check_choices
 from experiments.reporting.plots import runtimes
 from experiments.reporting.plots.runtimes import (
     COLORS,
@@ -62,8 +62,7 @@ class Figure6bOptions:
             raise UsageError(
                 f"--sizes must be multiples of 8 from 32 up, got {self.sizes}."
             )
-        if self.repeats < 1:
-            raise UsageError(f"--repeats must be at least 1, got {self.repeats}.")
+        check_at_least_1("--repeats", self.repeats)
         if not self._cases():
             raise UsageError(
                 f"--numpy-sizes-up-to {self.numpy_sizes_up_to} leaves nothing to "
@@ -101,7 +100,7 @@ def records(
             amortized = None
             if none is not None and measurement.clip is not None:
                 amortized = none + (step - none) / CLIP_EVERY
-            row = {
+            rows.append({
                 "size": size,
                 "method": measurement.method,
                 "strength": measurement.strength,
@@ -114,8 +113,7 @@ def records(
                 "slowest_ms": 1e3 * max(timings.step_s),
                 "compile_s": timings.compile_s[0],
                 "openblas_num_threads": measurement.openblas_num_threads,
-            }
-            rows.append(row)
+            })  # fmt: skip
     return rows
 
 

@@ -82,10 +82,8 @@ class Row:
         intervals = {name: i._asdict() for name, i in self.intervals.items()}
         if self.explains(published) is not None:
             for name, interval in self.intervals.items():
-                percent = getattr(published, name)
-                intervals[name]["holds_published"] = explaining.contains(
-                    interval, percent
-                )
+                holds = explaining.contains(interval, getattr(published, name))
+                intervals[name]["holds_published"] = holds
         return {
             "reading": self.setting.method,
             "description": READINGS[self.setting.method],
