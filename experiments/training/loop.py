@@ -60,8 +60,7 @@ def initial(classifier: Classifier, sweep: Sweep) -> Checkpoint:
     """Initialises a sweep before its first step."""
     h = _hyperparameters(classifier, sweep)
     state = step.init_sweep(classifier, jnp.array(sweep.seeds), h)
-    nothing = jnp.zeros_like(state.diverged_at, jnp.float32)
-    return Checkpoint(state, step.Metrics(nothing, nothing))
+    return Checkpoint(state, step.Metrics.zeros(state.diverged_at.shape))
 
 
 def _start(classifier: Classifier, task: Task) -> Checkpoint:

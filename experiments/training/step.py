@@ -63,6 +63,11 @@ class Metrics(NamedTuple):
     loss: jax.Array  # cross-entropy without the penalty, 1/N sum f in eq. 12
     accuracy: jax.Array  # on the training batches, with dropout, attacked if they are
 
+    @classmethod
+    def zeros(cls, shape: tuple[int, ...]) -> "Metrics":
+        """Returns the sums of an epoch before its first step."""
+        return cls(*[jnp.zeros(shape, jnp.float32)] * len(cls._fields))
+
 
 # After a step, or after several, whose metrics are added.
 Stepped = tuple[TrainState, Metrics]
