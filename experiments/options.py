@@ -23,6 +23,7 @@ from experiments.methods import (
 from experiments.models import (
     ARCHITECTURES,
     WIDTHS,
+    Architecture,
     NetworkName,
     networks_for,
     with_width,
@@ -199,8 +200,10 @@ class ModelOptions:
                 "the data set first, by one process."
             )
         self._check_batch_norm_groups()
-        if self.compute.dtype == "bfloat16" and self.model == "small_cnn":
-            raise UsageError("--dtype bfloat16 is for large networks, not small_cnn.")
+        if self.compute.dtype == "bfloat16" and self._architecture.is_small:
+            raise UsageError(
+                f"--dtype bfloat16 is for large networks, not {self.model}."
+            )
 
     def _check_batch_norm_groups(self) -> None:
         """Refuses groups that a batch cannot have, or no network needs."""
@@ -210,16 +213,20 @@ class ModelOptions:
                 f"--batch-norm-groups must divide the {batch_size} images of a batch "
                 f"(--batch-size), got {groups}."
             )
-        if groups > 1 and self.model == "small_cnn":
+        if groups > 1 and not self._architecture.has_batch_norm:
             raise UsageError(
-                f"--batch-norm-groups {groups} is for large networks: small_cnn has no "
-                "batch normalization."
+                f"--batch-norm-groups {groups} is for large networks: {self.model} has "
+                "no batch normalization."
             )
 
     @property
     def model(self) -> str:
         """Returns the network's name, and that of its folder."""
         return with_width(self.published_network, self.width)
+
+    @property
+    def _architecture(self) -> Architecture:
+        return ARCHITECTURES[self.model]
 
     @property
     def published_network(self) -> str:
@@ -239,7 +246,7 @@ class ModelOptions:
     @property
     def dtype(self) -> str:
         """Returns what convolutions compute in."""
-        if self.compute.dtype is not None or self.model == "small_cnn":
+        if self.compute.dtype is not None or self._architecture.is_small:
             return self.compute.dtype or "float32"
         return "float32" if devices.on_cpu() else "bfloat16"
 
@@ -250,7 +257,7 @@ class ModelOptions:
         It is not in one of several processes, where batches and padding depend on the
         number of devices.
         """
-        return ARCHITECTURES[self.model].is_small and not self.hosts.distributed
+        return self._architecture.is_small and not self.hosts.distributed
 
     def published(self, table: Table[Cell]) -> dict[str, Cell]:
         """Returns the row of a table of the paper; empty where it has none."""
