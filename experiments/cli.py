@@ -136,8 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if models.has_device_for_each_core:
                 devices = importlib.import_module("experiments.training.devices")
                 devices.one_for_each_core()
-            values = composed.of_all_processes(options)
-            processes.check_equal({"command": name, **values})
+            shared = composed.shared_options(options)
+            processes.check_equal({"command": name, **shared})
         # Figure 6(b) measures compilation, and the processes that `reproduce` starts
         # need the accelerator.
         if name not in ("figure6b", "reproduce"):

@@ -17,7 +17,7 @@ def parts(options: Any) -> Iterator[Any]:
 
 
 def flat(options: Any, without: Collection[str] = ()) -> dict[str, Any]:
-    """Returns options by name, with those of all parts, but for the named ones."""
+    """Returns options by name, those of parts included, without the named ones."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
@@ -28,11 +28,11 @@ def flat(options: Any, without: Collection[str] = ()) -> dict[str, Any]:
     return found
 
 
-def of_all_processes(options: Any) -> dict[str, Any]:
-    """Returns the options that are the same for all processes of a command."""
+def shared_options(options: Any) -> dict[str, Any]:
+    """Returns the options that all processes of a command must have in common."""
     return flat(options, _OF_A_PROCESS)
 
 
-def asked_for(options: Any) -> dict[str, Any]:
-    """Returns the options that say what is made, not where, how fast or by whom."""
+def result_options(options: Any) -> dict[str, Any]:
+    """Returns the options that determine results, not where and how they are made."""
     return flat(options, (*_OF_A_PROCESS, "compute", "division"))

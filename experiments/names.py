@@ -24,7 +24,7 @@ class Registry(dict[str, _Entry]):
         """Adds entries.
 
         Raises:
-          ValueError: if there is another one of the name, or none of the parent's.
+          ValueError: if another entry has the name, or none has the parent's.
         """
         new = {entry.name: entry for entry in entries}
         for name, entry in new.items():
@@ -38,14 +38,14 @@ class Registry(dict[str, _Entry]):
 class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
     """Marks a string option, by `Annotated`, as a name in a table that can grow.
 
-    The command line offers and checks the names that there are when it is read.
+    The command line offers, and checks, the names that are registered when it is read.
 
     Args:
-      names: returns them.
+      names: returns the names.
       parse: returns the name that another argument stands for, or raises a
         `UsageError`; None allows no other argument.
-      others: such arguments, as help denotes them.
-      spelled: names that have another spelling on the command line, with it.
+      others: such arguments, as help shows them.
+      spelled: the spelling on the command line of names that have another one there.
     """
 
     nargs = 1
@@ -76,7 +76,7 @@ class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
 
     @property
     def metavar(self) -> str:
-        """Returns the names, as help has choices."""
+        """Returns the names as help shows choices."""
         return "{" + ",".join(self._by_argument) + "}" + self._others
 
     def instance_from_str(self, arguments: Sequence[str]) -> str:

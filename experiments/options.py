@@ -23,6 +23,7 @@ from experiments.methods import (
 from experiments.models import (
     ARCHITECTURES,
     WIDTHS,
+    Architecture,
     NetworkName,
     networks_for,
     with_width,
@@ -48,7 +49,7 @@ def check_choices(
 
 
 def check_positive(option: str, values: Sequence[float]) -> None:
-    """Refuses none, twice the same, and what is no positive number."""
+    """Refuses an empty list, duplicates, and values that are not positive numbers."""
     check_choices(option, values)
     if not all(0 < value < float("inf") for value in values):
         raise UsageError(f"{option} must be positive numbers, got {values}.")
@@ -67,7 +68,7 @@ def check_single(option: str, values: Sequence[float]) -> None:
 
 
 def check_seeds(seeds: Sequence[int], option: str = "--seeds") -> None:
-    """Refuses none, twice the same, and what no seed can be."""
+    """Refuses an empty list, duplicates, and values that cannot be seeds."""
     check_choices(option, seeds)
     if not all(0 <= seed < 2**31 for seed in seeds):
         raise UsageError(f"{option} must lie in 0..2147483647, got {seeds}.")
@@ -203,27 +204,33 @@ class ModelOptions:
                 "the data set first, by one process."
             )
         self._check_batch_norm_groups()
-        if self.compute.dtype == "bfloat16" and self.model == "small_cnn":
-            raise UsageError("--dtype bfloat16 is for large networks, not small_cnn.")
+        if self.compute.dtype == "bfloat16" and self._architecture.is_small:
+            raise UsageError(
+                f"--dtype bfloat16 is for large networks, not {self.model}."
+            )
 
     def _check_batch_norm_groups(self) -> None:
-        """Refuses groups that a batch cannot have, or no network needs."""
+        """Refuses groups that do not divide a batch, or that the network cannot use."""
         groups, batch_size = self.batch_norm_groups, self.recipe().batch_size
         if groups < 1 or batch_size % groups:
             raise UsageError(
                 f"--batch-norm-groups must divide the {batch_size} images of a batch "
                 f"(--batch-size), got {groups}."
             )
-        if groups > 1 and self.model == "small_cnn":
+        if groups > 1 and not self._architecture.has_batch_norm:
             raise UsageError(
-                f"--batch-norm-groups {groups} is for large networks: small_cnn has no "
-                "batch normalization."
+                f"--batch-norm-groups {groups} is for large networks: {self.model} has "
+                "no batch normalization."
             )
 
     @property
     def model(self) -> str:
         """Returns the network's name, and that of its folder."""
         return with_width(self.published_network, self.width)
+
+    @property
+    def _architecture(self) -> Architecture:
+        return ARCHITECTURES[self.model]
 
     @property
     def published_network(self) -> str:
@@ -237,24 +244,24 @@ class ModelOptions:
 
     @property
     def has_records(self) -> bool:
-        """Checks whether the runs folder has records, which nothing is added to."""
+        """Checks whether the runs folder has records, which are only read."""
         return files.exists(recorded.file_of(self.runs_dir, self.dataset))
 
     @property
     def dtype(self) -> str:
         """Returns what convolutions compute in."""
-        if self.compute.dtype is not None or self.model == "small_cnn":
+        if self.compute.dtype is not None or self._architecture.is_small:
             return self.compute.dtype or "float32"
         return "float32" if devices.on_cpu() else "bfloat16"
 
     @property
     def has_device_for_each_core(self) -> bool:
-        """Checks whether each core of a CPU is to be a device for models of its own.
+        """Checks whether each core of a CPU becomes a device with models of its own.
 
-        It is not in one of several processes, where batches and padding depend on the
-        number of devices.
+        Not in a multi-process run, where batches and padding depend on the number of
+        devices.
         """
-        return ARCHITECTURES[self.model].is_small and not self.hosts.distributed
+        return self._architecture.is_small and not self.hosts.distributed
 
     def published(self, table: Table[Cell]) -> dict[str, Cell]:
         """Returns the row of a table of the paper; empty where it has none."""
@@ -272,7 +279,7 @@ class ModelOptions:
         return DATASETS[self.dataset].conditions.recipe
 
     def recipe(self, adversary: Adversary | None = None) -> Recipe:
-        """Returns how to train, in as many epochs as asked for."""
+        """Returns how to train, with the epochs, batch and rate that options change."""
         published = self.published_recipe(adversarial=adversary is not None)
         return dataclasses.replace(
             published.scaled(self.epochs or published.epochs),
@@ -289,7 +296,7 @@ def check_models(
     max_norms: Sequence[float] | None,
     seeds: Sequence[int],
 ) -> None:
-    """Refuses methods, strengths and seeds that no models can have."""
+    """Refuses methods, strengths and seeds that models cannot have."""
     check_choices("--methods", methods, listed())
     check_seeds(seeds)
     if strengths is not None:
@@ -374,7 +381,7 @@ class SweepOptions:
         self.check_published(TABLE1)
 
     def _check_selection_seeds(self, seeds: Sequence[int]) -> None:
-        """Refuses other seeds than those that are trained, and any without a choice."""
+        """Refuses seeds that are not trained, and any where no strength is selected."""
         check_choices("--selection-seeds", seeds)
         if not set(seeds) <= set(self.seeds):
             raise UsageError(
@@ -420,7 +427,7 @@ class SweepOptions:
         return entry.grid if entry.grid and given == entry.strength.grid else given
 
     def settings(self, table: Table[Any] = TABLE1) -> tuple[Setting, ...]:
-        """Returns every method at every strength that is to be tried.
+        """Returns every method at every strength to try.
 
         Args:
           table: the table of the paper with the strengths of --select-on paper.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from absum_jax.markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
-from experiments.composed import asked_for
+from experiments.composed import result_options
 from experiments.config import Setting
 from experiments.data import pgd_of
 from experiments.evaluation import clean
@@ -65,7 +65,7 @@ class TrainOptions:
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Returns every method at every strength that is to be trained."""
+        """Returns every method at every strength to train."""
         given = {LAMBDA: self.strengths, SIGMA: self.max_norms}
         table = TABLE1 if self.training == "clean" else TABLE4
         return settings(self.models, self.methods, given, table)
@@ -104,7 +104,7 @@ def run(options: TrainOptions) -> list[pathlib.Path]:
         options.models.dataset, options.training, options.train_steps
     )
     chosen, part = options.settings, options.division.selected
-    with opened(options.models, part=part, whole=asked_for(options)) as workspace:
+    with opened(options.models, part=part, whole=result_options(options)) as workspace:
         runs = workspace.train(chosen, options.seeds, adversary)
         answers = clean.evaluate(workspace.test, runs)
     print("\n" + "\n".join(table(runs, answers)) + "\n")

@@ -112,7 +112,7 @@ class Workspace:
 
 
 def _loaded(options: ModelOptions) -> Dataset:
-    """Loads the data set, without images if the runs folder is one of records.
+    """Loads the data set, without its images if the runs folder has records.
 
     Raises:
       UsageError: if processes have different data.
@@ -148,7 +148,7 @@ def loaded(
     hold_out: bool = False,
     part: Part | None = None,
 ) -> Workspace:
-    """Loads the network and the data of some options, without a lock.
+    """Loads the network and the data that options name, without a lock.
 
     Args:
       options: the models and their folders.
@@ -187,7 +187,7 @@ def opened(
     part: Part | None = None,
     whole: Mapping[str, Any] | None = None,
 ) -> Iterator[Workspace]:
-    """Does what `loaded` does, and excludes other processes than parts of `whole`.
+    """Loads as `loaded` does, and locks the folder for parts of the command `whole`.
 
     Raises:
       UsageError: like `loaded`, and if another process works on such models.

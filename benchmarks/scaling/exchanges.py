@@ -1,6 +1,6 @@
-"""What devices exchange in a program, counted in what XLA compiled for them.
+"""Counts what devices exchange in a program, in what XLA compiled for them.
 
-As a program it tells what is exchanged in training and in evaluation on ImageNet.
+Run as a program, it prints what training and evaluation on ImageNet exchange.
 """
 
 import json

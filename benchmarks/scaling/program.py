@@ -1,6 +1,6 @@
-"""What one of the timed processes does: some steps of training for each line it reads.
+"""Runs in each timed process: some steps of training for each line that it reads.
 
-It says so when it is ready, and after each time.
+It prints a line when it is ready, and one after each time.
 """
 
 import sys

@@ -15,7 +15,7 @@ STREAMED = "imagenet2012"  # pictures of any size, decoded when they are used
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is read."""
+    """Describes a data set before it is read."""
 
     name: str  # on the command line and in names of folders
     label: str  # in tables and figures

@@ -24,7 +24,7 @@ class Images(abc.ABC):
         """Returns the images at some indices."""
 
     def subset(self, examples: int | None, option: str) -> Self:
-        """Chooses some images, always the same; smaller choices lie within larger."""
+        """Chooses some images, always the same; a larger choice includes a smaller."""
         if examples is None:
             return self
         if not 1 <= examples <= len(self):

@@ -1,7 +1,7 @@
 """Attacks on trained models, with values stored in each run's folder.
 
-`attack.Attack` is what each attack defines, and `evaluator.run` evaluates any of them.
-Each module here registers its attacks when it is imported, as all are with the package.
+Each attack is an `attack.Attack`, and `evaluator.run` evaluates any of them. Importing
+this package imports all of its modules, which register their attacks.
 """
 
 import importlib

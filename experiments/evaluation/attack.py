@@ -1,4 +1,4 @@
-"""What an attack on trained models defines, and all attacks by name.
+"""Defines attacks on trained models, and registers them by name.
 
 A new attack takes one module in this folder. For example, accuracy on inverted images:
 

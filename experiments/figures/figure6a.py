@@ -76,7 +76,7 @@ class Figure6aOptions:
         """Lists the measurements on each data set, on this device."""
         measurements: dict[str, list[Measurement]] = {}
         for dataset in self.datasets:
-            is_small = networks_for(dataset)[0] == "small_cnn"
+            is_small = ARCHITECTURES[networks_for(dataset)[0]].is_small
             compute = ComputeOptions(dtype=None if is_small else self.dtype)
             model = ModelOptions(dataset=dataset, compute=compute)
             group = []

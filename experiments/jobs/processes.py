@@ -1,4 +1,4 @@
-"""What several processes of one run agree on; one process needs none of it."""
+"""Broadcasts and compares values in a multi-process run; no-ops in one process."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""What a regularization method consists of."""
+"""Describes regularization methods."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -61,11 +61,11 @@ class Method:
     strength: Strength | None = LAMBDA  # None if it has none
     grid: tuple[float, ...] | None = None  # None is that of the kind of strength
     is_listed: bool = True  # on the command line; others belong to a single study
-    # The method whose published numbers stand beside it. Such a variant of another
+    # The method whose published numbers appear beside it. Such a variant of another
     # method is not among the defaults of commands.
     parent: str | None = None
-    # Whether every program of small networks has it. Other methods are compiled only
-    # where a model uses them.
+    # Whether every program of small networks includes it. Other methods are compiled
+    # only where a model uses them.
     is_always_compiled: bool = False
     before_sgd: Transformation | None = None
     after_sgd: Transformation | None = None

@@ -1,7 +1,6 @@
-"""Published numbers, beside which ours stand: a module for each paper.
+"""Published numbers, shown beside ours: a module for each paper.
 
-What a paper does not list, such as a data set or method of one's own, has no row or
-cell.
+Data sets and methods that a paper does not list, such as new ones, have no row or cell.
 """
 
 from collections.abc import Mapping
@@ -40,7 +39,7 @@ __all__ = [
 
 
 def published_row(table: Table[Cell], dataset: str, network: str) -> dict[str, Cell]:
-    """Returns the cells that stand beside ours by method, where the table has any.
+    """Returns the published cells to show beside ours, by method; empty if none.
 
     A data set or method without published numbers has those of its parent.
     """

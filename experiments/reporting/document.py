@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from experiments.composed import asked_for
+from experiments.composed import result_options
 from experiments.config import NONE, Adversary, RunConfig
 from experiments.data import DATASETS
 from experiments.jobs import files
@@ -174,7 +174,7 @@ class Document(Generic[_Row]):
             "title": self.title,
             "network": self.options.models.model,
             "dtype": self.options.models.dtype,
-            "options": {**asked_for(self.options), **self.more_options},
+            "options": {**result_options(self.options), **self.more_options},
             **self.conditions,
             "rows": self.table.records("json"),
             "claims": [claim.as_dict() for claim in self.claims],

@@ -1,4 +1,4 @@
-"""Trained models and what was measured of them, under one attack or none."""
+"""Trained models with their results, under one attack or none."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence

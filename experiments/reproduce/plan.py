@@ -22,7 +22,7 @@ from experiments.workspace import Workspace, loaded
 
 
 class Rates(NamedTuple):
-    """Says how fast a network is on all devices of the machine together."""
+    """Gives the speed of a network on all devices of the machine together."""
 
     steps: float  # training steps of one model per second, at its published batch size
     forward: float  # images per second

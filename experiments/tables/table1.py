@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from experiments.composed import asked_for
+from experiments.composed import result_options
 from experiments.data import DATASETS
 from experiments.evaluation.single_fourier import Robustness
 from experiments.jobs.parts import DivisionOptions
@@ -44,7 +44,7 @@ class Table1Options:
 def run(options: Table1Options) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it with its figures."""
     sweep, part = options.sweep, options.division.selected
-    with sweep_workspace(sweep, part, asked_for(options)) as workspace:
+    with sweep_workspace(sweep, part, result_options(options)) as workspace:
         models = models_of_table1(sweep, workspace)
     if part is not None:
         runs = [model.run for model in models]

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments import adversaries
 from experiments.adversaries import TrainingName
-from experiments.composed import asked_for
+from experiments.composed import result_options
 from experiments.config import NONE, Adversary
 from experiments.data import pgd_of
 from experiments.evaluation import gradient
@@ -97,7 +97,7 @@ def run(options: Table4Options) -> list[pathlib.Path]:
     sweep, part = options.sweep, options.division.selected
     eps = pgd_of(sweep.models.dataset).test_eps
     written = []
-    with sweep_workspace(sweep, part, asked_for(options)) as workspace:
+    with sweep_workspace(sweep, part, result_options(options)) as workspace:
         for training in options.training:
             models = train_and_evaluate(
                 sweep, workspace,
@@ -161,7 +161,7 @@ def table4(
         },
         details={"models": [model.as_dict() for model in models]},
         scaled=options.scaled(training),
-        more_options=asked_for(options),
+        more_options=result_options(options),
     )
 
 

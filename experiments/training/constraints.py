@@ -1,4 +1,4 @@
-"""Constraints in a sweep.
+"""Applies constraints to the models of a sweep that have one.
 
 A constraint acts on the parameters of its own models alone, every so many steps. Under
 the sweep's `vmap` a count of steps for each model would turn the condition into a
@@ -17,9 +17,10 @@ from experiments.methods.method import Params, Uses
 
 # The steps from one clip of the paper's SNC to the next.
 CLIP_EVERY = Constraint._field_defaults["every"]
-# The steps in which the running statistics of batch normalization follow the last clip,
-# at least; 0.9^50 = 0.5 % is left of what they were. In the paper, 350 epochs of 391
-# steps end 50 steps after a clip. Ours, without incomplete batches, would end with one.
+# The least number of steps after the last clip, in which the running statistics of
+# batch normalization adapt to it: 0.9^50 = 0.5 % of their old values is left. In the
+# paper, 350 epochs of 391 steps end 50 steps after a clip. Ours, without incomplete
+# batches, would end with one.
 SETTLE_STEPS = 50
 
 

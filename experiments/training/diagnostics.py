@@ -31,7 +31,7 @@ def kernel_names(params: Params) -> tuple[str, ...]:
 
 
 @functools.partial(jax.jit, static_argnames="names")
-def of_sums(params: Params, names: Iterable[str]) -> dict[str, ByLayer]:
+def filter_sums(params: Params, names: Iterable[str]) -> dict[str, ByLayer]:
     """Computes penalties and fractions of zero sums of filters, of stacked models.
 
     The named kernels are (models..., height, width, in, out), with any leading axes.
@@ -92,7 +92,7 @@ class Recorder:
 
     def lines(self, epoch: int, params: Params) -> list[dict[str, Any]]:
         """Makes a line of JSON for each model of (seeds, settings), row by row."""
-        found = of_sums(params, self._names)
+        found = filter_sums(params, self._names)
         if epoch in self._at:
             found["spectral_norm"] = spectral_norms(params, self._uses)
         flat = jax.tree.map(lambda values: np.asarray(values).ravel(), found)

@@ -60,8 +60,7 @@ def initial(classifier: Classifier, sweep: Sweep) -> Checkpoint:
     """Initialises a sweep before its first step."""
     h = _hyperparameters(classifier, sweep)
     state = step.init_sweep(classifier, jnp.array(sweep.seeds), h)
-    nothing = jnp.zeros_like(state.diverged_at, jnp.float32)
-    return Checkpoint(state, step.Metrics(nothing, nothing))
+    return Checkpoint(state, step.Metrics.zeros(state.diverged_at.shape))
 
 
 def _start(classifier: Classifier, task: Task) -> Checkpoint:
@@ -207,16 +206,16 @@ def train(
             jax.block_until_ready(sums)
             done += steps
             if done % spec.epoch_steps == 0:
-                # Metrics go first: what is ahead of the checkpoint is dropped on
-                # resuming, what is behind it would be missing.
+                # Metrics are written before the checkpoint: on resuming, lines of later
+                # epochs are dropped, but missing ones could not be made again.
                 at_end = local(Checkpoint(state, sums))
                 _log(members, recorder, epoch + 1, at_end, spec.epoch_steps)
                 sums = jax.tree.map(jnp.zeros_like, sums)
             save(done, unpadded(Checkpoint(state, sums)))
             advance(steps, recipe.batch_size * len(members))
         if len(members) > 1:
-            # Were only some of them finished when it is killed, the others would go on
-            # in another program, whose last digits are others.
+            # If it were killed when only some of them are finished, the others would
+            # resume in a different program, whose rounding differs.
             save(done, unpadded(Checkpoint(state, sums)), final=True)
     made_by = provenance() | {
         "seconds": time.perf_counter() - started,

@@ -56,8 +56,7 @@ def train_steps(
             )
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        nothing = jnp.zeros(state.diverged_at.shape, jnp.float32)
-        sums = step.Metrics(nothing, nothing)
+        sums = step.Metrics.zeros(state.diverged_at.shape)
         begin, end = (0, spec.epoch_steps) if steps is None else (first, first + steps)
         return jax.lax.fori_loop(begin, end, body, (state, sums))
 

@@ -22,9 +22,9 @@ from experiments.training.constraints import Constrained, constrain
 from experiments.training.devices import Placement
 from experiments.training.optimization import Hyperparameters, Schedule, optimizer
 
-# What a seed is folded with to give independent streams.
+# Numbers that are folded into a seed to make independent streams.
 _INIT, _ORDER, _DROPOUT, _ATTACK, _AUGMENTATION = range(5)
-# What dropout's key is folded with to perturb images; 0 and 1 would be its split.
+# Folded into dropout's key to perturb images; 0 and 1 would be its split.
 _PERTURBATION = 2
 
 # The adversary's numbers, from `Adversary.as_arrays`.
@@ -50,7 +50,7 @@ class TrainSpec:
 
 
 class TrainState(NamedTuple):
-    """What training carries from step to step."""
+    """State that training carries from step to step."""
 
     variables: Variables
     optimizer: Any
@@ -58,10 +58,15 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What is reported of a step, of shape (seeds, settings) in a sweep."""
+    """Measures of a step that are reported, of shape (seeds, settings) in a sweep."""
 
     loss: jax.Array  # cross-entropy without the penalty, 1/N sum f in eq. 12
     accuracy: jax.Array  # on the training batches, with dropout, attacked if they are
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, ...]) -> "Metrics":
+        """Returns the sums of an epoch before its first step."""
+        return cls(*[jnp.zeros(shape, jnp.float32)] * len(cls._fields))
 
 
 # After a step, or after several, whose metrics are added.
@@ -113,28 +118,29 @@ def train_step(
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         variables = Variables(params, batch_stats)
-        logits, moved = classifier.train_logits(variables, x, dropout_key)
+        logits, new_stats = classifier.train_logits(variables, x, dropout_key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return losses.mean(), ((logits.argmax(axis=-1) == y).mean(), moved)
+        return losses.mean(), ((logits.argmax(axis=-1) == y).mean(), new_stats)
 
-    (loss, (accuracy, moved)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    accuracy, new_stats = aux
     for method, strength in h.methods:
         if method.penalty_gradient is not None:
-            pull = method.penalty_gradient(params)
-            grads = jax.tree.map(lambda g, p, s=strength: g + s * p, grads, pull)
+            added = method.penalty_gradient(params)
+            grads = jax.tree.map(lambda g, p, s=strength: g + s * p, grads, added)
     updates, optimizer_state = optimizer(h).update(grads, state.optimizer, params)
     params = optax.apply_updates(params, updates)
 
-    is_finite = _is_finite((loss, params, moved))
-    goes_on = is_finite & (state.diverged_at == 0)
+    is_finite = _is_finite((loss, params, new_stats))
+    is_taken = is_finite & (state.diverged_at == 0)
     variables, optimizer_state = jax.tree.map(
-        lambda new, old: jnp.where(goes_on, new, old),
-        (Variables(params, moved), optimizer_state),
+        lambda new, old: jnp.where(is_taken, new, old),
+        (Variables(params, new_stats), optimizer_state),
         (state.variables, state.optimizer),
     )
     has_diverged = state.diverged_at > 0
     diverged_at = jnp.where(is_finite | has_diverged, state.diverged_at, step)
-    loss = jnp.where(goes_on, loss, jnp.nan)
+    loss = jnp.where(is_taken, loss, jnp.nan)
     state = TrainState(variables, optimizer_state, diverged_at)
     return state, Metrics(loss, accuracy)
 

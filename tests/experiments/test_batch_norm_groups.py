@@ -12,7 +12,7 @@ from networks import evaluated, filled, images, norms
 from numpy_networks import ByBatch, resnet18
 
 from experiments import cli
-from experiments.composed import asked_for
+from experiments.composed import result_options
 from experiments.config import NONE, RunConfig
 from experiments.data import DATASETS
 from experiments.jobs import files
@@ -274,4 +274,4 @@ def test_titles_tell_the_groups():
         "Table 1, CIFAR-10 (ResNet-18) (scaled down: batches of 64, batch "
         "normalization in 8 groups)"
     )
-    assert asked_for(options)["batch_norm_groups"] == 8
+    assert result_options(options)["batch_norm_groups"] == 8

@@ -51,7 +51,7 @@ def test_the_kernels_are_those_of_the_uses(classifier, params):
 
 
 def test_penalty_and_zero_share_of_stacked_models(params, stacked):
-    found = diagnostics.of_sums(stacked, diagnostics.kernel_names(params))
+    found = diagnostics.filter_sums(stacked, diagnostics.kernel_names(params))
     for layer in LAYERS:
         kernel = params[layer.split("/")[0]]["kernel"]
         # Eq. 12, in NumPy.
@@ -72,7 +72,7 @@ def test_a_share_of_filters_is_zero():
     kernel[:, :, 1, 1] = 0
     kernel[..., 1, 2] = np.eye(5) - np.roll(np.eye(5), 1, 0)
     kernel[0, 0, 1, 2] += 1e-4
-    found = diagnostics.of_sums({"conv": {"kernel": kernel}}, ("conv/kernel",))
+    found = diagnostics.filter_sums({"conv": {"kernel": kernel}}, ("conv/kernel",))
     assert found["zero_share"]["conv/kernel"] == 2 / 8
 
 
