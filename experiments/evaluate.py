@@ -28,7 +28,6 @@ class EvaluateOptions:
     sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
         if self.sweep.selection_seeds is not None:
             raise UsageError(
@@ -38,19 +37,15 @@ class EvaluateOptions:
 
 
 def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
-    """Attacks each run through all runs of the other seed in its pair.
-
-    Returns:
-      The accuracy of each run of a pair, attacked through the same setting.
-    """
+    """Computes each paired run's accuracy, attacked through its other seed."""
     dataset = workspace.options.dataset
-    eps = pgd_of(dataset).transfer_eps
-    steps = gradient.published_steps(dataset)
+    eps, steps = pgd_of(dataset).transfer_eps, gradient.published_steps(dataset)
     accuracies: dict[Run, float] = {}
     for pair in pairs([*dict.fromkeys(run.config.seed for run in runs)]):
         for seed, other in (pair, pair[::-1]):
-            targets = [run for run in runs if run.config.seed == seed]
-            substitutes = [run for run in runs if run.config.seed == other]
+            targets, substitutes = (
+                [run for run in runs if run.config.seed == s] for s in (seed, other)
+            )
             matrix = gradient.transferred(
                 workspace.test, targets, substitutes, eps, steps
             )
@@ -60,10 +55,7 @@ def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
 
 def _table(runs: Sequence[Run], columns: Mapping[str, Sequence[float]]) -> list[str]:
     rows = [
-        (
-            *model_cells(run.config),
-            *(f"{100 * float(number):.2f}" for number in numbers),
-        )
+        (*model_cells(run.config), *(f"{100 * float(n):.2f}" for n in numbers))
         for run, *numbers in zip(runs, *columns.values(), strict=True)
     ]
     return aligned(("method", "lambda / sigma", "seed", *columns), rows)

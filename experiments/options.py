@@ -54,6 +54,12 @@ def check_positive(option: str, values: Sequence[float]) -> None:
         raise UsageError(f"{option} must be positive numbers, got {values}.")
 
 
+def check_at_least_1(option: str, value: int | None) -> None:
+    """Refuses zero and negative numbers; None is the default."""
+    if value is not None and value < 1:
+        raise UsageError(f"{option} must be at least 1, got {value}.")
+
+
 def check_single(option: str, values: Sequence[float]) -> None:
     """Refuses any other number of values than one."""
     if len(values) != 1:
@@ -68,11 +74,7 @@ def check_seeds(seeds: Sequence[int], option: str = "--seeds") -> None:
 
 
 def pairs(seeds: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs the first seed with the second, the third with the fourth, and so on.
-
-    No seed is in two pairs, so that pairs are independent; the last of an odd number
-    is in none.
-    """
+    """Pairs the first seed with the second, and so on; an odd last one has no pair."""
     return list(zip(seeds[::2], seeds[1::2], strict=False))
 
 
@@ -108,7 +110,6 @@ class ComputeOptions:
     tensorboard of each run (needs tensorboardX)."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if self.checkpoint_seconds < 0:
             raise UsageError(
                 "--checkpoint-seconds must not be negative, got "
@@ -162,14 +163,11 @@ class ModelOptions:
     hosts: HostOptions = dataclasses.field(default_factory=HostOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if self.dataset not in DATASETS:
             known = ", ".join(DATASETS)
             raise UsageError(f"--dataset must be one of {known}, got {self.dataset!r}.")
-        if self.epochs is not None and self.epochs < 1:
-            raise UsageError(f"--epochs must be at least 1, got {self.epochs}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"--batch-size must be at least 1, got {self.batch_size}.")
+        check_at_least_1("--epochs", self.epochs)
+        check_at_least_1("--batch-size", self.batch_size)
         if self.learning_rate is not None:
             check_positive("--learning-rate", (self.learning_rate,))
         networks = networks_for(self.dataset)
@@ -198,12 +196,6 @@ class ModelOptions:
                 "--distributed does not go with --download and --manual-dir: prepare "
                 "the data set first, by one process."
             )
-        self._check_batch_norm_groups()
-        if self.compute.dtype == "bfloat16" and self.model == "small_cnn":
-            raise UsageError("--dtype bfloat16 is for large networks, not small_cnn.")
-
-    def _check_batch_norm_groups(self) -> None:
-        """Refuses groups that a batch cannot have, or no network needs."""
         groups, batch_size = self.batch_norm_groups, self.recipe().batch_size
         if groups < 1 or batch_size % groups:
             raise UsageError(
@@ -215,6 +207,8 @@ class ModelOptions:
                 f"--batch-norm-groups {groups} is for large networks: small_cnn has no "
                 "batch normalization."
             )
+        if self.compute.dtype == "bfloat16" and self.model == "small_cnn":
+            raise UsageError("--dtype bfloat16 is for large networks, not small_cnn.")
 
     @property
     def model(self) -> str:
@@ -245,11 +239,8 @@ class ModelOptions:
 
     @property
     def has_device_for_each_core(self) -> bool:
-        """Checks whether each core of a CPU is to be a device for models of its own.
-
-        It is not in one of several processes, where batches and padding depend on the
-        number of devices.
-        """
+        """Checks whether each core of a CPU is to be a device for models of its own."""
+        # In one of several processes batches and padding depend on the devices' number.
         return ARCHITECTURES[self.model].is_small and not self.hosts.distributed
 
     def published(self, table: Table[Cell]) -> dict[str, Cell]:
@@ -305,11 +296,7 @@ def settings(
     given: Mapping[Strength, Sequence[float] | None],
     table: Table[Any],
 ) -> tuple[Setting, ...]:
-    """Returns each method at the given strengths, or at the one of the paper.
-
-    Raises:
-      UsageError: if a method has no strength in the table, and none are given.
-    """
+    """Returns each method at the given strengths, or at the one of the paper."""
     published = models.published_strengths(table)
 
     def strengths_of(method: str) -> Sequence[float]:
@@ -362,28 +349,21 @@ class SweepOptions:
     train the chosen strengths alone. None is all."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)
-        if self.frequency_stride < 1:
-            raise UsageError(
-                f"--frequency-stride must be at least 1, got {self.frequency_stride}."
-            )
-        if self.selection_seeds is not None:
-            self._check_selection_seeds(self.selection_seeds)
+        check_at_least_1("--frequency-stride", self.frequency_stride)
+        if (seeds := self.selection_seeds) is not None:
+            check_choices("--selection-seeds", seeds)
+            if not set(seeds) <= set(self.seeds):
+                raise UsageError(
+                    f"--selection-seeds must be among --seeds, {self.seeds}, got "
+                    f"{seeds}."
+                )
+            if self.select_on == "paper":
+                raise UsageError(
+                    "--selection-seeds does not go with --select-on paper, which "
+                    "compares no strengths."
+                )
         self.check_published(TABLE1)
-
-    def _check_selection_seeds(self, seeds: Sequence[int]) -> None:
-        """Refuses other seeds than those that are trained, and any without a choice."""
-        check_choices("--selection-seeds", seeds)
-        if not set(seeds) <= set(self.seeds):
-            raise UsageError(
-                f"--selection-seeds must be among --seeds, {self.seeds}, got {seeds}."
-            )
-        if self.select_on == "paper":
-            raise UsageError(
-                "--selection-seeds does not go with --select-on paper, which compares "
-                "no strengths."
-            )
 
     def check_published(self, table: Table[Any]) -> None:
         """Refuses --select-on paper where a table does not decide on the strengths."""
@@ -421,8 +401,7 @@ class SweepOptions:
     def settings(self, table: Table[Any] = TABLE1) -> tuple[Setting, ...]:
         """Returns every method at every strength that is to be tried.
 
-        Args:
-          table: the table of the paper with the strengths of --select-on paper.
+        The table has the strengths of --select-on paper.
         """
         published = self.models.published_strengths(table)
         return tuple(

@@ -45,7 +45,6 @@ class RecordOptions:
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if self.seeds is not None:
             check_seeds(self.seeds)
         folder = self.records_dir / self.dataset
@@ -121,9 +120,8 @@ _KINDS = ("train", "test", "held_in", "held_out")
 
 def _images(run: Run, evaluations: Iterable[Evaluation]) -> Iterator[_Images]:
     """Lists the images that a model was trained and evaluated on."""
-    config = run.config
-    kind = "held_in" if config.validation_examples else "train"
-    count, fingerprint = config.train_examples, config.data_fingerprint
+    kind = "held_in" if run.config.validation_examples else "train"
+    count, fingerprint = run.config.train_examples, run.config.data_fingerprint
     yield _Images(run.folder, kind, count, fingerprint)
     for one in evaluations:
         kind = "test" if one.split == "test" else "held_out"
@@ -131,11 +129,7 @@ def _images(run: Run, evaluations: Iterable[Evaluation]) -> Iterator[_Images]:
 
 
 def _describe(dataset: Dataset, used: list[_Images], folder: pathlib.Path) -> None:
-    """Records which images models were trained and evaluated on.
-
-    Raises:
-      UsageError: if models, or earlier records, are of other images than the data set.
-    """
+    """Records which images models were trained and evaluated on; refuses others."""
     path = recorded.file_of(folder, dataset.name)
     known = files.read_json_if_there(path, "restore it")
     if known is not None:
@@ -161,7 +155,7 @@ def _describe(dataset: Dataset, used: list[_Images], folder: pathlib.Path) -> No
 
 
 def _is_published(config: RunConfig, dataset: Dataset) -> bool:
-    """Returns whether a model is small, with the published schedule on all images."""
+    """Checks whether a model is small, with the published schedule on all images."""
     return (
         ARCHITECTURES[config.model].is_small
         and config.recipe == DATASETS[config.dataset].conditions.recipe

@@ -13,7 +13,7 @@ from experiments.data import pgd_of
 from experiments.evaluation import clean
 from experiments.jobs.parts import DivisionOptions
 from experiments.methods import LAMBDA, SIGMA, MethodName
-from experiments.options import ModelOptions, check_models, settings
+from experiments.options import ModelOptions, check_at_least_1, check_models, settings
 from experiments.published import TABLE1, TABLE4
 from experiments.reporting.labels import model_cells
 from experiments.training.runs import Run
@@ -52,11 +52,10 @@ class TrainOptions:
     division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)
         if self.training != "clean":
             pgd_of(self.models.dataset)  # refuses data sets without PGD
-        adversaries.check_steps("--train-steps", self.train_steps)
+        check_at_least_1("--train-steps", self.train_steps)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -67,18 +66,13 @@ class TrainOptions:
 
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
-    last = run.metrics()[-1]
+    last, accuracy = run.metrics()[-1], f"{100 * answer.accuracy:.2f}"
     if run.has_diverged:  # then it has no loss
         loss = f"diverged at step {last['diverged_at_step']}"
     else:
         loss = f"{last['train_loss']:.4g}"
-    return (
-        *model_cells(run.config),
-        f"{100 * answer.accuracy:.2f}",
-        loss,
-        str(last["epoch"]),
-        str(run.folder),
-    )
+    epoch, folder = str(last["epoch"]), str(run.folder)
+    return (*model_cells(run.config), accuracy, loss, epoch, folder)
 
 
 def table(runs: Sequence[Run], answers: Sequence[clean.Clean]) -> list[str]:

@@ -49,7 +49,6 @@ class DiagnosticsOptions:
     """Regularization methods."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_choices("--methods", self.methods)
 
     @property

@@ -41,7 +41,6 @@ class Figure1Options:
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if not 1 <= self.images <= 10:
             raise UsageError(f"--images must lie in 1..10, got {self.images}.")
         if self.eps is not None and not 0 <= self.eps <= 1:

@@ -11,9 +11,13 @@ from matplotlib.figure import Figure
 
 from experiments.config import NONE
 from experiments.data import DATASETS, DatasetName
-from experiments.jobs.errors import UsageError
 from experiments.models import ARCHITECTURES, networks_for
-from experiments.options import ComputeOptions, ModelOptions, check_choices
+from experiments.options import (
+    ComputeOptions,
+    ModelOptions,
+    check_at_least_1,
+    check_choices,
+)
 from experiments.reporting.plots import runtimes
 from experiments.reporting.plots.runtimes import (
     COLORS,
@@ -62,12 +66,10 @@ class Figure6aOptions:
     """Folder for the table and the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_choices("--datasets", self.datasets, DATASETS)
         check_choices("--methods", self.methods, TIMED_METHODS)
-        for option, value in (("timed-steps", self.steps), ("repeats", self.repeats)):
-            if value is not None and value < 1:
-                raise UsageError(f"--{option} must be at least 1, got {value}.")
+        check_at_least_1("--timed-steps", self.steps)
+        check_at_least_1("--repeats", self.repeats)
 
     def measurements(self) -> dict[str, list[Measurement]]:
         """Lists the measurements on each data set, on this device."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.jobs.errors import UsageError
 from experiments.models.resnet import ResNet18
-from experiments.options import check_choices
+from experiments.options import check_at_least_1, check_choices
 from experiments.reporting.plots import runtimes
 from experiments.reporting.plots.runtimes import (
     COLORS,
@@ -55,15 +55,13 @@ class Figure6bOptions:
     """Folder for the table and the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_choices("--sizes", self.sizes)
         check_choices("--methods", self.methods, TIMED_METHODS)
         if not all(size >= 32 and size % 8 == 0 for size in self.sizes):
             raise UsageError(
                 f"--sizes must be multiples of 8 from 32 up, got {self.sizes}."
             )
-        if self.repeats < 1:
-            raise UsageError(f"--repeats must be at least 1, got {self.repeats}.")
+        check_at_least_1("--repeats", self.repeats)
         if not self._cases():
             raise UsageError(
                 f"--numpy-sizes-up-to {self.numpy_sizes_up_to} leaves nothing to "

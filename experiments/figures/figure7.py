@@ -34,7 +34,6 @@ class Figure7Options:
     """Folder for the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
         if not 0 < self.eps <= 1:
             raise UsageError(f"--eps must be positive and at most 1, got {self.eps}.")

@@ -46,7 +46,6 @@ class Figure8Options:
     """Folder for the table and the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_single("--strengths", self.strengths)
         check_positive("--strengths", self.strengths)
         check_seeds(self.seeds)

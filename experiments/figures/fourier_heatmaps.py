@@ -32,7 +32,6 @@ class FourierHeatmapsOptions:
     """Folder for the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if not 0 < self.norm < float("inf"):
             raise UsageError(f"--norm must be a positive number, got {self.norm}.")
         if (stride := self.sweep.frequency_stride) != 1:

@@ -37,7 +37,6 @@ class OneSeedOptions:
     """Folder for the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if self.strengths is not None:
             check_single("--strengths", self.strengths)
             check_positive("--strengths", self.strengths)

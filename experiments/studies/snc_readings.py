@@ -58,7 +58,6 @@ class SncReadingsOptions:
     """Folder for the table."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_choices("--methods", self.methods, READINGS)
         check_positive("--max-norms", self.max_norms)
         check_seeds(self.seeds)

@@ -34,7 +34,6 @@ class Table2Options:
     """Folder for tables."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
 
 

@@ -15,7 +15,7 @@ from experiments.data import pgd_of
 from experiments.evaluation import gradient
 from experiments.jobs.parts import DivisionOptions
 from experiments.methods import SNC_METHODS
-from experiments.options import SweepOptions, check_choices
+from experiments.options import SweepOptions, check_at_least_1, check_choices
 from experiments.published import TABLE4, PublishedPgd
 from experiments.reporting import columns, comparisons, document, naming
 from experiments.reporting.columns import METHOD, STRENGTH_AND_PUBLISHED, Column, Table
@@ -57,12 +57,11 @@ class Table4Options:
     division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
         self.sweep.check_published(TABLE4)
         check_choices("--training", self.training)
-        adversaries.check_steps("--train-steps", self.train_steps)
-        adversaries.check_steps("--test-steps", self.test_steps)
+        check_at_least_1("--train-steps", self.train_steps)
+        check_at_least_1("--test-steps", self.test_steps)
 
     def adversary(self, training: TrainingName) -> Adversary | None:
         """Returns what attacks the training images; None for training on clean ones."""
