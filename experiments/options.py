@@ -11,22 +11,8 @@ from experiments.data import DATASETS, DataOptions, DatasetName, pgd_of, recorde
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
-from experiments.methods import (
-    LAMBDA,
-    METHODS,
-    SIGMA,
-    MethodName,
-    Strength,
-    default,
-    listed,
-)
-from experiments.models import (
-    ARCHITECTURES,
-    WIDTHS,
-    NetworkName,
-    networks_for,
-    with_width,
-)
+from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName, default, listed
+from experiments.models import ARCHITECTURES, NetworkName, networks_for, with_width
 from experiments.published import TABLE1, Cell, Table, published_row
 from experiments.training import devices, tensorboard
 
@@ -182,9 +168,9 @@ class ModelOptions:
                 f"--network must be one of {', '.join(networks)} on {self.dataset}, "
                 f"got {self.network!r}."
             )
-        if self.width not in get_args(WidthName):
+        if self.width not in (widths := get_args(WidthName)):
             raise UsageError(
-                f"--width must be one of 1, {', '.join(WIDTHS)}, got {self.width!r}."
+                f"--width must be one of {', '.join(widths)}, got {self.width!r}."
             )
         if self.model not in ARCHITECTURES:
             raise UsageError(
@@ -293,18 +279,20 @@ def check_models(
 def settings(
     models: ModelOptions,
     methods: Sequence[str],
-    given: Mapping[Strength, Sequence[float] | None],
+    strengths: Sequence[float] | None,
+    max_norms: Sequence[float] | None,
     table: Table[Any],
 ) -> tuple[Setting, ...]:
     """Returns each method at the given strengths, or at the one of the paper."""
     published = models.published_strengths(table)
+    given = {LAMBDA: strengths, SIGMA: max_norms}
 
     def strengths_of(method: str) -> Sequence[float]:
         kind = METHODS[method].strength
         if kind is None:
             return (NONE.strength,)
-        if (strengths := given[kind]) is not None:
-            return strengths
+        if (chosen := given[kind]) is not None:
+            return chosen
         if method not in published:
             raise UsageError(
                 f"the paper has no {method} of {models.model} on {models.dataset}: "

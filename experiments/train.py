@@ -12,7 +12,7 @@ from experiments.config import Setting
 from experiments.data import pgd_of
 from experiments.evaluation import clean
 from experiments.jobs.parts import DivisionOptions
-from experiments.methods import LAMBDA, SIGMA, MethodName
+from experiments.methods import MethodName
 from experiments.options import ModelOptions, check_at_least_1, check_models, settings
 from experiments.published import TABLE1, TABLE4
 from experiments.reporting.labels import model_cells
@@ -60,9 +60,10 @@ class TrainOptions:
     @property
     def settings(self) -> tuple[Setting, ...]:
         """Returns every method at every strength that is to be trained."""
-        given = {LAMBDA: self.strengths, SIGMA: self.max_norms}
         table = TABLE1 if self.training == "clean" else TABLE4
-        return settings(self.models, self.methods, given, table)
+        return settings(
+            self.models, self.methods, self.strengths, self.max_norms, table
+        )
 
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:

@@ -64,8 +64,9 @@ class DiagnosticsOptions:
         return "".join(f"-{name}" for name in others) + self.one_seed.variant
 
 
-def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:
-    """Draws a line for each layer."""
+def _draw_layers(
+    ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]
+) -> None:
     for name, values in curves.layers.items():
         # Values that are not finite leave gaps.
         y = np.array(values, float) * (100 if kind == "zero_share" else 1)
@@ -89,7 +90,7 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
     )
     for column, setting, of_model in zip(axes.T, settings, found, strict=True):
         for ax, kind in zip(column, _KINDS, strict=True):
-            draw_layers(ax, kind, of_model[kind], colors)
+            _draw_layers(ax, kind, of_model[kind], colors)
         column[0].set_title(setting_label(setting), fontsize=9)
         column[-1].set_xlabel("epoch")
     for ax, kind in zip(axes[:, 0], _KINDS, strict=True):
@@ -128,12 +129,9 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",
         "kernels": layers,
         "models": [
-            {
-                "method": setting.method,
-                "strength": setting.strength,
-                "run": str(run.config.path),
-                **{kind: values._asdict() for kind, values in of_model.items()},
-            }
+            setting._asdict()
+            | {"run": str(run.config.path)}
+            | {kind: values._asdict() for kind, values in of_model.items()}
             for setting, run, of_model in zip(settings, runs, found, strict=True)
         ],
     }

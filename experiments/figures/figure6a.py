@@ -19,12 +19,7 @@ from experiments.options import (
     check_choices,
 )
 from experiments.reporting.plots import runtimes
-from experiments.reporting.plots.runtimes import (
-    COLORS,
-    NAMES,
-    TIMED_METHODS,
-    TimedMethod,
-)
+from experiments.reporting.plots.runtimes import TIMED_METHODS, TimedMethod
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_epoch import Measurement, measure
 from experiments.training.constraints import CLIP_EVERY
@@ -98,18 +93,11 @@ def records(
     for dataset, group in measurements.items():
         seconds = {}
         for m in group:
+            epoch_s = float(np.median(log[m].epoch_s))
             clip_s = float(np.median(log[m].clip_s)) if m.clip else 0.0
-            seconds[m.method] = m.epoch_seconds(
-                float(np.median(log[m].epoch_s)), clip_s
-            )
+            seconds[m.method] = m.epoch_seconds(epoch_s, clip_s)
         for m in group:
             epoch, timings = seconds[m.method], log[m]
-            ratios = {
-                f"ratio_to_{other}": epoch / seconds[other]
-                if other in seconds
-                else None
-                for other in ("none", "absum")
-            }
             row = {
                 "dataset": dataset,
                 "examples": DATASETS[dataset].train_examples,
@@ -121,7 +109,12 @@ def records(
                 "strength": m.strength,
                 "clip": m.clip,
                 "epoch_s": epoch,
-                **ratios,
+                **{
+                    f"ratio_to_{other}": epoch / seconds[other]
+                    if other in seconds
+                    else None
+                    for other in ("none", "absum")
+                },
                 "steps_of_the_epoch": m.epoch_steps,
                 "steps_timed": m.steps,
                 "clips_in_the_steps_timed": m.clips_timed,
@@ -156,9 +149,8 @@ def markdown(
         network = f"{ARCHITECTURES[row['model']].label}, {row['dtype']}"
         seconds = (_cell(by_method[method]) for method in options.methods)
         cells.append([DATASETS[dataset].label, network, timed, *seconds])
-    header = [
-        "data set", "network", "steps timed", *(NAMES[m] for m in options.methods),
-    ]  # fmt: skip
+    names = [runtimes.NAMES[method] for method in options.methods]
+    header = ["data set", "network", "steps timed", *names]
     note = (
         "Seconds of an epoch of training, without compilation, and in brackets the "
         "ratio to no regularization: the paper's batches, with its crops and flips "
@@ -192,8 +184,9 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
         seconds = [row["epoch_s"] for row in rows if row["method"] == method]
         left = np.arange(len(datasets)) - 0.4 + (i + 0.5) * width
         ax.bar(
-            left, seconds, width, color=COLORS[method], label=NAMES[method],
-            hatch="///" if method == "snc_numpy" else None, edgecolor="white",
+            left, seconds, width, color=runtimes.COLORS[method], edgecolor="white",
+            label=runtimes.NAMES[method],
+            hatch="///" if method == "snc_numpy" else None,
         )  # fmt: skip
     ax.set_yscale("log")
     ax.set_xticks(range(len(datasets)), [DATASETS[name].label for name in datasets])

@@ -14,12 +14,7 @@ from experiments.jobs.errors import UsageError
 from experiments.models.resnet import ResNet18
 from experiments.options import check_at_least_1, check_choices
 from experiments.reporting.plots import runtimes
-from experiments.reporting.plots.runtimes import (
-    COLORS,
-    NAMES,
-    TIMED_METHODS,
-    TimedMethod,
-)
+from experiments.reporting.plots.runtimes import TIMED_METHODS, TimedMethod
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_step import CLASSES, Measurement, measure
 from experiments.training.constraints import CLIP_EVERY
@@ -122,7 +117,7 @@ def markdown(
 ) -> str:
     """Makes the table, a row for each size, with its conditions."""
     ms = {(row["size"], row["method"]): f"{row['ms']:,.1f}" for row in rows}
-    header = ["input", *(NAMES[method] for method in options.methods)]
+    header = ["input", *(runtimes.NAMES[method] for method in options.methods)]
     cells = [
         [f"{size} x {size}", *(ms.get((size, m), "") for m in options.methods)]
         for size in options.sizes
@@ -151,7 +146,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
         style = "--" if method == "snc_numpy" else "-"
         ax.plot(
             *zip(*points, strict=True), style,
-            color=COLORS[method], marker=".", label=NAMES[method],
+            color=runtimes.COLORS[method], marker=".", label=runtimes.NAMES[method],
         )  # fmt: skip
     sizes = sorted({row["size"] for row in rows})
     ax.set_xscale("log", base=2)

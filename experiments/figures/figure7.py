@@ -71,8 +71,7 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
         "pgd": dataclasses.asdict(steps),
         "methods": [
             {
-                "method": setting.method,
-                "strength": setting.strength,
+                **setting._asdict(),
                 "share_of_power_beyond_a_quarter_of_the_width": [
                     gradient.high_frequency_fraction(spectrum) for spectrum in of_seeds
                 ],

@@ -65,8 +65,7 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
         "norm": options.norm,
         "methods": [
             {
-                "method": setting.method,
-                "strength": setting.strength,
+                **setting._asdict(),
                 "clean": clean_of.tolist(),
                 "mean": grids_of.mean(axis=(1, 2)).tolist(),
                 "min": grids_of.min(axis=(1, 2)).tolist(),

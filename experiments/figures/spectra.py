@@ -122,8 +122,7 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
         "seed": seed,
         "models": [
             {
-                "method": setting.method,
-                "strength": setting.strength,
+                **setting._asdict(),
                 "run": str(run.config.path),
                 "spectral_norms": {p: float(v[i].max()) for p, v in spectra.items()},
                 "mean_singular_values": {

@@ -39,11 +39,9 @@ def _conditions(run: Run) -> dict[str, Any]:
 
 
 def has_acted(run: Run, unconstrained: Run | None) -> bool | None:
-    """Checks whether a constraint ever changed a model.
+    """Checks whether a constraint ever changed a model; None if that is unknown.
 
-    Returns:
-      None if it is unknown: the two runs differ, but were trained under different
-      conditions, or they have no digests.
+    It is where the runs differ, but in conditions too, and where digests are missing.
     """
     if run.config.setting == NONE:
         return False
@@ -63,11 +61,7 @@ def acts(models: Sequence[Model]) -> bool | None:
 
 
 def intervals(models: Sequence[Model]) -> dict[str, Interval]:
-    """Computes the prediction interval of each of `ACCURACIES`, as fractions.
-
-    Raises:
-      ValueError: if there are fewer than two models.
-    """
+    """Computes the prediction interval of each of `ACCURACIES`, as fractions."""
     return {
         name: prediction_interval([model[name] for model in models], CONFIDENCE / 100)
         for name in ACCURACIES
@@ -111,18 +105,8 @@ def explaining_readings(documents: Sequence[Mapping[str, Any]]) -> list[str]:
 
     A reading explains them if on each data set the published mean and clean accuracy
     lie in its prediction intervals. Readings that acted in no model count as `none`;
-    for them a single model on each data set is enough.
-
-    Args:
-      documents: the JSON that `snc-readings` writes, one for each data set.
-
-    Returns:
-      The names of the readings, in the order of `READINGS`.
-
-    Raises:
-      ValueError: if a document has no published row, lacks a reading at the published
-        bound, has fewer than two models of one that acts, or one that diverged or
-        predicts a single class.
+    for them a single model on each data set is enough. The documents are the JSON that
+    `snc-readings` writes, one for each data set.
     """
     by_reading = [_by_reading(document) for document in documents]
     names = []
@@ -149,7 +133,7 @@ def snc_as_published(documents: Sequence[Mapping[str, Any]]) -> str:
     """Returns the method that represents the published SNC.
 
     It is the ninth reading if this alone explains the published rows, otherwise SNC as
-    the paper defines it. Arguments and errors are those of `explaining_readings`.
+    the paper defines it.
     """
     is_ninth = explaining_readings(documents) == [SNC_NUMPY_AXES]
     return SNC_NUMPY_AXES if is_ninth else "snc"
