@@ -42,15 +42,13 @@ def run(options: Table2Options) -> list[pathlib.Path]:
     sweep = options.sweep
     eps = pgd_of(sweep.models.dataset).transfer_eps
     steps = gradient.published_steps(sweep.models.dataset)
+    seeds = filled_up(sweep.seeds)
     with sweep_workspace(sweep) as workspace:
         selected = select_as_table1(sweep, workspace)
-        seeds = filled_up(sweep.seeds)
         runs = selected.all_runs
         if added := seeds[len(sweep.seeds) :]:
             runs = runs + workspace.train(selected.settings, added)
-        of_seed = {
-            seed: [run for run in runs if run.config.seed == seed] for seed in seeds
-        }
+        of_seed = {s: [run for run in runs if run.config.seed == s] for s in seeds}
         matrix = [
             gradient.transferred(
                 workspace.test, of_seed[seed], of_seed[other], eps, steps
