@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if models.has_device_for_each_core:
                 devices = importlib.import_module("experiments.training.devices")
                 devices.one_for_each_core()
-            values = composed.of_all_processes(options)
+            values = composed.flat(options, composed.OF_A_PROCESS)
             processes.check_equal({"command": name, **values})
         # Figure 6(b) measures compilation, and the processes that `reproduce` starts
         # need the accelerator.

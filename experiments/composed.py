@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 # Where files are, and which of several processes this one is.
-_OF_A_PROCESS = ("runs_dir", "results_dir", "data", "hosts")
+OF_A_PROCESS = ("runs_dir", "results_dir", "data", "hosts")
 
 
 def parts(options: Any) -> Iterator[Any]:
@@ -28,11 +28,6 @@ def flat(options: Any, without: Collection[str] = ()) -> dict[str, Any]:
     return found
 
 
-def of_all_processes(options: Any) -> dict[str, Any]:
-    """Returns the options that are the same for all processes of a command."""
-    return flat(options, _OF_A_PROCESS)
-
-
 def asked_for(options: Any) -> dict[str, Any]:
     """Returns the options that say what is made, not where, how fast or by whom."""
-    return flat(options, (*_OF_A_PROCESS, "compute", "division"))
+    return flat(options, (*OF_A_PROCESS, "compute", "division"))

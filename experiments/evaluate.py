@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,14 +53,6 @@ def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
     return accuracies
 
 
-def _table(runs: Sequence[Run], columns: Mapping[str, Sequence[float]]) -> list[str]:
-    rows = [
-        (*model_cells(run.config), *(f"{100 * float(n):.2f}" for n in numbers))
-        for run, *numbers in zip(runs, *columns.values(), strict=True)
-    ]
-    return aligned(("method", "lambda / sigma", "seed", *columns), rows)
-
-
 def run(options: EvaluateOptions) -> list[pathlib.Path]:
     """Trains, evaluates and prints a table; writes nothing but the runs."""
     sweep, dataset = options.sweep, options.sweep.models.dataset
@@ -87,5 +79,10 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
         "low-pass": low,
         "high-pass": high[:, : quarter + 1].mean(axis=1),
     }
-    print("\n" + "\n".join(_table(runs, columns)) + "\n")
+    rows = [
+        (*model_cells(run.config), *(f"{100 * float(n):.2f}" for n in numbers))
+        for run, *numbers in zip(runs, *columns.values(), strict=True)
+    ]
+    table = aligned(("method", "lambda / sigma", "seed", *columns), rows)
+    print("\n" + "\n".join(table) + "\n")
     return []

@@ -204,12 +204,7 @@ class ModelOptions:
     @property
     def published_network(self) -> str:
         """Returns the network of the paper, which has all channels."""
-        return self.network or self.paper_model
-
-    @property
-    def paper_model(self) -> str:
-        """Returns the network of the paper's Tables 2 to 4 on this data set."""
-        return networks_for(self.dataset)[0]
+        return self.network or networks_for(self.dataset)[0]
 
     @property
     def has_records(self) -> bool:

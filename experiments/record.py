@@ -176,22 +176,17 @@ def _write_weights(
         network = build(model, dataset.mean, dataset.std, dataset.classes)
         abstract = jax.eval_shape(network.init, jax.random.key(0))
         path = folder / dataset.name / f"{method}-{strength:g}.safetensors"
-        models = (
-            {m.seed: m for m in weights.read(path, abstract)} if path.exists() else {}
-        )
+        known = weights.read(path, abstract) if path.exists() else []
+        models = {model.seed: model for model in known}
         for run in of_setting:
+            seed, name = run.config.seed, str(run.config.path)
+            if seed in models and models[seed].run != name:
+                other = models[seed].run
+                raise UsageError(f"{path} has seed {seed} of another run, {other}.")
             variables = run.variables(abstract)
-            earlier = models.get(run.config.seed)
-            if earlier is not None and earlier.run != str(run.config.path):
-                raise UsageError(
-                    f"{path} has seed {run.config.seed} of another run, {earlier.run}."
-                )
-            models[run.config.seed] = weights.Model(
-                run.config.seed, str(run.config.path), digests.of_arrays(variables),
-                variables,
-            )  # fmt: skip
-        in_order = [models[seed] for seed in sorted(models)]
-        written.append(weights.write(path, in_order))
+            digest = digests.of_arrays(variables)
+            models[seed] = weights.Model(seed, name, digest, variables)
+        written.append(weights.write(path, [models[seed] for seed in sorted(models)]))
     return written
 
 

@@ -105,17 +105,6 @@ class Workspace:
         )
 
 
-def _loaded(options: ModelOptions) -> Dataset:
-    """Loads the data set, without images if the runs folder is one of records."""
-    if options.has_records:
-        return recorded.load(options.runs_dir, options.dataset)
-    dataset = processes.on_all_processes(lambda: load(options.dataset, options.data))
-    fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
-    name = f"{options.dataset} in --data-dir (by fingerprints)"
-    processes.check_equal({name: fingerprints})
-    return dataset
-
-
 def _lock(
     options: ModelOptions, part: Part | None, whole: Mapping[str, Any] | None
 ) -> contextlib.AbstractContextManager[None]:
@@ -142,7 +131,13 @@ def loaded(
 
     With `hold_out`, strengths are chosen on a part of the training set.
     """
-    dataset = _loaded(options)
+    name = options.dataset
+    if options.has_records:  # then there are no images
+        dataset = recorded.load(options.runs_dir, name)
+    else:
+        dataset = processes.on_all_processes(lambda: load(name, options.data))
+        fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
+        processes.check_equal({f"{name} in --data-dir (by fingerprints)": fingerprints})
     classifier = build(
         options.model, dataset.mean, dataset.std, dataset.classes, options.dtype,
         options.batch_norm_groups,

@@ -118,9 +118,7 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         runs = workspace.train(settings, one_seed.seeds)
     found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
     scaled = naming.model_scale(models)
-    stem = one_seed.results_dir / naming.model_path(
-        "diagnostics", models, scaled, options.variant
-    )
+    path = naming.model_path("diagnostics", models, scaled, options.variant)
     content = {
         "title": naming.title("Convolutions over training", models, scaled),
         "epochs": models.recipe().epochs,
@@ -135,4 +133,5 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
             for setting, run, of_model in zip(settings, runs, found, strict=True)
         ],
     }
+    stem = one_seed.results_dir / path
     return document.write(stem, content) + save(draw(settings, found), stem)

@@ -211,5 +211,4 @@ def run(options: Figure6aOptions) -> list[pathlib.Path]:
     )
     rows = records(measurements, log)
     table = markdown(options, rows, provenance())
-    stem = folder / "epochs"
-    return runtimes.write(stem, _TITLE, options, rows, table, draw(rows))
+    return runtimes.write(folder / "epochs", _TITLE, options, rows, table, draw(rows))

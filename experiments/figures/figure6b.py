@@ -166,8 +166,7 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
 
     @functools.cache
     def model() -> ResNet18:
-        create = nnx.jit(lambda: ResNet18(classes=CLASSES, rngs=nnx.Rngs(0)))
-        return create()
+        return nnx.jit(lambda: ResNet18(classes=CLASSES, rngs=nnx.Rngs(0)))()
 
     log = runtimes.measure_missing(
         folder,
@@ -178,5 +177,4 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
     )
     rows = records(measurements, log)
     table = markdown(options, rows, provenance())
-    stem = folder / "resnet18"
-    return runtimes.write(stem, _TITLE, options, rows, table, draw(rows))
+    return runtimes.write(folder / "resnet18", _TITLE, options, rows, table, draw(rows))

@@ -61,10 +61,9 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
         selected = select_as_table1(sweep, workspace)
         spectra = gradient.power_spectra(
             workspace.test, selected.all_runs, options.eps, steps
-        ).reshape(
-            len(selected.runs), len(sweep.seeds), *workspace.dataset.image_shape[:2]
         )
         images = len(workspace.test.split)
+    spectra = spectra.reshape(len(selected.runs), len(sweep.seeds), *spectra.shape[1:])
     stem = options.results_dir / naming.path("figure7", sweep)
     content = {
         "eps": options.eps,

@@ -89,13 +89,6 @@ def convergence(
     )
 
 
-def _mean_and_std(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    # A model that diverged early is as long as it got.
-    epochs = max(map(len, values))
-    padded = [np.pad(v, (0, epochs - len(v)), constant_values=np.nan) for v in values]
-    return np.mean(padded, axis=0), np.std(padded, axis=0)
-
-
 def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
     """Draws objective, loss and the fraction of zero sums against epochs."""
     panels = {
@@ -107,10 +100,16 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
     axes = figure.subplots(1, len(panels))
     for ax, (kind, ylabel) in zip(axes, panels.items(), strict=True):
         for method, of_seeds in found.items():
-            mean, std = _mean_and_std([getattr(each, kind) for each in of_seeds])
+            values = [getattr(each, kind) for each in of_seeds]
+            # A model that diverged early is as long as it got.
+            epochs = max(map(len, values))
+            padded = [
+                np.pad(v, (0, epochs - len(v)), constant_values=np.nan) for v in values
+            ]
+            mean, std = np.mean(padded, axis=0), np.std(padded, axis=0)
             scale = 100 if kind == "zero_share" else 1
             line_with_band(
-                ax, np.arange(1, len(mean) + 1), scale * mean, scale * std,
+                ax, np.arange(1, epochs + 1), scale * mean, scale * std,
                 color=METHODS[method].color, label=_NAMES[method], alpha=0.2,
             )  # fmt: skip
         ax.set(xlabel="epoch", ylabel=ylabel)

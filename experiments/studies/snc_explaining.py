@@ -41,7 +41,7 @@ def _conditions(run: Run) -> dict[str, Any]:
 def has_acted(run: Run, unconstrained: Run | None) -> bool | None:
     """Checks whether a constraint ever changed a model; None if that is unknown.
 
-    It is where the runs differ, but in conditions too, and where digests are missing.
+    It is unknown where the runs differ, but so do their conditions, or lack digests.
     """
     if run.config.setting == NONE:
         return False
@@ -91,8 +91,7 @@ def _by_reading(document: Mapping[str, Any]) -> dict[str, list[Model]]:
     for model in document["models"]:
         if model["method"] == NONE.method or model["strength"] == sigma:
             models[model["method"]].append(model)
-    missing = [name for name, group in models.items() if not group]
-    if missing:
+    if missing := [name for name, group in models.items() if not group]:
         raise ValueError(
             f"documents must have all readings at sigma = {sigma:g}, {where} lacks "
             f"{', '.join(missing)}."
@@ -110,10 +109,9 @@ def explaining_readings(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     by_reading = [_by_reading(document) for document in documents]
     names = []
-    for name in by_reading[0]:
+    for name in READINGS:
         groups = [models[name] for models in by_reading]
-        never_acts = all(acts(models) is False for models in groups)
-        if never_acts and name != NONE.method:
+        if name != NONE.method and all(acts(models) is False for models in groups):
             continue
         for model in itertools.chain(*groups):
             if model["diverged"] or model["answers_one_class"]:

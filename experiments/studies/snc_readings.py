@@ -173,10 +173,7 @@ class _Row:
         }
 
     def explains(self, published: Published | None) -> bool | None:
-        """Checks whether it explains the published row.
-
-        None where the paper has no row, at other bounds, and for a single model.
-        """
+        """Checks whether it explains the published row; None at other bounds."""
         if published is None or not self.intervals:
             return None
         if self.setting != NONE and self.setting.strength != published.strength:
@@ -185,7 +182,7 @@ class _Row:
 
     def cells(self, published: Published | None) -> tuple[str, ...]:
         """Returns the cells below `_HEADER`, accuracies in percent."""
-        is_none = self.setting == NONE
+        statistics, is_none = self.statistics, self.setting == NONE
         intervals = [
             f"{100 * low:.2f} to {100 * high:.2f}"
             for low, high in self.intervals.values()
@@ -196,7 +193,7 @@ class _Row:
             "" if is_none else f"{self.setting.strength:g}",
             " ".join(map(str, self.seeds)),
             "" if is_none else _ACTS[explaining.acts(self.models)],
-            *(str(self.statistics[name]) for name in ("avg", "min", "clean")),
+            *(str(statistics[name]) for name in ("avg", "min", "clean")),
             *intervals,
             "" if explains is None else "yes" if explains else "no",
         )  # fmt: skip
