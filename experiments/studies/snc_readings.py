@@ -6,7 +6,6 @@ the rows of several data sets.
 """
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,11 +72,12 @@ class SncReadingsOptions:
 
     @property
     def settings(self) -> list[Setting]:
-        """Returns the settings that may be shown: every reading at every bound."""
-        readings = [reading for reading in READINGS if reading != NONE.method]
+        """Returns the settings that are trained: every reading at every bound."""
         return [
-            NONE,
-            *itertools.starmap(Setting, itertools.product(readings, self.max_norms)),
+            Setting(reading, strength)
+            for reading in READINGS
+            if reading in self.methods
+            for strength in (self.max_norms if reading != NONE.method else (0.0,))
         ]
 
     @property
@@ -113,7 +113,7 @@ def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
     A setting of which all models of `--finished-seeds` are there is shown with those.
     """
     finished: dict[Setting, list[Run]] = {}
-    for setting in options.settings:
+    for setting in dataclasses.replace(options, methods=tuple(READINGS)).settings:
         runs = workspace.runs([setting], options.finished_seeds)
         complete = [run for run in runs if run.is_complete]
         if 0 < len(complete) < len(runs):
@@ -128,8 +128,7 @@ def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
             f"--finished-seeds {options.finished_seeds}: {options.models.runs_dir} has "
             "no such models."
         )
-    settings = [each for each in options.settings if each.method in options.methods]
-    trained = workspace.train(settings, options.seeds)
+    trained = workspace.train(options.settings, options.seeds)
     return [
         run
         for setting, complete in finished.items()
