@@ -19,13 +19,9 @@ def step_size(paper: Pgd, published: int, steps: int, eps: float) -> float:
 def adversary(
     dataset: str, training: TrainingName, steps: int | None = None
 ) -> Adversary | None:
-    """Returns the adversary of the training images.
+    """Returns what attacks the training images, in the paper's steps if None is given.
 
-    Args:
-      dataset: the data set.
-      training: `"pgd"` as in the paper, `"fast"` for one step from a random start, or
-        `"clean"` for none.
-      steps: the number of steps of PGD; None is the paper's.
+    `"fast"` is one step from a random start.
     """
     if training == "clean":
         return None

@@ -43,10 +43,6 @@ _COMMANDS = {
     "claims": ("claims.report", "verdicts on the paper's claims, from records"),
     "models": ("studies.models", "the networks and their sizes"),
 }
-
-
-# Errors of a full disk.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
@@ -89,11 +85,7 @@ def options_type(name: str) -> Any:
 
 
 def parse(name: str, arguments: Sequence[str]) -> Any:
-    """Parses the options of a command; exits if they cannot be parsed.
-
-    Raises:
-      UsageError: if an option is out of range.
-    """
+    """Parses the options of a command; exits if they cannot be parsed."""
     return tyro.cli(
         options_type(name),
         prog=f"{_PROGRAM} {name}",
@@ -113,14 +105,10 @@ def _check_folders(options: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Runs one command, by default that of the process, and returns its exit code.
 
-    Args:
-      arguments: the command line; None is that of the process.
-
-    Returns:
-      The exit code: 0; 1 for an error of the system, such as a full disk; 2 for a
-      mistake in the command or missing data; 130 if interrupted.
+    It is 1 for an error of the system, such as a full disk; 2 for a mistake in the
+    command or missing data; 130 if interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     name = _command(arguments)
@@ -136,8 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if models.has_device_for_each_core:
                 devices = importlib.import_module("experiments.training.devices")
                 devices.one_for_each_core()
-            shared = composed.shared_options(options)
-            processes.check_equal({"command": name, **shared})
+            values = composed.flat(options, composed.OF_A_PROCESS)
+            processes.check_equal({"command": name, **values})
         # Figure 6(b) measures compilation, and the processes that `reproduce` starts
         # need the accelerator.
         if name not in ("figure6b", "reproduce"):
@@ -151,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
-        if error.errno in _FULL:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             print(
                 "Finished work is on disk: free some space, then rerun the same "
                 "command to resume.",

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 # Where files are, and which of several processes this one is.
-_OF_A_PROCESS = ("runs_dir", "results_dir", "data", "hosts")
+OF_A_PROCESS = ("runs_dir", "results_dir", "data", "hosts")
 
 
 def parts(options: Any) -> Iterator[Any]:
@@ -28,11 +28,6 @@ def flat(options: Any, without: Collection[str] = ()) -> dict[str, Any]:
     return found
 
 
-def shared_options(options: Any) -> dict[str, Any]:
-    """Returns the options that all processes of a command must have in common."""
-    return flat(options, _OF_A_PROCESS)
-
-
 def result_options(options: Any) -> dict[str, Any]:
     """Returns the options that determine results, not where and how they are made."""
-    return flat(options, (*_OF_A_PROCESS, "compute", "division"))
+    return flat(options, (*OF_A_PROCESS, "compute", "division"))

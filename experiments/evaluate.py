@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,7 +28,6 @@ class EvaluateOptions:
     sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
         if self.sweep.selection_seeds is not None:
             raise UsageError(
@@ -38,35 +37,20 @@ class EvaluateOptions:
 
 
 def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
-    """Attacks each run through all runs of the other seed in its pair.
-
-    Returns:
-      The accuracy of each run of a pair, attacked through the same setting.
-    """
+    """Computes each paired run's accuracy, attacked through its other seed."""
     dataset = workspace.options.dataset
-    eps = pgd_of(dataset).transfer_eps
-    steps = gradient.published_steps(dataset)
+    eps, steps = pgd_of(dataset).transfer_eps, gradient.published_steps(dataset)
     accuracies: dict[Run, float] = {}
     for pair in pairs([*dict.fromkeys(run.config.seed for run in runs)]):
         for seed, other in (pair, pair[::-1]):
-            targets = [run for run in runs if run.config.seed == seed]
-            substitutes = [run for run in runs if run.config.seed == other]
+            targets, substitutes = (
+                [run for run in runs if run.config.seed == s] for s in (seed, other)
+            )
             matrix = gradient.transferred(
                 workspace.test, targets, substitutes, eps, steps
             )
             accuracies |= dict(zip(targets, matrix.diagonal().tolist(), strict=True))
     return accuracies
-
-
-def _table(runs: Sequence[Run], columns: Mapping[str, Sequence[float]]) -> list[str]:
-    rows = [
-        (
-            *model_cells(run.config),
-            *(f"{100 * float(number):.2f}" for number in numbers),
-        )
-        for run, *numbers in zip(runs, *columns.values(), strict=True)
-    ]
-    return aligned(("method", "lambda / sigma", "seed", *columns), rows)
 
 
 def run(options: EvaluateOptions) -> list[pathlib.Path]:
@@ -95,5 +79,10 @@ def run(options: EvaluateOptions) -> list[pathlib.Path]:
         "low-pass": low,
         "high-pass": high[:, : quarter + 1].mean(axis=1),
     }
-    print("\n" + "\n".join(_table(runs, columns)) + "\n")
+    rows = [
+        (*model_cells(run.config), *(f"{100 * float(n):.2f}" for n in numbers))
+        for run, *numbers in zip(runs, *columns.values(), strict=True)
+    ]
+    table = aligned(("method", "lambda / sigma", "seed", *columns), rows)
+    print("\n" + "\n".join(table) + "\n")
     return []

@@ -21,11 +21,7 @@ class Registry(dict[str, _Entry]):
     """Entries by name, which all commands know."""
 
     def register(self, *entries: _Entry) -> None:
-        """Adds entries.
-
-        Raises:
-          ValueError: if another entry has the name, or none has the parent's.
-        """
+        """Adds entries of new names, whose parents are registered too."""
         new = {entry.name: entry for entry in entries}
         for name, entry in new.items():
             if self.get(name, entry) != entry:
@@ -39,20 +35,14 @@ class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
     """Marks a string option, by `Annotated`, as a name in a table that can grow.
 
     The command line offers, and checks, the names that are registered when it is read.
-
-    Args:
-      names: returns the names.
-      parse: returns the name that another argument stands for, or raises a
-        `UsageError`; None allows no other argument.
-      others: such arguments, as help shows them.
-      spelled: the spelling on the command line of names that have another one there.
     """
 
     nargs = 1
     _names: Callable[[], Sequence[str]]
+    # Returns the name that another argument stands for; None allows no other.
     _parse: Callable[[str], str] | None
-    _others: str
-    _spelled: Mapping[str, str]
+    _others: str  # such arguments, as help denotes them
+    _spelled: Mapping[str, str]  # on the command line, where it differs
 
     def __init__(
         self,
@@ -61,9 +51,9 @@ class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
         others: str = "",
         spelled: Mapping[str, str] | None = None,
     ):
-        # The base is frozen.
-        spelled = spelled or {}
-        vars(self).update(_names=names, _parse=parse, _others=others, _spelled=spelled)
+        vars(self).update(  # the base is frozen
+            _names=names, _parse=parse, _others=others, _spelled=spelled or {}
+        )
 
     @property
     def _by_argument(self) -> dict[str, str]:

@@ -11,23 +11,8 @@ from experiments.data import DATASETS, DataOptions, DatasetName, pgd_of, recorde
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
-from experiments.methods import (
-    LAMBDA,
-    METHODS,
-    SIGMA,
-    MethodName,
-    Strength,
-    default,
-    listed,
-)
-from experiments.models import (
-    ARCHITECTURES,
-    WIDTHS,
-    Architecture,
-    NetworkName,
-    networks_for,
-    with_width,
-)
+from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName, default, listed
+from experiments.models import ARCHITECTURES, NetworkName, networks_for, with_width
 from experiments.published import TABLE1, Cell, Table, published_row
 from experiments.training import devices, tensorboard
 
@@ -75,11 +60,7 @@ def check_seeds(seeds: Sequence[int], option: str = "--seeds") -> None:
 
 
 def pairs(seeds: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs the first seed with the second, the third with the fourth, and so on.
-
-    No seed is in two pairs, so that pairs are independent; the last of an odd number
-    is in none.
-    """
+    """Pairs the first seed with the second, and so on; an odd last one has no pair."""
     return list(zip(seeds[::2], seeds[1::2], strict=False))
 
 
@@ -115,7 +96,6 @@ class ComputeOptions:
     tensorboard of each run (needs tensorboardX)."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if self.checkpoint_seconds < 0:
             raise UsageError(
                 "--checkpoint-seconds must not be negative, got "
@@ -169,7 +149,6 @@ class ModelOptions:
     hosts: HostOptions = dataclasses.field(default_factory=HostOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if self.dataset not in DATASETS:
             known = ", ".join(DATASETS)
             raise UsageError(f"--dataset must be one of {known}, got {self.dataset!r}.")
@@ -189,9 +168,9 @@ class ModelOptions:
                 f"--network must be one of {', '.join(networks)} on {self.dataset}, "
                 f"got {self.network!r}."
             )
-        if self.width not in get_args(WidthName):
+        if self.width not in (widths := get_args(WidthName)):
             raise UsageError(
-                f"--width must be one of 1, {', '.join(WIDTHS)}, got {self.width!r}."
+                f"--width must be one of {', '.join(widths)}, got {self.width!r}."
             )
         if self.model not in ARCHITECTURES:
             raise UsageError(
@@ -203,24 +182,20 @@ class ModelOptions:
                 "--distributed does not go with --download and --manual-dir: prepare "
                 "the data set first, by one process."
             )
-        self._check_batch_norm_groups()
-        if self.compute.dtype == "bfloat16" and self._architecture.is_small:
-            raise UsageError(
-                f"--dtype bfloat16 is for large networks, not {self.model}."
-            )
-
-    def _check_batch_norm_groups(self) -> None:
-        """Refuses groups that do not divide a batch, or that the network cannot use."""
         groups, batch_size = self.batch_norm_groups, self.recipe().batch_size
         if groups < 1 or batch_size % groups:
             raise UsageError(
                 f"--batch-norm-groups must divide the {batch_size} images of a batch "
                 f"(--batch-size), got {groups}."
             )
-        if groups > 1 and not self._architecture.has_batch_norm:
+        if groups > 1 and not ARCHITECTURES[self.model].has_batch_norm:
             raise UsageError(
                 f"--batch-norm-groups {groups} is for large networks: {self.model} has "
                 "no batch normalization."
+            )
+        if self.compute.dtype == "bfloat16" and self.is_small:
+            raise UsageError(
+                f"--dtype bfloat16 is for large networks, not {self.model}."
             )
 
     @property
@@ -229,18 +204,14 @@ class ModelOptions:
         return with_width(self.published_network, self.width)
 
     @property
-    def _architecture(self) -> Architecture:
-        return ARCHITECTURES[self.model]
+    def is_small(self) -> bool:
+        """Checks whether many models of the network share a program."""
+        return ARCHITECTURES[self.model].is_small
 
     @property
     def published_network(self) -> str:
         """Returns the network of the paper, which has all channels."""
-        return self.network or self.paper_model
-
-    @property
-    def paper_model(self) -> str:
-        """Returns the network of the paper's Tables 2 to 4 on this data set."""
-        return networks_for(self.dataset)[0]
+        return self.network or networks_for(self.dataset)[0]
 
     @property
     def has_records(self) -> bool:
@@ -250,18 +221,15 @@ class ModelOptions:
     @property
     def dtype(self) -> str:
         """Returns what convolutions compute in."""
-        if self.compute.dtype is not None or self._architecture.is_small:
+        if self.compute.dtype is not None or self.is_small:
             return self.compute.dtype or "float32"
         return "float32" if devices.on_cpu() else "bfloat16"
 
     @property
     def has_device_for_each_core(self) -> bool:
-        """Checks whether each core of a CPU becomes a device with models of its own.
-
-        Not in a multi-process run, where batches and padding depend on the number of
-        devices.
-        """
-        return self._architecture.is_small and not self.hosts.distributed
+        """Checks whether each core of a CPU is to be a device for models of its own."""
+        # In one of several processes batches and padding depend on the devices' number.
+        return self.is_small and not self.hosts.distributed
 
     def published(self, table: Table[Cell]) -> dict[str, Cell]:
         """Returns the row of a table of the paper; empty where it has none."""
@@ -313,22 +281,20 @@ def check_models(
 def settings(
     models: ModelOptions,
     methods: Sequence[str],
-    given: Mapping[Strength, Sequence[float] | None],
+    strengths: Sequence[float] | None,
+    max_norms: Sequence[float] | None,
     table: Table[Any],
 ) -> tuple[Setting, ...]:
-    """Returns each method at the given strengths, or at the one of the paper.
-
-    Raises:
-      UsageError: if a method has no strength in the table, and none are given.
-    """
+    """Returns each method at the given strengths, or at the one of the paper."""
     published = models.published_strengths(table)
+    given = {LAMBDA: strengths, SIGMA: max_norms}
 
     def strengths_of(method: str) -> Sequence[float]:
         kind = METHODS[method].strength
         if kind is None:
             return (NONE.strength,)
-        if (strengths := given[kind]) is not None:
-            return strengths
+        if (chosen := given[kind]) is not None:
+            return chosen
         if method not in published:
             raise UsageError(
                 f"the paper has no {method} of {models.model} on {models.dataset}: "
@@ -373,25 +339,21 @@ class SweepOptions:
     train the chosen strengths alone. None is all."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)
         check_at_least_1("--frequency-stride", self.frequency_stride)
-        if self.selection_seeds is not None:
-            self._check_selection_seeds(self.selection_seeds)
+        if (seeds := self.selection_seeds) is not None:
+            check_choices("--selection-seeds", seeds)
+            if not set(seeds) <= set(self.seeds):
+                raise UsageError(
+                    f"--selection-seeds must be among --seeds, {self.seeds}, got "
+                    f"{seeds}."
+                )
+            if self.select_on == "paper":
+                raise UsageError(
+                    "--selection-seeds does not go with --select-on paper, which "
+                    "compares no strengths."
+                )
         self.check_published(TABLE1)
-
-    def _check_selection_seeds(self, seeds: Sequence[int]) -> None:
-        """Refuses seeds that are not trained, and any where no strength is selected."""
-        check_choices("--selection-seeds", seeds)
-        if not set(seeds) <= set(self.seeds):
-            raise UsageError(
-                f"--selection-seeds must be among --seeds, {self.seeds}, got {seeds}."
-            )
-        if self.select_on == "paper":
-            raise UsageError(
-                "--selection-seeds does not go with --select-on paper, which compares "
-                "no strengths."
-            )
 
     def check_published(self, table: Table[Any]) -> None:
         """Refuses --select-on paper where a table does not decide on the strengths."""
@@ -429,8 +391,7 @@ class SweepOptions:
     def settings(self, table: Table[Any] = TABLE1) -> tuple[Setting, ...]:
         """Returns every method at every strength to try.
 
-        Args:
-          table: the table of the paper with the strengths of --select-on paper.
+        The table has the strengths of --select-on paper.
         """
         published = self.models.published_strengths(table)
         return tuple(

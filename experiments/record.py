@@ -45,7 +45,6 @@ class RecordOptions:
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if self.seeds is not None:
             check_seeds(self.seeds)
         folder = self.records_dir / self.dataset
@@ -121,9 +120,8 @@ _KINDS = ("train", "test", "held_in", "held_out")
 
 def _images(run: Run, evaluations: Iterable[Evaluation]) -> Iterator[_Images]:
     """Lists the images that a model was trained and evaluated on."""
-    config = run.config
-    kind = "held_in" if config.validation_examples else "train"
-    count, fingerprint = config.train_examples, config.data_fingerprint
+    kind = "held_in" if run.config.validation_examples else "train"
+    count, fingerprint = run.config.train_examples, run.config.data_fingerprint
     yield _Images(run.folder, kind, count, fingerprint)
     for one in evaluations:
         kind = "test" if one.split == "test" else "held_out"
@@ -131,11 +129,7 @@ def _images(run: Run, evaluations: Iterable[Evaluation]) -> Iterator[_Images]:
 
 
 def _describe(dataset: Dataset, used: list[_Images], folder: pathlib.Path) -> None:
-    """Records which images models were trained and evaluated on.
-
-    Raises:
-      UsageError: if models, or earlier records, are of other images than the data set.
-    """
+    """Records which images models were trained and evaluated on; refuses others."""
     path = recorded.file_of(folder, dataset.name)
     known = files.read_json_if_there(path, "restore it")
     if known is not None:
@@ -161,7 +155,7 @@ def _describe(dataset: Dataset, used: list[_Images], folder: pathlib.Path) -> No
 
 
 def _is_published(config: RunConfig, dataset: Dataset) -> bool:
-    """Returns whether a model is small, with the published schedule on all images."""
+    """Checks whether a model is small, with the published schedule on all images."""
     return (
         ARCHITECTURES[config.model].is_small
         and config.recipe == DATASETS[config.dataset].conditions.recipe
@@ -182,22 +176,17 @@ def _write_weights(
         network = build(model, dataset.mean, dataset.std, dataset.classes)
         abstract = jax.eval_shape(network.init, jax.random.key(0))
         path = folder / dataset.name / f"{method}-{strength:g}.safetensors"
-        models = (
-            {m.seed: m for m in weights.read(path, abstract)} if path.exists() else {}
-        )
+        known = weights.read(path, abstract) if path.exists() else []
+        models = {model.seed: model for model in known}
         for run in of_setting:
+            seed, name = run.config.seed, str(run.config.path)
+            if seed in models and models[seed].run != name:
+                other = models[seed].run
+                raise UsageError(f"{path} has seed {seed} of another run, {other}.")
             variables = run.variables(abstract)
-            earlier = models.get(run.config.seed)
-            if earlier is not None and earlier.run != str(run.config.path):
-                raise UsageError(
-                    f"{path} has seed {run.config.seed} of another run, {earlier.run}."
-                )
-            models[run.config.seed] = weights.Model(
-                run.config.seed, str(run.config.path), digests.of_arrays(variables),
-                variables,
-            )  # fmt: skip
-        in_order = [models[seed] for seed in sorted(models)]
-        written.append(weights.write(path, in_order))
+            digest = digests.of_arrays(variables)
+            models[seed] = weights.Model(seed, name, digest, variables)
+        written.append(weights.write(path, [models[seed] for seed in sorted(models)]))
     return written
 
 

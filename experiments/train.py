@@ -12,13 +12,8 @@ from experiments.config import Setting
 from experiments.data import pgd_of
 from experiments.evaluation import clean
 from experiments.jobs.parts import DivisionOptions
-from experiments.methods import LAMBDA, SIGMA, MethodName
-from experiments.options import (
-    ModelOptions,
-    check_at_least_1,
-    check_models,
-    settings,
-)
+from experiments.methods import MethodName
+from experiments.options import ModelOptions, check_at_least_1, check_models, settings
 from experiments.published import TABLE1, TABLE4
 from experiments.reporting.labels import model_cells
 from experiments.training.runs import Run
@@ -57,7 +52,6 @@ class TrainOptions:
     division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)
         if self.training != "clean":
             pgd_of(self.models.dataset)  # refuses data sets without PGD
@@ -65,25 +59,21 @@ class TrainOptions:
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Returns every method at every strength to train."""
-        given = {LAMBDA: self.strengths, SIGMA: self.max_norms}
+        """Returns every method at every strength that is to be trained."""
         table = TABLE1 if self.training == "clean" else TABLE4
-        return settings(self.models, self.methods, given, table)
+        return settings(
+            self.models, self.methods, self.strengths, self.max_norms, table
+        )
 
 
 def _row(run: Run, answer: clean.Clean) -> tuple[str, ...]:
-    last = run.metrics()[-1]
+    last, accuracy = run.metrics()[-1], f"{100 * answer.accuracy:.2f}"
     if run.has_diverged:  # then it has no loss
         loss = f"diverged at step {last['diverged_at_step']}"
     else:
         loss = f"{last['train_loss']:.4g}"
-    return (
-        *model_cells(run.config),
-        f"{100 * answer.accuracy:.2f}",
-        loss,
-        str(last["epoch"]),
-        str(run.folder),
-    )
+    epoch, folder = str(last["epoch"]), str(run.folder)
+    return (*model_cells(run.config), accuracy, loss, epoch, folder)
 
 
 def table(runs: Sequence[Run], answers: Sequence[clean.Clean]) -> list[str]:

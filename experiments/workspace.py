@@ -49,22 +49,14 @@ class Workspace:
         seeds: Sequence[int],
         adversary: Adversary | None = None,
     ) -> list[Run]:
-        """Lists the models of this part, seed by seed, whether trained or not.
-
-        Raises:
-          UsageError: if there are fewer models than parts.
-        """
+        """Lists the models of this part, seed by seed, whether trained or not."""
         options, recipe = self.options, self.options.recipe(adversary)
-        fingerprint = self.training.fingerprint
         architecture = ARCHITECTURES[options.model]
-
-        def is_settling(method: str) -> bool:
-            return architecture.has_batch_norm and bool(METHODS[method].constraint)
-
+        settle_steps = SETTLE_STEPS if architecture.has_batch_norm else None
         configs = [
             RunConfig(
                 dataset=options.dataset,
-                data_fingerprint=fingerprint,
+                data_fingerprint=self.training.fingerprint,
                 train_examples=len(self.training),
                 validation_examples=self.validation_examples,
                 method=setting.method,
@@ -74,7 +66,9 @@ class Workspace:
                 recipe=recipe,
                 dtype=options.dtype,
                 max_pool_ties=architecture.max_pool_ties,
-                settle_steps=SETTLE_STEPS if is_settling(setting.method) else None,
+                settle_steps=settle_steps
+                if METHODS[setting.method].constraint
+                else None,
             )
             for seed in seeds
             for setting in settings
@@ -111,21 +105,6 @@ class Workspace:
         )
 
 
-def _loaded(options: ModelOptions) -> Dataset:
-    """Loads the data set, without its images if the runs folder has records.
-
-    Raises:
-      UsageError: if processes have different data.
-    """
-    if options.has_records:
-        return recorded.load(options.runs_dir, options.dataset)
-    dataset = processes.on_all_processes(lambda: load(options.dataset, options.data))
-    fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
-    name = f"{options.dataset} in --data-dir (by fingerprints)"
-    processes.check_equal({name: fingerprints})
-    return dataset
-
-
 def _lock(
     options: ModelOptions, part: Part | None, whole: Mapping[str, Any] | None
 ) -> contextlib.AbstractContextManager[None]:
@@ -150,16 +129,15 @@ def loaded(
 ) -> Workspace:
     """Loads the network and the data that options name, without a lock.
 
-    Args:
-      options: the models and their folders.
-      test_examples: number of images to evaluate on, always the same; None is all.
-      hold_out: whether strengths are chosen on a part of the training set.
-      part: of the models to train; None is all.
-
-    Raises:
-      UsageError: if an option does not fit the data set, or the data is missing.
+    With `hold_out`, strengths are chosen on a part of the training set.
     """
-    dataset = _loaded(options)
+    name = options.dataset
+    if options.has_records:  # then there are no images
+        dataset = recorded.load(options.runs_dir, name)
+    else:
+        dataset = processes.on_all_processes(lambda: load(name, options.data))
+        fingerprints = [dataset.train.fingerprint, dataset.test.fingerprint]
+        processes.check_equal({f"{name} in --data-dir (by fingerprints)": fingerprints})
     classifier = build(
         options.model, dataset.mean, dataset.std, dataset.classes, options.dtype,
         options.batch_norm_groups,
@@ -187,11 +165,7 @@ def opened(
     part: Part | None = None,
     whole: Mapping[str, Any] | None = None,
 ) -> Iterator[Workspace]:
-    """Loads as `loaded` does, and locks the folder for parts of the command `whole`.
-
-    Raises:
-      UsageError: like `loaded`, and if another process works on such models.
-    """
+    """Does what `loaded` does, and excludes other processes than parts of `whole`."""
     workspace = loaded(
         options, test_examples=test_examples, hold_out=hold_out, part=part
     )

@@ -49,7 +49,6 @@ class DiagnosticsOptions:
     """Regularization methods."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_choices("--methods", self.methods)
 
     @property
@@ -65,8 +64,9 @@ class DiagnosticsOptions:
         return "".join(f"-{name}" for name in others) + self.one_seed.variant
 
 
-def draw_layers(ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]) -> None:
-    """Draws a line for each layer."""
+def _draw_layers(
+    ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]
+) -> None:
     for name, values in curves.layers.items():
         # Values that are not finite leave gaps.
         y = np.array(values, float) * (100 if kind == "zero_share" else 1)
@@ -90,7 +90,7 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
     )
     for column, setting, of_model in zip(axes.T, settings, found, strict=True):
         for ax, kind in zip(column, _KINDS, strict=True):
-            draw_layers(ax, kind, of_model[kind], colors)
+            _draw_layers(ax, kind, of_model[kind], colors)
         column[0].set_title(setting_label(setting), fontsize=9)
         column[-1].set_xlabel("epoch")
     for ax, kind in zip(axes[:, 0], _KINDS, strict=True):
@@ -118,9 +118,7 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         runs = workspace.train(settings, one_seed.seeds)
     found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
     scaled = naming.model_scale(models)
-    stem = one_seed.results_dir / naming.model_path(
-        "diagnostics", models, scaled, options.variant
-    )
+    path = naming.model_path("diagnostics", models, scaled, options.variant)
     content = {
         "title": naming.title("Convolutions over training", models, scaled),
         "epochs": models.recipe().epochs,
@@ -129,13 +127,11 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",
         "kernels": layers,
         "models": [
-            {
-                "method": setting.method,
-                "strength": setting.strength,
-                "run": str(run.config.path),
-                **{kind: values._asdict() for kind, values in of_model.items()},
-            }
+            setting._asdict()
+            | {"run": str(run.config.path)}
+            | {kind: values._asdict() for kind, values in of_model.items()}
             for setting, run, of_model in zip(settings, runs, found, strict=True)
         ],
     }
+    stem = one_seed.results_dir / path
     return document.write(stem, content) + save(draw(settings, found), stem)

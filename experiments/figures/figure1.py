@@ -41,7 +41,6 @@ class Figure1Options:
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if not 1 <= self.images <= 10:
             raise UsageError(f"--images must lie in 1..10, got {self.images}.")
         if self.eps is not None and not 0 <= self.eps <= 1:
@@ -49,10 +48,7 @@ class Figure1Options:
 
 
 def _one_a_class(split: Split | StreamedSplit, classes: int) -> np.ndarray:
-    """Returns the first image of each of the first classes, (classes, h, w, channels).
-
-    For streamed images, these are the classes that occur first.
-    """
+    """Returns an image of each of the first classes, of streamed ones by occurrence."""
     if isinstance(split, Split):
         _, first = np.unique(split.labels, return_index=True)
         return split.images[first[:classes]]
@@ -64,12 +60,6 @@ def _one_a_class(split: Split | StreamedSplit, classes: int) -> np.ndarray:
             if len(found) == classes:
                 break
     return np.stack(list(found.values()))
-
-
-def default_frequencies(height: int, width: int) -> Frequencies:
-    """Returns low, middle and high frequencies, up to the highest of the image."""
-    quarter, half = (height // 4, width // 4), (height // 2, width // 2)
-    return ((0, 1), (1, 1), (0, width // 4), quarter, half)
 
 
 def draw(images: np.ndarray, frequencies: Frequencies, eps: float) -> Figure:
@@ -94,7 +84,10 @@ def run(options: Figure1Options) -> list[pathlib.Path]:
     """Draws and writes the figure."""
     dataset = load(options.dataset, options.data)
     height, width, _ = dataset.image_shape
-    frequencies = options.frequencies or default_frequencies(height, width)
+    frequencies = options.frequencies or (
+        *((0, 1), (1, 1), (0, width // 4)),
+        *((height // i, width // i) for i in (4, 2)),
+    )
     for l, m in frequencies:
         if not (0 <= l < height and 0 <= m < width):
             raise UsageError(

@@ -34,11 +34,7 @@ def constrained_minimum(
 ) -> np.ndarray:
     """Searches the boundary of a search space for the minimum of the loss.
 
-    Args:
-      kind: `"absum"`, the line k1 + k2 = c that bounds |k1 + k2| <= c; `"l1"`, the
-        square |k1| + |k2| = c.
-      radius: c.
-      points: the number of points to try on each edge.
+    Of `"absum"` it is the line k1 + k2 = radius, of `"l1"` the square |k1| + |k2| = it.
     """
     low, high = (-4, 4) if kind == "absum" else (0, radius)
     along = np.linspace(low, high, points)

@@ -19,12 +19,7 @@ from experiments.options import (
     check_choices,
 )
 from experiments.reporting.plots import runtimes
-from experiments.reporting.plots.runtimes import (
-    COLORS,
-    NAMES,
-    TIMED_METHODS,
-    TimedMethod,
-)
+from experiments.reporting.plots.runtimes import TIMED_METHODS, TimedMethod
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_epoch import Measurement, measure
 from experiments.training.constraints import CLIP_EVERY
@@ -66,7 +61,6 @@ class Figure6aOptions:
     """Folder for the table and the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_choices("--datasets", self.datasets, DATASETS)
         check_choices("--methods", self.methods, TIMED_METHODS)
         check_at_least_1("--timed-steps", self.steps)
@@ -104,7 +98,7 @@ def records(
             seconds[m.method] = m.epoch_seconds(epoch_s, clip_s)
         for m in group:
             epoch, timings = seconds[m.method], log[m]
-            rows.append({
+            row = {
                 "dataset": dataset,
                 "examples": DATASETS[dataset].train_examples,
                 "model": m.model,
@@ -115,8 +109,12 @@ def records(
                 "strength": m.strength,
                 "clip": m.clip,
                 "epoch_s": epoch,
-                **{f"ratio_to_{n}": epoch / seconds[n] if n in seconds else None
-                   for n in ("none", "absum")},
+                **{
+                    f"ratio_to_{other}": epoch / seconds[other]
+                    if other in seconds
+                    else None
+                    for other in ("none", "absum")
+                },
                 "steps_of_the_epoch": m.epoch_steps,
                 "steps_timed": m.steps,
                 "clips_in_the_steps_timed": m.clips_timed,
@@ -126,7 +124,8 @@ def records(
                 "clip_s": float(np.median(timings.clip_s)) if m.clip else None,
                 "clips_timed_alone": len(timings.clip_s),
                 "openblas_num_threads": m.openblas_num_threads,
-            })  # fmt: skip
+            }
+            rows.append(row)
     return rows
 
 
@@ -150,9 +149,8 @@ def markdown(
         network = f"{ARCHITECTURES[row['model']].label}, {row['dtype']}"
         seconds = (_cell(by_method[method]) for method in options.methods)
         cells.append([DATASETS[dataset].label, network, timed, *seconds])
-    header = [
-        "data set", "network", "steps timed", *(NAMES[m] for m in options.methods),
-    ]  # fmt: skip
+    names = [runtimes.NAMES[method] for method in options.methods]
+    header = ["data set", "network", "steps timed", *names]
     note = (
         "Seconds of an epoch of training, without compilation, and in brackets the "
         "ratio to no regularization: the paper's batches, with its crops and flips "
@@ -186,8 +184,9 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
         seconds = [row["epoch_s"] for row in rows if row["method"] == method]
         left = np.arange(len(datasets)) - 0.4 + (i + 0.5) * width
         ax.bar(
-            left, seconds, width, color=COLORS[method], label=NAMES[method],
-            hatch="///" if method == "snc_numpy" else None, edgecolor="white",
+            left, seconds, width, color=runtimes.COLORS[method], edgecolor="white",
+            label=runtimes.NAMES[method],
+            hatch="///" if method == "snc_numpy" else None,
         )  # fmt: skip
     ax.set_yscale("log")
     ax.set_xticks(range(len(datasets)), [DATASETS[name].label for name in datasets])
@@ -212,5 +211,4 @@ def run(options: Figure6aOptions) -> list[pathlib.Path]:
     )
     rows = records(measurements, log)
     table = markdown(options, rows, provenance())
-    stem = folder / "epochs"
-    return runtimes.write(stem, _TITLE, options, rows, table, draw(rows))
+    return runtimes.write(folder / "epochs", _TITLE, options, rows, table, draw(rows))

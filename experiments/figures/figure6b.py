@@ -14,12 +14,7 @@ from experiments.jobs.errors import UsageError
 from experiments.models.resnet import ResNet18
 from experiments.options import check_at_least_1, check_choices
 from experiments.reporting.plots import runtimes
-from experiments.reporting.plots.runtimes import (
-    COLORS,
-    NAMES,
-    TIMED_METHODS,
-    TimedMethod,
-)
+from experiments.reporting.plots.runtimes import TIMED_METHODS, TimedMethod
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_step import CLASSES, Measurement, measure
 from experiments.training.constraints import CLIP_EVERY
@@ -55,7 +50,6 @@ class Figure6bOptions:
     """Folder for the table and the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_choices("--sizes", self.sizes)
         check_choices("--methods", self.methods, TIMED_METHODS)
         if not all(size >= 32 and size % 8 == 0 for size in self.sizes):
@@ -122,7 +116,7 @@ def markdown(
 ) -> str:
     """Makes the table, a row for each size, with its conditions."""
     ms = {(row["size"], row["method"]): f"{row['ms']:,.1f}" for row in rows}
-    header = ["input", *(NAMES[method] for method in options.methods)]
+    header = ["input", *(runtimes.NAMES[method] for method in options.methods)]
     cells = [
         [f"{size} x {size}", *(ms.get((size, m), "") for m in options.methods)]
         for size in options.sizes
@@ -151,7 +145,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
         style = "--" if method == "snc_numpy" else "-"
         ax.plot(
             *zip(*points, strict=True), style,
-            color=COLORS[method], marker=".", label=NAMES[method],
+            color=runtimes.COLORS[method], marker=".", label=runtimes.NAMES[method],
         )  # fmt: skip
     sizes = sorted({row["size"] for row in rows})
     ax.set_xscale("log", base=2)
@@ -171,8 +165,7 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
 
     @functools.cache
     def model() -> ResNet18:
-        create = nnx.jit(lambda: ResNet18(classes=CLASSES, rngs=nnx.Rngs(0)))
-        return create()
+        return nnx.jit(lambda: ResNet18(classes=CLASSES, rngs=nnx.Rngs(0)))()
 
     log = runtimes.measure_missing(
         folder,
@@ -183,5 +176,4 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
     )
     rows = records(measurements, log)
     table = markdown(options, rows, provenance())
-    stem = folder / "resnet18"
-    return runtimes.write(stem, _TITLE, options, rows, table, draw(rows))
+    return runtimes.write(folder / "resnet18", _TITLE, options, rows, table, draw(rows))

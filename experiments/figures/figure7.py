@@ -34,7 +34,6 @@ class Figure7Options:
     """Folder for the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
         if not 0 < self.eps <= 1:
             raise UsageError(f"--eps must be positive and at most 1, got {self.eps}.")
@@ -62,18 +61,16 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
         selected = select_as_table1(sweep, workspace)
         spectra = gradient.power_spectra(
             workspace.test, selected.all_runs, options.eps, steps
-        ).reshape(
-            len(selected.runs), len(sweep.seeds), *workspace.dataset.image_shape[:2]
         )
         images = len(workspace.test.split)
+    spectra = spectra.reshape(len(selected.runs), len(sweep.seeds), *spectra.shape[1:])
     stem = options.results_dir / naming.path("figure7", sweep)
     content = {
         "eps": options.eps,
         "pgd": dataclasses.asdict(steps),
         "methods": [
             {
-                "method": setting.method,
-                "strength": setting.strength,
+                **setting._asdict(),
                 "share_of_power_beyond_a_quarter_of_the_width": [
                     gradient.high_frequency_fraction(spectrum) for spectrum in of_seeds
                 ],

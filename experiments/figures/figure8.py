@@ -46,15 +46,9 @@ class Figure8Options:
     """Folder for the table and the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_single("--strengths", self.strengths)
         check_positive("--strengths", self.strengths)
         check_seeds(self.seeds)
-
-    @property
-    def settings(self) -> list[Setting]:
-        """Returns the settings that are trained."""
-        return [Setting(m, strength) for m in _NAMES for strength in self.strengths]
 
 
 class Convergence(NamedTuple):
@@ -81,11 +75,7 @@ class Convergence(NamedTuple):
 def convergence(
     run: Run, strength: float, layers: Mapping[str, tuple[int, ...]]
 ) -> Convergence:
-    """Returns the curves of a model with kernels (height, width, in, out) by layer.
-
-    Raises:
-      UsageError: if it was trained before diagnostics were logged.
-    """
+    """Returns the curves of a model with kernels (height, width, in, out) by layer."""
     penalty, zero_share = (
         np.array(list(curves(run, kind, list(layers)).layers.values()), float)
         for kind in _LOGGED
@@ -99,13 +89,6 @@ def convergence(
     )
 
 
-def _mean_and_std(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    # A model that diverged early is as long as it got.
-    epochs = max(map(len, values))
-    padded = [np.pad(v, (0, epochs - len(v)), constant_values=np.nan) for v in values]
-    return np.mean(padded, axis=0), np.std(padded, axis=0)
-
-
 def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
     """Draws objective, loss and the fraction of zero sums against epochs."""
     panels = {
@@ -117,12 +100,16 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
     axes = figure.subplots(1, len(panels))
     for ax, (kind, ylabel) in zip(axes, panels.items(), strict=True):
         for method, of_seeds in found.items():
-            mean, std = _mean_and_std([getattr(each, kind) for each in of_seeds])
-            if kind == "zero_share":
-                mean, std = 100 * mean, 100 * std
-            epochs = np.arange(1, len(mean) + 1)
+            values = [getattr(each, kind) for each in of_seeds]
+            # A model that diverged early is as long as it got.
+            epochs = max(map(len, values))
+            padded = [
+                np.pad(v, (0, epochs - len(v)), constant_values=np.nan) for v in values
+            ]
+            mean, std = np.mean(padded, axis=0), np.std(padded, axis=0)
+            scale = 100 if kind == "zero_share" else 1
             line_with_band(
-                ax, epochs, mean, std,
+                ax, np.arange(1, epochs + 1), scale * mean, scale * std,
                 color=METHODS[method].color, label=_NAMES[method], alpha=0.2,
             )  # fmt: skip
         ax.set(xlabel="epoch", ylabel=ylabel)
@@ -137,17 +124,13 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
 _Row: TypeAlias = tuple[str, Sequence[Convergence]]  # a method, its seeds
 
 
-def _cell(values: Sequence[float], scale: float = 1.0) -> str:
-    mean, spread = scale * np.mean(values), scale * np.std(values)
-    return f"{mean:.4g}" + (f" ± {spread:.2g}" if len(values) > 1 else "")
-
-
 def _reached(kind: str, title: str, scale: float = 1.0) -> Column[_Row]:
-    return Column(
-        kind,
-        title,
-        lambda row: _cell([getattr(each, kind)[-1] for each in row[1]], scale),
-    )
+    def cell(row: _Row) -> str:
+        values = [getattr(each, kind)[-1] for each in row[1]]
+        mean, spread = scale * np.mean(values), scale * np.std(values)
+        return f"{mean:.4g}" + (f" ± {spread:.2g}" if len(values) > 1 else "")
+
+    return Column(kind, title, cell)
 
 
 _COLUMNS: tuple[Column[_Row], ...] = (
@@ -188,27 +171,23 @@ def _title(models: ModelOptions) -> str:
 def run(options: Figure8Options) -> list[pathlib.Path]:
     """Trains missing models, prints the table and writes it with the figure."""
     models, [strength] = options.models, options.strengths
+    settings = [Setting(method, strength) for method in _NAMES]
     with opened(models) as workspace:
-        wanted = workspace.runs(options.settings, options.seeds)
+        wanted = workspace.runs(settings, options.seeds)
         check_logged(models.runs_dir, wanted, _LOGGED)
-        runs = workspace.train(options.settings, options.seeds)
+        runs = workspace.train(settings, options.seeds)
     layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
     found: dict[str, list[Convergence]] = {method: [] for method in _NAMES}
     rows: list[dict[str, Any]] = []
     for each in runs:
         converged = convergence(each, strength, layers)
         found[each.config.method].append(converged)
-        rows.append(
-            described(each) | {"diverged": each.has_diverged} | converged.as_dict()
-        )
+        numbers = {"diverged": each.has_diverged} | converged.as_dict()
+        rows.append(described(each) | numbers)
     table = markdown(options, found)
     print(f"\n{table}\n")
-    stem = options.results_dir / naming.model_path(
-        "figure8",
-        models,
-        naming.model_scale(models),
-        naming.variant(options, "strengths"),
-    )
+    scaled, variant = naming.model_scale(models), naming.variant(options, "strengths")
+    path = naming.model_path("figure8", models, scaled, variant)
     content = {
         "title": _title(models),
         "epochs": models.recipe().epochs,
@@ -216,4 +195,5 @@ def run(options: Figure8Options) -> list[pathlib.Path]:
         "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",
         "models": rows,
     }
+    stem = options.results_dir / path
     return document.write(stem, content, table) + save(draw(found), stem)

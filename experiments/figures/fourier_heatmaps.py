@@ -32,7 +32,6 @@ class FourierHeatmapsOptions:
     """Folder for the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if not 0 < self.norm < float("inf"):
             raise UsageError(f"--norm must be a positive number, got {self.norm}.")
         if (stride := self.sweep.frequency_stride) != 1:
@@ -66,8 +65,7 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
         "norm": options.norm,
         "methods": [
             {
-                "method": setting.method,
-                "strength": setting.strength,
+                **setting._asdict(),
                 "clean": clean_of.tolist(),
                 "mean": grids_of.mean(axis=(1, 2)).tolist(),
                 "min": grids_of.min(axis=(1, 2)).tolist(),

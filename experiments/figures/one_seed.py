@@ -4,15 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+from experiments import options
 from experiments.config import Setting
-from experiments.methods import LAMBDA, SIGMA
-from experiments.options import (
-    ModelOptions,
-    check_positive,
-    check_seeds,
-    check_single,
-    settings,
-)
 from experiments.published import TABLE1
 from experiments.reporting import naming
 
@@ -21,7 +14,9 @@ from experiments.reporting import naming
 class OneSeedOptions:
     """One model for each method, all of one seed."""
 
-    models: ModelOptions = dataclasses.field(default_factory=ModelOptions)
+    models: options.ModelOptions = dataclasses.field(
+        default_factory=options.ModelOptions
+    )
 
     strengths: tuple[float, ...] | None = None
     """Strength (lambda) of weight decay, L1 and Absum, exactly one; None is the paper's
@@ -37,22 +32,22 @@ class OneSeedOptions:
     """Folder for the figure."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if self.strengths is not None:
-            check_single("--strengths", self.strengths)
-            check_positive("--strengths", self.strengths)
-        check_single("--max-norms", self.max_norms)
-        check_positive("--max-norms", self.max_norms)
-        check_single("--seeds", self.seeds)
-        check_seeds(self.seeds)
+            options.check_single("--strengths", self.strengths)
+            options.check_positive("--strengths", self.strengths)
+        options.check_single("--max-norms", self.max_norms)
+        options.check_positive("--max-norms", self.max_norms)
+        options.check_single("--seeds", self.seeds)
+        options.check_seeds(self.seeds)
         self.settings()
 
     def settings(
         self, methods: Sequence[str] = ("none", "weight_decay", "l1", "absum", "snc")
     ) -> tuple[Setting, ...]:
         """Returns each method at its strength."""
-        given = {LAMBDA: self.strengths, SIGMA: self.max_norms}
-        return settings(self.models, methods, given, TABLE1)
+        return options.settings(
+            self.models, methods, self.strengths, self.max_norms, TABLE1
+        )
 
     @property
     def variant(self) -> str:

@@ -66,8 +66,7 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
     """Draws the singular values of up to eight layers, one line for each model.
 
     The upper row has them in descending order, the lower one their mean at each
-    distance from frequency zero. Of more layers, eight at equal distances are drawn,
-    from the first to the last.
+    distance from frequency zero. Eight of more layers are drawn at equal distances.
     """
     columns = min(len(spectra), _DRAWN_LAYERS)
     drawn = np.linspace(0, len(spectra) - 1, columns).round().astype(int)
@@ -76,14 +75,12 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
     axes = figure.subplots(2, columns, squeeze=False)
     for (above, below), path in zip(axes.T, paths, strict=True):
         values = spectra[path]
-        lines = [
-            ({"color": "k", "ls": ":", "lw": 1, "label": "initial"}, initial[path])
+        styles: list[dict[str, Any]] = [
+            {"color": METHODS[setting.method].color, "label": setting_label(setting)}
+            for setting in settings
         ]
-        lines += [
-            ({"color": METHODS[s.method].color, "label": setting_label(s)}, each[None])
-            for s, each in zip(settings, values, strict=True)
-        ]
-        for style, [each] in lines:
+        styles.insert(0, {"color": "k", "ls": ":", "lw": 1, "label": "initial"})
+        for style, each in zip(styles, [*initial[path], *values], strict=True):
             ordered = np.sort(each.ravel())[::-1]
             above.plot(np.linspace(0, 1, ordered.size), ordered, **style)
             absum_jax.plot_radial_mean(each.mean(axis=-1), ax=below, **style)
@@ -113,17 +110,14 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
     spectra = singular_values(params, uses)
     initial = singular_values([initial_params(classifier, seed)], uses)
     scaled = naming.model_scale(models)
-    stem = one_seed.results_dir / naming.model_path(
-        "spectra", models, scaled, one_seed.variant
-    )
+    path = naming.model_path("spectra", models, scaled, one_seed.variant)
     content = {
         "title": naming.title("Singular values of convolutions", models, scaled),
         "epochs": models.recipe().epochs,
         "seed": seed,
         "models": [
             {
-                "method": setting.method,
-                "strength": setting.strength,
+                **setting._asdict(),
                 "run": str(run.config.path),
                 "spectral_norms": {p: float(v[i].max()) for p, v in spectra.items()},
                 "mean_singular_values": {
@@ -133,4 +127,5 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
             for i, (setting, run) in enumerate(zip(settings, runs, strict=True))
         ],
     }
+    stem = one_seed.results_dir / path
     return document.write(stem, content) + save(draw(settings, spectra, initial), stem)

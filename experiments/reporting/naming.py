@@ -73,7 +73,8 @@ def model_path(
     Scaled-down results have a separate folder. The file's name includes the network,
     unless it is the paper's first, and the dtype, unless it is float32.
     """
-    network = "" if options.model == options.paper_model else f"-{options.model}"
+    is_first = options.model == networks_for(options.dataset)[0]
+    network = "" if is_first else f"-{options.model}"
     dtype = "" if options.dtype == "float32" else f"-{options.dtype}"
     stem = options.dataset + network + dtype + variant
     return pathlib.Path("scaled" if scaled else "") / name / stem

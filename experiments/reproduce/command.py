@@ -67,7 +67,6 @@ class ReproduceOptions:
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         if self.only is not None:
             check_choices("--only", self.only)
         if self.datasets is not None:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 from flax import nnx
@@ -39,8 +39,7 @@ def size(model: str, classes: int) -> Size:
     return Size(sum(leaf.size for leaf in leaves), len(kernels), sum(kernels))
 
 
-_Row: TypeAlias = tuple[str, str, int, Size]
-_COLUMNS: tuple[Column[_Row], ...] = (
+_COLUMNS: tuple[Column[tuple[str, str, int, Size]], ...] = (
     Column("model", "model", lambda row: row[0]),
     Column("dataset", "data set", lambda row: row[1]),
     Column("classes", "classes", lambda row: row[2]),

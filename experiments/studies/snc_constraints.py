@@ -6,15 +6,8 @@ import jax
 
 import absum_jax
 from experiments.config import NONE
-from experiments.methods import (
-    METHODS,
-    SIGMA,
-    SNC_NUMPY_AXES,
-    Constraint,
-    Method,
-    register,
-)
-from experiments.methods.method import Params, Uses
+from experiments.methods import METHODS, SIGMA, SNC_NUMPY_AXES, register
+from experiments.methods.method import Constraint, Method, Params, Uses
 from experiments.methods.snc import check_fits, on_kernels
 
 _clip = absum_jax.apply_spectral_norm_constraint

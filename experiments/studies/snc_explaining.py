@@ -39,11 +39,9 @@ def _conditions(run: Run) -> dict[str, Any]:
 
 
 def has_acted(run: Run, unconstrained: Run | None) -> bool | None:
-    """Checks whether a constraint ever changed a model.
+    """Checks whether a constraint ever changed a model; None if that is unknown.
 
-    Returns:
-      None if it is unknown: the two runs differ, but were trained under different
-      conditions, or they have no digests.
+    It is unknown where the runs differ, but so do their conditions, or lack digests.
     """
     if run.config.setting == NONE:
         return False
@@ -63,11 +61,7 @@ def acts(models: Sequence[Model]) -> bool | None:
 
 
 def intervals(models: Sequence[Model]) -> dict[str, Interval]:
-    """Computes the prediction interval of each of `ACCURACIES`, as fractions.
-
-    Raises:
-      ValueError: if there are fewer than two models.
-    """
+    """Computes the prediction interval of each of `ACCURACIES`, as fractions."""
     return {
         name: prediction_interval([model[name] for model in models], CONFIDENCE / 100)
         for name in ACCURACIES
@@ -97,8 +91,7 @@ def _by_reading(document: Mapping[str, Any]) -> dict[str, list[Model]]:
     for model in document["models"]:
         if model["method"] == NONE.method or model["strength"] == sigma:
             models[model["method"]].append(model)
-    missing = [name for name, group in models.items() if not group]
-    if missing:
+    if missing := [name for name, group in models.items() if not group]:
         raise ValueError(
             f"documents must have all readings at sigma = {sigma:g}, {where} lacks "
             f"{', '.join(missing)}."
@@ -111,25 +104,14 @@ def explaining_readings(documents: Sequence[Mapping[str, Any]]) -> list[str]:
 
     A reading explains them if on each data set the published mean and clean accuracy
     lie in its prediction intervals. Readings that acted in no model count as `none`;
-    for them a single model on each data set is enough.
-
-    Args:
-      documents: the JSON that `snc-readings` writes, one for each data set.
-
-    Returns:
-      The names of the readings, in the order of `READINGS`.
-
-    Raises:
-      ValueError: if a document has no published row, lacks a reading at the published
-        bound, has fewer than two models of one that acts, or one that diverged or
-        predicts a single class.
+    for them a single model on each data set is enough. The documents are the JSON that
+    `snc-readings` writes, one for each data set.
     """
     by_reading = [_by_reading(document) for document in documents]
     names = []
-    for name in by_reading[0]:
+    for name in READINGS:
         groups = [models[name] for models in by_reading]
-        never_acts = all(acts(models) is False for models in groups)
-        if never_acts and name != NONE.method:
+        if name != NONE.method and all(acts(models) is False for models in groups):
             continue
         for model in itertools.chain(*groups):
             if model["diverged"] or model["answers_one_class"]:
@@ -149,7 +131,7 @@ def snc_as_published(documents: Sequence[Mapping[str, Any]]) -> str:
     """Returns the method that represents the published SNC.
 
     It is the ninth reading if this alone explains the published rows, otherwise SNC as
-    the paper defines it. Arguments and errors are those of `explaining_readings`.
+    the paper defines it.
     """
     is_ninth = explaining_readings(documents) == [SNC_NUMPY_AXES]
     return SNC_NUMPY_AXES if is_ninth else "snc"

@@ -7,7 +7,8 @@ the rows of several data sets.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,16 @@ from experiments.options import ModelOptions, check_choices, check_positive, che
 from experiments.published import TABLE1, Published
 from experiments.reporting import document, naming
 from experiments.reporting.columns import aligned
-from experiments.reporting.evaluated import under_single_fourier
+from experiments.reporting.evaluated import (
+    ACCURACIES,
+    SingleFourierModel,
+    under_single_fourier,
+)
 from experiments.reporting.selection import by_setting
+from experiments.statistics.intervals import Interval
+from experiments.statistics.summary import Statistic
 from experiments.studies import snc_explaining as explaining
 from experiments.studies.snc_constraints import READINGS
-from experiments.studies.snc_rows import HEADER, Row
 from experiments.training.runs import Run, provenance
 from experiments.workspace import Workspace, opened
 
@@ -58,7 +64,6 @@ class SncReadingsOptions:
     """Folder for the table."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         check_choices("--methods", self.methods, READINGS)
         check_positive("--max-norms", self.max_norms)
         check_seeds(self.seeds)
@@ -68,18 +73,12 @@ class SncReadingsOptions:
     @property
     def settings(self) -> list[Setting]:
         """Returns the settings that are trained: every reading at every bound."""
-        return [s for s in self.all_settings if s.method in self.methods]
-
-    @property
-    def all_settings(self) -> list[Setting]:
-        """Returns the settings that may be shown, of all readings that there are."""
-        constrained = [
-            Setting(reading, max_norm)
+        return [
+            Setting(reading, strength)
             for reading in READINGS
-            if reading != NONE.method
-            for max_norm in self.max_norms
+            if reading in self.methods
+            for strength in (self.max_norms if reading != NONE.method else (0.0,))
         ]
-        return [NONE, *constrained]
 
     @property
     def published(self) -> Published | None:
@@ -90,11 +89,7 @@ class SncReadingsOptions:
 def check_fit(
     classifier: Classifier, image_shape: tuple[int, ...], readings: Sequence[str]
 ) -> None:
-    """Refuses readings that a network's geometry does not allow.
-
-    Raises:
-      UsageError: which names the reading.
-    """
+    """Refuses readings that a network's geometry does not allow."""
     params = jax.eval_shape(classifier.init, jax.random.key(0)).params
     uses = classifier.conv_uses(image_shape)
     for reading in readings:
@@ -112,14 +107,13 @@ def check_fit(
             ) from error
 
 
-def _finished(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
-    """Returns the models of `--finished-seeds`, for each setting all or none.
+def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
+    """Trains missing models, and returns those in the table, by setting.
 
-    Raises:
-      UsageError: if a setting has some of them, or no setting has any.
+    A setting of which all models of `--finished-seeds` are there is shown with those.
     """
-    found: list[Run] = []
-    for setting in options.all_settings:
+    finished: dict[Setting, list[Run]] = {}
+    for setting in dataclasses.replace(options, methods=tuple(READINGS)).settings:
         runs = workspace.runs([setting], options.finished_seeds)
         complete = [run for run in runs if run.is_complete]
         if 0 < len(complete) < len(runs):
@@ -128,35 +122,98 @@ def _finished(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
                 f"--finished-seeds must have all models of a reading or none, and "
                 f"{options.models.runs_dir} lacks {missing}."
             )
-        found += complete
-    if options.finished_seeds and not found:
+        finished[setting] = complete
+    if options.finished_seeds and not any(finished.values()):
         raise UsageError(
             f"--finished-seeds {options.finished_seeds}: {options.models.runs_dir} has "
             "no such models."
         )
-    return found
-
-
-def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
-    """Trains missing models, and returns those in the table, by setting."""
-    finished = _finished(workspace, options)
     trained = workspace.train(options.settings, options.seeds)
-    shown = []
-    for setting in options.all_settings:
-        of_setting, others = (
-            [run for run in runs if run.config.setting == setting]
-            for runs in (finished, trained)
-        )
-        shown += of_setting or others
-    return shown
+    return [
+        run
+        for setting, complete in finished.items()
+        for run in complete or trained
+        if run.config.setting == setting
+    ]
 
 
-def _acted(workspace: Workspace, options: SncReadingsOptions, run: Run) -> bool | None:
-    """Returns whether the constraint acted; None where that is unknown."""
-    [unconstrained] = workspace.runs([NONE], [run.config.seed])
-    return explaining.has_acted(
-        run, unconstrained if unconstrained.is_complete else None
-    )
+_ACTS = {True: "yes", False: "never", None: "unknown"}
+_HEADER = (
+    "reading", "sigma", "seeds", "acts", "Avg.", "Min.", "CLN", "predicted Avg.",
+    "predicted CLN", "explains",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A reading at a bound."""
+
+    setting: Setting
+    attacked: Sequence[SingleFourierModel]
+    models: Sequence[Mapping[str, Any]]  # of the document, in the same order
+
+    @property
+    def seeds(self) -> list[int]:
+        """Returns the seeds of the models."""
+        return [model["seed"] for model in self.models]
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """Returns the intervals of `explaining.intervals`; empty for a single model."""
+        return explaining.intervals(self.models) if len(self.models) > 1 else {}
+
+    @property
+    def statistics(self) -> dict[str, Statistic]:
+        """Returns accuracies under attack and on clean images over seeds."""
+        tests = [model.test for model in self.attacked]
+        return {
+            name: Statistic.of([accuracy(test) for test in tests], tests[0].images)
+            for name, accuracy in ACCURACIES.items()
+        }
+
+    def explains(self, published: Published | None) -> bool | None:
+        """Checks whether it explains the published row; None at other bounds."""
+        if published is None or not self.intervals:
+            return None
+        if self.setting != NONE and self.setting.strength != published.strength:
+            return None
+        return explaining.explains(self.models, published)
+
+    def cells(self, published: Published | None) -> tuple[str, ...]:
+        """Returns the cells below `_HEADER`, accuracies in percent."""
+        statistics, is_none = self.statistics, self.setting == NONE
+        intervals = [
+            f"{100 * low:.2f} to {100 * high:.2f}"
+            for low, high in self.intervals.values()
+        ] or [""] * len(explaining.ACCURACIES)
+        explains = self.explains(published)
+        return (
+            READINGS[self.setting.method],
+            "" if is_none else f"{self.setting.strength:g}",
+            " ".join(map(str, self.seeds)),
+            "" if is_none else _ACTS[explaining.acts(self.models)],
+            *(str(statistics[name]) for name in ("avg", "min", "clean")),
+            *intervals,
+            "" if explains is None else "yes" if explains else "no",
+        )  # fmt: skip
+
+    def as_dict(self, published: Published | None) -> dict[str, Any]:
+        """Returns the row for JSON, accuracies as fractions."""
+        intervals = {name: i._asdict() for name, i in self.intervals.items()}
+        if self.explains(published) is not None:
+            for name, interval in self.intervals.items():
+                is_held = explaining.contains(interval, getattr(published, name))
+                intervals[name]["holds_published"] = is_held
+        return {
+            "reading": self.setting.method,
+            "description": READINGS[self.setting.method],
+            "max_norm": self.setting.strength or None,
+            "seeds": self.seeds,
+            "acts": explaining.acts(self.models),
+            **{name: dataclasses.asdict(s) for name, s in self.statistics.items()},
+            "prediction": intervals,
+            "explains": self.explains(published),
+        }
 
 
 def _title(options: SncReadingsOptions) -> str:
@@ -164,7 +221,7 @@ def _title(options: SncReadingsOptions) -> str:
     return naming.title("Readings of SNC", options.models, scale)
 
 
-def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> str:
+def _markdown(options: SncReadingsOptions, rows: Sequence[_Row], images: int) -> str:
     published, train = options.published, options.models.train_examples
     cells = [row.cells(published) for row in rows]
     if published:
@@ -173,7 +230,7 @@ def _markdown(options: SncReadingsOptions, rows: Sequence[Row], images: int) -> 
         cells.append(("published", sigma, "", "", *numbers, "", "", ""))
     return document.page(
         _title(options),
-        aligned(HEADER, cells),
+        aligned(_HEADER, cells),
         "Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
         f"{images:,} test images: mean and minimum over all frequencies, and on clean "
         "images; of several seeds mean ± standard deviation. "
@@ -189,16 +246,16 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     """Trains, attacks, prints the table and writes it."""
     trained = options.models
     with opened(trained, test_examples=options.test_examples) as workspace:
-        image_shape = workspace.dataset.image_shape
-        check_fit(workspace.classifier, image_shape, options.methods)
+        shape = workspace.dataset.image_shape
+        check_fit(workspace.classifier, shape, options.methods)
         models = under_single_fourier(workspace, _shown(workspace, options))
-        described = {
-            model.run: model.as_dict()
-            | {"acted": _acted(workspace, options, model.run)}
-            for model in models
-        }
+        described = {}
+        for model in models:
+            [none] = workspace.runs([NONE], [model.run.config.seed])
+            acted = explaining.has_acted(model.run, none if none.is_complete else None)
+            described[model.run] = model.as_dict() | {"acted": acted}
     rows = [
-        Row(setting, group, [described[model.run] for model in group])
+        _Row(setting, group, [described[model.run] for model in group])
         for setting, group in by_setting(models).items()
     ]
     images = models[0].test.images

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -34,7 +34,6 @@ class Table2Options:
     """Folder for tables."""
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
 
 
@@ -43,15 +42,13 @@ def run(options: Table2Options) -> list[pathlib.Path]:
     sweep = options.sweep
     eps = pgd_of(sweep.models.dataset).transfer_eps
     steps = gradient.published_steps(sweep.models.dataset)
+    seeds = filled_up(sweep.seeds)
     with sweep_workspace(sweep) as workspace:
         selected = select_as_table1(sweep, workspace)
-        seeds = filled_up(sweep.seeds)
         runs = selected.all_runs
         if added := seeds[len(sweep.seeds) :]:
             runs = runs + workspace.train(selected.settings, added)
-        of_seed = {
-            seed: [run for run in runs if run.config.seed == seed] for seed in seeds
-        }
+        of_seed = {s: [run for run in runs if run.config.seed == s] for s in seeds}
         matrix = [
             gradient.transferred(
                 workspace.test, of_seed[seed], of_seed[other], eps, steps
@@ -64,8 +61,9 @@ def run(options: Table2Options) -> list[pathlib.Path]:
         images = len(workspace.test.split)
     accuracies = [result.accuracy for result in results]
     transfer = Transfer(np.array(matrix), np.reshape(accuracies, (len(seeds), -1)))
-    table = table2(sweep, selected, transfer, images)
-    return table.print_and_write(options.results_dir)
+    return table2(sweep, selected, transfer, images).print_and_write(
+        options.results_dir
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +96,11 @@ def table2(
         )
         for i, setting in enumerate(selected.settings)
     ]
+    labels = [METHODS[method].label for method in methods]
+    matrix = [
+        [label, *(str(Statistic.of(cell, images)) for cell in cells)]
+        for label, cells in zip(labels, np.moveaxis(of_pairs, 0, -1), strict=True)
+    ]
     return Document(
         "table2",
         "Table 2",
@@ -129,7 +132,7 @@ def table2(
             "Every method's models under attacks made on every other's, beyond the "
             "paper:",
             "",
-            *_matrix_lines(methods, of_pairs, images),
+            *columns.aligned(["attacked \\ attack made on", *labels], matrix),
         ],
     )
 
@@ -144,17 +147,6 @@ COLUMNS: list[Column[Row]] = [
     ),
     Column("clean", "CLN", lambda row: row.results["clean"]),
 ]
-
-
-def _matrix_lines(
-    methods: Sequence[str], of_pairs: np.ndarray, images: int
-) -> list[str]:
-    names = [METHODS[method].label for method in methods]
-    rows = [
-        [name, *(str(Statistic.of(cell, images)) for cell in row)]
-        for name, row in zip(names, np.moveaxis(of_pairs, 0, -1), strict=True)
-    ]
-    return columns.aligned(["attacked \\ attack made on", *names], rows)
 
 
 def _attack_note(options: SweepOptions, images: int, pairs_of_seeds: int) -> str:

@@ -102,11 +102,21 @@ def table3(
             selected.settings, filtered.low, filtered.high, filtered.clean, strict=True
         )
     ]
+    shown: list[Column[Row]] = [
+        Column(
+            "low",
+            f"low-pass, r = {radius:g}",
+            lambda row: row.results["low"],
+            lambda row: row.published_value(float),
+        ),
+        Column("high", f"high-pass, r = {radius:g}", lambda row: row.results["high"]),
+        Column("clean", "CLN", lambda row: row.results["clean"]),
+    ]
     return Document(
         "table3",
         "Table 3",
         options,
-        table=Table([METHOD, *_columns(radius), STRENGTH], rows, images),
+        table=Table([METHOD, *shown, STRENGTH], rows, images),
         notes=[
             f"{accuracy} in percent on {images:,} test images without "
             "their frequencies beyond a radius (the High-Frequency attack), without "
@@ -125,19 +135,6 @@ def table3(
             "high_pass": filtered.high.tolist(),
         },
     )
-
-
-def _columns(radius: float) -> list[Column[Row]]:
-    return [
-        Column(
-            "low",
-            f"low-pass, r = {radius:g}",
-            lambda row: row.results["low"],
-            lambda row: row.published_value(float),
-        ),
-        Column("high", f"high-pass, r = {radius:g}", lambda row: row.results["high"]),
-        Column("clean", "CLN", lambda row: row.results["clean"]),
-    ]
 
 
 def _claims(

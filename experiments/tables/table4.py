@@ -57,7 +57,6 @@ class Table4Options:
     division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 
     def __post_init__(self) -> None:
-        """Refuses options out of range."""
         pgd_of(self.sweep.models.dataset)  # refuses data sets without PGD
         self.sweep.check_published(TABLE4)
         check_choices("--training", self.training)
@@ -142,6 +141,7 @@ def table4(
     ]
     adversary = options.adversary(training)
     left_out = [model.run.config for model in degenerate]
+    nan = document.names(m.run.config for m in models if m.test.nan_logits.any())
     return Document(
         "table4" if training == "pgd" else f"table4-{training}",
         f"Table 4, {_TRAINING[training]}",
@@ -150,7 +150,7 @@ def table4(
         notes=[
             *_attack_notes(options, adversary, published, images),
             *document.common_notes(sweep, "mean over eps", left_out, adversary),
-            *_nan_notes(models),
+            *([f"NaN logits, counted as wrong: {nan}."] if nan else []),
         ],
         claims=_claims(training, rows, published),
         conditions={
@@ -208,21 +208,17 @@ def _attack_notes(
     published: Mapping[str, PublishedPgd], images: int,
 ) -> list[str]:  # fmt: skip
     steps = options.evaluation
-    notes = [
+    attack = (
         f"Accuracy in percent under PGD ({steps.steps} steps of {steps.step_size:.4g}, "
         f"start within {steps.init_radius:.4g}) on {images:,} test images"
         f"{document.spread_note(options.sweep)}."
         f"{document.published_note(options.sweep.models.dataset, published)}"
+    )
+    if adversary is None:
+        return [attack]
+    return [
+        attack,
+        f"Trained on images attacked with eps = {adversary.eps:.4g} in "
+        f"{adversary.steps} steps of {adversary.step_size:.4g} from within "
+        f"{adversary.init_radius:.4g}, and on no others.",
     ]
-    if adversary is not None:
-        notes.append(
-            f"Trained on images attacked with eps = {adversary.eps:.4g} in "
-            f"{adversary.steps} steps of {adversary.step_size:.4g} from within "
-            f"{adversary.init_radius:.4g}, and on no others."
-        )
-    return notes
-
-
-def _nan_notes(models: Sequence[PgdModel]) -> list[str]:
-    nan = document.names(m.run.config for m in models if m.test.nan_logits.any())
-    return [f"NaN logits, counted as wrong: {nan}."] if nan else []

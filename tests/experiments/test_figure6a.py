@@ -129,7 +129,7 @@ def tiny(monkeypatch):
 
 
 def _arguments(folder, *more):
-    methods = ["none", "snc", "snc_numpy"]
+    methods = ["none", "snc", "snc-numpy"]
     return ["figure6a", "--datasets", "mnist5k", "--methods", *methods,
             "--repeats=2", f"--results-dir={folder}", *more]  # fmt: skip
 

@@ -16,6 +16,7 @@ from experiments import cli
 from experiments.figures import figure6b
 from experiments.figures.figure6b import Figure6bOptions
 from experiments.jobs import files
+from experiments.reporting.plots import runtimes
 from experiments.runtimes import log, numpy_snc, one_step
 from experiments.runtimes.log import Log
 
@@ -89,7 +90,7 @@ def test_a_step_of_each_method_does_what_the_method_says():
         kernels[method] = step()[0]["conv"]["kernel"][...]
         # Each call starts anew.
         np.testing.assert_array_equal(step()[0]["conv"]["kernel"], kernels[method])
-    assert tuple(kernels) == figure6b.TIMED_METHODS
+    assert tuple(kernels) == runtimes.TIMED_METHODS
     initial, none = model.conv.kernel[...], kernels["none"]
     assert np.abs(none - initial).max() > 1e-4
     # Learning rate 0.1.

@@ -13,9 +13,9 @@ from stopping import stopped
 from experiments.config import NONE, RunConfig, Setting
 from experiments.data import DATASETS, Split
 from experiments.methods import METHODS, SNC_METHODS
-from experiments.models import ARCHITECTURES, networks_for
+from experiments.models import ARCHITECTURES, WIDTHS, networks_for
 from experiments.models.architectures import without_values
-from experiments.options import WIDTHS, ModelOptions
+from experiments.options import ModelOptions
 from experiments.studies.snc_constraints import OTHER_READINGS
 from experiments.training import loop, optimization, programs, step, sweep
 from experiments.training.constraints import (

@@ -17,7 +17,7 @@ from experiments.models import build
 from experiments.options import ModelOptions
 from experiments.published import TABLE1, Published
 from experiments.studies import snc_explaining as explaining
-from experiments.studies import snc_readings, snc_rows
+from experiments.studies import snc_readings
 from experiments.studies.snc_readings import SncReadingsOptions
 
 PUBLISHED = Published(avg=80.0, min=50.0, clean=90.0, strength=10.0)
@@ -25,7 +25,7 @@ PUBLISHED = Published(avg=80.0, min=50.0, clean=90.0, strength=10.0)
 
 def test_readings_have_names():
     constrained = {name for name, method in METHODS.items() if method.constraint}
-    assert set(snc_rows.READINGS) == {NONE.method, *constrained}
+    assert set(snc_readings.READINGS) == {NONE.method, *constrained}
     # Commands offer no others than the two that they compare.
     assert constrained & set(listed()) == set(SNC_METHODS)
 
@@ -38,7 +38,7 @@ def test_settings_are_those_of_the_chosen_readings():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reading", snc_rows.READINGS)
+@pytest.mark.parametrize("reading", snc_readings.READINGS)
 def test_all_but_one_reading_fit_resnet18(reading):
     """512 channels, taken for a height, do not fit into 32 x 32."""
     network = build("resnet18", (0.0,) * 3, (1.0,) * 3)
@@ -68,7 +68,7 @@ NEAR, FAR = [(79, 91), (80, 90), (81, 89)], [(59, 71), (60, 70), (61, 69)]
 def _document(near=(), never=(), **others):
     """A document with all readings, of which those named explain the row."""
     models = []
-    for method in snc_rows.READINGS:
+    for method in snc_readings.READINGS:
         values = NEAR if method in near else FAR
         strength = 0.0 if method == "none" else PUBLISHED.strength
         acted = method not in ("none", *never)

@@ -1,12 +1,12 @@
 """Measures, tabulates and writes runtimes for Figures 6(a) and 6(b)."""
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from matplotlib.figure import Figure
 
+from experiments.composed import result_options
 from experiments.jobs import locks
 from experiments.jobs.progress import progress
 from experiments.methods import METHODS
@@ -105,8 +105,6 @@ def write(
     The table's files are `stem` with a suffix, in a folder named as the figure.
     """
     print(f"\n{table}\n")
-    asked = dataclasses.asdict(options)
-    del asked["results_dir"]
-    content = {"title": title, "options": asked, "rows": rows}
+    content = {"title": title, "options": result_options(options), "rows": rows}
     written = document.write(stem, content, table, rows)
     return written + save(figure, stem.with_name(stem.parent.name))
