@@ -96,8 +96,10 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
 
 
 def _check_folders(options: Any) -> None:
-    for part in composed.parts(options):
-        for name in ("runs_dir", "results_dir"):
+    # The folder of runs is first: whether it has records is a collective, which every
+    # process must call before a folder is refused on one of them.
+    for name in ("runs_dir", "results_dir"):
+        for part in composed.parts(options):
             has_records = name == "runs_dir" and getattr(part, "has_records", False)
             if hasattr(part, name) and not has_records:
                 option = "--" + name.replace("_", "-")

@@ -165,8 +165,10 @@ def train(
     )  # fmt: skip
     at_a_time = steps_at_a_time(data, classifier, spec.epoch_steps)
     padded = placement.padded(settings)
-    start = pad_settings(_start(classifier, task), 1, padded)
-    state, sums = devices.put(start, placement.state)
+    # Nothing else may refer to what it starts from, which takes as much memory.
+    state, sums = devices.put(
+        pad_settings(_start(classifier, task), 1, padded), placement.state
+    )
     h = pad_settings(_hyperparameters(classifier, sweep), 0, padded)
     h = devices.put(h, placement.settings)
 

@@ -100,6 +100,8 @@ SMALL = (
         ("figure3 --results-dir /dev/null/x", "--results-dir /dev/null/x cannot be"),
         ("figure1 --cache-dir /dev/null/x", "--cache-dir /dev/null/x cannot be"),
         ("table1 --runs-dir /dev/null", "--runs-dir /dev/null cannot be written to"),
+        # Whether it has records is a collective, which no other folder may precede.
+        ("table1 --runs-dir /dev/null --results-dir /dev/null/x", "--runs-dir /dev/n"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_said_shortly(capsys, arguments, message):
