@@ -100,9 +100,9 @@ def test_help_names_them(capsys):
 def test_the_method_acts_on_kernels_alone(made):
     """A kernel of a step is divided by 1 + rate * strength; others are as without."""
     folder, _ = made
-    options = cli.parse("table1", [*ARGUMENTS, f"--runs-dir={folder}"])
-    with workspace.opened(options, test_examples=40) as opened:
-        plain, shrunk = opened.train(options.settings, (0,))
+    sweep = cli.parse("table1", [*ARGUMENTS, f"--runs-dir={folder}"]).sweep
+    with workspace.opened(sweep.models, test_examples=40) as opened:
+        plain, shrunk = opened.train(sweep.settings(), (0,))
         variables = opened.test.variables([plain, shrunk])
         kernels = np.asarray(variables.params["conv"]["kernel"])
         biases = np.asarray(variables.params["conv"]["bias"])
@@ -114,9 +114,9 @@ def test_the_method_acts_on_kernels_alone(made):
 
 def test_the_attack_is_evaluated(made):
     folder, _ = made
-    options = cli.parse("table1", [*ARGUMENTS, f"--runs-dir={folder}"])
-    with workspace.opened(options, test_examples=40) as opened:
-        runs: list[Run] = opened.train(options.settings, (0,))
+    sweep = cli.parse("table1", [*ARGUMENTS, f"--runs-dir={folder}"]).sweep
+    with workspace.opened(sweep.models, test_examples=40) as opened:
+        runs: list[Run] = opened.train(sweep.settings(), (0,))
         found = evaluator.run("darkened", opened.test, runs)
         accuracies = [each.accuracy for each in clean.evaluate(opened.test, runs)]
     assert [full for full, _ in found] == accuracies  # at full brightness
