@@ -41,7 +41,7 @@ def check_positive(option: str, values: Sequence[float]) -> None:
 
 
 def check_at_least_1(option: str, value: int | None) -> None:
-    """Refuses zero and negative numbers; None is the default."""
+    """Refuses numbers below 1; None is the default."""
     if value is not None and value < 1:
         raise UsageError(f"{option} must be at least 1, got {value}.")
 

@@ -94,7 +94,7 @@ def records(
             amortized = None
             if none is not None and measurement.clip is not None:
                 amortized = none + (step - none) / CLIP_EVERY
-            row = {
+            rows.append({
                 "size": size,
                 "method": measurement.method,
                 "strength": measurement.strength,
@@ -107,8 +107,7 @@ def records(
                 "slowest_ms": 1e3 * max(timings.step_s),
                 "compile_s": timings.compile_s[0],
                 "openblas_num_threads": measurement.openblas_num_threads,
-            }
-            rows.append(row)
+            })  # fmt: skip
     return rows
 
 
