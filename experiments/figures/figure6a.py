@@ -98,7 +98,7 @@ def records(
             seconds[m.method] = m.epoch_seconds(epoch_s, clip_s)
         for m in group:
             epoch, timings = seconds[m.method], log[m]
-            row = {
+            rows.append({
                 "dataset": dataset,
                 "examples": DATASETS[dataset].train_examples,
                 "model": m.model,
@@ -109,12 +109,8 @@ def records(
                 "strength": m.strength,
                 "clip": m.clip,
                 "epoch_s": epoch,
-                **{
-                    f"ratio_to_{other}": epoch / seconds[other]
-                    if other in seconds
-                    else None
-                    for other in ("none", "absum")
-                },
+                **{f"ratio_to_{n}": epoch / seconds[n] if n in seconds else None
+                   for n in ("none", "absum")},
                 "steps_of_the_epoch": m.epoch_steps,
                 "steps_timed": m.steps,
                 "clips_in_the_steps_timed": m.clips_timed,
@@ -124,8 +120,7 @@ def records(
                 "clip_s": float(np.median(timings.clip_s)) if m.clip else None,
                 "clips_timed_alone": len(timings.clip_s),
                 "openblas_num_threads": m.openblas_num_threads,
-            }
-            rows.append(row)
+            })  # fmt: skip
     return rows
 
 
