@@ -50,6 +50,11 @@ class Figure8Options:
         check_positive("--strengths", self.strengths)
         check_seeds(self.seeds)
 
+    @property
+    def settings(self) -> list[Setting]:
+        """Returns both ways to train, at the one strength."""
+        return [Setting(method, self.strengths[0]) for method in _NAMES]
+
 
 class Convergence(NamedTuple):
     """Curves of one model, (epochs,) each; NaN where it had diverged."""
@@ -171,11 +176,10 @@ def _title(models: ModelOptions) -> str:
 def run(options: Figure8Options) -> list[pathlib.Path]:
     """Trains missing models, prints the table and writes it with the figure."""
     models, [strength] = options.models, options.strengths
-    settings = [Setting(method, strength) for method in _NAMES]
     with opened(models) as workspace:
-        wanted = workspace.runs(settings, options.seeds)
+        wanted = workspace.runs(options.settings, options.seeds)
         check_logged(models.runs_dir, wanted, _LOGGED)
-        runs = workspace.train(settings, options.seeds)
+        runs = workspace.train(options.settings, options.seeds)
     layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
     found: dict[str, list[Convergence]] = {method: [] for method in _NAMES}
     rows: list[dict[str, Any]] = []

@@ -107,6 +107,23 @@ def test_the_plan_of_adversarial_training_counts_its_steps(tmp_path):
 
 
 @pytest.mark.slow
+def test_every_command_of_a_profile_is_planned(tmp_path):
+    planner = plan.Planner(tmp_path)
+    counted = {}
+    for item in items("smoke"):
+        name, *options = item.arguments
+        if item.seeds:
+            options.append(f"--runs-dir={tmp_path}")
+        counted[name] = planner.estimate(name, cli.parse(name, options))
+    models = {name: estimate.models for name, estimate in counted.items()}
+    assert models == {
+        "table1": 12, "table2": 12, "table3": 12, "table4": 24, "figure7": 12,
+        "figure8": 2, "snc-readings": 4,
+        "figure1": 0, "figure3": 0, "figure6a": 0, "figure6b": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
 def test_the_plan_names_what_it_cannot_tell(tmp_path, capsys):
     options = cli.parse(
         "table1",
