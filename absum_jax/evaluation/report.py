@@ -9,7 +9,7 @@ import chex
 import jax
 import numpy as np
 
-from absum_jax import _logits, plotting
+from absum_jax import _logits, html, plotting
 from absum_jax import _validation as validation
 from absum_jax.attacks.gradient import check_aim, check_budget, check_not_futile
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
@@ -22,6 +22,9 @@ from absum_jax.markdown import aligned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_HEADER = ("attack", "strength", "accuracy (%)", "95 % interval")
 
 
 class ReportRow(NamedTuple):
@@ -40,7 +43,7 @@ class ReportRow(NamedTuple):
 class RobustnessReport:
     """A model's robustness, from :func:`robustness_report`.
 
-    `print` and notebooks show it as a table.
+    `print` and notebooks show it as a table; `pandas.DataFrame` accepts its `rows`.
     """
 
     images: int
@@ -48,35 +51,54 @@ class RobustnessReport:
     grid: np.ndarray | None  # (h, w) accuracies under every frequency, if all were
     conditions: dict[str, Any]  # the options of the attacks
 
-    def __str__(self) -> str:
-        """Formats the rows as a Markdown table, in percent."""
-        cells = [
+    def _cells(self) -> list[tuple[str, ...]]:
+        """Returns the cells of the table, in percent."""
+        return [
             (
-                # A bar or a line break ends a cell.
-                " ".join(row.attack.replace("|", "\\|").splitlines()),
+                row.attack,
                 "" if row.strength is None else f"{row.strength:.4g}",
                 f"{100 * row.accuracy:.2f}",
                 f"{100 * row.low:.2f} to {100 * row.high:.2f}",
             )
             for row in self.rows
         ]
-        header = ("attack", "strength", "accuracy (%)", "95 % interval")
-        lines = aligned(header, cells)
-        undefined = [row for row in self.rows if row.nan_logits]
-        frequencies = self.conditions["frequencies"]
+
+    def _notes(self) -> list[str]:
+        """Returns the sentences below the table."""
         notes = [
             f"{self.images:,} images. The single frequency is the worst of "
-            f"{frequencies:,}."
+            f"{self.conditions['frequencies']:,}."
         ]
-        notes += [
+        return notes + [
             f"NaN logits, counted as wrong: {100 * row.nan_logits:.2f} % of the images "
             f"({row.attack}{'' if row.strength is None else f' {row.strength:.4g}'})."
-            for row in undefined
+            for row in self.rows
+            if row.nan_logits
         ]
-        return "\n".join([*lines, "", *notes])
 
-    def _repr_markdown_(self) -> str:
-        return str(self)
+    def __str__(self) -> str:
+        """Formats the rows as a Markdown table, in percent."""
+        cells = [
+            # A bar or a line break ends a cell.
+            (" ".join(attack.replace("|", "\\|").splitlines()), *numbers)
+            for attack, *numbers in self._cells()
+        ]
+        return "\n".join([*aligned(_HEADER, cells), "", *self._notes()])
+
+    def __repr__(self) -> str:
+        """Formats the clean and the lowest accuracy in a line, without the grid."""
+        lowest = min(self.rows, key=lambda row: row.accuracy, default=None)
+        shown = [
+            f"{f'{attack} {strength}'.rstrip()}: {accuracy} %"
+            for row, (attack, strength, accuracy, _) in zip(
+                self.rows, self._cells(), strict=True
+            )
+            if row.strength is None or row is lowest
+        ]
+        return f"RobustnessReport({', '.join([f'{self.images:,} images', *shown])})"
+
+    def _repr_html_(self) -> str:
+        return html.table(_HEADER, self._cells(), self._notes())
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the report as values for JSON, with accuracies as fractions."""

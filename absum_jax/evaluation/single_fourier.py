@@ -10,7 +10,7 @@ import numpy as np
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import single_fourier
-from absum_jax.evaluation import counting
+from absum_jax.evaluation import counting, display
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 
 
@@ -18,7 +18,8 @@ class SingleFourierAccuracy(NamedTuple):
     """Accuracies under the Single Fourier Attack, as fractions.
 
     A pytree of arrays, so that it passes through jit and vmap. For a tuple `top_k`, all
-    but `nan_logits` have a first axis (K,).
+    but `nan_logits` have a first axis (K,). Notebooks show the summary as a table;
+    `pandas.DataFrame` accepts its `rows`.
     """
 
     accuracy: chex.Array  # (h, w) for all (l, m), or (F,) for a list of them
@@ -27,6 +28,50 @@ class SingleFourierAccuracy(NamedTuple):
     max: chex.Array  # over frequencies
     worst: chex.Array  # (l, m) of the first minimum
     nan_logits: chex.Array | None = None  # fraction of images with one, if known
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns a row for each frequency: `l`, `m`, `accuracy` and `nan_logits`.
+
+        In place of `l` and `m`, `frequency` is the position in a list of frequencies.
+        For a tuple `top_k`, `axis_0` is the position in it.
+        """
+        shape, own = (
+            np.shape(self.accuracy),
+            np.ndim(self.accuracy) - np.ndim(self.mean),
+        )
+        nan_logits = self.nan_logits
+        if nan_logits is not None:
+            # An axis of `top_k` comes just before those of frequencies.
+            missing = len(shape) - np.ndim(nan_logits)
+            axes = tuple(range(len(shape) - own - missing, len(shape) - own))
+            nan_logits = np.broadcast_to(np.expand_dims(nan_logits, axes), shape)
+        return display.rows(
+            ["l", "m"] if own == 2 else ["frequency"],
+            accuracy=self.accuracy,
+            nan_logits=nan_logits,
+        )
+
+    def __repr__(self) -> str:
+        """Formats the summary in a line, without the accuracy of each frequency."""
+        return display.line(
+            self,
+            shape=np.shape(self.accuracy),
+            mean=self.mean,
+            min=self.min,
+            max=self.max,
+            worst=self.worst,
+        )
+
+    def _repr_html_(self) -> str | None:
+        summary = self.mean, self.min, self.max, self.worst
+        if not display.are_numbers(*summary):
+            return None
+        rows = display.rows((), mean=self.mean, min=self.min, max=self.max)
+        worst = np.reshape(self.worst, (-1, 2))
+        return display.as_html(
+            [row | {"worst": pair} for row, pair in zip(rows, worst, strict=True)]
+        )
 
 
 @_logits.compiled_with(static_argnames=("batch_size", "top_k", "scale"))
