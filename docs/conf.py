@@ -8,9 +8,8 @@ DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
 
-from docs.links import repository_url, resolve_links  # noqa: E402
-
 import absum_jax  # noqa: E402
+from docs.links import repository_url, resolve_links  # noqa: E402
 
 project = "absum-jax"
 author = "the absum-jax developers"

@@ -39,7 +39,7 @@ hypothesis.settings.load_profile("absum_jax")
 
 
 def pytest_collection_modifyitems(items):
-    """Starts with files that have slow tests, so that no worker ends long after others."""
+    """Starts with files that have slow tests, so that the workers end together."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -50,7 +50,10 @@ REPORT = "| PGD |  0.05 | 78.00 | 71.76 to 83.18 |"
     ("printed", "said"),
     [
         ("| PGD |  0.05 | 77.50 | 71.22 to 82.73 |", REPORT),
-        ("| PGD |  0.05 | 100.00 | 98.12 to 99.0 |", "| PGD |  0.05 | 100.00 | 98.12 to 99.0 |"),
+        (
+            "| PGD |  0.05 | 100.00 | 98.12 to 99.0 |",
+            "| PGD |  0.05 | 100.00 | 98.12 to 99.0 |",
+        ),
         ("clean 95 %, 3 layers", "clean 97 %, 3 layers"),
     ],
 )
@@ -78,7 +81,9 @@ def test_all_else_is_compared_exactly(printed, said):
 def test_links_are_resolved_outside_of_the_repository():
     text = "[a](docs/a.md#b) ![i](docs/i.png) [c](https://c.org/x) [d](#e)"
     kept = " [c](https://c.org/x) [d](#e)"
-    resolve = functools.partial(links.resolve_links, text, is_present=lambda path: False)
+    resolve = functools.partial(
+        links.resolve_links, text, is_present=lambda path: False
+    )
     assert resolve("", "") == "a " + kept
     root = "https://host/us"
     assert resolve("", root) == (

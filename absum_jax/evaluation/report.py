@@ -21,7 +21,6 @@ from absum_jax.evaluation.single_fourier import single_fourier_accuracy
 from absum_jax.intervals import wilson_interval
 from absum_jax.markdown import aligned
 
-
 _HEADER = ("attack", "strength", "accuracy (%)", "95 % interval")
 
 
