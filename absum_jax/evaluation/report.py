@@ -3,13 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import numpy as np
 
-from absum_jax import _logits, html, plotting
+from absum_jax import _logits, html
 from absum_jax import _validation as validation
 from absum_jax.attacks.gradient import check_aim, check_budget, check_not_futile
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
@@ -20,10 +20,6 @@ from absum_jax.evaluation.progress import Progress, check_progress, evaluated
 from absum_jax.evaluation.single_fourier import single_fourier_accuracy
 from absum_jax.intervals import wilson_interval
 from absum_jax.markdown import aligned
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 _HEADER = ("attack", "strength", "accuracy (%)", "95 % interval")
 
@@ -114,70 +110,14 @@ class RobustnessReport:
         """Returns the report as JSON."""
         return json.dumps(self.as_dict(), indent=2)
 
-    def plot(self) -> "Figure":
-        """Draws the report with :func:`plot_report`, which needs matplotlib."""
+    def plot(self) -> np.ndarray:
+        """Draws the report by :func:`plot_report`, and returns its axes.
+
+        Needs matplotlib.
+        """
+        from absum_jax.evaluation.report_plots import plot_report
+
         return plot_report(self)
-
-
-def plot_report(report: RobustnessReport) -> "Figure":
-    """Draws a report: accuracy per frequency, against eps and against the radius.
-
-    Args:
-      report: from :func:`robustness_report`. If it does not have the whole grid of
-        frequencies, their panel is left out.
-
-    Returns:
-      A figure that is independent of matplotlib's `pyplot`.
-
-    Raises:
-      ValueError: if `report` is not a report.
-
-    Example:
-      >>> import absum_jax, jax, jax.numpy as jnp
-      >>> x = jax.random.uniform(jax.random.key(0), (10, 4, 4, 1))
-      >>> dark = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], -1)
-      >>> report = absum_jax.robustness_report(
-      ...     dark, x, dark(x).argmax(-1), key=jax.random.key(1),
-      ...     single_fourier_eps=0.1, eps=[0.1, 0.2], step_size=0.1, steps=2,
-      ... )
-      >>> len(absum_jax.plot_report(report).axes)  # with the heat map's colour bar
-      4
-    """
-    if not isinstance(report, RobustnessReport):
-        raise ValueError(f"`report` must be a RobustnessReport, got {report!r}.")
-    panels = 2 if report.grid is None else 3
-    figure = plotting.new_figure(panels)
-    axes = list(figure.subplots(1, panels))
-    if report.grid is not None:
-        ax = axes.pop(0)
-        image = plotting.plot_frequency_heatmap(report.grid, ax=ax)
-        ax.set_title("single Fourier attack", fontsize=9)
-        figure.colorbar(image, ax=ax, label="accuracy", shrink=0.8)
-    clean = next(row for row in report.rows if row.attack == "clean")
-    # The single frequencies are in the heat map.
-    curves = [row for row in report.rows if not row.attack.startswith("single Fourier")]
-    for ax, measure, xlabel in (
-        (axes[0], "eps", "eps"),
-        (axes[1], "radius", "radius (cycles per image)"),
-    ):
-        panel = [row for row in curves if row.measure == measure]
-        for attack in dict.fromkeys(row.attack for row in panel):
-            rows = sorted(row for row in panel if row.attack == attack)
-            accuracy = np.array([row.accuracy for row in rows])
-            interval = [
-                accuracy - [row.low for row in rows],
-                [row.high for row in rows] - accuracy,
-            ]
-            ax.errorbar(
-                [row.strength or 0.0 for row in rows], accuracy,
-                np.maximum(interval, 0), marker=".", capsize=2, label=attack,
-            )  # fmt: skip
-        ax.axhline(clean.accuracy, color="gray", lw=0.6, ls=":")
-        ax.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.02))
-        if panel:
-            for text in ax.legend(fontsize=7).get_texts():
-                text.set_parse_math(False)
-    return figure
 
 
 def _row(

@@ -103,8 +103,22 @@ def path(
 
 def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
     """Returns a title with the data set, the network if several, and the scale."""
-    name = DATASETS[options.dataset].label
-    if len(networks_for(options.dataset)) > 1:
-        name += f" ({ARCHITECTURES[options.published_network].label})"
-    suffix = f" (scaled down: {', '.join(scaled)})" if scaled else ""
-    return f"{label}, {name}{suffix}"
+    name = _with_network(options)
+    if len(networks_for(options.dataset)) == 1:
+        name = DATASETS[options.dataset].label
+    return f"{label}, {name}" + (f" ({_scaled_down(scaled)})" if scaled else "")
+
+
+def figure_title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
+    """Returns a title with data set and network, and the scale in a second line."""
+    name = _with_network(options)
+    return f"{label}, {name}" + (f"\n{_scaled_down(scaled)}" if scaled else "")
+
+
+def _with_network(options: ModelOptions) -> str:
+    network = ARCHITECTURES[options.published_network].label
+    return f"{DATASETS[options.dataset].label} ({network})"
+
+
+def _scaled_down(scaled: Sequence[str]) -> str:
+    return f"scaled down: {', '.join(scaled)}"
