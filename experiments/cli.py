@@ -10,9 +10,11 @@ from typing import Any, get_type_hints
 
 import tyro
 
+from experiments import arguments as command_line
 from experiments import composed
 from experiments.jobs import files, processes
-from experiments.jobs.errors import UsageError
+from experiments.jobs.errors import UsageError, report
+from experiments.names import suggestion
 
 _PROGRAM = "python -m experiments"
 # The module of each command and its help. The argument of the module's `run` has the
@@ -62,17 +64,47 @@ def _path(
     )
 
 
+def _version() -> str:
+    """Returns the versions that results depend on most."""
+    packages = ("absum_jax", "jax")  # imported late, because they take a second
+    return ", ".join(
+        f"{name} {importlib.import_module(name).__version__}" for name in packages
+    )
+
+
 def _command(arguments: Sequence[str]) -> str:
-    """Returns the command that the first argument names; exits if there is none."""
+    """Returns the command that the first argument names.
+
+    Raises:
+      UsageError: if there is none.
+      SystemExit: after help or the version is printed.
+    """
+    first = arguments[0] if arguments else ""
+    if first in _COMMANDS:
+        return first
+    if first == "--version":
+        print(_version())
+        raise SystemExit(0)
+    if first not in ("-h", "--help"):
+        known = f"{_PROGRAM} --help lists them"
+        if not first:
+            raise UsageError(f"a command is missing; {known}.")
+        close = suggestion(first, _COMMANDS)
+        end = f"; {known}." if close == "." else close
+        raise UsageError(f"there is no command {first}{end}")
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Tables and figures of Absum (Kanai et al., 2020).",
+        description="Makes the tables and figures of Absum (Kanai et al., 2020).",
         epilog=f"The options of a command: {_PROGRAM} COMMAND --help",
+    )
+    parser.add_argument(
+        "--version", action="store_true", help="show the versions and exit"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (_, text) in _COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-    return parser.parse_args(arguments[:1]).command
+    parser.print_help()
+    raise SystemExit(0)
 
 
 def _module(name: str) -> Any:
@@ -85,9 +117,17 @@ def options_type(name: str) -> Any:
 
 
 def parse(name: str, arguments: Sequence[str]) -> Any:
-    """Parses the options of a command; exits if they cannot be parsed."""
+    """Parses the options of a command.
+
+    Raises:
+      UsageError: if they cannot be parsed, or do not fit together.
+      SystemExit: after help is printed.
+    """
+    options = options_type(name)
+    if not {"-h", "--help"} & set(arguments):
+        command_line.check(options, arguments)
     return tyro.cli(
-        options_type(name),
+        options,
         prog=f"{_PROGRAM} {name}",
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes,),
@@ -102,8 +142,31 @@ def _check_folders(options: Any) -> None:
         for part in composed.parts(options):
             has_records = name == "runs_dir" and getattr(part, "has_records", False)
             if hasattr(part, name) and not has_records:
-                option = "--" + name.replace("_", "-")
-                files.writable_folder(getattr(part, name), option)
+                files.writable_folder(getattr(part, name), composed.flag(name))
+
+
+def _run(name: str, arguments: Sequence[str]) -> list[pathlib.Path]:
+    """Runs a command, and returns the files that it has written."""
+    options = parse(name, arguments)
+    # Imported late, because `--help` works without jax.
+    if importlib.import_module("jax").config.jax_enable_x64:
+        raise UsageError("commands compute in float32: unset JAX_ENABLE_X64.")
+    for models in composed.parts(options):
+        if not hasattr(models, "hosts"):
+            continue
+        models.hosts.join()
+        if models.has_device_for_each_core:
+            devices = importlib.import_module("experiments.training.devices")
+            devices.one_for_each_core()
+        values = composed.flat(options, composed.OF_A_PROCESS)
+        processes.check_equal({"command": name, **values})
+    # Figure 6(b) measures compilation, and the processes that `reproduce` starts need
+    # the accelerator.
+    if name not in ("figure6b", "reproduce"):
+        importlib.import_module("experiments.compiled").keep_compiled()
+    processes.on_all_processes(lambda: _check_folders(options))
+    written: list[pathlib.Path] = _module(name).run(options)
+    return written
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,34 +176,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command or missing data; 130 if interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    name = _command(arguments)
+    name = ""
     try:
-        options = parse(name, arguments[1:])
-        # Imported late, because `--help` works without jax.
-        if importlib.import_module("jax").config.jax_enable_x64:
-            raise UsageError("commands compute in float32: unset JAX_ENABLE_X64.")
-        for models in composed.parts(options):
-            if not hasattr(models, "hosts"):
-                continue
-            models.hosts.join()
-            if models.has_device_for_each_core:
-                devices = importlib.import_module("experiments.training.devices")
-                devices.one_for_each_core()
-            values = composed.flat(options, composed.OF_A_PROCESS)
-            processes.check_equal({"command": name, **values})
-        # Figure 6(b) measures compilation, and the processes that `reproduce` starts
-        # need the accelerator.
-        if name not in ("figure6b", "reproduce"):
-            importlib.import_module("experiments.compiled").keep_compiled()
-        processes.on_all_processes(lambda: _check_folders(options))
-        written: list[pathlib.Path] = _module(name).run(options)
-        for path in written:
+        name = _command(arguments)
+        for path in _run(name, arguments[1:]):
             print(f"wrote {path}")
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        report(error, name)
         return 2
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        report(error, name)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             print(
                 "Finished work is on disk: free some space, then rerun the same "
@@ -148,7 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
         return 1
+    except RuntimeError as error:
+        # jax's, for what JAX_PLATFORMS names and is not there, from any first use.
+        if not str(error).startswith("Unable to initialize backend"):
+            raise
+        report(error, name)
+        return 2
     except KeyboardInterrupt:
-        print("stopped: rerun the same command to resume", file=sys.stderr)
+        report("stopped; rerun the same command to resume.", name)
         return 130
     return 0

@@ -13,10 +13,18 @@ from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
 from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName, default, listed
 from experiments.models import ARCHITECTURES, NetworkName, networks_for, with_width
+from experiments.names import suggestion
 from experiments.published import TABLE1, Cell, Table, published_row
 from experiments.training import devices, tensorboard
 
 WidthName = Literal["1", "1/2", "1/4", "1/8"]
+
+
+def shown(values: Sequence[Any] | None) -> str:
+    """Returns values as on the command line, for messages; none if there are none."""
+    if not values:
+        return "none"
+    return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def check_choices(
@@ -26,18 +34,20 @@ def check_choices(
     if not values:
         raise UsageError(f"{option} must name at least one.")
     if len(set(values)) != len(values):
-        raise UsageError(f"{option} names one twice: {values}.")
-    if known is not None and (unknown := set(values) - set(known)):
-        raise UsageError(
-            f"{option} must be among {', '.join(known)}, got {sorted(unknown)}."
-        )
+        raise UsageError(f"{option} names one twice: {shown(values)}.")
+    for value in values:
+        if known is not None and value not in known:
+            raise UsageError(
+                f"{option} must be among {', '.join(known)}, got "
+                f"{value!r}{suggestion(value, known)}"
+            )
 
 
 def check_positive(option: str, values: Sequence[float]) -> None:
     """Refuses an empty list, duplicates, and values that are not positive numbers."""
     check_choices(option, values)
     if not all(0 < value < float("inf") for value in values):
-        raise UsageError(f"{option} must be positive numbers, got {values}.")
+        raise UsageError(f"{option} must be positive numbers, got {shown(values)}.")
 
 
 def check_at_least_1(option: str, value: int | None) -> None:
@@ -49,14 +59,14 @@ def check_at_least_1(option: str, value: int | None) -> None:
 def check_single(option: str, values: Sequence[float]) -> None:
     """Refuses any other number of values than one."""
     if len(values) != 1:
-        raise UsageError(f"{option} must be exactly one, got {values}.")
+        raise UsageError(f"{option} must be exactly one, got {shown(values)}.")
 
 
 def check_seeds(seeds: Sequence[int], option: str = "--seeds") -> None:
     """Refuses an empty list, duplicates, and values that cannot be seeds."""
     check_choices(option, seeds)
     if not all(0 <= seed < 2**31 for seed in seeds):
-        raise UsageError(f"{option} must lie in 0..2147483647, got {seeds}.")
+        raise UsageError(f"{option} must lie in 0..2147483647, got {shown(seeds)}.")
 
 
 def pairs(seeds: Sequence[int]) -> list[tuple[int, int]]:
@@ -166,7 +176,7 @@ class ModelOptions:
         if self.network is not None and self.network not in networks:
             raise UsageError(
                 f"--network must be one of {', '.join(networks)} on {self.dataset}, "
-                f"got {self.network!r}."
+                f"got {self.network!r}{suggestion(self.network, networks)}"
             )
         if self.width not in (widths := get_args(WidthName)):
             raise UsageError(
@@ -270,8 +280,8 @@ def check_models(
     if strengths is not None:
         if 0 in strengths:
             raise UsageError(
-                f"--strengths must be positive numbers, got {strengths}; train without "
-                "regularization with --methods none."
+                f"--strengths must be positive numbers, got {shown(strengths)}; train "
+                "without regularization with --methods none."
             )
         check_positive("--strengths", strengths)
     if max_norms is not None:
@@ -345,8 +355,8 @@ class SweepOptions:
             check_choices("--selection-seeds", seeds)
             if not set(seeds) <= set(self.seeds):
                 raise UsageError(
-                    f"--selection-seeds must be among --seeds, {self.seeds}, got "
-                    f"{seeds}."
+                    f"--selection-seeds must be among --seeds {shown(self.seeds)}, got "
+                    f"{shown(seeds)}."
                 )
             if self.select_on == "paper":
                 raise UsageError(
@@ -368,8 +378,8 @@ class SweepOptions:
             if kind is not None and len(strengths) > 1:
                 raise UsageError(
                     f"--select-on paper: the paper has no {method} of {network}; "
-                    f"{kind.flag} must be the one to take, got {strengths}, or leave "
-                    f"{method} out of --methods."
+                    f"{kind.flag} must be the one to take, got {shown(strengths)}, or "
+                    f"leave {method} out of --methods."
                 )
 
     @property

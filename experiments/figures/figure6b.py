@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.jobs.errors import UsageError
 from experiments.models.resnet import ResNet18
-from experiments.options import check_at_least_1, check_choices
+from experiments.options import check_at_least_1, check_choices, shown
 from experiments.reporting.plots import runtimes
 from experiments.reporting.plots.runtimes import TIMED_METHODS, TimedMethod
 from experiments.runtimes.log import Log, is_enough
@@ -54,13 +54,13 @@ class Figure6bOptions:
         check_choices("--methods", self.methods, TIMED_METHODS)
         if not all(size >= 32 and size % 8 == 0 for size in self.sizes):
             raise UsageError(
-                f"--sizes must be multiples of 8 from 32 up, got {self.sizes}."
+                f"--sizes must be multiples of 8 from 32 up, got {shown(self.sizes)}."
             )
         check_at_least_1("--repeats", self.repeats)
         if not self._cases():
             raise UsageError(
                 f"--numpy-sizes-up-to {self.numpy_sizes_up_to} leaves nothing to "
-                f"measure of --sizes {self.sizes}."
+                f"measure of --sizes {shown(self.sizes)}."
             )
 
     def _cases(self) -> list[tuple[int, TimedMethod]]:

@@ -3,13 +3,22 @@
 import contextlib
 import errno
 import pathlib
+import sys
 from collections.abc import Iterator
 
 _ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
-class UsageError(ValueError):
-    """A wrong option or missing data; the message explains how to fix it."""
+class UsageError(Exception):
+    """A wrong option or missing data; the message explains how to fix it.
+
+    No `ValueError`, which tyro would catch and show with the names of classes.
+    """
+
+
+def report(message: object, command: str = "") -> None:
+    """Prints why a command, if one is known, ends: the form of all errors."""
+    print(f"{f'experiments {command}'.rstrip()}: {message}", file=sys.stderr)
 
 
 @contextlib.contextmanager

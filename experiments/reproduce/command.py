@@ -15,10 +15,10 @@ from typing import NoReturn
 
 from absum_jax.markdown import aligned
 from experiments import cli
-from experiments.composed import flat
+from experiments.composed import flag, flat
 from experiments.data import DataOptions, DatasetName
 from experiments.jobs.errors import UsageError
-from experiments.options import check_choices, check_positive, check_seeds
+from experiments.options import check_choices, check_positive, check_seeds, shown
 from experiments.reproduce import plan
 from experiments.reproduce.items import Item, Number, Profile, items
 
@@ -82,14 +82,14 @@ def _arguments(item: Item, options: ReproduceOptions) -> list[str]:
     fields = flat(cli.parse(item.command, item.arguments[1:]))
     folders = {"runs_dir": options.runs_dir, "results_dir": options.results_dir}
     given = [
-        f"--{name.replace('_', '-')}={value}"
+        f"{flag(name)}={value}"
         for name, value in folders.items() if name in fields
     ]  # fmt: skip
     for field in dataclasses.fields(DataOptions):
         value = getattr(options.data, field.name)
         if field.name in fields and value != field.default:
-            name = field.name.replace("_", "-")
-            given.append(f"--{name}" if value is True else f"--{name}={value}")
+            name = flag(field.name)
+            given.append(name if value is True else f"{name}={value}")
     return [*item.arguments, *given]
 
 
@@ -183,8 +183,8 @@ def run(options: ReproduceOptions) -> list[pathlib.Path]:
     chosen = items(options.profile, options.only, options.seeds, options.datasets)
     if not chosen:
         raise UsageError(
-            f"the profile {options.profile} makes nothing of --only {options.only} on "
-            f"--datasets {options.datasets}."
+            f"the profile {options.profile} makes nothing of --only "
+            f"{shown(options.only)} on --datasets {shown(options.datasets)}."
         )
     commands = [(item, _arguments(item, options)) for item in chosen]
     # In a separate process: this one must not occupy the accelerator.

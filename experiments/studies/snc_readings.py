@@ -18,7 +18,13 @@ from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
 from experiments.methods import METHODS
 from experiments.models import Classifier
-from experiments.options import ModelOptions, check_choices, check_positive, check_seeds
+from experiments.options import (
+    ModelOptions,
+    check_choices,
+    check_positive,
+    check_seeds,
+    shown,
+)
 from experiments.published import TABLE1, Published
 from experiments.reporting import document, naming
 from experiments.reporting.columns import aligned
@@ -125,8 +131,8 @@ def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
         finished[setting] = complete
     if options.finished_seeds and not any(finished.values()):
         raise UsageError(
-            f"--finished-seeds {options.finished_seeds}: {options.models.runs_dir} has "
-            "no such models."
+            f"--finished-seeds {shown(options.finished_seeds)}: "
+            f"{options.models.runs_dir} has no such models."
         )
     trained = workspace.train(options.settings, options.seeds)
     return [

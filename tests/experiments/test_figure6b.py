@@ -254,7 +254,7 @@ def test_the_figure_shows_the_rows(rows):
     [
         ("--sizes", "--sizes must name at least one"),
         ("--sizes 32 32", "--sizes names one twice"),
-        ("--sizes 16", "--sizes must be multiples of 8 from 32 up, got (16,)"),
+        ("--sizes 16", "--sizes must be multiples of 8 from 32 up, got 16"),
         ("--sizes 100", "--sizes must be multiples of 8"),
         ("--methods", "--methods must name at least one"),
         ("--methods sgd", "sgd"),

@@ -133,9 +133,10 @@ def test_missing_set_is_reported_before_tfds_is_imported(tmp_path):
     code = f"""
 import pathlib, sys
 from experiments.data import DataOptions, load
+from experiments.jobs.errors import UsageError
 try:
     load("fashion_mnist", DataOptions(data_dir=pathlib.Path({str(tmp_path)!r})))
-except ValueError as error:
+except UsageError as error:
     print(error)
 print("tensorflow_datasets" in sys.modules)
 """
@@ -218,7 +219,7 @@ def test_wrong_data_is_said_shortly(damage, message, tmp_path, capsys):
                  "--results-dir", str(tmp_path / "results")]  # fmt: skip
     assert cli.main(arguments) == 2
     said = capsys.readouterr().err.splitlines()
-    errors = [line for line in said if line.startswith("error: ")]
+    errors = [line for line in said if line.startswith("experiments ")]
     assert errors == said[-1:]
     assert message in errors[0]
     assert not any((tmp_path / "cache").glob("*"))
