@@ -216,7 +216,7 @@ def train_missing(
     done = sum(task.source.steps for task in tasks if task.source)
     with progress(
         len(tasks) * recipe.epochs * epoch_steps // size, title, unit,
-        initial=done // size, rate_of="image",
+        initial=done // size, rate_of="image", compiles=True,
     ) as advance_units:  # fmt: skip
 
         def advance(steps: int, images: int) -> None:

@@ -281,7 +281,7 @@ def test_validation_selects(tmp_path, capsys):
          "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)]
     ) == 0  # fmt: skip
     said = capsys.readouterr()
-    assert said.err.count("single-fourier: 2 models on 10 images") == 2
+    assert said.err.count("single-fourier: 2 models on 10 images: compiling") == 2
     assert "best Avg. on the validation images" in said.out
 
 

@@ -163,7 +163,7 @@ def test_from_the_command_line(tmp_path, capsys):
         return capsys.readouterr()
 
     said = run("table1", "--frequency-stride=7")
-    assert said.err.count("training 2 models") == 2
+    assert said.err.count("training 2 models on mnist5k: compiling") == 2
     table = files.read_json(tmp_path / "scaled/table1/mnist5k.json")
     [row] = table["rows"]
     own = [m["avg"] for m in table["models"] if m["strength"] == row["strength"]]
