@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from experiments.config import NONE, Adversary, Recipe, Setting
 from experiments.data import DATASETS, DataOptions, DatasetName, pgd_of, recorded
+from experiments.data.loading import validation_examples
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
@@ -16,6 +17,7 @@ from experiments.models import ARCHITECTURES, NetworkName, networks_for, with_wi
 from experiments.names import suggestion
 from experiments.published import TABLE1, Cell, Table, published_row
 from experiments.training import devices, tensorboard
+from experiments.training.constraints import SETTLE_STEPS
 
 WidthName = Literal["1", "1/2", "1/4", "1/8"]
 
@@ -224,6 +226,11 @@ class ModelOptions:
         return self.network or networks_for(self.dataset)[0]
 
     @property
+    def settle_steps(self) -> int | None:
+        """Returns how many steps at the end of training have no clip of SNC."""
+        return SETTLE_STEPS if ARCHITECTURES[self.model].has_batch_norm else None
+
+    @property
     def has_records(self) -> bool:
         """Checks whether the runs folder has records, which are only read."""
         return files.exists(recorded.file_of(self.runs_dir, self.dataset))
@@ -266,6 +273,18 @@ class ModelOptions:
             adversary=adversary,
             batch_norm_groups=self.batch_norm_groups,
         )
+
+    def training_steps(
+        self, *, adversarial: bool = False, hold_out: bool = False
+    ) -> int:
+        """Counts the steps of training, on all images but those that are held out."""
+        published = self.published_recipe(adversarial=adversarial)
+        examples = self.train_examples
+        if examples is None:
+            examples = DATASETS[self.dataset].train_examples
+            examples -= validation_examples(examples) if hold_out else 0
+        epoch_steps = examples // (self.batch_size or published.batch_size)
+        return (self.epochs or published.epochs) * epoch_steps
 
 
 def check_models(

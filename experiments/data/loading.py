@@ -16,6 +16,11 @@ from experiments.jobs.errors import UsageError
 _VALIDATION_FRACTION = 0.1
 
 
+def validation_examples(train_examples: int) -> int:
+    """Returns the number of training images that --select-on validation holds out."""
+    return round(train_examples * _VALIDATION_FRACTION)
+
+
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
     """Where data sets come from."""
@@ -59,7 +64,7 @@ class Dataset:
     @property
     def validation_examples(self) -> int:
         """Returns the number of training images that `with_validation` holds out."""
-        return round(len(self.train) * _VALIDATION_FRACTION)
+        return validation_examples(len(self.train))
 
     def with_validation(self) -> tuple[Split | StreamedSplit, Split | StreamedSplit]:
         """Divides the training images into held-in and held-out (validation) ones."""

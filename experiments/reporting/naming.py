@@ -10,6 +10,7 @@ from experiments.methods import LAMBDA, METHODS, SIGMA, default
 from experiments.models import ARCHITECTURES, WIDTHS, networks_for
 from experiments.options import ModelOptions, SweepOptions
 from experiments.published import TABLE1
+from experiments.training.constraints import is_idle
 
 
 def _other_training(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
@@ -60,6 +61,12 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
         if has_bounds and not set(SIGMA.grid) <= set(options.max_norms):
             parts.append(f"{len(options.max_norms)} bounds of SNC")
     parts += _fewer_images(options.models, options.test_examples)
+    steps = options.models.training_steps(
+        adversarial=adversarial, hold_out=options.select_on == "validation"
+    )
+    settle_steps = options.models.settle_steps or 0
+    if idle := [m for m in options.methods if is_idle(m, steps, settle_steps)]:
+        parts.append(f"no clip of {' and '.join(METHODS[m].label for m in idle)}")
     if options.frequency_stride != 1:
         parts.append(f"one in {options.frequency_stride} of l and m")
     return parts

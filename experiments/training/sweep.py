@@ -15,7 +15,7 @@ from experiments.jobs.progress import progress
 from experiments.methods import METHODS
 from experiments.models import Classifier
 from experiments.training import checkpoints, devices, plan, runs
-from experiments.training.constraints import is_ever_due
+from experiments.training.constraints import is_idle
 from experiments.training.devices import Placement
 from experiments.training.loop import (
     CHECKPOINTS,
@@ -107,18 +107,18 @@ def _check_can_train(
 
 
 def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> None:
-    """Warns of constrained models whose training ends before the first clip."""
-    idle = [
-        config
-        for config in configs
-        if (constraint := METHODS[config.method].constraint)
-        and not is_ever_due(constraint, last_step, config.settle_steps or 0)
-    ]
+    """Warns of methods whose training ends before their first clip."""
+    idle = [c for c in configs if is_idle(c.method, last_step, c.settle_steps or 0)]
     if idle and processes.is_first():
+        labels = " and ".join(dict.fromkeys(METHODS[c.method].label for c in idle))
         plural = "model" if len(idle) == 1 else "models"
+        settling = ""
+        if idle[0].settle_steps:
+            settling = f", of which the last {idle[0].settle_steps} have none"
         print(
-            f"warning: {len(idle)} {plural} with SNC, such as {idle[0].path}, will be "
-            f"the same as without: no clip is due in {last_step} steps of training.",
+            f"warning: no clip of {labels} is due in {last_step} steps of training"
+            f"{settling}: {len(idle)} {plural}, such as {idle[0].path}, will be the "
+            "same as without.",
             file=sys.stderr,
         )
 
