@@ -141,7 +141,7 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         }
         for run in runs
     ]
-    scaled = naming.model_scale(models)
+    scaled = naming.model_scale(models, methods=(s.method for s in settings))
     path = naming.model_path("diagnostics", models, scaled, options.variant)
     content = {
         "title": naming.title("Convolutions over training", models, scaled),

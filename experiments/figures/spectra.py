@@ -109,7 +109,7 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
     uses = {path: conv_uses[path] for path in layers_by_depth(classifier, image_shape)}
     spectra = singular_values(params, uses)
     initial = singular_values([initial_params(classifier, seed)], uses)
-    scaled = naming.model_scale(models)
+    scaled = naming.model_scale(models, methods=(s.method for s in settings))
     path = naming.model_path("spectra", models, scaled, one_seed.variant)
     content = {
         "title": naming.title("Singular values of convolutions", models, scaled),

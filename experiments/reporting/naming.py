@@ -1,7 +1,7 @@
 """Titles and paths of results, which name the differences from the paper's."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments.config import NONE
@@ -41,9 +41,26 @@ def _fewer_images(options: ModelOptions, test_examples: int | None) -> list[str]
     return parts
 
 
-def model_scale(options: ModelOptions, test_examples: int | None = None) -> list[str]:
+def _without_clips(
+    options: ModelOptions, methods: Iterable[str], steps: int
+) -> list[str]:
+    """Returns which constraints never act in so many steps of training."""
+    settle_steps = options.settle_steps or 0
+    idle = [METHODS[m].label for m in methods if is_idle(m, steps, settle_steps)]
+    return [f"no clip of {' and '.join(idle)}"] if idle else []
+
+
+def model_scale(
+    options: ModelOptions,
+    test_examples: int | None = None,
+    methods: Iterable[str] = (),
+) -> list[str]:
     """Returns how models, and what they are attacked on, are scaled down."""
-    return [*_other_training(options), *_fewer_images(options, test_examples)]
+    return [
+        *_other_training(options),
+        *_fewer_images(options, test_examples),
+        *_without_clips(options, methods, options.training_steps()),
+    ]
 
 
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
@@ -64,9 +81,7 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     steps = options.models.training_steps(
         adversarial=adversarial, hold_out=options.select_on == "validation"
     )
-    settle_steps = options.models.settle_steps or 0
-    if idle := [m for m in options.methods if is_idle(m, steps, settle_steps)]:
-        parts.append(f"no clip of {' and '.join(METHODS[m].label for m in idle)}")
+    parts += _without_clips(options.models, options.methods, steps)
     if options.frequency_stride != 1:
         parts.append(f"one in {options.frequency_stride} of l and m")
     return parts
