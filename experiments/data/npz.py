@@ -79,4 +79,6 @@ def _from_file(text: str) -> str:
     return info.name
 
 
+# Without files.
+NamedDataset = Annotated[str, Name(lambda: tuple(DATASETS))]
 DatasetName = Annotated[str, Name(lambda: tuple(DATASETS), _from_file, ".npz")]

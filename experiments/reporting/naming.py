@@ -1,7 +1,7 @@
 """Titles and paths of results, which name the differences from the paper's."""
 
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.config import NONE
@@ -63,14 +63,19 @@ def model_scale(
     ]
 
 
+def without(labels: Mapping[str, str], methods: Collection[str]) -> list[str]:
+    """Returns which of the paper's methods, by their labels, a result lacks."""
+    missing = [label for method, label in labels.items() if method not in methods]
+    return [f"without {', '.join(missing)}"] if missing else []
+
+
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     """Returns how a sweep is scaled down from the published one."""
     parts = _other_training(options.models, adversarial=adversarial)
     # Of a network that the paper has, the methods that it has: on ImageNet no SNC.
     published = {NONE.method, *(options.models.published(TABLE1) or default())}
-    missing = [m for m in default() if m in published and m not in options.methods]
-    if missing:
-        parts.append(f"without {', '.join(METHODS[m].label for m in missing)}")
+    compared = {m: METHODS[m].label for m in default() if m in published}
+    parts += without(compared, options.methods)
     if options.select_on != "paper":
         if not set(LAMBDA.grid) <= set(options.strengths):
             parts.append(f"{len(options.strengths)} strengths")
@@ -87,6 +92,11 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     return parts
 
 
+def folder(name: str, scaled: Sequence[str]) -> pathlib.Path:
+    """Returns the folder of a result below the results folder."""
+    return pathlib.Path("scaled" if scaled else "") / name
+
+
 def model_path(
     name: str, options: ModelOptions, scaled: Sequence[str], variant: str = ""
 ) -> pathlib.Path:
@@ -99,7 +109,7 @@ def model_path(
     network = "" if is_first else f"-{options.model}"
     dtype = "" if options.dtype == "float32" else f"-{options.dtype}"
     stem = options.dataset + network + dtype + variant
-    return pathlib.Path("scaled" if scaled else "") / name / stem
+    return folder(name, scaled) / stem
 
 
 def variant(options: Any, *names: str) -> str:
@@ -128,5 +138,9 @@ def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
     name = DATASETS[options.dataset].label
     if len(networks_for(options.dataset)) > 1:
         name += f" ({ARCHITECTURES[options.published_network].label})"
-    suffix = f" (scaled down: {', '.join(scaled)})" if scaled else ""
-    return f"{label}, {name}{suffix}"
+    return scaled_title(f"{label}, {name}", scaled)
+
+
+def scaled_title(title: str, scaled: Sequence[str]) -> str:
+    """Adds to a title how the result is scaled down from the published one."""
+    return f"{title} (scaled down: {', '.join(scaled)})" if scaled else title
