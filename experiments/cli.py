@@ -20,30 +20,51 @@ _PROGRAM = "python -m experiments"
 # The module of each command and its help. The argument of the module's `run` has the
 # options as its type. Only this module is imported: importing all takes seconds.
 _COMMANDS = {
-    "demo": ("demo", "five CNNs on 4,000 digits, each attacked with all frequencies"),
-    "reproduce": ("reproduce.command", "all tables and figures of the paper"),
-    "train": ("train", "trained models, one or a sweep"),
-    "evaluate": ("evaluate", "trained models with all evaluations of the paper"),
-    "table1": ("tables.table1", "the Single Fourier Attack, with Figures 2, 4 and 5"),
-    "table2": ("tables.table2", "transferred PGD"),
-    "table3": ("tables.table3", "low- and high-pass filters"),
-    "table4": ("tables.table4", "PGD, with and without adversarial training"),
+    "demo": (
+        "demo",
+        "train five CNNs on 4,000 digits and attack each with all frequencies",
+    ),
+    "reproduce": ("reproduce.command", "make all tables and figures of the paper"),
+    "train": ("train", "train one model, or a sweep"),
+    "evaluate": (
+        "evaluate",
+        "train models and run all evaluations of the paper on each",
+    ),
+    "table1": (
+        "tables.table1",
+        "accuracy under the Single Fourier Attack; Figures 2, 4 and 5",
+    ),
+    "table2": ("tables.table2", "accuracy under transferred PGD"),
+    "table3": ("tables.table3", "accuracy on low- and high-pass filtered images"),
+    "table4": (
+        "tables.table4",
+        "accuracy under PGD, with and without adversarial training",
+    ),
     "figure1": ("figures.figure1", "images perturbed by the Single Fourier Attack"),
     "figure3": ("figures.figure3", "the search spaces of Absum and L1"),
     "figure6a": ("figures.figure6a", "runtime of an epoch of each method"),
     "figure6b": ("figures.figure6b", "runtime of ResNet-18 against the input size"),
     "figure7": ("figures.figure7", "power spectra of PGD's perturbations"),
-    "figure8": ("figures.figure8", "the proximal step against autodiff"),
+    "figure8": (
+        "figures.figure8",
+        "Absum by its proximal step and by automatic differentiation",
+    ),
     "fourier-heatmaps": (
         "figures.fourier_heatmaps",
-        "accuracy under Fourier basis noise, beyond the paper",
+        "accuracy under Fourier basis noise (beyond the paper)",
     ),
-    "snc-readings": ("studies.snc_readings", "readings of SNC, beyond the paper"),
-    "diagnostics": ("figures.diagnostics", "convolutions during training"),
-    "spectra": ("figures.spectra", "singular values of trained convolutions"),
-    "record": ("record", "copies of finished models' records, without weights"),
-    "claims": ("claims.report", "verdicts on the paper's claims, from records"),
-    "models": ("studies.models", "the networks and their sizes"),
+    "snc-readings": (
+        "studies.snc_readings",
+        "compare readings of SNC (beyond the paper)",
+    ),
+    "diagnostics": (
+        "figures.diagnostics",
+        "draw how convolutions change during training",
+    ),
+    "spectra": ("figures.spectra", "draw the singular values of trained convolutions"),
+    "record": ("record", "copy the records of finished models, without weights"),
+    "claims": ("claims.report", "judge the paper's claims from records"),
+    "models": ("studies.models", "list the networks and their sizes"),
 }
 _REGISTRY = tyro.constructors.ConstructorRegistry()
 

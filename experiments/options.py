@@ -86,26 +86,26 @@ def filled_up(seeds: Sequence[int]) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class ComputeOptions:
-    """How models are computed."""
+    """How training uses the hardware, and what it logs."""
 
     dtype: Literal["float32", "bfloat16"] | None = None
-    """What convolutions of large networks compute in; None is float32 on a CPU and
-    bfloat16 elsewhere. Parameters and statistics are float32."""
+    """Precision of the convolutions of large networks; None is float32 on a CPU and
+    bfloat16 elsewhere. Parameters and statistics are always float32."""
 
     data_parallel: int | None = None
-    """Devices that share a batch; None is one for small networks, and for large ones as
-    many as leave none idle. The other devices train other models."""
+    """Number of devices that share each batch; the other devices train other models.
+    None is 1 for small networks, and for large ones as many as leave no device idle."""
 
     checkpoint_seconds: int = 10
-    """The least time between two checkpoints of a training run."""
+    """Minimum number of seconds between two checkpoints."""
 
     diagnostics: bool = False
-    """Log the spectral norm of each convolution while training, after up to 20 epochs,
-    beside its sums, which are always logged. Trains the same models."""
+    """Also log the spectral norm of each convolution, after up to 20 of the epochs.
+    Sums of filters are always logged. The trained models are the same."""
 
     tensorboard: bool = False
-    """Log loss and accuracy of what is trained for TensorBoard too, in the folder
-    tensorboard of each run (needs tensorboardX)."""
+    """Also log loss and accuracy for TensorBoard, in the folder tensorboard of each run
+    (needs tensorboardX)."""
 
     def __post_init__(self) -> None:
         if self.checkpoint_seconds < 0:
@@ -119,37 +119,37 @@ class ComputeOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """Which models to train, and where they lie."""
+    """Which models to train, and where they are stored."""
 
     dataset: DatasetName = "mnist5k"
-    """Data set, or a file of arrays (docs/data.md); mnist5k (5,000 MNIST images) ships
-    in a package."""
+    """Data set, or a file of arrays (docs/data.md). mnist5k, 5,000 MNIST images, needs
+    no download."""
 
     network: NetworkName | None = None
-    """Network; None is the paper's first for the data set."""
+    """Network; None is the first that the paper uses on the data set."""
 
     width: WidthName = "1"
-    """Share of its channels that ResNet-18 on small images has in every layer. 1 is the
-    paper's network; the others have their own names, such as resnet18_eighth."""
+    """Fraction of the channels that each layer of ResNet-18 (for small images) has. 1
+    is the paper's network; others are stored by names such as resnet18_eighth."""
 
     epochs: int | None = None
-    """Epochs of training; None is the paper's number. The milestones of the learning
-    rate keep their shares."""
+    """Epochs of training; None is the paper's number. The learning rate drops after the
+    same fractions of the training as in the paper."""
 
     batch_size: int | None = None
-    """Images a step of training, of all devices together; None is the paper's."""
+    """Images per training step, on all devices together; None is the paper's number."""
 
     batch_norm_groups: int = 1
-    """Equal parts of a batch, each with its own statistics in batch normalization; 1 is
-    the whole batch, as in the paper. Devices that divide their number need not wait for
-    each other in it; the model is the same on any number of devices."""
+    """Number of equal groups of a batch, with separate statistics in batch
+    normalization; 1, as in the paper, is the whole batch. Devices whose number divides
+    that of groups need not exchange statistics. The model does not depend on the number
+    of devices."""
 
     learning_rate: float | None = None
-    """Learning rate before the first milestone; None is the paper's, whatever the
-    batch."""
+    """Initial learning rate; None is the paper's, whatever the batch size."""
 
     train_examples: int | None = None
-    """Training images, a fixed choice of that many; None is all."""
+    """Number of training images, always the same random subset; None is all."""
 
     runs_dir: pathlib.Path = pathlib.Path("runs")
     """Folder of trained models."""
@@ -336,7 +336,7 @@ def settings(
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """What to train and attack."""
+    """Which models to train and attack."""
 
     models: ModelOptions = dataclasses.field(default_factory=ModelOptions)
 
@@ -353,19 +353,20 @@ class SweepOptions:
     """Seeds; each trains every method and strength once."""
 
     test_examples: int | None = None
-    """Images to attack, a fixed choice of that many; None is all. With --select-on
-    validation also of the validation images, as far as there are as many."""
+    """Number of test images to attack, always the same random subset; None is all. With
+    --select-on validation, at most as many validation images are attacked too."""
 
     frequency_stride: int = 1
-    """Attack with every so many-th l and m alone; 1 is all frequencies."""
+    """Attack only with every N-th l and m; 1 is all frequencies."""
 
     select_on: Literal["test", "validation", "paper"] = "test"
-    """What chooses the strength: the test set, as in the paper; a tenth of the training
-    set, held out of training; or the paper, whose choices alone are then trained."""
+    """How to select each method's strength. test: by the accuracy on the test set, as
+    in the paper. validation: on a tenth of the training set, which is held out of
+    training. paper: the paper's choices; no other strengths are trained."""
 
     selection_seeds: tuple[int, ...] | None = None
-    """Seeds of --seeds that every strength is trained with, and chosen by; the others
-    train the chosen strengths alone. None is all."""
+    """Those of --seeds with which every strength is trained and compared; the others
+    train only the selected strengths. None is all."""
 
     def __post_init__(self) -> None:
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)

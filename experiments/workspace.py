@@ -107,14 +107,14 @@ def _lock(
     options: ModelOptions, part: Part | None, whole: Mapping[str, Any] | None
 ) -> contextlib.AbstractContextManager[None]:
     folder = options.runs_dir / options.dataset / options.model
-    does_what = "trains or attacks such models"
+    activity = "trains or attacks such models"
     if part is None:
-        return locks.exclusive(folder, does_what)
+        return locks.exclusive(folder, activity)
     # Parts of another list of models may contain the same models.
     command = [options.dtype, whole, part.parts]
     digest = hashlib.sha256(json.dumps(command, sort_keys=True).encode()).hexdigest()
     return locks.side_by_side(
-        folder, digest[:12], f"{part.number}-of-{part.parts}", does_what
+        folder, digest[:12], f"{part.number}-of-{part.parts}", activity
     )
 
 

@@ -30,7 +30,7 @@ Spectra = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class SpectraOptions:
-    """Draw the singular values of each convolution of networks that are trained without
+    """Draw the singular values of each convolution of networks trained without
     regularization, with weight decay, L1 and Absum at the strengths that the paper
     selects, and with SNC."""  # noqa: D205, D209
 

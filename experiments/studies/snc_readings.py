@@ -60,11 +60,12 @@ class SncReadingsOptions:
     """Seeds; each trains every reading at every bound once."""
 
     finished_seeds: tuple[int, ...] = ()
-    """Seeds that nothing is trained with. A reading, of all that there are, is shown
-    with them in place of --seeds where its models are in the runs folder already."""
+    """Seeds of models that are already in the runs folder; nothing is trained with
+    them. Readings that have all models of these seeds, whether or not among --methods,
+    are shown with them in place of --seeds."""
 
     test_examples: int | None = None
-    """Images to attack, a fixed choice of that many; None is all."""
+    """Number of test images to attack, always the same random subset; None is all."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the table."""

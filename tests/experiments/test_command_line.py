@@ -47,7 +47,7 @@ SMALL = (
         ("table1 --dataset fashion-mnist", "; did you mean fashion_mnist?"),
         ("table1 --dataset MNIST", "; did you mean mnist?"),
         ("figure6a --datasets mnist cifra10", "--datasets must be among mnist5k, "),
-        ("reproduce --datasets no.npz", "/no.npz is missing; give a file of "),
+        ("train --dataset no.npz", "/no.npz is missing; give a file of the arrays"),
         ("table1 --network resnet-18", "got 'resnet-18'; did you mean resnet18?"),
         ("table1 --methods sgd", "--methods must be among none, weight_decay, l1, "),
         ("table1 --methods abssum", "got 'abssum'; did you mean absum?"),
