@@ -23,9 +23,9 @@ from absum_jax.evaluation.gradient import pgd_accuracy
 from absum_jax.evaluation.report import (
     ReportRow,
     RobustnessReport,
-    plot_report,
     robustness_report,
 )
+from absum_jax.evaluation.report_plots import plot_report
 from absum_jax.evaluation.single_fourier import (
     SingleFourierAccuracy,
     fourier_noise_accuracy,

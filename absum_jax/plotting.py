@@ -1,4 +1,7 @@
-"""Plots of accuracy and power over spatial frequencies; needs the extra `plot`."""
+"""Plots of accuracy and power over spatial frequencies; needs the extra `plot`.
+
+Every function draws in axes of matplotlib and returns them.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,9 +15,7 @@ from absum_jax import fourier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-    from matplotlib.lines import Line2D
+    from matplotlib.axis import Axis
 
 
 def _grid(grid: Any, name: str = "grid") -> np.ndarray:
@@ -37,12 +38,22 @@ def _matplotlib() -> Iterator[None]:
         ) from error
 
 
-def new_figure(panels: int) -> "Figure":
-    """Creates a figure outside of `pyplot`, wide enough for a number of panels."""
+def new_axes(panels: int) -> np.ndarray:
+    """Creates a figure of `pyplot` and returns the axes (panels,), side by side."""
     with _matplotlib():
-        from matplotlib.figure import Figure
+        from matplotlib import pyplot
 
-    return Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
+    figure = pyplot.figure(figsize=(3.6 * panels, 3.4), layout="constrained")
+    return figure.subplots(1, panels, squeeze=False)[0]
+
+
+def whole_numbers(*axes: "Axis") -> None:
+    """Puts ticks at whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in axes:
+        locator = MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
+        axis.set_major_locator(locator)
 
 
 def _axes(ax: "Axes | None") -> "Axes":
@@ -58,7 +69,7 @@ def _axes(ax: "Axes | None") -> "Axes":
 
 def plot_frequency_heatmap(
     grid: chex.Array, *, ax: "Axes | None" = None, **imshow: Any
-) -> "AxesImage":
+) -> "Axes":
     """Draws a heat map of values per frequency, with low frequencies in the centre.
 
     Args:
@@ -68,7 +79,7 @@ def plot_frequency_heatmap(
       **imshow: passed to `Axes.imshow`; by default colours range from 0 to 1.
 
     Returns:
-      The image, for a colour bar.
+      The axes, whose last image, `ax.images[-1]`, a colour bar takes.
 
     Raises:
       ValueError: if the grid does not have two axes.
@@ -76,14 +87,14 @@ def plot_frequency_heatmap(
     Example:
       >>> import absum_jax, jax.numpy as jnp
       >>> import matplotlib; matplotlib.use("Agg")
-      >>> image = absum_jax.plot_frequency_heatmap(jnp.eye(28))
-      >>> image.get_extent()
+      >>> ax = absum_jax.plot_frequency_heatmap(jnp.eye(28))
+      >>> ax.images[-1].get_extent()
       [-14.5, 13.5, 13.5, -14.5]
     """
     return _show_centred(np.fft.fftshift(_grid(grid)), _axes(ax), imshow)
 
 
-def _show_centred(grid: np.ndarray, ax: "Axes", imshow: dict[str, Any]) -> "AxesImage":
+def _show_centred(grid: np.ndarray, ax: "Axes", imshow: dict[str, Any]) -> "Axes":
     height, width = grid.shape
     # After fftshift the first row is frequency -(height // 2).
     left, top = -(width // 2) - 0.5, -(height // 2) - 0.5
@@ -93,19 +104,20 @@ def _show_centred(grid: np.ndarray, ax: "Axes", imshow: dict[str, Any]) -> "Axes
         "cmap": "magma",
         "interpolation": "nearest",
     }
-    image = ax.imshow(
+    ax.imshow(
         grid,
         extent=(left, left + width, top + height, top),
         **(options | imshow),
     )
     ax.set_xlabel("m (cycles per image)")
     ax.set_ylabel("l (cycles per image)")
-    return image
+    whole_numbers(ax.xaxis, ax.yaxis)
+    return ax
 
 
 def plot_radial_mean(
     grid: chex.Array, *, ax: "Axes | None" = None, **plot: Any
-) -> "Line2D":
+) -> "Axes":
     """Draws the mean of values over rings of equal frequency, against the radius.
 
     Args:
@@ -115,7 +127,7 @@ def plot_radial_mean(
       **plot: passed to `Axes.plot`, such as `label`.
 
     Returns:
-      The line.
+      The axes, whose last line, `ax.lines[-1]`, is the one drawn.
 
     Raises:
       ValueError: if the grid does not have two axes.
@@ -123,16 +135,17 @@ def plot_radial_mean(
     Example:
       >>> import absum_jax, jax.numpy as jnp
       >>> import matplotlib; matplotlib.use("Agg")
-      >>> line = absum_jax.plot_radial_mean(jnp.ones((28, 28)), label="none")
-      >>> len(line.get_xdata())  # radii 0 to 20
+      >>> ax = absum_jax.plot_radial_mean(jnp.ones((28, 28)), label="none")
+      >>> len(ax.lines[-1].get_xdata())  # radii 0 to 20
       21
     """
     grid = _grid(grid)
     ax = _axes(ax)
     means = np.asarray(fourier.radial_mean(grid))
-    (line,) = ax.plot(np.arange(len(means)), means, **plot)
+    ax.plot(np.arange(len(means)), means, **plot)
     ax.set_xlabel("frequency (cycles per image)")
-    return line
+    whole_numbers(ax.xaxis)
+    return ax
 
 
 def normalized_log(spectrum: chex.Array) -> np.ndarray:
@@ -172,7 +185,7 @@ def normalized_log(spectrum: chex.Array) -> np.ndarray:
 
 def plot_power_spectrum(
     spectrum: chex.Array, *, ax: "Axes | None" = None, **imshow: Any
-) -> "AxesImage":
+) -> "Axes":
     """Draws a power spectrum, logarithmic and scaled to [0, 1].
 
     Args:
@@ -182,7 +195,7 @@ def plot_power_spectrum(
       **imshow: passed to `Axes.imshow`.
 
     Returns:
-      The image, for a colour bar.
+      The axes, whose last image, `ax.images[-1]`, a colour bar takes.
 
     Raises:
       ValueError: for the reasons of :func:`normalized_log`.
@@ -191,8 +204,8 @@ def plot_power_spectrum(
       >>> import absum_jax, jax
       >>> import matplotlib; matplotlib.use("Agg")
       >>> noise = jax.random.normal(jax.random.key(0), (10, 28, 28, 1))
-      >>> image = absum_jax.plot_power_spectrum(absum_jax.power_spectrum(noise))
-      >>> image.get_clim()
+      >>> ax = absum_jax.plot_power_spectrum(absum_jax.power_spectrum(noise))
+      >>> ax.images[-1].get_clim()
       (0.0, 1.0)
 
     References:

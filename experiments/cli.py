@@ -1,8 +1,10 @@
 """Parses the command line and runs the command."""
 
 import argparse
+import contextlib
 import errno
 import importlib
+import io
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -147,13 +149,32 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     options = options_type(name)
     if not {"-h", "--help"} & set(arguments):
         command_line.check(options, arguments)
-    return tyro.cli(
-        options,
-        prog=f"{_PROGRAM} {name}",
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
-        registry=_REGISTRY,
-    )
+    parsed = stopped = None
+    with contextlib.redirect_stderr(io.StringIO()) as shown:
+        try:
+            parsed = tyro.cli(
+                options,
+                prog=f"{_PROGRAM} {name}",
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes,),
+                registry=_REGISTRY,
+            )
+        except SystemExit as error:
+            # What an option's class raises, tyro shows with the names of classes.
+            if (cause := _usage_error(error)) is not None:
+                raise UsageError(str(cause)) from None
+            stopped = error
+    sys.stderr.write(shown.getvalue())
+    if stopped is not None:
+        raise stopped
+    return parsed
+
+
+def _usage_error(error: BaseException | None) -> UsageError | None:
+    """Returns the error that led to another one, which was raised while handling it."""
+    while error is not None and not isinstance(error, UsageError):
+        error = error.__context__
+    return error
 
 
 def _check_folders(options: Any) -> None:

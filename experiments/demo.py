@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from experiments.options import ModelOptions, SweepOptions
+from experiments.reporting import naming
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.plots import heatmaps
 from experiments.reporting.plots.saving import save
@@ -44,4 +45,7 @@ def run(options: DemoOptions) -> list[pathlib.Path]:
         {m: np.mean([each.test.grid for each in g], axis=0) for m, g in groups.items()},
         {m: float(np.mean([each.test.clean for each in g])) for m, g in groups.items()},
     )
-    return written + save(figure, options.results_dir / "heatmaps")
+    title = naming.figure_title(
+        "Single Fourier Attack", sweep.models, naming.scale(sweep)
+    )
+    return written + save(figure, title, options.results_dir / "heatmaps")

@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from absum_jax.plotting import whole_numbers
 from experiments.config import Setting
 from experiments.figures.one_seed import OneSeedOptions
 from experiments.jobs import processes
@@ -20,9 +21,14 @@ from experiments.options import check_choices
 from experiments.reporting import document, naming
 from experiments.reporting.curves import Curves, check_logged, curves, lacking
 from experiments.reporting.labels import setting_label
-from experiments.reporting.plots.axes import log_scale
+from experiments.reporting.plots.axes import (
+    legend_beside,
+    log_scale,
+    percentages,
+)
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
+from experiments.reporting.plots.styles import DASHES
 from experiments.training.diagnostics import ZERO
 from experiments.workspace import opened
 
@@ -33,8 +39,8 @@ _KINDS = {
     "spectral_norm": "spectral norm",
 }
 _ALWAYS_LOGGED = ("zero_share", "penalty")
-# With more layers a color bar replaces the legend.
-_NAMED_LAYERS = 4
+# At most so many epochs have markers; a line of a single one would not be seen.
+_MARKED_EPOCHS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +73,16 @@ class DiagnosticsOptions:
 
 
 def _draw_layers(
-    ax: Axes, kind: str, curves: Curves, colors: Mapping[str, Any]
+    ax: Axes, kind: str, curves: Curves, styles: Mapping[str, Mapping[str, Any]]
 ) -> None:
     for name, values in curves.layers.items():
         # Values that are not finite leave gaps.
         y = np.array(values, float) * (100 if kind == "zero_share" else 1)
-        marker = "." if kind == "spectral_norm" else None
-        ax.plot(curves.epochs, y, color=colors[name], marker=marker, lw=1.2, label=name)
+        marker = "." if len(curves.epochs) <= _MARKED_EPOCHS else None
+        ax.plot(curves.epochs, y, marker=marker, lw=1.2, label=name, **styles[name])
+    whole_numbers(ax.xaxis)
     if kind == "zero_share":
-        ax.set_ylim(-3, 103)
+        percentages(ax)
     elif any(value for values in curves.layers.values() for value in values):
         log_scale(ax)
 
@@ -89,7 +96,12 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
     layers = list(found[0]["penalty"].layers)
     scale = Normalize(0, max(len(layers) - 1, 1))
     colormap = matplotlib.colormaps["viridis"]
-    colors = {name: colormap(0.95 * scale(i)) for i, name in enumerate(layers)}
+    # With more layers than dashes a color bar replaces the legend.
+    is_named = len(layers) <= len(DASHES)
+    styles = {
+        name: {"color": colormap(0.9 * scale(i)), "ls": DASHES[i] if is_named else "-"}
+        for i, name in enumerate(layers)
+    }
     size = 2.6 * len(settings) + 1.4, 2.2 * len(kinds)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(
@@ -98,16 +110,15 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
     for column, setting, of_model in zip(axes.T, settings, found, strict=True):
         for ax, kind in zip(column, kinds, strict=True):
             if kind in of_model:
-                _draw_layers(ax, kind, of_model[kind], colors)
+                _draw_layers(ax, kind, of_model[kind], styles)
             else:
                 ax.text(0.5, 0.5, "not logged", transform=ax.transAxes, ha="center")
         column[0].set_title(setting_label(setting), fontsize=9)
         column[-1].set_xlabel("epoch")
     for ax, kind in zip(axes[:, 0], kinds, strict=True):
         ax.set_ylabel(_KINDS[kind])
-    if len(layers) <= _NAMED_LAYERS:
-        lines = axes[0, 0].get_legend_handles_labels()
-        figure.legend(*lines, loc="outside right upper", fontsize=8)
+    if is_named:
+        legend_beside(axes[0, -1])
     else:
         bar = figure.colorbar(
             ScalarMappable(scale, colormap), ax=axes, label="layer", shrink=0.6
@@ -143,8 +154,9 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
     ]
     scaled = naming.model_scale(models, methods=(s.method for s in settings))
     path = naming.model_path("diagnostics", models, scaled, options.variant)
+    label = "Convolutions over training"
     content = {
-        "title": naming.title("Convolutions over training", models, scaled),
+        "title": naming.title(label, models, scaled),
         "epochs": models.recipe().epochs,
         "train_examples": models.train_examples,
         "seed": one_seed.seeds[0],
@@ -158,4 +170,5 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
         ],
     }
     stem = one_seed.results_dir / path
-    return document.write(stem, content) + save(draw(settings, found), stem)
+    title = naming.figure_title(label, models, scaled)
+    return document.write(stem, content) + save(draw(settings, found), title, stem)

@@ -64,7 +64,8 @@ def _one_a_class(split: Split | StreamedSplit, classes: int) -> np.ndarray:
 
 def draw(images: np.ndarray, frequencies: Frequencies, eps: float) -> Figure:
     """Draws a column for each image (N, h, w, channels), a row for each frequency."""
-    figure = Figure(figsize=(1.3 * len(images) + 0.8, 1.35 * (len(frequencies) + 1)))
+    height = 1.35 * (len(frequencies) + 1) + 0.4
+    figure = Figure(figsize=(1.3 * len(images) + 1.0, height), layout="constrained")
     axes = figure.subplots(len(frequencies) + 1, len(images), squeeze=False)
     rows: list[tuple[str, np.ndarray]] = [("clean", images)]
     for l, m in frequencies:
@@ -76,7 +77,6 @@ def draw(images: np.ndarray, frequencies: Frequencies, eps: float) -> Figure:
             ax.imshow(picture[..., 0] if is_gray else picture, "gray", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    figure.suptitle(f"Single Fourier Attack, (l, m), eps = {255 * eps:g}/255")
     return figure
 
 
@@ -98,4 +98,8 @@ def run(options: Figure1Options) -> list[pathlib.Path]:
         eps = DATASETS[options.dataset].conditions.single_fourier_eps
     images = _one_a_class(dataset.test, options.images) / np.float32(255)
     figure = draw(images, frequencies, eps)
-    return save(figure, options.results_dir / "figure1" / options.dataset)
+    title = (
+        f"Figure 1, {DATASETS[options.dataset].label}\n"
+        f"Single Fourier Attack at (l, m), eps = {255 * eps:g}/255"
+    )
+    return save(figure, title, options.results_dir / "figure1" / options.dataset)

@@ -7,7 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.methods import METHODS
+from experiments.reporting.plots.axes import legend_beside
 from experiments.reporting.plots.saving import save
+from experiments.reporting.plots.styles import method_style
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ def constrained_minimum(
 
 def draw() -> Figure:
     """Draws both search spaces, contours of the loss and its constrained minima."""
-    figure = Figure(figsize=(4.6, 4.4))
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     ax = figure.subplots()
     limits = -3.2, 3.2
     axis = np.linspace(*limits, 401)
@@ -64,13 +66,15 @@ def draw() -> Figure:
     ax.contour(k1, k2, values, levels=10, colors="black", linewidths=0.5, alpha=0.6)
     ax.plot(*_MINIMUM, "k*", markersize=9, label=r"minimum of $f(\theta)$")
     for kind in ("absum", "l1"):
-        ax.plot(*constrained_minimum(kind), "o", color=METHODS[kind].color)
+        style = {"linestyle": "none", "label": f"minimum, with {METHODS[kind].label}"}
+        ax.plot(*constrained_minimum(kind), **method_style(kind) | style)
     ax.set(xlim=limits, ylim=limits, xlabel="$k_1$", ylabel="$k_2$")
     ax.set_aspect("equal")
-    ax.legend(loc="lower left", fontsize=8)
+    legend_beside(ax)
     return figure
 
 
 def run(options: Figure3Options) -> list[pathlib.Path]:
     """Draws and writes the figure."""
-    return save(draw(), options.results_dir / "figure3" / "search_spaces")
+    title = "Figure 3, search spaces of Absum and L1"
+    return save(draw(), title, options.results_dir / "figure3" / "search_spaces")

@@ -20,6 +20,7 @@ from experiments.options import (
 )
 from experiments.reporting import naming
 from experiments.reporting.plots import runtimes
+from experiments.reporting.plots.axes import legend_beside, log_scale
 from experiments.reporting.plots.runtimes import TIMED_METHODS, TimedMethod
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_epoch import Measurement, measure
@@ -112,11 +113,14 @@ def records(
     for dataset, group in measurements.items():
         seconds = {}
         for m in group:
-            epoch_s = float(np.median(log[m].epoch_s))
+            timed = log[m].epoch_s
             clip_s = float(np.median(log[m].clip_s)) if m.clip else 0.0
-            seconds[m.method] = m.epoch_seconds(epoch_s, clip_s)
+            seconds[m.method] = [
+                m.epoch_seconds(steps_s, clip_s)
+                for steps_s in (min(timed), float(np.median(timed)), max(timed))
+            ]
         for m in group:
-            epoch, timings = seconds[m.method], log[m]
+            (fastest, epoch, slowest), timings = seconds[m.method], log[m]
             rows.append({
                 "dataset": dataset,
                 "examples": DATASETS[dataset].train_examples,
@@ -128,7 +132,9 @@ def records(
                 "strength": m.strength,
                 "clip": m.clip,
                 "epoch_s": epoch,
-                **{f"ratio_to_{n}": epoch / seconds[n] if n in seconds else None
+                "fastest_epoch_s": fastest,
+                "slowest_epoch_s": slowest,
+                **{f"ratio_to_{n}": epoch / seconds[n][1] if n in seconds else None
                    for n in ("none", "absum")},
                 "steps_of_the_epoch": m.epoch_steps,
                 "steps_timed": m.steps,
@@ -188,24 +194,32 @@ def markdown(
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws a group of bars for each data set, one bar for each method."""
+    """Draws the runtime of each method on each data set."""
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure = Figure(figsize=(2.6 + 1.4 * len(datasets), 3.4), layout="constrained")
+    figure = Figure(figsize=(3.0 + 1.4 * len(datasets), 3.6), layout="constrained")
     ax = figure.subplots()
-    width = 0.8 / len(methods)
     for i, method in enumerate(methods):
-        seconds = [row["epoch_s"] for row in rows if row["method"] == method]
-        left = np.arange(len(datasets)) - 0.4 + (i + 0.5) * width
-        ax.bar(
-            left, seconds, width, color=runtimes.COLORS[method], edgecolor="white",
-            label=runtimes.NAMES[method],
-            hatch="///" if method == "snc_numpy" else None,
+        of_method = [row for row in rows if row["method"] == method]
+        seconds = np.array([row["epoch_s"] for row in of_method])
+        interval = [
+            seconds - [row["fastest_epoch_s"] for row in of_method],
+            [row["slowest_epoch_s"] for row in of_method] - seconds,
+        ]
+        ax.errorbar(
+            np.arange(len(datasets)) + 0.8 * ((i + 0.5) / len(methods) - 0.5), seconds,
+            interval, **runtimes.timed_style(method) | {"linestyle": "none"},
         )  # fmt: skip
-    ax.set_yscale("log")
-    ax.set_xticks(range(len(datasets)), [DATASETS[name].label for name in datasets])
+    log_scale(ax)
+    labels = {row["dataset"]: ARCHITECTURES[row["model"]].label for row in rows}
+    ax.set_xticks(
+        range(len(datasets)),
+        [f"{DATASETS[name].label}\n{network}" for name, network in labels.items()],
+    )
+    ax.set_title("bars: fastest to slowest timing", fontsize=9)
+    ax.set_xlim(-0.5, len(datasets) - 0.5)
     ax.set_ylabel("runtime of an epoch (s)")
-    figure.legend(loc="outside right center", fontsize=8)
+    legend_beside(ax)
     return figure
 
 

@@ -15,6 +15,7 @@ from experiments.models.resnet import ResNet18
 from experiments.options import check_at_least_1, check_choices, shown
 from experiments.reporting import naming
 from experiments.reporting.plots import runtimes
+from experiments.reporting.plots.axes import legend_beside, log_scale
 from experiments.reporting.plots.runtimes import TIMED_METHODS, TimedMethod
 from experiments.runtimes.log import Log, is_enough
 from experiments.runtimes.one_step import CLASSES, Measurement, measure
@@ -160,19 +161,14 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ax = figure.subplots()
     for method in dict.fromkeys(row["method"] for row in rows):
         points = sorted((r["size"], r["ms"]) for r in rows if r["method"] == method)
-        style = "--" if method == "snc_numpy" else "-"
-        ax.plot(
-            *zip(*points, strict=True), style,
-            color=runtimes.COLORS[method], marker=".", label=runtimes.NAMES[method],
-        )  # fmt: skip
+        ax.plot(*zip(*points, strict=True), **runtimes.timed_style(method))
     sizes = sorted({row["size"] for row in rows})
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
+    log_scale(ax)
     ax.set_xticks(sizes, list(map(str, sizes)))
     ax.set_xlabel("height and width of the image")
     ax.set_ylabel("runtime of a step (ms)")
-    ax.set_title("ResNet-18, one image")
-    figure.legend(loc="outside right center", fontsize=8)
+    legend_beside(ax)
     return figure
 
 

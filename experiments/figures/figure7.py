@@ -16,6 +16,7 @@ from experiments.published import SPECTRUM_EPS
 from experiments.reporting import document, naming
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.plots import heatmaps
+from experiments.reporting.plots.axes import log_scale
 from experiments.reporting.plots.saving import save
 from experiments.reporting.selection import select_as_table1
 
@@ -44,12 +45,11 @@ def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
     figure, axes = heatmaps.side_by_side(
         spectra,
         lambda spectrum, ax: absum_jax.plot_power_spectrum(spectrum, ax=ax),
-        lambda spectrum: np.fft.ifftshift(spectrum) / spectrum.sum(),
-        size=(2.4, 2.9),
-        label="log power, scaled to (0, 1)",
+        lambda spectrum: 100 * np.fft.ifftshift(spectrum) / spectrum.sum(),
+        label="log power, scaled to [0, 1]",
+        rings_label="share of power (%)",
     )
-    axes[-1].set_yscale("log")
-    axes[-1].set_title("mean share of power over rings", fontsize=9)
+    log_scale(axes[-1])
     return figure
 
 
@@ -80,4 +80,5 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
         **document.conditions(sweep, images),
     }
     means = dict(zip(selected.runs, spectra.mean(axis=1), strict=True))
-    return document.write(stem, content) + save(draw(means), stem)
+    title = naming.figure_title("Figure 7", sweep.models, naming.scale(sweep))
+    return document.write(stem, content) + save(draw(means), title, stem)

@@ -9,20 +9,28 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from matplotlib.figure import Figure
 
+from absum_jax.plotting import whole_numbers
 from experiments.config import Setting
-from experiments.methods import ABSUM_AUTODIFF, METHODS
+from experiments.methods import ABSUM_AUTODIFF
 from experiments.options import ModelOptions, check_positive, check_seeds, check_single
 from experiments.reporting import document, naming
 from experiments.reporting.columns import Column, Table
 from experiments.reporting.curves import check_logged, curves
 from experiments.reporting.evaluated import described
-from experiments.reporting.plots.axes import line_with_band, log_scale
+from experiments.reporting.plots.axes import (
+    legend_beside,
+    line_with_band,
+    log_scale,
+    percentages,
+)
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
+from experiments.reporting.plots.styles import method_style, spread_markers
 from experiments.training.diagnostics import ZERO
 from experiments.training.runs import Run
 from experiments.workspace import opened
 
+_LABEL = "Figure 8, convergence of the proximal gradient method"
 _LOGGED = ("penalty", "zero_share")
 # As the paper's legend has them.
 _NAMES = {"absum": "Prox.", ABSUM_AUTODIFF: "AutoGrad."}
@@ -101,7 +109,7 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
         "loss": r"$\frac{1}{N}\sum f$",
         "zero_share": "filters with zero sum (%)",
     }
-    figure = Figure(figsize=(10.2, 3.1), layout="constrained")
+    figure = Figure(figsize=(11.0, 3.4), layout="constrained")
     axes = figure.subplots(1, len(panels))
     for ax, (kind, ylabel) in zip(axes, panels.items(), strict=True):
         for method, of_seeds in found.items():
@@ -115,14 +123,16 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
             scale = 100 if kind == "zero_share" else 1
             line_with_band(
                 ax, np.arange(1, epochs + 1), scale * mean, scale * std,
-                color=METHODS[method].color, label=_NAMES[method], alpha=0.2,
+                **method_style(method) | {"label": _NAMES[method]},
             )  # fmt: skip
         ax.set(xlabel="epoch", ylabel=ylabel)
+        whole_numbers(ax.xaxis)
+        spread_markers(ax)
         if kind == "zero_share":
-            ax.set_ylim(-3, 103)
+            percentages(ax)
         else:
             log_scale(ax)
-    axes[0].legend(fontsize=8)
+    legend_beside(axes[-1])
     return figure
 
 
@@ -165,12 +175,9 @@ def markdown(
         f"{train} training images, seeds {', '.join(map(str, options.seeds))}{spread}."
     )
     table = Table(_COLUMNS, list(found.items())).markdown()
-    return document.page(_title(models), table, notes)
-
-
-def _title(models: ModelOptions) -> str:
-    label = "Figure 8, convergence of the proximal gradient method"
-    return naming.title(label, models, naming.model_scale(models))
+    return document.page(
+        naming.title(_LABEL, models, naming.model_scale(models)), table, notes
+    )
 
 
 def run(options: Figure8Options) -> list[pathlib.Path]:
@@ -193,11 +200,12 @@ def run(options: Figure8Options) -> list[pathlib.Path]:
     scaled, variant = naming.model_scale(models), naming.variant(options, "strengths")
     path = naming.model_path("figure8", models, scaled, variant)
     content = {
-        "title": _title(models),
+        "title": naming.title(_LABEL, models, scaled),
         "epochs": models.recipe().epochs,
         "train_examples": models.train_examples,
         "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",
         "models": rows,
     }
     stem = options.results_dir / path
-    return document.write(stem, content, table) + save(draw(found), stem)
+    title = naming.figure_title(_LABEL, models, scaled)
+    return document.write(stem, content, table) + save(draw(found), title, stem)

@@ -81,4 +81,6 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
         dict(zip(selected.runs, of_seeds.mean(axis=1), strict=True)),
         dict(zip(selected.runs, accuracies.mean(axis=1).tolist(), strict=True)),
     )
-    return document.write(stem, content) + save(figure, stem)
+    label = f"Fourier basis noise of norm {options.norm:g}"
+    title = naming.figure_title(label, sweep.models, naming.scale(sweep))
+    return document.write(stem, content) + save(figure, title, stem)

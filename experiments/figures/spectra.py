@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 import absum_jax
 from experiments.config import NONE, Setting
 from experiments.figures.one_seed import OneSeedOptions
-from experiments.methods import METHODS
 from experiments.models import Classifier, named_kernels
 from experiments.reporting import document, naming
 from experiments.reporting.labels import setting_label
+from experiments.reporting.plots.axes import legend_beside, log_scale
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
+from experiments.reporting.plots.styles import method_style, spread_markers
 from experiments.training import optimization, step
 from experiments.workspace import opened
 
@@ -71,27 +72,30 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
     columns = min(len(spectra), _DRAWN_LAYERS)
     drawn = np.linspace(0, len(spectra) - 1, columns).round().astype(int)
     paths = [list(spectra)[i] for i in drawn]
-    figure = Figure(figsize=(4.4 * columns, 6.2), layout="constrained")
+    figure = Figure(figsize=(3.0 * columns + 2.2, 6.2), layout="constrained")
     axes = figure.subplots(2, columns, squeeze=False)
     for (above, below), path in zip(axes.T, paths, strict=True):
         values = spectra[path]
         styles: list[dict[str, Any]] = [
-            {"color": METHODS[setting.method].color, "label": setting_label(setting)}
+            method_style(setting.method) | {"label": setting_label(setting)}
             for setting in settings
         ]
-        styles.insert(0, {"color": "k", "ls": ":", "lw": 1, "label": "initial"})
+        styles.insert(0, {"color": "gray", "lw": 1, "label": "initial"})
         for style, each in zip(styles, [*initial[path], *values], strict=True):
             ordered = np.sort(each.ravel())[::-1]
-            above.plot(np.linspace(0, 1, ordered.size), ordered, **style)
+            above.plot(np.linspace(0, 100, ordered.size), ordered, **style)
             absum_jax.plot_radial_mean(each.mean(axis=-1), ax=below, **style)
-        above.set(yscale="log", xlabel="share of singular values that are larger")
+        spread_markers(above)
+        spread_markers(below)
+        log_scale(above)
+        above.set_xlabel("larger singular values (%)")
         above.set_ylim(bottom=max(values.min(), values.max() / 100))
         name = path.removesuffix("/kernel")
-        above.set_title(f"{name}: {values[0].size:,} singular values")
+        above.set_title(f"{name}: {values[0].size:,} singular values", fontsize=9)
         below.set_ylim(bottom=0)
     axes[0, 0].set_ylabel("singular value")
     axes[1, 0].set_ylabel("mean at a frequency")
-    axes[0, -1].legend(fontsize=8)
+    legend_beside(axes[0, -1])
     return figure
 
 
@@ -111,8 +115,9 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
     initial = singular_values([initial_params(classifier, seed)], uses)
     scaled = naming.model_scale(models, methods=(s.method for s in settings))
     path = naming.model_path("spectra", models, scaled, one_seed.variant)
+    label = "Singular values of convolutions"
     content = {
-        "title": naming.title("Singular values of convolutions", models, scaled),
+        "title": naming.title(label, models, scaled),
         "epochs": models.recipe().epochs,
         "seed": seed,
         "models": [
@@ -128,4 +133,6 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
         ],
     }
     stem = one_seed.results_dir / path
-    return document.write(stem, content) + save(draw(settings, spectra, initial), stem)
+    title = naming.figure_title(label, models, scaled)
+    figure = draw(settings, spectra, initial)
+    return document.write(stem, content) + save(figure, title, stem)

@@ -9,11 +9,8 @@ from collections.abc import Iterator
 _ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
-class UsageError(Exception):
-    """A wrong option or missing data; the message explains how to fix it.
-
-    No `ValueError`, which tyro would catch and show with the names of classes.
-    """
+class UsageError(ValueError):
+    """A wrong option or missing data; the message explains how to fix it."""
 
 
 def report(message: object, command: str = "") -> None:

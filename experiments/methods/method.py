@@ -52,12 +52,17 @@ class Method:
     """A regularization method.
 
     All that acts in training does nothing at strength 0, which models of other methods
-    in the same program have.
+    in the same program have. Figures distinguish methods by dash and marker, not by
+    color alone, so no two methods should share both; a method without them gets a pair
+    that no other has.
     """
 
     name: str  # on the command line and on disk
     label: str  # in tables and figures
-    color: str
+    color: str  # the table has those of Okabe and Ito, safe for the color-blind
+    # Of lines and points, as matplotlib takes them.
+    dash: str | tuple[float, tuple[float, ...]] | None = None
+    marker: str | None = None
     strength: Strength | None = LAMBDA  # None if it has none
     grid: tuple[float, ...] | None = None  # None is that of the kind of strength
     is_listed: bool = True  # on the command line; others belong to a single study

@@ -33,32 +33,32 @@ MethodName = Annotated[str, Name(listed)]
 
 
 register(
-    Method("none", "no regularization", "#7f7f7f", strength=None),
+    Method("none", "no regularization", "#000000", ":", "x", strength=None),
     # Transformations act in the order of this table.
     Method(
-        "weight_decay", "weight decay", "#2ca02c", is_always_compiled=True,
+        "weight_decay", "weight decay", "#009E73", "--", "s", is_always_compiled=True,
         before_sgd=lambda strength, _: optax.add_decayed_weights(
             strength, mask=absum_jax.conv_kernels
         ),
     ),
     Method(
-        "l1", "L1", "#d62728", is_always_compiled=True,
+        "l1", "L1", "#D55E00", "-.", "^", is_always_compiled=True,
         after_sgd=lambda strength, rate: absum_jax.l1(strength, learning_rate=rate),
     ),
     Method(
-        "absum", "Absum", "#1f77b4", is_always_compiled=True,
+        "absum", "Absum", "#0072B2", "-", "o", is_always_compiled=True,
         after_sgd=lambda strength, rate: absum_jax.absum(strength, learning_rate=rate),
     ),
     Method(
-        _SNC, "SNC", "#9467bd", strength=SIGMA,
+        _SNC, "SNC", "#CC79A7", (0, (8, 2)), "D", strength=SIGMA,
         constraint=Constraint(absum_jax.apply_spectral_norm_constraint),
     ),
     Method(
-        SNC_NUMPY_AXES, "SNC, NumPy's axes", "#e377c2", strength=SIGMA, parent=_SNC,
-        constraint=Constraint(snc.clip_numpy_axes),
+        SNC_NUMPY_AXES, "SNC, NumPy's axes", "#E69F00", (0, (3, 1, 1, 1, 1, 1)), "v",
+        strength=SIGMA, parent=_SNC, constraint=Constraint(snc.clip_numpy_axes),
     ),
     Method(
-        ABSUM_AUTODIFF, "Absum by automatic differentiation", "#ff7f0e",
-        is_listed=False, penalty_gradient=penalty.gradient,
+        ABSUM_AUTODIFF, "Absum by automatic differentiation", "#56B4E9", (0, (4, 4)),
+        "P", is_listed=False, penalty_gradient=penalty.gradient,
     ),
 )  # fmt: skip

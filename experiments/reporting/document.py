@@ -156,6 +156,11 @@ class Document(Generic[_Row]):
         return naming.title(self.label, self.options.models, self.scale)
 
     @property
+    def figure_title(self) -> str:
+        """Returns the title of the table's figure, which always names the network."""
+        return naming.figure_title(self.label, self.options.models, self.scale)
+
+    @property
     def path(self) -> pathlib.Path:
         """Returns the path of the files below the results folder, without suffix."""
         return naming.path(self.name, self.options, self.scale)

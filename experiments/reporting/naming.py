@@ -135,12 +135,27 @@ def path(
 
 def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
     """Returns a title with the data set, the network if several, and the scale."""
-    name = DATASETS[options.dataset].label
-    if len(networks_for(options.dataset)) > 1:
-        name += f" ({ARCHITECTURES[options.published_network].label})"
+    name = _with_network(options)
+    if len(networks_for(options.dataset)) == 1:
+        name = DATASETS[options.dataset].label
     return scaled_title(f"{label}, {name}", scaled)
 
 
 def scaled_title(title: str, scaled: Sequence[str]) -> str:
     """Adds to a title how the result is scaled down from the published one."""
-    return f"{title} (scaled down: {', '.join(scaled)})" if scaled else title
+    return f"{title} ({_scaled_down(scaled)})" if scaled else title
+
+
+def figure_title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
+    """Returns a title with data set and network, and the scale in a second line."""
+    name = _with_network(options)
+    return f"{label}, {name}" + (f"\n{_scaled_down(scaled)}" if scaled else "")
+
+
+def _with_network(options: ModelOptions) -> str:
+    network = ARCHITECTURES[options.published_network].label
+    return f"{DATASETS[options.dataset].label} ({network})"
+
+
+def _scaled_down(scaled: Sequence[str]) -> str:
+    return f"scaled down: {', '.join(scaled)}"

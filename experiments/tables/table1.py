@@ -55,7 +55,10 @@ def run(options: Table1Options) -> list[pathlib.Path]:
     for name, draw in FIGURES.items() if sweep.select_on != "paper" else ():
         figure = draw(models)
         if figure is not None:
-            written += save(figure, options.results_dir / naming.path(name, sweep))
+            stem = options.results_dir / naming.path(name, sweep)
+            label = f"Figure {name.removeprefix('figure')}"
+            title = naming.figure_title(label, sweep.models, naming.scale(sweep))
+            written += save(figure, title, stem)
     return written
 
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from absum_jax.plotting import whole_numbers
 from experiments.evaluation import clean, frequency
 from experiments.methods import SNC_METHODS
 from experiments.options import SweepOptions
@@ -60,7 +61,9 @@ def run(options: Table3Options) -> list[pathlib.Path]:
         ylabel="accuracy (%)",
         marked=shape[1] / 4,
     )
-    return written + save(figure, options.results_dir / table.path)
+    for ax in figure.axes:
+        whole_numbers(ax.xaxis)
+    return written + save(figure, table.figure_title, options.results_dir / table.path)
 
 
 @dataclasses.dataclass(frozen=True)

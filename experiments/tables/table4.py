@@ -119,9 +119,10 @@ def run(options: Table4Options) -> list[pathlib.Path]:
             }
             figure = lines.draw(
                 (0.0, *eps), {_TRAINING[training]: curves},
-                xlabel="eps", ylabel="accuracy under PGD (%)", marker=".",
+                xlabel="eps, for pixels in [0, 1]", ylabel="accuracy under PGD (%)",
             )  # fmt: skip
-            written += save(figure, options.results_dir / table.path)
+            stem = options.results_dir / table.path
+            written += save(figure, table.figure_title, stem)
     return written
 
 

@@ -9,17 +9,11 @@ import pytest
 import absum_jax
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize("shape", [(4, 4), (5, 7), (28, 28), (3, 6)])
 def test_heatmap_has_each_frequency_at_its_place(shape):
     height, width = shape
     grid = np.arange(height * width).reshape(shape)
-    image = absum_jax.plot_frequency_heatmap(grid)
+    [image] = absum_jax.plot_frequency_heatmap(grid).images
     shown = image.get_array()
     left, right, bottom, top = image.get_extent()
     # Pixels are squares of one cycle per image, the first row at the top.
@@ -34,27 +28,36 @@ def test_heatmap_has_each_frequency_at_its_place(shape):
 
 
 def test_heatmap_options():
-    image = absum_jax.plot_frequency_heatmap(np.eye(4))
-    assert image.get_clim() == (0, 1)
-    image = absum_jax.plot_frequency_heatmap(np.eye(4), vmin=0.5, cmap="gray")
+    ax = absum_jax.plot_frequency_heatmap(np.eye(4))
+    assert ax.images[-1].get_clim() == (0, 1)
+    ax = absum_jax.plot_frequency_heatmap(np.eye(4), vmin=0.5, cmap="gray")
+    image = ax.images[-1]
     assert image.get_clim() == (0.5, 1)
     assert image.get_cmap().name == "gray"
 
 
 @pytest.mark.parametrize(
-    "plot", [absum_jax.plot_frequency_heatmap, absum_jax.plot_radial_mean]
+    "plot",
+    [
+        absum_jax.plot_frequency_heatmap,
+        absum_jax.plot_power_spectrum,
+        absum_jax.plot_radial_mean,
+    ],
 )
 def test_draws_on_given_axes_or_the_current_ones(plot):
     _, (first, second) = plt.subplots(1, 2)  # the second becomes current
-    assert plot(np.eye(4), ax=first).axes is first
+    assert plot(np.eye(4), ax=first) is first
     assert not second.has_data()
-    assert plot(np.eye(4)).axes is second
+    assert plot(np.eye(4)) is second
     assert "cycles per image" in first.get_xlabel()
+    first.figure.draw_without_rendering()
+    for ax in (first, second):
+        assert all(tick == int(tick) for tick in ax.get_xticks())
 
 
 def test_radial_mean_line():
     grid = np.random.default_rng(0).uniform(size=(6, 5))
-    line = absum_jax.plot_radial_mean(grid, label="none", color="black")
+    [line] = absum_jax.plot_radial_mean(grid, label="none", color="black").lines
     np.testing.assert_allclose(line.get_ydata(), absum_jax.radial_mean(grid))
     np.testing.assert_array_equal(line.get_xdata(), np.arange(len(line.get_ydata())))
     assert (line.get_label(), line.get_color()) == ("none", "black")

@@ -104,7 +104,8 @@ def test_forms():
     found = whole_report()
     text = str(found)
     assert text.startswith("| attack ")
-    assert text == found._repr_markdown_()
+    assert min(found.rows, key=lambda row: row.accuracy).attack == "PGD"
+    assert repr(found) == "RobustnessReport(40 images, clean: 90.00 %, PGD 0.1: 0.00 %)"
     assert "40 images. The single frequency is the worst of 48." in text
     assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
     document = json.loads(found.to_json())
@@ -116,19 +117,59 @@ def test_forms():
 
 def test_pictures():
     found = whole_report()
-    figure = found.plot()
-    # Heat map, PGD, filters and the colour bar.
-    heatmap, pgd, filters, _ = figure.axes
-    assert heatmap.images
+    heatmap, pgd, filters = axes = found.plot()
+    assert isinstance(axes, np.ndarray)
+    # The colour bar comes last.
+    assert heatmap.figure.axes[:3] == list(axes)
+    np.testing.assert_allclose(
+        np.fft.ifftshift(heatmap.images[0].get_array()), 100 * found.grid
+    )
+    assert heatmap.images[0].get_clim() == (0, 100)
     assert [t.get_text() for t in pgd.get_legend().get_texts()] == [
-        "PGD", "PGD on other",
+        "clean", "PGD", "PGD on other",
     ]  # fmt: skip
     line = pgd.containers[0].lines[0]
     np.testing.assert_allclose(np.float64(line.get_xdata()), [0.02, 0.1], rtol=1e-6)
+    accuracies = [row.accuracy for row in found.rows if row.attack == "PGD"]
+    np.testing.assert_allclose(line.get_ydata(), 100 * np.array(accuracies))
+    assert {ax.get_ylabel() for ax in (pgd, filters)} == {"accuracy (%)"}
     assert len(filters.containers) == 2
     some = report(frequencies=np.array([[0, 1], [2, 2]]))
     assert some.grid is None
-    assert len(some.plot().axes) == 2
+    assert len(some.plot()) == 2
+
+
+def test_attacks_of_one_strength_stand_side_by_side():
+    found = report(
+        eps=0.1, substitutes={"other": OTHER}, radii=[2.0], frequencies=[[0, 1]]
+    )
+    for ax, label in zip(
+        found.plot(), ("eps = 0.1", "radius = 2 cycles per image"), strict=True
+    ):
+        points = [container.lines[0] for container in ax.containers]
+        assert [list(point.get_xdata()) for point in points] == [[0], [1]]
+        assert ax.get_xlabel().strip() == label
+        assert not len(ax.get_xticks())
+        assert ax.get_xlim() == (-1, 2)
+
+
+def test_attacks_differ_in_dash_marker_and_color():
+    found = report(
+        substitutes=dict.fromkeys("abcde", OTHER), frequencies=np.array([[0, 1]])
+    )
+    ax = found.plot()[0]
+    lines = [container.lines[0] for container in ax.containers]
+    assert len(lines) == 6
+    for style in ("get_marker", "get_color"):
+        assert len({getattr(line, style)() for line in lines}) == 6
+    assert len({str(line._dash_pattern) for line in lines}) == 6
+
+
+def test_legends_lie_above_the_axes():
+    axes = report(substitutes={"other": OTHER}).plot()[1:]
+    axes[0].figure.draw_without_rendering()
+    for ax in axes:
+        assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1
 
 
 def test_panels_show_what_rows_measure():
@@ -137,11 +178,10 @@ def test_panels_show_what_rows_measure():
     assert {row.measure for row in found.rows if name in row.attack} == {"eps"}
     assert found.rows[0].measure is None
     eps, radius = (
-        [text.get_text() for text in ax.get_legend().get_texts()]
-        for ax in found.plot().axes
+        [text.get_text() for text in ax.get_legend().get_texts()] for ax in found.plot()
     )
-    assert eps == ["PGD", f"PGD on {name}"]
-    assert radius == ["low-pass", "high-pass"]
+    assert eps == ["clean", "PGD", f"PGD on {name}"]
+    assert radius == ["clean", "low-pass", "high-pass"]
 
 
 def test_names_of_any_characters():
@@ -153,10 +193,10 @@ def test_names_of_any_characters():
     assert len(rows) == len(found.rows)
     for row in rows:
         assert row.replace(r"\|", "").count("|") == 5
-    figure = found.plot()
-    figure.draw_without_rendering()
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["PGD", *(f"PGD on {name}" for name in names)]
+    ax, _ = found.plot()
+    ax.figure.draw_without_rendering()
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["clean", "PGD", *(f"PGD on {name}" for name in names)]
 
 
 def test_numbers_of_any_type_are_recorded():
@@ -247,12 +287,9 @@ def test_normalized_log():
 
 
 def test_power_spectrum_picture_is_not_shifted_again():
-    import matplotlib.pyplot as plt
-
     waves = np.cos(2 * np.pi * np.arange(8) * 2 / 8) * np.ones((1, 6, 1))
     spectrum = absum_jax.power_spectrum(jnp.asarray(waves[..., None], jnp.float32))
-    image = absum_jax.plot_power_spectrum(spectrum, ax=plt.figure().subplots())
-    plt.close("all")
+    [image] = absum_jax.plot_power_spectrum(spectrum).images
     # Frequency (0, 2) lies in the middle row, two columns right of the middle one.
     shown = np.asarray(image.get_array())
     assert shown[3, 4 + 2] == shown[3, 4 - 2] == 1

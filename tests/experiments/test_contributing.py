@@ -51,7 +51,7 @@ def made(_registered, tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     figures = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table1, "save", lambda figure, _: figures.append(figure) or [])
+        patch.setattr(table1, "save", lambda figure, *_: figures.append(figure) or [])
         folders = f"--runs-dir={folder}", f"--results-dir={folder}/results"
         assert cli.main(["table1", *ARGUMENTS, *folders]) == 0
     return folder, figures

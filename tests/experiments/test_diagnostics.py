@@ -198,7 +198,7 @@ def test_lines_of_many_layers_are_coloured_by_depth(many, tmp_path):
     np.testing.assert_array_equal(penalty.get_lines()[9].get_ydata(), [1, np.nan])
     np.testing.assert_array_equal(norm.get_lines()[3].get_xdata(), [2])
     assert len({line.get_color() for line in share.get_lines()}) == 10
-    saving.save(drawn, tmp_path / "many")
+    saving.save(drawn, "Title", tmp_path / "many")
 
 
 @pytest.mark.slow

@@ -127,10 +127,17 @@ def test_heatmaps_name_the_numbers(tmp_path):
     )
     titles = [ax.get_title() for ax in figure.axes[:2]]
     assert titles == [
-        "no regularization\nmean 89.9 %, worst 50.0 %",
-        "Absum\nmean 99.9 %, worst 60.0 %",
+        "no regularization, clean 90.0 %\nmean 89.9 %, worst 50.0 %",
+        "Absum, clean 100.0 %\nmean 99.9 %, worst 60.0 %",
     ]
-    written = saving.save(figure, tmp_path / "picture")
+    first, second, rings, bar = figure.axes
+    np.testing.assert_allclose(first.images[0].get_array()[14, 17], 50)  # (0, 3)
+    assert first.images[0].get_clim() == second.images[0].get_clim() == (50, 100)
+    assert {rings.get_ylabel(), bar.get_ylabel()} == {"accuracy (%)"}
+    highest = [line.get_ydata().max() for line in rings.get_lines()]
+    np.testing.assert_allclose(highest, [90, 100], rtol=1e-6)
+    written = saving.save(figure, "Title", tmp_path / "picture")
+    assert figure.get_suptitle() == "Title"
     assert [path.suffix for path in written] == [".png", ".pdf"]
     assert written[0].read_bytes().startswith(b"\x89PNG")
     assert written[1].read_bytes().startswith(b"%PDF")
@@ -143,4 +150,4 @@ def test_figure5_without_a_finite_loss(make_config, tmp_path):
     result = Robustness(10, 0.1, 1, np.full((2, 2), 0.1))
     model = SingleFourierModel(run, result)
     assert model.lowest_loss is None
-    saving.save(strength.figure5([model]), tmp_path / "figure5")
+    saving.save(strength.figure5([model]), "Title", tmp_path / "figure5")

@@ -13,9 +13,9 @@ ROOT = pathlib.Path(cli.__file__).parents[1]
 ORDER = (
     "xla_flags", "jobs", "names", "composed", "arguments", "cli", "config",
     "statistics", "methods", "data", "published", "compiled", "models", "training",
-    "options", "evaluation", "runtimes", "workspace", "adversaries", "reporting",
-    "studies", "reproduce", "claims", "tables", "figures", "train", "evaluate",
-    "record", "demo", "supervision", "__main__",
+    "options", "evaluation", "runtimes", "workspace", "trained", "adversaries",
+    "reporting", "studies", "reproduce", "claims", "tables", "figures", "train",
+    "evaluate", "record", "demo", "supervision", "__main__",
 )  # fmt: skip
 # The demo is Table 1 with a picture.
 IMPORTED_COMMANDS = {("demo", "tables.table1")}

@@ -133,10 +133,9 @@ def test_missing_set_is_reported_before_tfds_is_imported(tmp_path):
     code = f"""
 import pathlib, sys
 from experiments.data import DataOptions, load
-from experiments.jobs.errors import UsageError
 try:
     load("fashion_mnist", DataOptions(data_dir=pathlib.Path({str(tmp_path)!r})))
-except UsageError as error:
+except ValueError as error:
     print(error)
 print("tensorflow_datasets" in sys.modules)
 """

@@ -236,6 +236,7 @@ def test_as_many_processes_as_cores(prepared_imagenet, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "part", "message"),
     [
+        ((0, 6, 0), (0, 4), "a batch of 6 images cannot be divided among 4 hosts"),
         ((0, 6, 0), (2, 2), r"part must be a host .*got \(2, 2\)"),
         ((0, 31, 0), (0, 1), r"batch_size must lie in 1\.\.30, .*got 31"),
         ((-1, 6, 0), (0, 1), "must not be negative: -1, 0"),
@@ -245,11 +246,6 @@ def test_as_many_processes_as_cores(prepared_imagenet, monkeypatch):
 def test_wrong_batches_are_refused_at_once(dataset, arguments, part, message):
     with pytest.raises(ValueError, match=message):
         dataset.train.training_batches(*arguments, part=part)
-
-
-def test_a_batch_that_hosts_cannot_share(dataset):
-    with pytest.raises(UsageError, match=r"batch of 6 images cannot be .* 4 hosts"):
-        dataset.train.training_batches(0, 6, 0, part=(0, 4))
 
 
 @pytest.mark.parametrize("limits", [(-1, 3), (3, 3), (0, TEST + 1)])

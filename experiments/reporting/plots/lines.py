@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.methods import METHODS
-from experiments.reporting.plots.axes import line_with_band
+from experiments.reporting.plots.axes import (
+    legend_beside,
+    line_with_band,
+    percentages,
+)
+from experiments.reporting.plots.styles import method_style, spread_markers
 
 
 def draw(
@@ -15,7 +19,6 @@ def draw(
     *,
     xlabel: str,
     ylabel: str,
-    marker: str | None = None,
     marked: float | None = None,
 ) -> Figure:
     """Draws panels side by side, each with a line for each method.
@@ -23,20 +26,18 @@ def draw(
     Panels are accuracies (seeds, x) of each method, by title; a vertical line is drawn
     at `marked`.
     """
-    figure = Figure(figsize=(4.4 * len(panels), 3.3), layout="constrained")
+    figure = Figure(figsize=(4.0 * len(panels) + 1.7, 3.4), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for ax, (title, accuracies) in zip(axes, panels.items(), strict=True):
         for method, values in accuracies.items():
             mean, std = 100 * values.mean(axis=0), 100 * values.std(axis=0)
-            line_with_band(
-                ax, x, mean, std,
-                color=METHODS[method].color, label=METHODS[method].label, marker=marker,
-            )  # fmt: skip
+            line_with_band(ax, x, mean, std, **method_style(method))
         if marked is not None:
             ax.axvline(marked, color="gray", lw=0.6, ls=":")
         ax.set_title(title, fontsize=9)
-        ax.set(xlabel=xlabel, ylim=(0, 100))
+        ax.set_xlabel(xlabel)
+        percentages(ax)
+        spread_markers(ax)
     axes[0].set_ylabel(ylabel)
-    if any(panels.values()):
-        axes[0].legend(fontsize=7)
+    legend_beside(axes[-1])
     return figure

@@ -14,6 +14,7 @@ from experiments.names import Name
 from experiments.reporting import document, naming
 from experiments.reporting.columns import aligned
 from experiments.reporting.plots.saving import save
+from experiments.reporting.plots.styles import method_style
 from experiments.runtimes.log import Conditions, Log
 from experiments.training import devices
 
@@ -23,7 +24,6 @@ TimedMethod = Annotated[
     str, Name(lambda: TIMED_METHODS, spelled={"snc_numpy": "snc-numpy"})
 ]
 NAMES = {n: m.label for n, m in METHODS.items()} | {"snc_numpy": "SNC, NumPy"}
-COLORS = {n: m.color for n, m in METHODS.items()} | {"snc_numpy": METHODS["snc"].color}
 
 _Measurement = TypeVar("_Measurement", bound=Conditions)
 
@@ -41,6 +41,15 @@ def strength(method: str) -> float | None:
     """Returns the strength that the paper times a method with: lambda, or sigma."""
     # P, appendix, "Computational Cost".
     return {"none": None, "snc": 1.0, "snc_numpy": 1.0}.get(method, 1e-4)
+
+
+def timed_style(method: str) -> dict[str, Any]:
+    """Returns how a timed method is drawn, as `method_style` does."""
+    if method in METHODS:
+        return method_style(method)
+    return method_style("snc") | {
+        "linestyle": (0, (2, 2)), "marker": "p", "label": NAMES[method],
+    }  # fmt: skip
 
 
 def measure_missing(
@@ -112,4 +121,4 @@ def write(
     print(f"\n{table}\n")
     content = {"title": title, "options": result_options(options), "rows": rows}
     written = document.write(stem, content, table, rows)
-    return written + save(figure, stem.with_name(stem.parent.name))
+    return written + save(figure, title, stem.with_name(stem.parent.name))

@@ -6,14 +6,21 @@ from typing import TypeAlias
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.config import NONE
 from experiments.methods import LAMBDA, METHODS
 from experiments.reporting.evaluated import ACCURACIES, SingleFourierModel
-from experiments.reporting.plots.axes import line_with_band
+from experiments.reporting.plots.axes import (
+    legend_beside,
+    line_with_band,
+    log_scale,
+    percentages,
+)
+from experiments.reporting.plots.styles import method_style
 from experiments.reporting.selection import by_setting
 
-_STYLES = {"max": ":", "avg": "-", "min": "--"}
+_DASHES = {"max": ":", "avg": "-", "min": "--"}
 
 _Models: TypeAlias = Sequence[SingleFourierModel]
 
@@ -28,10 +35,13 @@ def by_method(models: _Models) -> dict[str, list[SingleFourierModel]]:
 
 
 def _plot(
-    ax: Axes, models: _Models, value: Callable[[SingleFourierModel], float], *,
-    style: str, label: str,
+    ax: Axes, models: _Models, value: Callable[[SingleFourierModel], float],
+    **style: str,
 ) -> None:  # fmt: skip
-    """Draws mean and standard deviation over seeds against the strength."""
+    """Draws mean and standard deviation over seeds against the strength.
+
+    In the style of the method, but for what `style` has.
+    """
     points = []
     for setting, group in sorted(by_setting(models).items(), key=lambda item: item[0]):
         values = [value(model) for model in group]
@@ -39,13 +49,12 @@ def _plot(
             points.append((setting.strength, np.mean(values), np.std(values)))
     if not points:
         return
-    method = METHODS[models[0].run.config.method]
-    line_with_band(
-        ax, *np.array(points).T,
-        color=method.color, label=label, style=style, marker=".",
-    )  # fmt: skip
-    assert method.strength is not None
-    ax.set(xscale="log", xlabel=method.strength.label)
+    method = models[0].run.config.method
+    line_with_band(ax, *np.array(points).T, **method_style(method) | style)
+    kind = METHODS[method].strength
+    assert kind is not None
+    log_scale(ax, "x")
+    ax.set_xlabel(kind.label)
 
 
 def _percent(name: str) -> Callable[[SingleFourierModel], float]:
@@ -62,11 +71,12 @@ def figure2(models: _Models) -> Figure | None:
     l1 = by_method(models).get("l1")
     if not l1:
         return None
-    figure = Figure(figsize=(4.2, 3.2))
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     ax = figure.subplots()
-    _plot(ax, l1, _percent("min"), style="-", label=METHODS["l1"].label)
-    ylabel = f"{_accuracy(models)} at the worst frequency (%)"
-    ax.set(ylabel=ylabel, ylim=(0, 100), title="L1")
+    _plot(ax, l1, _percent("min"))
+    percentages(ax)
+    ax.set_ylabel(f"{_accuracy(models)} at the\nworst frequency (%)")
+    ax.set_title(METHODS["l1"].label, fontsize=9)
     return figure
 
 
@@ -75,14 +85,18 @@ def figure4(models: _Models) -> Figure | None:
     methods = by_method(models)
     if not methods:
         return None
-    figure = Figure(figsize=(3.2 * len(methods) + 0.6, 3.2), layout="constrained")
+    figure = Figure(figsize=(3.0 * len(methods) + 1.6, 3.4), layout="constrained")
     axes = figure.subplots(1, len(methods), squeeze=False, sharey=True)[0]
     for ax, (method, group) in zip(axes, methods.items(), strict=True):
-        for name, style in _STYLES.items():
-            _plot(ax, group, _percent(name), style=style, label=name)
-        ax.set(ylim=(0, 100), title=METHODS[method].label)
+        for name, dash in _DASHES.items():
+            _plot(ax, group, _percent(name), linestyle=dash, label=name)
+        percentages(ax)
+        ax.set_title(METHODS[method].label, fontsize=9)
     axes[0].set_ylabel(f"{_accuracy(models)} under attack (%)")
-    axes[0].legend(loc="lower left")
+    # One for all panels, without their colors.
+    legend_beside(
+        axes[-1], [Line2D([], [], c="k", ls=d, label=n) for n, d in _DASHES.items()]
+    )
     return figure
 
 
@@ -100,14 +114,14 @@ def figure5(models: _Models) -> Figure | None:
     }
     if not methods:
         return None
-    figure = Figure(figsize=(4.6, 3.2))
+    figure = Figure(figsize=(6.0, 3.4), layout="constrained")
     ax = figure.subplots()
-    for method, group in methods.items():
-        _plot(ax, group, _lowest_loss, style="-", label=METHODS[method].label)
-    ax.set(ylabel="lowest training loss (nats)")
+    for group in methods.values():
+        _plot(ax, group, _lowest_loss)
+    ax.set_ylabel("lowest training loss (nats)")
     if ax.get_lines():
-        ax.set_yscale("log")
-        ax.legend()
+        log_scale(ax)
+    legend_beside(ax)
     return figure
 
 
