@@ -92,7 +92,7 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
         above.set_ylim(bottom=max(values.min(), values.max() / 100))
         name = path.removesuffix("/kernel")
         above.set_title(f"{name}: {values[0].size:,} singular values", fontsize=9)
-        below.set_ylim(bottom=0)
+        below.set_ylim(0, 1.05 * below.dataLim.ymax)
     axes[0, 0].set_ylabel("singular value")
     axes[1, 0].set_ylabel("mean at a frequency")
     legend_beside(axes[0, -1])
