@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint typecheck bench lock clean
+.PHONY: help demo test quick docs lint typecheck bench lock release clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,10 +30,14 @@ demo: $(READY)  ## train five CNNs on real digits, attack them with every freque
 	$(BIN)/python -m experiments demo
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 quick: $(READY)  ## run the tests of daily work, without processes, documents and real data
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+
+docs: $(READY)  ## run all examples, and build the site in docs/_build/html with its notebooks
+	$(BIN)/python docs/examples.py README.md docs/*.md
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .
@@ -50,8 +54,11 @@ bench: $(VENV)/.bench  ## measure speed against peers in the same run (installs 
 	$(BIN)/python -m benchmarks
 
 lock: $(READY)  ## resolve requirements.txt anew
-	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra experiments --extra dev \
+	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra experiments --extra dev --extra docs --extra release \
 	  --custom-compile-command "make lock" --quiet setup.cfg -o requirements.txt
 
+release: $(READY)  ## build sdist and wheel in dist/, and check both in bare environments
+	.ci/release
+
 clean:  ## remove the environment and the caches, never runs/ or results/
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist docs/_build *.egg-info

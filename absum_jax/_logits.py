@@ -43,7 +43,8 @@ def compiled_with(
     Returns:
       A decorator of a jax-traceable function whose first argument is a `logits_fn`, or
       a tuple of them. The compiled function is called in the same way; its attribute
-      `eval_shape` only computes the shape of the result.
+      `eval_shape` only computes the shape of the result, and `bind` returns a function
+      of the other arguments, for several calls with a model that does not change.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,7 +104,12 @@ def compiled_with(
             compiled, args, static = prepared(logits_fn, args, static)
             return compiled.eval_shape(*args, **static)
 
+        def bind(logits_fn: Any) -> Callable[..., Any]:
+            compiled, args, static = prepared(logits_fn, (), {})
+            return functools.partial(compiled, *args, **static)
+
         call.eval_shape = eval_shape  # type: ignore[attr-defined]
+        call.bind = bind  # type: ignore[attr-defined]
         return call
 
     return decorate

@@ -68,7 +68,7 @@ def _foolbox(eps: float, images: int | None = None) -> Callable[[], float]:
     _, variables, x, y = _trained()
     dataset = load("mnist5k")
     return torch_peer.pgd(
-        variables.params, dataset.mean, dataset.std, x[:images], y[:images], eps,
+        variables, dataset.mean, dataset.std, x[:images], y[:images], eps,
         _PAPER.step_size, _PAPER.test_steps, _batch_size(),
     )  # fmt: skip
 

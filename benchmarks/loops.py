@@ -19,6 +19,7 @@ from absum_jax.kernels import leaf_name
 from benchmarks import torch_peer
 from benchmarks.timing import median_seconds
 from experiments.data import Split, load
+from experiments.models import variables_of
 from experiments.models.resnet import ResNet18
 
 _BATCH, _STEPS = 64, 10
@@ -162,7 +163,7 @@ def pgd_speed(name: str) -> list[dict[str, Any]]:
     }
     if torch_peer.has_foolbox():
         cases["foolbox, PyTorch"] = torch_peer.resnet_pgd(
-            _networks()[NETWORKS[0]].logits_fn,
+            variables_of(_networks()[NETWORKS[0]].logits_fn),
             np.asarray(x),
             np.asarray(y),
             _EPS,

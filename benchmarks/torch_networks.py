@@ -1,97 +1,117 @@
-"""The networks in PyTorch, as pytorch-cifar defines them, with our names of layers.
+"""The networks in PyTorch: pytorch-cifar's and torchvision's, and PyTorch's small CNN.
 
-ResNet-18 for images of 224 x 224 as torchvision defines it.
+GoogLeNet and DenseNet-121 have our names of layers.
 """
 
 import itertools
 from typing import Any
 
-import jax
-import numpy as np
 import torch
-from flax import nnx
 from torch import nn
 from torch.nn import functional
 
-from absum_jax.kernels import leaf_name
-
-_NAMES = {"mean": "running_mean", "var": "running_var", "scale": "weight"}
+from experiments.models import Variables, pytorch
 
 
-def with_weights(network: nn.Module, model: nnx.Module) -> nn.Module:
-    """Returns one of these networks with the weights of the flax network it mirrors."""
-    weights = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model)):
-        *modules, name = leaf_name(path).split("/")
-        values = np.asarray(leaf)
-        if name == "kernel":
-            name = "weight"
-            values = values.transpose((3, 2, 0, 1) if values.ndim == 4 else (1, 0))
-        weights[".".join([*modules, _NAMES.get(name, name)])] = torch.tensor(values)
-    missing, unexpected = network.load_state_dict(weights, strict=False)
+def with_weights(network: nn.Module, variables: Variables) -> nn.Module:
+    """Returns one of these networks with the weights of ours."""
+    tensors = pytorch.to_pytorch(variables, getattr(network, "layout", None))
+    state = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    missing, unexpected = network.load_state_dict(state, strict=False)
     if unexpected or not all(name.endswith("num_batches_tracked") for name in missing):
-        raise ValueError(f"`network` lacks {unexpected}, `model` lacks {missing}.")
+        raise ValueError(f"`network` lacks {unexpected}, `variables` lack {missing}.")
     return network
 
 
-class _ResidualBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+class SmallCNN(nn.Module):
+    """The CNN of an earlier PyTorch example for MNIST, without its `log_softmax`.
+
+    21,840 parameters.
+    """
+
+    layout = "pytorch-examples"
+
+    def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        if stride != 1:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut_norm = nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(1, 10, 5)
+        self.conv2 = nn.Conv2d(10, 20, 5)
+        self.channel_dropout = nn.Dropout2d()
+        self.fc1 = nn.Linear(320, 50)
+        self.dropout = nn.Dropout()
+        self.fc2 = nn.Linear(50, 10)
 
     def forward(self, x: Any) -> Any:
-        out = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
-        if hasattr(self, "shortcut"):
-            x = self.shortcut_norm(self.shortcut(x))
-        return (out + x).relu()
+        x = functional.max_pool2d(self.conv1(x), 2).relu()
+        x = functional.max_pool2d(self.channel_dropout(self.conv2(x)), 2).relu()
+        return self.fc2(self.dropout(self.fc1(x.flatten(1)).relu()))
 
 
-def _residual_blocks() -> nn.ModuleList:
-    widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
-    return nn.ModuleList(
-        _ResidualBlock(a, b, 2 if a != b else 1) for a, b in itertools.pairwise(widths)
-    )
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which has a name of its own."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        projection = nn.Sequential()
+        if stride != 1:
+            projection.append(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+            projection.append(nn.BatchNorm2d(outputs))
+        self.add_module(shortcut, projection)
+        self.name_of_shortcut = shortcut
+
+    def forward(self, x: Any) -> Any:
+        out = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (out + getattr(self, self.name_of_shortcut)(x)).relu()
+
+
+def _add_stages(network: nn.Module, shortcut: str) -> None:
+    """Adds the four stages of two blocks each."""
+    widths = (64, 64, 128, 256, 512)
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=1):
+        stride = 2 if inputs != outputs else 1
+        first = _ResidualBlock(inputs, outputs, stride, shortcut)
+        second = _ResidualBlock(outputs, outputs, 1, shortcut)
+        network.add_module(f"layer{i}", nn.Sequential(first, second))
 
 
 class ResNet18(nn.Module):
     """11,173,962 parameters."""
 
+    layout = "pytorch-cifar"
+
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        self.stem_norm = nn.BatchNorm2d(64)
-        self.blocks = _residual_blocks()
-        self.dense = nn.Linear(512, 10)
+        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        _add_stages(self, "shortcut")
+        self.linear = nn.Linear(512, 10)
 
     def forward(self, x: Any) -> Any:
-        x = self.stem_norm(self.stem(x)).relu()
-        for block in self.blocks:
-            x = block(x)
-        return self.dense(x.mean((2, 3)))
+        x = self.bn1(self.conv1(x)).relu()
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.linear(x.mean((2, 3)))
 
 
 class ImageNetResNet18(nn.Module):
     """11,689,512 parameters."""
 
-    def __init__(self) -> None:
+    layout = "torchvision"
+
+    def __init__(self, classes: int = 1000) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.stem_norm = nn.BatchNorm2d(64)
-        self.blocks = _residual_blocks()
-        self.dense = nn.Linear(512, 1000)
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        _add_stages(self, "downsample")
+        self.fc = nn.Linear(512, classes)
 
     def forward(self, x: Any) -> Any:
-        x = self.stem_norm(self.stem(x)).relu()
+        x = self.bn1(self.conv1(x)).relu()
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
-        for block in self.blocks:
-            x = block(x)
-        return self.dense(x.mean((2, 3)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(x.mean((2, 3)))
 
 
 class _ConvNorm(nn.Module):

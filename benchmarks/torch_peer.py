@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.models import Variables
+
 
 def is_installed() -> bool:
     """Whether PyTorch is there (the extra `bench`)."""
@@ -24,13 +26,9 @@ def _device() -> str:
 
 
 def _model() -> Any:
-    from torch import nn
+    from benchmarks.torch_networks import SmallCNN
 
-    return nn.Sequential(
-        nn.Conv2d(1, 10, 5), nn.MaxPool2d(2), nn.ReLU(),
-        nn.Conv2d(10, 20, 5), nn.Dropout2d(), nn.MaxPool2d(2), nn.ReLU(),
-        nn.Flatten(), nn.Linear(320, 50), nn.ReLU(), nn.Dropout(), nn.Linear(50, 10),
-    ).to(_device())  # fmt: skip
+    return SmallCNN().to(_device())
 
 
 def _synchronize() -> None:
@@ -178,50 +176,29 @@ def resnet_attack(
     )
 
 
-def _with_params(params: Any) -> Any:
-    """The model with the parameters of ours, in evaluation mode."""
-    import torch
-
-    model = _model().eval()
-    # Ours flattens (4, 4, 20), channels last; PyTorch's (20, 4, 4).
-    dense1 = np.asarray(params["dense1"]["kernel"]).reshape(4, 4, 20, -1)
-    weights = {
-        0: np.asarray(params["conv1"]["kernel"]).transpose(3, 2, 0, 1),
-        3: np.asarray(params["conv2"]["kernel"]).transpose(3, 2, 0, 1),
-        8: dense1.transpose(3, 2, 0, 1).reshape(dense1.shape[-1], -1),
-        11: np.asarray(params["dense2"]["kernel"]).T,
-    }
-    names = {0: "conv1", 3: "conv2", 8: "dense1", 11: "dense2"}
-    state = {}
-    for index, weight in weights.items():
-        bias = np.asarray(params[names[index]]["bias"])
-        state[f"{index}.weight"] = torch.from_numpy(weight.copy())
-        state[f"{index}.bias"] = torch.from_numpy(bias.copy())
-    model.load_state_dict(state)
-    return model
-
-
 def resnet_pgd(
-    model: Any, x: np.ndarray, y: np.ndarray, eps: float, step_size: float, steps: int,
-    batch: int,
+    variables: Variables, x: np.ndarray, y: np.ndarray, eps: float, step_size: float,
+    steps: int, batch: int,
 ) -> Callable[[], float]:  # fmt: skip
-    """Accuracy under foolbox's PGD of a flax ResNet-18's weights, channels last."""
+    """Accuracy under foolbox's PGD of our ResNet-18's weights, channels last."""
     import torch
 
     from benchmarks.torch_networks import ResNet18, with_weights
 
-    network = with_weights(ResNet18(), model).eval().to(_device())
+    network = with_weights(ResNet18(), variables).eval().to(_device())
     network = network.to(memory_format=torch.channels_last)
     return _under_pgd(network, None, x, y, eps, step_size, steps, batch)
 
 
 def pgd(
-    params: Any, mean: tuple[float, ...], std: tuple[float, ...], x: np.ndarray,
-    y: np.ndarray, eps: float, step_size: float, steps: int, batch: int,
+    variables: Variables, mean: tuple[float, ...], std: tuple[float, ...],
+    x: np.ndarray, y: np.ndarray, eps: float, step_size: float, steps: int, batch: int,
 ) -> Callable[[], float]:  # fmt: skip
     """Accuracy of the small CNN under foolbox's PGD."""
+    from benchmarks.torch_networks import with_weights
+
     normalised = {"mean": list(mean), "std": list(std), "axis": -3}
-    model = _with_params(params)
+    model = with_weights(_model(), variables).eval()
     return _under_pgd(model, normalised, x, y, eps, step_size, steps, batch)
 
 

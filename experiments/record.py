@@ -1,7 +1,6 @@
 """Records finished models in a small folder, without their parameters."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -12,25 +11,27 @@ import jax
 from experiments.config import RunConfig, Setting
 from experiments.data import DATASETS, DataOptions, Dataset, DatasetName, load, recorded
 from experiments.data.registry import STREAMED
-from experiments.evaluation.points import Evaluation, Points
+from experiments.evaluation import points
+from experiments.evaluation.points import Evaluation
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.models import ARCHITECTURES, build
 from experiments.options import check_seeds
+from experiments.trained import find_runs
 from experiments.training import weights
 from experiments.training.runs import Run
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordOptions:
-    """Copy everything that finished models write, except for their parameters, to a
-    folder of records. Pass it as --runs-dir to commands that need no parameters."""  # noqa: D205, D209
+    """Copy the files of finished models, except for their parameters, to a folder of
+    records. Commands that need no parameters accept this folder as --runs-dir."""  # noqa: D205, D209
 
     dataset: DatasetName = "mnist5k"
     """Data set whose models are copied."""
 
     seeds: tuple[int, ...] | None = None
-    """Seeds of the models; None is all."""
+    """Seeds of the models to copy; None is all."""
 
     runs_dir: pathlib.Path = pathlib.Path("runs")
     """Folder of trained models."""
@@ -39,8 +40,8 @@ class RecordOptions:
     """Folder of records."""
 
     weights_dir: pathlib.Path | None = None
-    """Folder for the parameters of models of the published schedule, one safetensors
-    file per method and strength; None writes none."""
+    """Folder for the parameters of models trained with the published schedule, as one
+    safetensors file per method and strength; None writes none."""
 
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 
@@ -54,43 +55,6 @@ class RecordOptions:
             raise UsageError(f"--records-dir {self.records_dir} is a runs folder.")
         if self.dataset == STREAMED:
             raise UsageError(f"--dataset {STREAMED} has no records yet.")
-
-
-def _finished(options: RecordOptions) -> Iterator[Run]:
-    """Finds the finished runs, and refuses damaged ones."""
-    folder = options.runs_dir / options.dataset
-    for path in sorted(folder.glob("*/*/*/seed-*")):
-        _, seed, *_ = path.name.split("-")
-        if options.seeds is not None and seed not in map(str, options.seeds):
-            continue
-        if not (path / "provenance.json").exists():
-            continue
-        config, fix = path / "config.json", f"remove or move the folder {path}"
-        fields = files.read_json(config, fix)
-        with damage_named(config, fix):
-            run = Run(options.runs_dir, RunConfig.from_dict(fields))
-        if run.folder != path:
-            raise UsageError(
-                f"{path}/config.json is that of {run.config.path}: a damaged file, or "
-                "a copy of a folder. Remove or move the folder."
-            )
-        if run.is_complete:
-            yield run
-
-
-def _evaluations(run: Run) -> Iterator[Evaluation]:
-    """Finds the evaluations of a run, and refuses damaged ones."""
-    fields = {field.name for field in dataclasses.fields(Evaluation)}
-    for path in sorted(run.folder.glob("*-*.jsonl")):
-        lines = files.read_lines(path) or [""]
-        with damage_named(path, "give the command that made it again, or remove it"):
-            header = json.loads(lines[0])
-            evaluation = Evaluation(**{name: header[name] for name in fields})
-            if evaluation.name != path.name:
-                raise ValueError("it is that of another evaluation")
-            if len(Points(run, evaluation).read()) != len(lines) - 1:
-                raise ValueError("lines are damaged, or of other parameters")
-        yield evaluation
 
 
 def _copy(run: Run, evaluations: Iterable[Evaluation], folder: pathlib.Path) -> None:
@@ -192,13 +156,13 @@ def _write_weights(
 
 def run(options: RecordOptions) -> list[pathlib.Path]:
     """Copies the records and, if a folder is given, the parameters."""
-    runs = list(_finished(options))
+    runs = find_runs(options.runs_dir, dataset=options.dataset, seeds=options.seeds)
     if not runs:
         raise UsageError(
             f"{options.runs_dir / options.dataset} has no finished models of these "
             "seeds."
         )
-    evaluations = {run: list(_evaluations(run)) for run in runs}
+    evaluations = {run: [one for one, _ in points.stored(run)] for run in runs}
     dataset = load(options.dataset, options.data)
     used = [one for run in runs for one in _images(run, evaluations[run])]
     _describe(dataset, used, options.records_dir)

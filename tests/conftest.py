@@ -38,6 +38,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("absum_jax")
 
 
+def pytest_collection_modifyitems(items):
+    """Starts with files that have slow tests, so that the workers end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_compiled_is_kept():
     """Lets go of a module's programs, gigabytes by the end of a run."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from absum_jax._logits import LogitsFn
+from absum_jax.evaluation import display
 
 # How many of the largest logits may contain the label, or K such numbers.
 TopK = int | tuple[int, ...]
@@ -34,7 +35,8 @@ class Counts(NamedTuple):
 class AttackAccuracy(NamedTuple):
     """Accuracies under attacks of several strengths, as fractions.
 
-    A pytree of arrays, so that it passes through jit and vmap.
+    A pytree of arrays, so that it passes through jit and vmap. Notebooks show it as a
+    table; `pandas.DataFrame` accepts its `rows`.
     """
 
     strength: chex.Array  # (E,), or a scalar: eps in units of the pixels, or a radius
@@ -42,6 +44,27 @@ class AttackAccuracy(NamedTuple):
     # NaN logit counts as wrong.
     accuracy: chex.Array
     nan_logits: chex.Array  # of the shape of strength: fraction of images with one
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns a row for each strength: `strength`, `accuracy`, `nan_logits`.
+
+        For a tuple `top_k`, `axis_0` is the position in it.
+        """
+        shape = np.shape(self.accuracy)
+        return display.rows(
+            [None] * bool(np.ndim(self.strength)),
+            strength=np.broadcast_to(self.strength, shape),
+            accuracy=self.accuracy,
+            nan_logits=np.broadcast_to(self.nan_logits, shape),
+        )
+
+    def __repr__(self) -> str:
+        """Formats the numbers in a line."""
+        return display.line(self, **self._asdict())
+
+    def _repr_html_(self) -> str | None:
+        return display.as_html(self.rows) if display.are_numbers(*self) else None
 
 
 def batch_shape(images: int, batch_size: int) -> tuple[int, int]:

@@ -9,16 +9,19 @@ import chex
 import jax
 import numpy as np
 
-from absum_jax import _logits
+from absum_jax import _logits, html
 from absum_jax import _validation as validation
 from absum_jax.attacks.gradient import check_aim, check_budget, check_not_futile
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 from absum_jax.evaluation.counting import AttackAccuracy
 from absum_jax.evaluation.frequency import filtered_accuracy
 from absum_jax.evaluation.gradient import pgd_fractions
+from absum_jax.evaluation.progress import Progress, check_progress, evaluated
 from absum_jax.evaluation.single_fourier import single_fourier_accuracy
 from absum_jax.intervals import wilson_interval
 from absum_jax.markdown import aligned
+
+_HEADER = ("attack", "strength", "accuracy (%)", "95 % interval")
 
 
 class ReportRow(NamedTuple):
@@ -37,7 +40,7 @@ class ReportRow(NamedTuple):
 class RobustnessReport:
     """A model's robustness, from :func:`robustness_report`.
 
-    `print` and notebooks show it as a table.
+    `print` and notebooks show it as a table; `pandas.DataFrame` accepts its `rows`.
     """
 
     images: int
@@ -45,35 +48,54 @@ class RobustnessReport:
     grid: np.ndarray | None  # (h, w) accuracies under every frequency, if all were
     conditions: dict[str, Any]  # the options of the attacks
 
-    def __str__(self) -> str:
-        """Formats the rows as a Markdown table, in percent."""
-        cells = [
+    def _cells(self) -> list[tuple[str, ...]]:
+        """Returns the cells of the table, in percent."""
+        return [
             (
-                # A bar or a line break ends a cell.
-                " ".join(row.attack.replace("|", "\\|").splitlines()),
+                row.attack,
                 "" if row.strength is None else f"{row.strength:.4g}",
                 f"{100 * row.accuracy:.2f}",
                 f"{100 * row.low:.2f} to {100 * row.high:.2f}",
             )
             for row in self.rows
         ]
-        header = ("attack", "strength", "accuracy (%)", "95 % interval")
-        lines = aligned(header, cells)
-        undefined = [row for row in self.rows if row.nan_logits]
-        frequencies = self.conditions["frequencies"]
+
+    def _notes(self) -> list[str]:
+        """Returns the sentences below the table."""
         notes = [
             f"{self.images:,} images. The single frequency is the worst of "
-            f"{frequencies:,}."
+            f"{self.conditions['frequencies']:,}."
         ]
-        notes += [
+        return notes + [
             f"NaN logits, counted as wrong: {100 * row.nan_logits:.2f} % of the images "
             f"({row.attack}{'' if row.strength is None else f' {row.strength:.4g}'})."
-            for row in undefined
+            for row in self.rows
+            if row.nan_logits
         ]
-        return "\n".join([*lines, "", *notes])
 
-    def _repr_markdown_(self) -> str:
-        return str(self)
+    def __str__(self) -> str:
+        """Formats the rows as a Markdown table, in percent."""
+        cells = [
+            # A bar or a line break ends a cell.
+            (" ".join(attack.replace("|", "\\|").splitlines()), *numbers)
+            for attack, *numbers in self._cells()
+        ]
+        return "\n".join([*aligned(_HEADER, cells), "", *self._notes()])
+
+    def __repr__(self) -> str:
+        """Formats the clean and the lowest accuracy in a line, without the grid."""
+        lowest = min(self.rows, key=lambda row: row.accuracy, default=None)
+        shown = [
+            f"{f'{attack} {strength}'.rstrip()}: {accuracy} %"
+            for row, (attack, strength, accuracy, _) in zip(
+                self.rows, self._cells(), strict=True
+            )
+            if row.strength is None or row is lowest
+        ]
+        return f"RobustnessReport({', '.join([f'{self.images:,} images', *shown])})"
+
+    def _repr_html_(self) -> str:
+        return html.table(_HEADER, self._cells(), self._notes())
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the report as values for JSON, with accuracies as fractions."""
@@ -142,6 +164,7 @@ def robustness_report(
     top_k: int = 1,
     scale: str = "linf",
     bounds: tuple[float, float] = (0.0, 1.0),
+    progress: Progress | None = None,
 ) -> RobustnessReport:
     """Attacks a model by all attacks of the paper.
 
@@ -171,6 +194,8 @@ def robustness_report(
       top_k: how many of the largest logits may contain the label.
       scale: what `single_fourier_eps` measures.
       bounds: the range of pixel values.
+      progress: shows progress, such as `tqdm.tqdm`: a function from a sequence, here of
+        names of attacks, to an iterable of its items; None shows nothing.
 
     Returns:
       The :class:`RobustnessReport`.
@@ -205,6 +230,7 @@ def robustness_report(
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Tables 1 to 4
     """
     # Check all arguments first, by their names here: the attacks may take minutes.
+    check_progress(progress)
     bounds = validation.check_bounds(bounds)
     top_k = validation.check_positive_int("top_k", top_k)
     single_fourier_eps = validation.check_nonnegative(
@@ -234,22 +260,35 @@ def robustness_report(
         attackers[f"PGD on {name}"] = argument, substitute
     evaluation: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
 
-    # One program: a filter that passes all frequencies does not change the images.
     names = ["clean", *["low-pass"] * len(all_radii), *["high-pass"] * len(all_radii)]
     low = np.array([name != "high-pass" for name in names])
-    filtered = filtered_accuracy(
-        logits_fn, x, y, [np.inf, *all_radii, *all_radii], low, **evaluation
+    filters, single_fourier = "clean and filters", "single Fourier"
+
+    def evaluate(attack: str) -> Any:
+        if attack == filters:
+            # One program: a filter that passes all frequencies changes nothing.
+            each = [np.inf, *all_radii, *all_radii]
+            return filtered_accuracy(logits_fn, x, y, each, low, **evaluation)
+        if attack == single_fourier:
+            return single_fourier_accuracy(
+                logits_fn, x, y, single_fourier_eps,
+                frequencies=frequencies, scale=scale, bounds=bounds, **evaluation,
+            )  # fmt: skip
+        argument, attacker = attackers[attack]
+        fractions, futility = pgd_fractions(
+            (logits_fn, attacker), x, y, key, budget, bounds, aim=aim, **evaluation
+        )
+        check_not_futile(futility, images, aim, argument)
+        return AttackAccuracy(budget.eps, *fractions)
+
+    filtered, fourier, *of_attackers = evaluated(
+        [filters, single_fourier, *attackers], evaluate, progress
     )
     clean, *filter_rows = (
         row._replace(attack=name)
         for name, row in zip(names, _rows("", "radius", filtered, images), strict=True)
     )
     rows = [clean._replace(strength=None, measure=None)]
-
-    fourier = single_fourier_accuracy(
-        logits_fn, x, y, single_fourier_eps,
-        frequencies=frequencies, scale=scale, bounds=bounds, **evaluation,
-    )  # fmt: skip
     undefined = np.asarray(fourier.nan_logits).ravel()
     worst = np.asarray(fourier.accuracy).argmin()
     l, m = (int(index) for index in fourier.worst)
@@ -260,14 +299,8 @@ def robustness_report(
         rows.append(
             _row(attack, "eps", single_fourier_eps, accuracy, nan_logits, images)
         )
-
-    for attack, (argument, attacker) in attackers.items():
-        fractions, futility = pgd_fractions(
-            (logits_fn, attacker), x, y, key, budget, bounds, aim=aim, **evaluation
-        )
-        check_not_futile(futility, images, aim, argument)
-        rows += _rows(attack, "eps", AttackAccuracy(budget.eps, *fractions), images)
-
+    for attack, result in zip(attackers, of_attackers, strict=True):
+        rows += _rows(attack, "eps", result, images)
     rows += filter_rows
     conditions = {
         "single_fourier_eps": float(single_fourier_eps),

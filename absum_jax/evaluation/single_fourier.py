@@ -1,5 +1,6 @@
 """Accuracy under perturbations of single frequencies."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -10,15 +11,17 @@ import numpy as np
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import single_fourier
-from absum_jax.evaluation import counting
+from absum_jax.evaluation import counting, display
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
+from absum_jax.evaluation.progress import Progress, check_progress, evaluated
 
 
 class SingleFourierAccuracy(NamedTuple):
     """Accuracies under the Single Fourier Attack, as fractions.
 
     A pytree of arrays, so that it passes through jit and vmap. For a tuple `top_k`, all
-    but `nan_logits` have a first axis (K,).
+    but `nan_logits` have a first axis (K,). Notebooks show the summary as a table;
+    `pandas.DataFrame` accepts its `rows`.
     """
 
     accuracy: chex.Array  # (h, w) for all (l, m), or (F,) for a list of them
@@ -27,6 +30,50 @@ class SingleFourierAccuracy(NamedTuple):
     max: chex.Array  # over frequencies
     worst: chex.Array  # (l, m) of the first minimum
     nan_logits: chex.Array | None = None  # fraction of images with one, if known
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns a row for each frequency: `l`, `m`, `accuracy` and `nan_logits`.
+
+        In place of `l` and `m`, `frequency` is the position in a list of frequencies.
+        For a tuple `top_k`, `axis_0` is the position in it.
+        """
+        shape, own = (
+            np.shape(self.accuracy),
+            np.ndim(self.accuracy) - np.ndim(self.mean),
+        )
+        nan_logits = self.nan_logits
+        if nan_logits is not None:
+            # An axis of `top_k` comes just before those of frequencies.
+            missing = len(shape) - np.ndim(nan_logits)
+            axes = tuple(range(len(shape) - own - missing, len(shape) - own))
+            nan_logits = np.broadcast_to(np.expand_dims(nan_logits, axes), shape)
+        return display.rows(
+            ["l", "m"] if own == 2 else ["frequency"],
+            accuracy=self.accuracy,
+            nan_logits=nan_logits,
+        )
+
+    def __repr__(self) -> str:
+        """Formats the summary in a line, without the accuracy of each frequency."""
+        return display.line(
+            self,
+            shape=np.shape(self.accuracy),
+            mean=self.mean,
+            min=self.min,
+            max=self.max,
+            worst=self.worst,
+        )
+
+    def _repr_html_(self) -> str | None:
+        summary = self.mean, self.min, self.max, self.worst
+        if not display.are_numbers(*summary):
+            return None
+        rows = display.rows((), mean=self.mean, min=self.min, max=self.max)
+        worst = np.reshape(self.worst, (-1, 2))
+        return display.as_html(
+            [row | {"worst": pair} for row, pair in zip(rows, worst, strict=True)]
+        )
 
 
 @_logits.compiled_with(static_argnames=("batch_size", "top_k", "scale"))
@@ -139,12 +186,43 @@ def _summary(accuracy: chex.Array, frequencies: chex.Array) -> SingleFourierAccu
     return SingleFourierAccuracy(accuracy, mean, low, high, worst)
 
 
+def _row_by_row(
+    evaluate: Callable[[chex.Array], counting.Counts], pairs: chex.Array, width: int,
+    progress: Progress,
+) -> counting.Counts:  # fmt: skip
+    """Evaluates frequencies in equal parts of up to a row of the grid.
+
+    One compiled program serves all parts, the last of which may be filled up.
+    """
+
+    def check(value: Any) -> None:
+        if isinstance(value, jax.core.Tracer):
+            raise ValueError(
+                "`progress` must be None where values are traced, as under jit or vmap."
+            )
+
+    check(pairs)
+    parts, size = counting.batch_shape(len(pairs), width)
+    filled = np.resize(pairs, (parts, size, 2))
+
+    def of_part(part: int) -> counting.Counts:
+        fractions = evaluate(filled[part])
+        check(fractions.correct)
+        return fractions
+
+    every = evaluated(range(parts), of_part, progress)
+    return jax.tree.map(
+        lambda *of_parts: jnp.concatenate(of_parts, -1)[..., : len(pairs)], *every
+    )
+
+
 def _checked_accuracy(
     logits_fn: _logits.LogitsFn, x: chex.Array, y: chex.Array, eps: chex.Numeric,
     key: chex.PRNGKey | None, frequencies: Any, bounds: tuple[Any, Any],
-    batch_size: int, top_k: counting.TopK, scale: str,
+    batch_size: int, top_k: counting.TopK, scale: str, progress: Progress | None,
 ) -> SingleFourierAccuracy:  # fmt: skip
     """Checks the arguments that both evaluations share, and evaluates the model."""
+    check_progress(progress)
     bounds = validation.check_bounds(bounds)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     shape = x.shape[1:3]
@@ -153,13 +231,22 @@ def _checked_accuracy(
         if frequencies is None
         else _check_frequencies(frequencies, shape)
     )
+    bound = _accuracy.bind(logits_fn)  # type: ignore[attr-defined]
+
+    def evaluate(pairs: chex.Array) -> counting.Counts:
+        return bound(
+            x, y, eps, key, pairs, bounds,
+            batch_size=batch_size, top_k=top_k, scale=scale,
+        )  # fmt: skip
+
+    if progress is None:
+        fractions = evaluate(pairs)
+    else:
+        fractions = _row_by_row(evaluate, pairs, shape[1], progress)
     accuracy, nan_logits = (
         part.reshape(*part.shape[:-1], *shape) if frequencies is None else part
-        for part in _accuracy(
-            logits_fn, x, y, eps, key, pairs, bounds,
-            batch_size=batch_size, top_k=top_k, scale=scale,
-        )
-    )  # fmt: skip
+        for part in fractions
+    )
     summarize = summarize_frequencies
     if accuracy.ndim > nan_logits.ndim:
         summarize = jax.vmap(summarize_frequencies, (0, None))
@@ -177,6 +264,7 @@ def single_fourier_accuracy(
     top_k: counting.TopK = 1,
     scale: str = "linf",
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
+    progress: Progress | None = None,
 ) -> SingleFourierAccuracy:
     """Computes accuracy under the Single Fourier Attack, for every frequency.
 
@@ -196,6 +284,9 @@ def single_fourier_accuracy(
         numbers, as in :func:`accuracy`.
       scale: what eps measures, as in :func:`single_fourier_perturbation`.
       bounds: the range of pixel values, to which attacked images are clipped.
+      progress: shows progress, such as `tqdm.tqdm`: a function from a sequence, here of
+        rows of frequencies, to an iterable of its items. The same accuracies are then
+        computed row by row, outside of jit and vmap. None shows nothing.
 
     Returns:
       Accuracies (height, width), or (F,) for a list of frequencies, with their mean,
@@ -205,7 +296,7 @@ def single_fourier_accuracy(
     Raises:
       ValueError: for the reasons of :func:`accuracy` and
         :func:`single_fourier_attack`, or if `frequencies` are not integer pairs
-        within the image.
+        within the image, or `progress` is not None where values are traced.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -215,6 +306,9 @@ def single_fourier_accuracy(
       >>> result = absum_jax.single_fourier_accuracy(brighter, x, y, 0.4)
       >>> print(result.accuracy, result.min)
       [[0.5 0.5]] 0.5
+      >>> import tqdm
+      >>> absum_jax.single_fourier_accuracy(brighter, x, y, 0.4, progress=tqdm.tqdm)
+      SingleFourierAccuracy(shape=[1, 2], mean=0.5, min=0.5, max=0.5, worst=[0, 0])
 
     References:
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, Table 1
@@ -222,8 +316,9 @@ def single_fourier_accuracy(
     eps = validation.check_nonnegative("eps", eps, finite=True)
     validation.check_choice("scale", scale, single_fourier.SCALES)
     return _checked_accuracy(
-        logits_fn, x, y, eps, None, frequencies, bounds, batch_size, top_k, scale
-    )
+        logits_fn, x, y, eps, None, frequencies, bounds, batch_size, top_k, scale,
+        progress,
+    )  # fmt: skip
 
 
 def fourier_noise_accuracy(
@@ -237,6 +332,7 @@ def fourier_noise_accuracy(
     batch_size: int = BATCH_SIZE,
     top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
+    progress: Progress | None = None,
 ) -> SingleFourierAccuracy:
     r"""Computes accuracy under Fourier basis noise: the heat map of Yin et al.
 
@@ -259,6 +355,7 @@ def fourier_noise_accuracy(
       top_k: how many of the largest logits may contain the label, or a tuple of K such
         numbers, as in :func:`accuracy`.
       bounds: the range of pixel values, to which noisy images are clipped.
+      progress: shows progress, as in :func:`single_fourier_accuracy`.
 
     Returns:
       Accuracies (height, width), or (F,) for a list of frequencies, with their mean,
@@ -287,5 +384,6 @@ def fourier_noise_accuracy(
     norm = validation.check_nonnegative("norm", norm, finite=True)
     validation.check_keys(key)
     return _checked_accuracy(
-        logits_fn, x, y, norm, key, frequencies, bounds, batch_size, top_k, "l2"
-    )
+        logits_fn, x, y, norm, key, frequencies, bounds, batch_size, top_k, "l2",
+        progress,
+    )  # fmt: skip

@@ -7,11 +7,11 @@ has a checksum. Lines that are damaged, or of other parameters, count as missing
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.jobs import digests, files
-from experiments.jobs.errors import UsageError
+from experiments.jobs.errors import UsageError, damage_named
 from experiments.training.runs import Run
 
 # A part of an evaluation, such as an eps or a row of frequencies.
@@ -95,3 +95,19 @@ class Points:
     def append(self, line: Line) -> None:
         """Appends the line of a point."""
         files.append_json_line(self.path, digests.with_checksum(line))
+
+
+def stored(run: Run) -> Iterator[tuple[Evaluation, list[Line]]]:
+    """Reads the evaluations of a run by name, and refuses damaged ones."""
+    fields = {field.name for field in dataclasses.fields(Evaluation)}
+    for path in sorted(run.folder.glob("*-*.jsonl")):
+        texts = files.read_lines(path) or [""]
+        with damage_named(path, "give the command that made it again, or remove it"):
+            header = json.loads(texts[0])
+            evaluation = Evaluation(**{name: header[name] for name in fields})
+            if evaluation.name != path.name:
+                raise ValueError("it is that of another evaluation")
+            lines = Points(run, evaluation).read()
+            if len(lines) != len(texts) - 1:
+                raise ValueError("lines are damaged, or of other parameters")
+        yield evaluation, lines

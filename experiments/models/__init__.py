@@ -9,7 +9,13 @@ from experiments.models.architectures import (
     register,
     with_width,
 )
-from experiments.models.classifier import Classifier, Variables, build, named_kernels
+from experiments.models.classifier import (
+    Classifier,
+    Variables,
+    build,
+    named_kernels,
+    variables_of,
+)
 
 __all__ = [
     "ARCHITECTURES",
@@ -22,5 +28,6 @@ __all__ = [
     "named_kernels",
     "networks_for",
     "register",
+    "variables_of",
     "with_width",
 ]

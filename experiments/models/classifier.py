@@ -36,6 +36,11 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
+def variables_of(network: nnx.Module) -> Variables:
+    """Returns the arrays of a network in flax nnx."""
+    return Variables(*(nnx.to_pure_dict(nnx.state(network, kind)) for kind in _KINDS))
+
+
 def named_kernels(params: Any, names: Iterable[str]) -> dict[str, jax.Array]:
     """Returns kernels among the parameters by their names in `conv_uses`."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -94,8 +99,7 @@ def build(
         return nnx.merge(graphdef, *states)
 
     def init(key: jax.Array) -> Variables:
-        module = create(**options, rngs=nnx.Rngs(key))
-        return Variables(*(nnx.to_pure_dict(nnx.state(module, k)) for k in _KINDS))
+        return variables_of(create(**options, rngs=nnx.Rngs(key)))
 
     def train_logits(
         variables: Variables, x: jax.Array, key: jax.Array

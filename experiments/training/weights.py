@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -39,22 +39,39 @@ def write(path: pathlib.Path, models: Sequence[Model]) -> pathlib.Path:
     return files.write_atomically(path, lambda stream: stream.write(data))
 
 
+def _models(stream: Any) -> list[tuple[int, str, str]]:
+    """Reads the seed, run and digest of each model of an open file."""
+    metadata = stream.metadata() or {}
+    if "seeds" not in metadata:
+        raise ValueError("it is not a file that the command record wrote")
+    content = {
+        name: json.loads(metadata[name])
+        for name in ("seeds", "runs", "digests", "checksum")
+    }
+    if not digests.is_whole(content, may_lack=False):
+        raise ValueError("its metadata is not as it was written")
+    lists = content["seeds"], content["runs"], content["digests"]
+    return list(zip(*lists, strict=True))
+
+
+def runs(path: pathlib.Path) -> dict[int, str]:
+    """Reads the runs in a file that `write` made, by their seeds."""
+    with (
+        damage_named(path, "restore it"),
+        safe_open(path, framework="numpy") as stream,
+    ):
+        return {seed: run for seed, run, _ in _models(stream)}
+
+
 def read(path: pathlib.Path, abstract: Variables) -> list[Model]:
     """Reads all models of a file that `write` made, given the shapes of one."""
     with damage_named(path, "restore it"):
         with safe_open(path, framework="numpy") as stream:
-            metadata = stream.metadata() or {}
+            found = _models(stream)
             stacked = [stream.get_tensor(name) for name in digests.named(abstract)]
-        content = {
-            name: json.loads(metadata[name])
-            for name in ("seeds", "runs", "digests", "checksum")
-        }
-        if not digests.is_whole(content, may_lack=False):
-            raise ValueError("its metadata is not as it was written")
-        lists = [content["seeds"], content["runs"], content["digests"]]
         structure = jax.tree.structure(abstract)
         models = []
-        for i, (seed, run, digest) in enumerate(zip(*lists, strict=True)):
+        for i, (seed, run, digest) in enumerate(found):
             variables = jax.tree.unflatten(structure, [leaf[i] for leaf in stacked])
             if digests.of_arrays(variables) != digest:
                 raise ValueError(f"seed {seed} is not as it was written")

@@ -58,6 +58,7 @@ WRONG = {
     "method": "qr",
     "norm": NAN,
     "perturbation": np.ones(3),
+    "progress": True,
     "projections": 0,
     "prox": 3,
     "radii": [-1],

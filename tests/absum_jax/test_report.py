@@ -104,7 +104,8 @@ def test_forms():
     found = whole_report()
     text = str(found)
     assert text.startswith("| attack ")
-    assert text == found._repr_markdown_()
+    assert min(found.rows, key=lambda row: row.accuracy).attack == "PGD"
+    assert repr(found) == "RobustnessReport(40 images, clean: 90.00 %, PGD 0.1: 0.00 %)"
     assert "40 images. The single frequency is the worst of 48." in text
     assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
     document = json.loads(found.to_json())

@@ -6,6 +6,7 @@ import pytest
 from flax import nnx
 from networks import evaluated, filled, images
 
+from experiments.models import variables_of
 from experiments.models.densenet import DenseNet121
 from experiments.models.googlenet import GoogLeNet
 from experiments.models.resnet import ImageNetResNet18, ResNet18
@@ -30,7 +31,7 @@ from benchmarks import torch_networks  # noqa: E402
 def test_logits(create, gain, size):
     model = filled(create, gain=gain)
     network = torch_networks.with_weights(
-        getattr(torch_networks, create.__name__)(), model
+        getattr(torch_networks, create.__name__)(), variables_of(model)
     )
     x = images(4, size)
     channels_first = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))

@@ -1,0 +1,45 @@
+"""Resolves links to files of the repository where these files are absent."""
+
+import configparser
+import pathlib
+import posixpath
+import re
+from collections.abc import Callable
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def repository_url() -> str:
+    """Returns the repository's address, `url` in setup.cfg: empty until it is known."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config["metadata"].get("url", "").rstrip("/")
+
+
+def resolve_links(
+    text: str, folder: str, url: str, is_present: Callable[[str], bool]
+) -> str:
+    """Replaces relative links of a Markdown text by addresses in the repository.
+
+    Without an address the text of a link remains, and images are dropped.
+
+    Args:
+      text: the Markdown text.
+      folder: the folder that links are relative to, itself relative to the root.
+      url: the repository's address, or an empty string.
+      is_present: whether a path, relative to the root, can be linked as it is.
+    """
+
+    def resolve(match: re.Match[str]) -> str:
+        image, label, target = match.groups()
+        if re.match(r"[a-z]+:|#", target):
+            return match[0]
+        path = posixpath.normpath(posixpath.join(folder, target))
+        if is_present(path.partition("#")[0]):
+            return match[0]
+        if url:
+            view = "raw" if image else "blob"
+            return f"{image}[{label}]({url}/{view}/main/{path})"
+        return "" if image else label
+
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", resolve, text)

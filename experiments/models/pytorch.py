@@ -1,0 +1,330 @@
+"""Converts weights of PyTorch's networks to ours and back, as safetensors files.
+
+In PyTorch, `safetensors.torch.save_file(network.state_dict(), "net.safetensors")`
+writes such a file, and `network.load_state_dict(safetensors.torch.load_file(path))`
+reads one. Pickle files (`.pt`, `.pth`) may run any code when they are read: none is.
+"""
+
+import math
+import os
+import pathlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.flax import load_file
+from safetensors.numpy import save
+
+from experiments.jobs import digests, files
+from experiments.jobs.errors import UsageError, damage_named
+from experiments.models.architectures import ARCHITECTURES, without_values
+from experiments.models.classifier import Variables, build, variables_of
+
+
+class _Layout(NamedTuple):
+    """How a project in PyTorch names the modules of a network."""
+
+    network: str  # and those whose names begin like it
+    modules: Mapping[str, str]  # theirs by ours; the last has a bias for each class
+    # By our names of dense layers, the channels of the image that they flatten.
+    channels: Mapping[str, int] = {}
+
+
+def _resnet18(shortcut: str, dense: str) -> _Layout:
+    """Returns the layout of a ResNet-18 with its own names of two modules."""
+    modules = {"stem": "conv1", "stem_norm": "bn1"}
+    of_block = {
+        "conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2",
+        "shortcut": f"{shortcut}.0", "shortcut_norm": f"{shortcut}.1",
+    }  # fmt: skip
+    for block in range(8):
+        theirs = f"layer{block // 2 + 1}.{block % 2}"
+        modules |= {f"blocks/{block}/{k}": f"{theirs}.{v}" for k, v in of_block.items()}
+    return _Layout("resnet18", modules | {"dense": dense})
+
+
+LAYOUTS = {
+    "pytorch-cifar": _resnet18("shortcut", "linear"),
+    "torchvision": _resnet18("downsample", "fc"),
+    # The CNN of an earlier MNIST example.
+    "pytorch-examples": _Layout(
+        "small_cnn",
+        {"conv1": "conv1", "conv2": "conv2", "dense1": "fc1", "dense2": "fc2"},
+        {"dense1": 20},
+    ),
+}
+# Modules named as ours.
+_OURS = _Layout("", {})
+_LEAVES = {
+    "kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var",
+}  # fmt: skip
+# Before all names where a network is wrapped, for several devices or compilation.
+_PREFIXES = ("module.", "_orig_mod.")
+# Has no effect in evaluation.
+_IGNORED = ".num_batches_tracked"
+_SAVING = (
+    "save the weights in PyTorch with safetensors.torch.save_file(network.state_dict(),"
+    ' "net.safetensors")'
+)
+
+
+def _leaves(variables: Variables, layout: _Layout) -> Iterator[tuple[str, Any, int]]:
+    """Yields each array with PyTorch's name, and the channels if it flattens them."""
+    for path, leaf in digests.named(variables).items():
+        _, *modules, name = path.split("/")
+        module = "/".join(modules)
+        theirs = layout.modules.get(module, ".".join(modules))
+        yield (
+            f"{theirs}.{_LEAVES.get(name, name)}",
+            leaf,
+            layout.channels.get(module, 0) if name == "kernel" else 0,
+        )
+
+
+def _theirs(values: np.ndarray, channels: int) -> np.ndarray:
+    """Converts (height, width, in, out) and (in, out) to PyTorch's order."""
+    if channels:
+        side = math.isqrt(len(values) // channels)
+        image = values.reshape(side, side, channels, -1)
+        values = image.transpose(2, 0, 1, 3).reshape(values.shape)
+    return values.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(values.ndim))
+
+
+def _ours(values: np.ndarray, channels: int) -> np.ndarray:
+    """Inverts `_theirs`."""
+    values = values.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(values.ndim))
+    if channels:
+        side = math.isqrt(len(values) // channels)
+        image = values.reshape(channels, side, side, -1)
+        values = image.transpose(1, 2, 0, 3).reshape(values.shape)
+    return values
+
+
+def to_pytorch(
+    variables: Variables, layout: str | None = None
+) -> dict[str, np.ndarray]:
+    """Converts parameters and batch statistics to the tensors of a `state_dict`.
+
+    Args:
+      variables: of a network here.
+      layout: whose names: `pytorch-cifar` or `torchvision` for a ResNet-18,
+        `pytorch-examples` for the small CNN; None are those of the modules here.
+
+    Returns:
+      float32 arrays by PyTorch's names. Kernels are (out, in, height, width), those of
+      dense layers (out, in).
+
+    Raises:
+      ValueError: if there is no such layout, or it lacks modules of the network.
+
+    Example:
+      >>> import jax
+      >>> from experiments.models import build, pytorch
+      >>> network = build("small_cnn", (0.13,), (0.31,))
+      >>> tensors = pytorch.to_pytorch(
+      ...     network.init(jax.random.key(0)), "pytorch-examples"
+      ... )
+      >>> tensors["conv2.weight"].shape, tensors["fc1.weight"].shape
+      ((20, 10, 5, 5), (50, 320))
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"`layout` must be one of {[*LAYOUTS]}, got {layout!r}.")
+    chosen = _OURS if layout is None else LAYOUTS[layout]
+    modules = {"/".join(p.split("/")[1:-1]) for p in digests.named(variables)}
+    if layout is not None and (others := modules - chosen.modules.keys()):
+        raise ValueError(
+            f"`layout` {layout!r} must have all modules of `variables`, but lacks "
+            f"{', '.join(sorted(others))}."
+        )
+    return {
+        name: np.array(_theirs(np.asarray(leaf), channels), np.float32, order="C")
+        for name, leaf, channels in _leaves(variables, chosen)
+    }
+
+
+def _unwrapped(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Removes prefixes that all names have, and counts of batches."""
+    for prefix in _PREFIXES * 2:  # in any order
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {n.removeprefix(prefix): t for n, t in tensors.items()}
+    kept = (name for name in tensors if not name.endswith(_IGNORED))
+    return {name: np.asarray(tensors[name]) for name in kept}
+
+
+def _layout_of(tensors: Collection[str], network: str) -> _Layout:
+    """Returns the layout of a network that shares the most names."""
+    layouts = [one for one in LAYOUTS.values() if network.startswith(one.network)]
+    if network not in ARCHITECTURES or not layouts:
+        known = {one.network for one in LAYOUTS.values()}
+        names = [name for name in ARCHITECTURES if name.startswith(tuple(known))]
+        raise ValueError(f"`network` must be one of {names}, got {network!r}.")
+
+    def shared(layout: _Layout) -> int:
+        return sum(f"{module}.weight" in tensors for module in layout.modules.values())
+
+    return max(layouts, key=shared)
+
+
+def from_pytorch(tensors: Mapping[str, Any], network: str) -> Variables:
+    """Converts the tensors of a `state_dict` to parameters and batch statistics.
+
+    Args:
+      tensors: arrays by PyTorch's names, which may all begin with `module.` or
+        `_orig_mod.`; `num_batches_tracked` is ignored. Names are those of
+        pytorch-cifar's or torchvision's ResNet-18, or `conv1`, `conv2`, `fc1` and
+        `fc2` of the CNN of an earlier PyTorch example for MNIST, which is the paper's.
+      network: name of the network: `small_cnn`; `resnet18` with a 3 x 3 stem and no
+        max-pooling after it, as pytorch-cifar's; `resnet18_224` with a 7 x 7 stem, as
+        torchvision's. Either may have either names, and any number of classes.
+
+    Returns:
+      The variables, float32. Networks here with them compute PyTorch's logits up to
+      rounding; without a `log_softmax`, which changes no prediction.
+
+    Raises:
+      ValueError: if there is no such network, names are missing or not known, or a
+        tensor has another shape or no floating-point numbers.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> from experiments.models import build, pytorch
+      >>> variables = build("small_cnn", (0.1,), (0.3,)).init(jax.random.key(0))
+      >>> tensors = pytorch.to_pytorch(variables, "pytorch-examples")
+      >>> again = pytorch.from_pytorch(tensors, "small_cnn")
+      >>> kernels = [v.params["dense1"]["kernel"] for v in (variables, again)]
+      >>> np.array_equal(*kernels)
+      True
+    """
+    return _converted(tensors, network)[0]
+
+
+def _converted(tensors: Mapping[str, Any], network: str) -> tuple[Variables, int]:
+    """Converts the tensors of a `state_dict`, and counts the classes."""
+    tensors = _unwrapped(tensors)
+    layout = _layout_of(tensors, network)
+    *_, head = layout.modules.values()
+    classes = max(1, tensors.get(f"{head}.bias", np.zeros(1)).size)
+    abstract = variables_of(
+        without_values(ARCHITECTURES[network].create, classes=classes)
+    )
+    leaves = list(_leaves(abstract, layout))
+    names = {name for name, _, _ in leaves}
+    lacking, unknown = sorted(names - tensors.keys()), sorted(tensors.keys() - names)
+    if lacking or unknown:
+        raise ValueError(
+            f"`tensors` must be those of {network}: missing {_listed(lacking)}, "
+            f"unexpected {_listed(unknown)}."
+        )
+    converted = []
+    for name, leaf, channels in leaves:
+        values = tensors[name]
+        shape = _theirs(np.broadcast_to(np.float32(0), leaf.shape), channels).shape
+        if values.shape != shape or not jnp.issubdtype(values.dtype, jnp.floating):
+            raise ValueError(
+                f"`tensors[{name!r}]` must be floating-point of shape {shape}, got "
+                f"{values.dtype} {values.shape}."
+            )
+        converted.append(jnp.asarray(_ours(values.astype(np.float32), channels)))
+    return jax.tree.unflatten(jax.tree.structure(abstract), converted), classes
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Formats a list of names, of which the first few are enough."""
+    if not names:
+        return "none"
+    rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + rest
+
+
+def save_pytorch(
+    path: str | os.PathLike[str], variables: Variables, layout: str
+) -> None:
+    """Writes parameters and batch statistics to a safetensors file, for PyTorch.
+
+    Args:
+      path: the file, which is replaced if it exists.
+      variables: of a network here, as of `load_model`.
+      layout: whose names, as in :func:`to_pytorch`.
+
+    Raises:
+      ValueError: as :func:`to_pytorch`.
+    """
+    data = save(to_pytorch(variables, layout), {"format": "pt"})
+    files.write_atomically(pathlib.Path(path), lambda stream: stream.write(data))
+
+
+def load_pytorch(
+    path: str | os.PathLike[str],
+    network: str,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> jax.tree_util.Partial:
+    """Reads a network that was trained in PyTorch from a safetensors file.
+
+    Args:
+      path: the file, from `safetensors.torch.save_file(network.state_dict(), path)`.
+      network: the network, as in :func:`from_pytorch`.
+      mean: of each channel, by which images were normalized outside the network, as by
+        `torchvision.transforms.Normalize(mean, std)`; zeros if they were not.
+        pytorch-cifar has (0.4914, 0.4822, 0.4465) and (0.2023, 0.1994, 0.2010),
+        torchvision for ImageNet (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225),
+        PyTorch's MNIST example (0.1307,) and (0.3081,).
+      std: of each channel, as the mean; ones if they were not normalized.
+
+    Returns:
+      The function from images NHWC in [0, 1] to logits, in evaluation, with the
+      normalization inside. It is a pytree, whose `args[0]` are the variables, so that
+      functions of `absum_jax` are not recompiled for other weights.
+
+    Raises:
+      ValueError: as :func:`from_pytorch`; if the mean or deviation is not one number
+        for each channel; or if the file is damaged, or a pickle file, which is not
+        read.
+
+    Example:
+      >>> import pathlib, tempfile, jax, jax.numpy as jnp
+      >>> from experiments.models import build, pytorch
+      >>> variables = build("small_cnn", (0.1,), (0.3,)).init(jax.random.key(0))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder) / "cnn.safetensors"
+      ...     pytorch.save_pytorch(path, variables, "pytorch-examples")
+      ...     logits_fn = pytorch.load_pytorch(
+      ...         path, "small_cnn", mean=[0.1307], std=[0.3081]
+      ...     )
+      >>> logits_fn(jnp.zeros((2, 28, 28, 1))).shape
+      (2, 10)
+    """
+    variables, classes = _converted(_read(pathlib.Path(path)), network)
+    count = ARCHITECTURES[network].channels
+    by = _numbers("mean", mean, count), _numbers("std", std, count)
+    if min(by[1]) <= 0:
+        raise ValueError(f"`std` must be positive, got {std!r}.")
+    classifier = build(network, *by, classes)
+    return jax.tree_util.Partial(classifier.logits, variables)
+
+
+def _numbers(name: str, values: Sequence[float], count: int) -> tuple[float, ...]:
+    array = np.asarray(values)
+    is_number = array.dtype.kind in "iuf" and np.isfinite(array).all()
+    if array.shape != (count,) or not is_number:
+        raise ValueError(
+            f"`{name}` must be a number for each of {count} channels, got {values!r}."
+        )
+    return tuple(map(float, values))
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """Reads the arrays of a safetensors file, and refuses others."""
+    with damage_named(path, _SAVING):
+        with path.open("rb") as stream:
+            start = stream.read(9)
+        # A pickle, or an archive of one; the header of safetensors may begin like it.
+        if start[8:] != b"{" and start.startswith((b"\x80", b"PK\x03\x04")):
+            raise UsageError(
+                f"{path} is a pickle file, which may run any code when it is read: "
+                f"{_SAVING}."
+            )
+        return load_file(path)
