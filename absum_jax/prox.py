@@ -165,7 +165,7 @@ def prox_l1(kernel: chex.Array, threshold: chex.Numeric) -> chex.Array:
 def absum_penalty(
     kernel: chex.Array, *, spatial_axes: Sequence[int] | None = None
 ) -> chex.Array:
-    r"""Computes the Absum penalty of a kernel: sums |sum over space| over channels.
+    r"""Computes the Absum penalty of a kernel, the sum of its channels' absolute sums.
 
     .. math::
       g(K) = \sum_{i, o} \Big| \sum_{l, m} k_{l, m, i, o} \Big|
