@@ -37,8 +37,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
+autodoc_typehints = "none"  # docstrings give shapes and units
+default_role = "code"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -48,6 +48,7 @@ html_title = "absum-jax"
 html_theme_options = {
     "repository_url": repository_url(),
     "use_repository_button": bool(repository_url()),
+    "navbar_persistent": [],  # the sidebar has the search
     "show_navbar_depth": 1,
     "show_toc_level": 2,
 }
