@@ -269,9 +269,9 @@ def load_pytorch(
       network: the network, as in :func:`from_pytorch`.
       mean: of each channel, by which images were normalized outside the network, as by
         `torchvision.transforms.Normalize(mean, std)`; zeros if they were not.
-        pytorch-cifar has (0.4914, 0.4822, 0.4465) and (0.2023, 0.1994, 0.2010), ImageNet
-        in torchvision (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225), PyTorch's MNIST
-        example (0.1307,) and (0.3081,).
+        pytorch-cifar has (0.4914, 0.4822, 0.4465) and (0.2023, 0.1994, 0.2010),
+        torchvision for ImageNet (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225),
+        PyTorch's MNIST example (0.1307,) and (0.3081,).
       std: of each channel, as the mean; ones if they were not normalized.
 
     Returns:
