@@ -2,10 +2,15 @@
 
 import dataclasses
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 # Where files are, and which of several processes this one is.
 OF_A_PROCESS = ("runs_dir", "results_dir", "data", "hosts")
+
+
+def flag(name: str) -> str:
+    """Returns the option on the command line that a field is."""
+    return "--" + name.replace("_", "-")
 
 
 def parts(options: Any) -> Iterator[Any]:
@@ -14,6 +19,19 @@ def parts(options: Any) -> Iterator[Any]:
     for field in dataclasses.fields(options):
         if dataclasses.is_dataclass(part := getattr(options, field.name)):
             yield from parts(part)
+
+
+def flags(options: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the options of a class, those of parts included, with their types."""
+    types = get_type_hints(options, include_extras=True)
+    for field in dataclasses.fields(options):
+        hint = types[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from flags(hint)
+            continue
+        # `tyro.conf.arg(name=...)` has another name than the field.
+        named = (getattr(extra, "name", None) for extra in get_args(hint)[1:])
+        yield flag(next(filter(None, named), field.name)), hint
 
 
 def flat(options: Any, without: Collection[str] = ()) -> dict[str, Any]:

@@ -20,10 +20,11 @@ from experiments.workspace import Workspace
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions:
-    """Train missing models and evaluate each for all tables and figures: every
-    frequency, filters of all radii, PGD on the model itself and transferred between
-    pairs of seeds (the first two given, the next two, ...), spectra of perturbations
-    and of convolutions. Other commands reuse the results in the runs folder."""  # noqa: D205, D209
+    """Train missing models and run every evaluation of the paper on each: the Single
+    Fourier Attack with every frequency, filters of all radii, PGD on the model itself
+    and transferred between pairs of seeds (the first two given, the next two, ...), and
+    spectra of perturbations and of convolutions. Other commands reuse the results in
+    the runs folder."""  # noqa: D205, D209
 
     sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 

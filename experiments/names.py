@@ -1,9 +1,28 @@
 """Tables that can grow, and options that are names in them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import tyro
+
+# The least similarity, from 0 to 1, of names that are suggested: `difflib`'s default.
+_CLOSE = 0.6
+# How many equally close names are suggested; more, such as table1 to table4, are none.
+_MOST_SUGGESTED = 2
+
+
+def suggestion(text: str, names: Iterable[str]) -> str:
+    """Returns the end of an error message: the closest names, if any is close."""
+    ratios = {
+        name: difflib.SequenceMatcher(None, text.casefold(), name.casefold()).ratio()
+        for name in names
+    }
+    best = max(ratios.values(), default=0.0)
+    closest = [name for name, ratio in ratios.items() if ratio == best]
+    if best < _CLOSE or len(closest) > _MOST_SUGGESTED:
+        return "."
+    return f"; did you mean {' or '.join(closest)}?"
 
 
 class _Named(Protocol):
@@ -39,20 +58,20 @@ class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
 
     nargs = 1
     _names: Callable[[], Sequence[str]]
-    # Returns the name that another argument stands for; None allows no other.
+    # Returns the name that an argument with the suffix stands for.
     _parse: Callable[[str], str] | None
-    _others: str  # such arguments, as help denotes them
+    _suffix: str  # of other arguments than names; empty if there are none
     _spelled: Mapping[str, str]  # on the command line, where it differs
 
     def __init__(
         self,
         names: Callable[[], Sequence[str]],
         parse: Callable[[str], str] | None = None,
-        others: str = "",
+        suffix: str = "",
         spelled: Mapping[str, str] | None = None,
     ):
         vars(self).update(  # the base is frozen
-            _names=names, _parse=parse, _others=others, _spelled=spelled or {}
+            _names=names, _parse=parse, _suffix=suffix, _spelled=spelled or {}
         )
 
     @property
@@ -60,14 +79,26 @@ class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
         return {self._spelled.get(name, name): name for name in self._names()}
 
     @property
+    def known(self) -> tuple[str, ...]:
+        """Returns the arguments that are names, and FILE with the suffix of others."""
+        others = (f"FILE{self._suffix}",) if self._parse else ()
+        return (*self._by_argument, *others)
+
+    def knows(self, argument: str) -> bool:
+        """Checks whether an argument is a name, or has the suffix of others."""
+        is_other = self._parse is not None and argument.endswith(self._suffix)
+        return is_other or argument in self._by_argument
+
+    @property
     def choices(self) -> tuple[str, ...] | None:
-        """Returns the names; None if others are checked by themselves."""
-        return tuple(self._by_argument) if self._parse is None else None
+        """Returns the names; None if there are other arguments."""
+        return self.known if self._parse is None else None
 
     @property
     def metavar(self) -> str:
         """Returns the names as help shows choices."""
-        return "{" + ",".join(self._by_argument) + "}" + self._others
+        others = f"|FILE{self._suffix}" if self._parse else ""
+        return "{" + ",".join(self._by_argument) + "}" + others
 
     def instance_from_str(self, arguments: Sequence[str]) -> str:
         """Returns the name that an argument stands for."""

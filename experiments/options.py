@@ -8,15 +8,25 @@ from typing import Any, Literal, get_args
 
 from experiments.config import NONE, Adversary, Recipe, Setting
 from experiments.data import DATASETS, DataOptions, DatasetName, pgd_of, recorded
+from experiments.data.loading import validation_examples
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
 from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName, default, listed
 from experiments.models import ARCHITECTURES, NetworkName, networks_for, with_width
+from experiments.names import suggestion
 from experiments.published import TABLE1, Cell, Table, published_row
 from experiments.training import devices, tensorboard
+from experiments.training.constraints import SETTLE_STEPS
 
 WidthName = Literal["1", "1/2", "1/4", "1/8"]
+
+
+def shown(values: Sequence[Any] | None) -> str:
+    """Returns values as on the command line, for messages; none if there are none."""
+    if not values:
+        return "none"
+    return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def check_choices(
@@ -26,18 +36,20 @@ def check_choices(
     if not values:
         raise UsageError(f"{option} must name at least one.")
     if len(set(values)) != len(values):
-        raise UsageError(f"{option} names one twice: {values}.")
-    if known is not None and (unknown := set(values) - set(known)):
-        raise UsageError(
-            f"{option} must be among {', '.join(known)}, got {sorted(unknown)}."
-        )
+        raise UsageError(f"{option} names one twice: {shown(values)}.")
+    for value in values:
+        if known is not None and value not in known:
+            raise UsageError(
+                f"{option} must be among {', '.join(known)}, got "
+                f"{value!r}{suggestion(value, known)}"
+            )
 
 
 def check_positive(option: str, values: Sequence[float]) -> None:
     """Refuses an empty list, duplicates, and values that are not positive numbers."""
     check_choices(option, values)
     if not all(0 < value < float("inf") for value in values):
-        raise UsageError(f"{option} must be positive numbers, got {values}.")
+        raise UsageError(f"{option} must be positive numbers, got {shown(values)}.")
 
 
 def check_at_least_1(option: str, value: int | None) -> None:
@@ -49,14 +61,14 @@ def check_at_least_1(option: str, value: int | None) -> None:
 def check_single(option: str, values: Sequence[float]) -> None:
     """Refuses any other number of values than one."""
     if len(values) != 1:
-        raise UsageError(f"{option} must be exactly one, got {values}.")
+        raise UsageError(f"{option} must be exactly one, got {shown(values)}.")
 
 
 def check_seeds(seeds: Sequence[int], option: str = "--seeds") -> None:
     """Refuses an empty list, duplicates, and values that cannot be seeds."""
     check_choices(option, seeds)
     if not all(0 <= seed < 2**31 for seed in seeds):
-        raise UsageError(f"{option} must lie in 0..2147483647, got {seeds}.")
+        raise UsageError(f"{option} must lie in 0..2147483647, got {shown(seeds)}.")
 
 
 def pairs(seeds: Sequence[int]) -> list[tuple[int, int]]:
@@ -74,26 +86,26 @@ def filled_up(seeds: Sequence[int]) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class ComputeOptions:
-    """How models are computed."""
+    """How training uses the hardware, and what it logs."""
 
     dtype: Literal["float32", "bfloat16"] | None = None
-    """What convolutions of large networks compute in; None is float32 on a CPU and
-    bfloat16 elsewhere. Parameters and statistics are float32."""
+    """Precision of the convolutions of large networks; None is float32 on a CPU and
+    bfloat16 elsewhere. Parameters and statistics are always float32."""
 
     data_parallel: int | None = None
-    """Devices that share a batch; None is one for small networks, and for large ones as
-    many as leave none idle. The other devices train other models."""
+    """Number of devices that share each batch; the other devices train other models.
+    None is 1 for small networks, and for large ones as many as leave no device idle."""
 
     checkpoint_seconds: int = 10
-    """The least time between two checkpoints of a training run."""
+    """Minimum number of seconds between two checkpoints."""
 
     diagnostics: bool = False
-    """Log the spectral norm of each convolution while training, after up to 20 epochs,
-    beside its sums, which are always logged. Trains the same models."""
+    """Also log the spectral norm of each convolution, after up to 20 of the epochs.
+    Sums of filters are always logged. The trained models are the same."""
 
     tensorboard: bool = False
-    """Log loss and accuracy of what is trained for TensorBoard too, in the folder
-    tensorboard of each run (needs tensorboardX)."""
+    """Also log loss and accuracy for TensorBoard, in the folder tensorboard of each run
+    (needs tensorboardX)."""
 
     def __post_init__(self) -> None:
         if self.checkpoint_seconds < 0:
@@ -107,37 +119,37 @@ class ComputeOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """Which models to train, and where they lie."""
+    """Which models to train, and where they are stored."""
 
     dataset: DatasetName = "mnist5k"
-    """Data set, or a file of arrays (docs/data.md); mnist5k (5,000 MNIST images) ships
-    in a package."""
+    """Data set, or a file of arrays (docs/data.md). mnist5k, 5,000 MNIST images, needs
+    no download."""
 
     network: NetworkName | None = None
-    """Network; None is the paper's first for the data set."""
+    """Network; None is the first that the paper uses on the data set."""
 
     width: WidthName = "1"
-    """Share of its channels that ResNet-18 on small images has in every layer. 1 is the
-    paper's network; the others have their own names, such as resnet18_eighth."""
+    """Fraction of the channels that each layer of ResNet-18 (for small images) has. 1
+    is the paper's network; others are stored by names such as resnet18_eighth."""
 
     epochs: int | None = None
-    """Epochs of training; None is the paper's number. The milestones of the learning
-    rate keep their shares."""
+    """Epochs of training; None is the paper's number. The learning rate drops after the
+    same fractions of the training as in the paper."""
 
     batch_size: int | None = None
-    """Images a step of training, of all devices together; None is the paper's."""
+    """Images per training step, on all devices together; None is the paper's number."""
 
     batch_norm_groups: int = 1
-    """Equal parts of a batch, each with its own statistics in batch normalization; 1 is
-    the whole batch, as in the paper. Devices that divide their number need not wait for
-    each other in it; the model is the same on any number of devices."""
+    """Number of equal groups of a batch, with separate statistics in batch
+    normalization; 1, as in the paper, is the whole batch. Devices whose number divides
+    that of groups need not exchange statistics. The model does not depend on the number
+    of devices."""
 
     learning_rate: float | None = None
-    """Learning rate before the first milestone; None is the paper's, whatever the
-    batch."""
+    """Initial learning rate; None is the paper's, whatever the batch size."""
 
     train_examples: int | None = None
-    """Training images, a fixed choice of that many; None is all."""
+    """Number of training images, always the same random subset; None is all."""
 
     runs_dir: pathlib.Path = pathlib.Path("runs")
     """Folder of trained models."""
@@ -166,7 +178,7 @@ class ModelOptions:
         if self.network is not None and self.network not in networks:
             raise UsageError(
                 f"--network must be one of {', '.join(networks)} on {self.dataset}, "
-                f"got {self.network!r}."
+                f"got {self.network!r}{suggestion(self.network, networks)}"
             )
         if self.width not in (widths := get_args(WidthName)):
             raise UsageError(
@@ -214,6 +226,11 @@ class ModelOptions:
         return self.network or networks_for(self.dataset)[0]
 
     @property
+    def settle_steps(self) -> int | None:
+        """Returns how many steps at the end of training have no clip of SNC."""
+        return SETTLE_STEPS if ARCHITECTURES[self.model].has_batch_norm else None
+
+    @property
     def has_records(self) -> bool:
         """Checks whether the runs folder has records, which are only read."""
         return files.exists(recorded.file_of(self.runs_dir, self.dataset))
@@ -257,6 +274,18 @@ class ModelOptions:
             batch_norm_groups=self.batch_norm_groups,
         )
 
+    def training_steps(
+        self, *, adversarial: bool = False, hold_out: bool = False
+    ) -> int:
+        """Counts the steps of training, on all images but those that are held out."""
+        published = self.published_recipe(adversarial=adversarial)
+        examples = self.train_examples
+        if examples is None:
+            examples = DATASETS[self.dataset].train_examples
+            examples -= validation_examples(examples) if hold_out else 0
+        epoch_steps = examples // (self.batch_size or published.batch_size)
+        return (self.epochs or published.epochs) * epoch_steps
+
 
 def check_models(
     methods: Sequence[str],
@@ -270,8 +299,8 @@ def check_models(
     if strengths is not None:
         if 0 in strengths:
             raise UsageError(
-                f"--strengths must be positive numbers, got {strengths}; train without "
-                "regularization with --methods none."
+                f"--strengths must be positive numbers, got {shown(strengths)}; train "
+                "without regularization with --methods none."
             )
         check_positive("--strengths", strengths)
     if max_norms is not None:
@@ -307,7 +336,7 @@ def settings(
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """What to train and attack."""
+    """Which models to train and attack."""
 
     models: ModelOptions = dataclasses.field(default_factory=ModelOptions)
 
@@ -324,19 +353,20 @@ class SweepOptions:
     """Seeds; each trains every method and strength once."""
 
     test_examples: int | None = None
-    """Images to attack, a fixed choice of that many; None is all. With --select-on
-    validation also of the validation images, as far as there are as many."""
+    """Number of test images to attack, always the same random subset; None is all. With
+    --select-on validation, at most as many validation images are attacked too."""
 
     frequency_stride: int = 1
-    """Attack with every so many-th l and m alone; 1 is all frequencies."""
+    """Attack only with every N-th l and m; 1 is all frequencies."""
 
     select_on: Literal["test", "validation", "paper"] = "test"
-    """What chooses the strength: the test set, as in the paper; a tenth of the training
-    set, held out of training; or the paper, whose choices alone are then trained."""
+    """How to select each method's strength. test: by the accuracy on the test set, as
+    in the paper. validation: on a tenth of the training set, which is held out of
+    training. paper: the paper's choices; no other strengths are trained."""
 
     selection_seeds: tuple[int, ...] | None = None
-    """Seeds of --seeds that every strength is trained with, and chosen by; the others
-    train the chosen strengths alone. None is all."""
+    """Those of --seeds with which every strength is trained and compared; the others
+    train only the selected strengths. None is all."""
 
     def __post_init__(self) -> None:
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)
@@ -345,8 +375,8 @@ class SweepOptions:
             check_choices("--selection-seeds", seeds)
             if not set(seeds) <= set(self.seeds):
                 raise UsageError(
-                    f"--selection-seeds must be among --seeds, {self.seeds}, got "
-                    f"{seeds}."
+                    f"--selection-seeds must be among --seeds {shown(self.seeds)}, got "
+                    f"{shown(seeds)}."
                 )
             if self.select_on == "paper":
                 raise UsageError(
@@ -368,8 +398,8 @@ class SweepOptions:
             if kind is not None and len(strengths) > 1:
                 raise UsageError(
                     f"--select-on paper: the paper has no {method} of {network}; "
-                    f"{kind.flag} must be the one to take, got {strengths}, or leave "
-                    f"{method} out of --methods."
+                    f"{kind.flag} must be the one to take, got {shown(strengths)}, or "
+                    f"leave {method} out of --methods."
                 )
 
     @property

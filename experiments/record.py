@@ -24,14 +24,14 @@ from experiments.training.runs import Run
 
 @dataclasses.dataclass(frozen=True)
 class RecordOptions:
-    """Copy everything that finished models write, except for their parameters, to a
-    folder of records. Pass it as --runs-dir to commands that need no parameters."""  # noqa: D205, D209
+    """Copy the files of finished models, except for their parameters, to a folder of
+    records. Commands that need no parameters accept this folder as --runs-dir."""  # noqa: D205, D209
 
     dataset: DatasetName = "mnist5k"
     """Data set whose models are copied."""
 
     seeds: tuple[int, ...] | None = None
-    """Seeds of the models; None is all."""
+    """Seeds of the models to copy; None is all."""
 
     runs_dir: pathlib.Path = pathlib.Path("runs")
     """Folder of trained models."""
@@ -40,8 +40,8 @@ class RecordOptions:
     """Folder of records."""
 
     weights_dir: pathlib.Path | None = None
-    """Folder for the parameters of models of the published schedule, one safetensors
-    file per method and strength; None writes none."""
+    """Folder for the parameters of models trained with the published schedule, as one
+    safetensors file per method and strength; None writes none."""
 
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
 

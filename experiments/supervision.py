@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Sequence
 
 from experiments import xla_flags
+from experiments.jobs.errors import report
 
 _WATCHED = "ABSUM_JAX_WATCHED"
 _PROJECT = ("absum_jax", "experiments")
@@ -27,7 +28,7 @@ _SECONDS_TO_SAY_GOODBYE = 1.0
 _OF_ANOTHER = re.compile("[Gg]loo|NCCL|coordination|DEADLINE_EXCEEDED:|UNAVAILABLE:")
 
 MESSAGE = (
-    "error: another process ended, could not be reached or never started; see its "
+    "another process ended, could not be reached or never started; see its "
     "output for the reason. To resume from the last checkpoint, run the same command "
     "again, on any number of hosts."
 )
@@ -83,10 +84,10 @@ def _command() -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in _PROJECT:
             raise
-        print(
-            f"error: {sys.executable} has no {error.name}, which comes with "
+        report(
+            f"{sys.executable} has no {error.name}, which comes with "
             "absum-jax[experiments]: pip install -e '.[experiments]'",
-            file=sys.stderr,
+            *sys.argv[1:2],
         )
         return 2
 
@@ -128,6 +129,6 @@ def _watch(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = child.wait()
     if code in (_LOST, -signal.SIGABRT):
-        print(MESSAGE, file=sys.stderr)
+        report(MESSAGE, *arguments[:1])
         return 1
     return code if code >= 0 else 128 - code

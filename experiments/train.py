@@ -42,12 +42,13 @@ class TrainOptions:
     """Seeds; each trains every method and strength once."""
 
     training: TrainingName = "clean"
-    """clean: on clean images, as in Table 1. pgd: on images that PGD attacks on the
-    fly, as in Table 4. fast: on images attacked in one step from a random start."""
+    """clean: train on clean images, as in Table 1. pgd: on images attacked by PGD
+    during training, as in Table 4. fast: on images attacked in one step from a random
+    start."""
 
     train_steps: int | None = None
     """Number of PGD steps in training; None is the paper's. The step size is scaled so
-    that the total distance stays the same (at most 2.5 eps)."""
+    that all steps together go as far (at most 2.5 eps)."""
 
     division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 

@@ -16,7 +16,6 @@ from experiments.jobs.parts import Part
 from experiments.methods import METHODS
 from experiments.models import ARCHITECTURES, Classifier, build
 from experiments.options import ModelOptions
-from experiments.training.constraints import SETTLE_STEPS
 from experiments.training.runs import Run
 from experiments.training.sweep import train_missing
 
@@ -52,7 +51,6 @@ class Workspace:
         """Lists the models of this part, seed by seed, whether trained or not."""
         options, recipe = self.options, self.options.recipe(adversary)
         architecture = ARCHITECTURES[options.model]
-        settle_steps = SETTLE_STEPS if architecture.has_batch_norm else None
         configs = [
             RunConfig(
                 dataset=options.dataset,
@@ -66,7 +64,7 @@ class Workspace:
                 recipe=recipe,
                 dtype=options.dtype,
                 max_pool_ties=architecture.max_pool_ties,
-                settle_steps=settle_steps
+                settle_steps=options.settle_steps
                 if METHODS[setting.method].constraint
                 else None,
             )
@@ -109,14 +107,14 @@ def _lock(
     options: ModelOptions, part: Part | None, whole: Mapping[str, Any] | None
 ) -> contextlib.AbstractContextManager[None]:
     folder = options.runs_dir / options.dataset / options.model
-    does_what = "trains or attacks such models"
+    activity = "trains or attacks such models"
     if part is None:
-        return locks.exclusive(folder, does_what)
+        return locks.exclusive(folder, activity)
     # Parts of another list of models may contain the same models.
     command = [options.dtype, whole, part.parts]
     digest = hashlib.sha256(json.dumps(command, sort_keys=True).encode()).hexdigest()
     return locks.side_by_side(
-        folder, digest[:12], f"{part.number}-of-{part.parts}", does_what
+        folder, digest[:12], f"{part.number}-of-{part.parts}", activity
     )
 
 

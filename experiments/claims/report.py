@@ -26,16 +26,16 @@ from experiments.training.runs import provenance
 
 @dataclasses.dataclass(frozen=True)
 class ClaimsOptions:
-    """Judge the paper's claims from the records of MNIST and Fashion-MNIST, as defined
-    in results/CRITERIA.md. Trains and evaluates nothing: seeds with missing models are
-    left out. The command record turns runs into records."""  # noqa: D205, D209
+    """Judge the paper's claims from the records of MNIST and Fashion-MNIST, by the
+    criteria in results/CRITERIA.md. Nothing is trained or evaluated; seeds with missing
+    models are left out. The command record makes records of runs."""  # noqa: D205, D209
 
     runs_dir: pathlib.Path = pathlib.Path("results/records")
     """Folder of records."""
 
     results_dir: pathlib.Path = pathlib.Path("results")
-    """Folder for claims.md and claims.json. The files that snc-readings wrote there for
-    all data sets decide which form of SNC is the published one."""
+    """Folder for claims.md and claims.json. If snc-readings has written results for
+    both data sets there, these decide which form of SNC is the published one."""
 
     @property
     def has_records(self) -> bool:

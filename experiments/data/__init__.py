@@ -1,7 +1,7 @@
 """Data sets as 8-bit images: arrays or streamed, from a package, TFDS or a file."""
 
 from experiments.data.loading import DataOptions, Dataset, load
-from experiments.data.npz import DatasetName
+from experiments.data.npz import DatasetName, NamedDataset
 from experiments.data.registry import DATASETS, DatasetInfo, pgd_of, register
 from experiments.data.split import Split
 from experiments.data.streamed import StreamedSplit
@@ -12,6 +12,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "DatasetName",
+    "NamedDataset",
     "Split",
     "StreamedSplit",
     "load",

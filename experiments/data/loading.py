@@ -16,27 +16,32 @@ from experiments.jobs.errors import UsageError
 _VALIDATION_FRACTION = 0.1
 
 
+def validation_examples(train_examples: int) -> int:
+    """Returns the number of training images that --select-on validation holds out."""
+    return round(train_examples * _VALIDATION_FRACTION)
+
+
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
     """Where data sets come from."""
 
     data_dir: pathlib.Path | None = None
-    """Folder of prepared TFDS data sets; None is $TFDS_DATA_DIR or, without it,
-    ~/tensorflow_datasets."""
+    """Folder of data sets that TFDS prepared; None is $TFDS_DATA_DIR or, if it is not
+    set, ~/tensorflow_datasets."""
 
     cache_dir: pathlib.Path | None = None
-    """Folder for decoded arrays; None is ~/.cache/absum-jax."""
+    """Folder for decoded images; None is ~/.cache/absum-jax."""
 
     download: bool = False
-    """Download a data set that is not there, and prepare it (needs tensorflow-cpu)."""
+    """Download and prepare the data set if it is missing (needs tensorflow-cpu)."""
 
     manual_dir: pathlib.Path | None = None
-    """Prepare a data set that is not there from its upstream files in this folder,
+    """Prepare the data set, if it is missing, from its original files in this folder,
     without a network (needs tensorflow-cpu)."""
 
     workers: int | None = None
-    """Processes that decode the pictures of ImageNet; None is one for each core that
-    this process may use, 0 is threads of this process."""
+    """Number of processes that decode the images of ImageNet; None is one per available
+    CPU core, 0 decodes in threads of the main process."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Dataset:
     @property
     def validation_examples(self) -> int:
         """Returns the number of training images that `with_validation` holds out."""
-        return round(len(self.train) * _VALIDATION_FRACTION)
+        return validation_examples(len(self.train))
 
     def with_validation(self) -> tuple[Split | StreamedSplit, Split | StreamedSplit]:
         """Divides the training images into held-in and held-out (validation) ones."""

@@ -72,11 +72,6 @@ def _described(path: pathlib.Path) -> DatasetInfo:
 
 def _from_file(text: str) -> str:
     """Adds the data set of a file to the table, and returns its name."""
-    if not text.endswith(".npz"):
-        raise UsageError(
-            f"a data set must be one of {', '.join(DATASETS)}, or a file FILE.npz, got "
-            f"{text!r}."
-        )
     info = _described(files.expanded(text).resolve())
     if DATASETS.get(info.name, info) != info:
         raise UsageError(f"{text}: there is another {info.name}; rename the file.")
@@ -84,4 +79,6 @@ def _from_file(text: str) -> str:
     return info.name
 
 
-DatasetName = Annotated[str, Name(lambda: tuple(DATASETS), _from_file, "|FILE.npz")]
+# Without files.
+NamedDataset = Annotated[str, Name(lambda: tuple(DATASETS))]
+DatasetName = Annotated[str, Name(lambda: tuple(DATASETS), _from_file, ".npz")]

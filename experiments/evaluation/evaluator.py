@@ -62,7 +62,7 @@ def _evaluate(
     if images.are_streamed:
         title += f", {len(missing)} chunks of up to {images.chunk_size}"
     with (
-        progress(_evaluations(missing), title, attack.unit) as advance,
+        progress(_evaluations(missing), title, attack.unit, compiles=True) as advance,
         contextlib.closing(images.chunks([chunk for chunk, _ in missing])) as chunks,
     ):
         for (chunk, points), (x, y) in zip(missing, chunks, strict=True):

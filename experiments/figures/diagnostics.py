@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from absum_jax.plotting import whole_numbers
 from experiments.config import Setting
 from experiments.figures.one_seed import OneSeedOptions
+from experiments.jobs import processes
 from experiments.methods import MethodName, default, listed
 from experiments.options import check_choices
 from experiments.reporting import document, naming
-from experiments.reporting.curves import Curves, check_logged, curves
+from experiments.reporting.curves import Curves, check_logged, curves, lacking
 from experiments.reporting.labels import setting_label
 from experiments.reporting.plots.axes import (
     legend_beside,
@@ -37,6 +38,7 @@ _KINDS = {
     "penalty": r"penalty, $\sum_{i,o} |\sum_{l,m} k|$",
     "spectral_norm": "spectral norm",
 }
+_ALWAYS_LOGGED = ("zero_share", "penalty")
 # At most so many epochs have markers; a line of a single one would not be seen.
 _MARKED_EPOCHS = 20
 
@@ -46,8 +48,8 @@ class DiagnosticsOptions:
     """Draw how each convolution changes during training without regularization and with
     weight decay, L1, Absum and SNC: the fraction of filters (pairs of an input and an
     output channel) whose sum is zero, the penalty of Absum, and the spectral norm.
-    Missing models are trained with --diagnostics; models that other commands trained
-    without --diagnostics lack the spectral norm and are refused."""  # noqa: D205, D209
+    Missing models are trained with --diagnostics. Models that other commands trained
+    without it are drawn without the spectral norm, which they did not log."""  # noqa: D205, D209
 
     one_seed: OneSeedOptions = dataclasses.field(default_factory=OneSeedOptions)
 
@@ -86,7 +88,11 @@ def _draw_layers(
 
 
 def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> Figure:
-    """Draws a column for each model and a row for each kind of diagnostics."""
+    """Draws a column for each model and a row for each kind of diagnostics.
+
+    Models may lack a kind; one that all of them lack has no row.
+    """
+    kinds = [kind for kind in _KINDS if any(kind in of_model for of_model in found)]
     layers = list(found[0]["penalty"].layers)
     scale = Normalize(0, max(len(layers) - 1, 1))
     colormap = matplotlib.colormaps["viridis"]
@@ -96,16 +102,20 @@ def draw(settings: Sequence[Setting], found: Sequence[Mapping[str, Curves]]) -> 
         name: {"color": colormap(0.9 * scale(i)), "ls": DASHES[i] if is_named else "-"}
         for i, name in enumerate(layers)
     }
-    figure = Figure(figsize=(2.6 * len(settings) + 1.4, 6.6), layout="constrained")
+    size = 2.6 * len(settings) + 1.4, 2.2 * len(kinds)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(
-        len(_KINDS), len(settings), squeeze=False, sharex=True, sharey="row"
+        len(kinds), len(settings), squeeze=False, sharex=True, sharey="row"
     )
     for column, setting, of_model in zip(axes.T, settings, found, strict=True):
-        for ax, kind in zip(column, _KINDS, strict=True):
-            _draw_layers(ax, kind, of_model[kind], styles)
+        for ax, kind in zip(column, kinds, strict=True):
+            if kind in of_model:
+                _draw_layers(ax, kind, of_model[kind], styles)
+            else:
+                ax.text(0.5, 0.5, "not logged", transform=ax.transAxes, ha="center")
         column[0].set_title(setting_label(setting), fontsize=9)
         column[-1].set_xlabel("epoch")
-    for ax, kind in zip(axes[:, 0], _KINDS, strict=True):
+    for ax, kind in zip(axes[:, 0], kinds, strict=True):
         ax.set_ylabel(_KINDS[kind])
     if is_named:
         legend_beside(axes[0, -1])
@@ -125,10 +135,24 @@ def run(options: DiagnosticsOptions) -> list[pathlib.Path]:
     with opened(models) as workspace:
         layers = layers_by_depth(workspace.classifier, workspace.dataset.image_shape)
         wanted = workspace.runs(settings, one_seed.seeds)
-        check_logged(models.runs_dir, wanted, _KINDS)
+        check_logged(models.runs_dir, wanted, _ALWAYS_LOGGED)
+        unlogged = lacking(models.runs_dir, wanted, "spectral_norm")
+        if unlogged and processes.is_first():
+            print(
+                f"spectral norms were not logged for {len(unlogged)} of {len(wanted)} "
+                f"models, such as {unlogged[0].config.path}: to draw them, train in "
+                "another --runs-dir with --diagnostics"
+            )
         runs = workspace.train(settings, one_seed.seeds)
-    found = [{kind: curves(run, kind, list(layers)) for kind in _KINDS} for run in runs]
-    scaled = naming.model_scale(models)
+    without = {run.folder for run in unlogged}
+    found = [
+        {
+            kind: curves(run, kind, list(layers))
+            for kind in (_ALWAYS_LOGGED if run.folder in without else _KINDS)
+        }
+        for run in runs
+    ]
+    scaled = naming.model_scale(models, methods=(s.method for s in settings))
     path = naming.model_path("diagnostics", models, scaled, options.variant)
     label = "Convolutions over training"
     content = {

@@ -25,7 +25,7 @@ class Figure1Options:
     """Data set."""
 
     images: int = 4
-    """Number of test images, each of another class."""
+    """Number of test images to draw, each of another class."""
 
     frequencies: Frequencies | None = None
     """Frequencies (l, m), in cycles per image; None is one cycle, a quarter of the

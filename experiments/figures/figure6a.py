@@ -10,7 +10,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from experiments.config import NONE
-from experiments.data import DATASETS, DatasetName
+from experiments.data import DATASETS, NamedDataset
 from experiments.models import ARCHITECTURES, networks_for
 from experiments.options import (
     ComputeOptions,
@@ -18,6 +18,7 @@ from experiments.options import (
     check_at_least_1,
     check_choices,
 )
+from experiments.reporting import naming
 from experiments.reporting.plots import runtimes
 from experiments.reporting.plots.axes import legend_beside, log_scale
 from experiments.reporting.plots.runtimes import TIMED_METHODS, TimedMethod
@@ -27,18 +28,19 @@ from experiments.training.constraints import CLIP_EVERY
 from experiments.training.runs import provenance
 
 _TITLE = "Figure 6(a), runtime of an epoch"
+_NAME = "figure6a"
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure6aOptions:
     """Measure the runtime of an epoch of training with each method on each data set
-    (Figure 6(a)), on images of noise, as many and as large as those of the data set,
+    (Figure 6(a)). The images are noise, as many and as large as those of the data set,
     which is not read. For ImageNet there are only as many as the timed steps need, and
     decoding is not timed. An epoch of ResNet-18 takes a quarter of an hour on a CPU:
-    see --timed-steps. Timings of this device that are already in
-    figure6a/measurements.jsonl in the results folder are reused."""  # noqa: D205, D209
+    see --timed-steps. Timings are kept in figure6a/measurements.jsonl in the results
+    folder; those of the same device are reused."""  # noqa: D205, D209
 
-    datasets: tuple[DatasetName, ...] = (
+    datasets: tuple[NamedDataset, ...] = (
         "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped",
     )  # fmt: skip
     """Data sets, with the paper's first network for each."""
@@ -48,11 +50,11 @@ class Figure6aOptions:
 
     # Files name it steps.
     steps: Annotated[int | None, tyro.conf.arg(name="timed-steps")] = None
-    """Time only the first so many steps and scale the time up; None is the whole epoch.
-    On ImageNet at most 100, the steps from one clip of SNC to the next."""
+    """Time only the first N steps and scale the time up; None is the whole epoch. On
+    ImageNet at most 100, the steps from one clip of SNC to the next."""
 
     repeats: int = 3
-    """Timings of which the median is reported; fewer if they take a minute."""
+    """Number of timings whose median is reported; fewer if they take a minute."""
 
     dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of the convolutions of large networks; None is float32 on a CPU and
@@ -66,6 +68,23 @@ class Figure6aOptions:
         check_choices("--methods", self.methods, TIMED_METHODS)
         check_at_least_1("--timed-steps", self.steps)
         check_at_least_1("--repeats", self.repeats)
+
+    @property
+    def scaled(self) -> list[str]:
+        """Returns how the figure is scaled down from the published one."""
+        parts = runtimes.without_methods(self.methods)
+        if not set(Figure6aOptions.datasets) <= set(self.datasets):
+            labels = (DATASETS[dataset].label for dataset in self.datasets)
+            parts.append(f"only {', '.join(labels)}")
+        every = [m for group in self.measurements().values() for m in group]
+        if short := [m.steps for m in every if m.steps < m.epoch_steps]:
+            parts.append(f"{max(short)} steps timed")
+        return parts
+
+    @property
+    def title(self) -> str:
+        """Returns the title, with how the figure is scaled down."""
+        return naming.scaled_title(_TITLE, self.scaled)
 
     def measurements(self) -> dict[str, list[Measurement]]:
         """Lists the measurements on each data set, on this device."""
@@ -171,7 +190,7 @@ def markdown(
         "for as many as an average epoch has and the timed steps had not.",
         "SNC, NumPy: by FFT and SVD on the CPU, as in the paper.",
     )
-    return runtimes.markdown(_TITLE, header, cells, note, rows, about)
+    return runtimes.markdown(options.title, header, cells, note, rows, about)
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -206,10 +225,9 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def run(options: Figure6aOptions) -> list[pathlib.Path]:
     """Measures what is missing, prints the table and writes it with the figure."""
-    folder, repeats = options.results_dir / "figure6a", options.repeats
-    measurements = options.measurements()
+    repeats, measurements = options.repeats, options.measurements()
     log = runtimes.measure_missing(
-        folder,
+        options.results_dir / _NAME,
         measurements.values(),
         lambda m, log: (
             is_enough(log[m].epoch_s, repeats)
@@ -220,4 +238,5 @@ def run(options: Figure6aOptions) -> list[pathlib.Path]:
     )
     rows = records(measurements, log)
     table = markdown(options, rows, provenance())
-    return runtimes.write(folder / "epochs", _TITLE, options, rows, table, draw(rows))
+    stem = options.results_dir / naming.folder(_NAME, options.scaled) / "epochs"
+    return runtimes.write(stem, options.title, options, rows, table, draw(rows))

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from experiments.jobs.errors import UsageError
 from experiments.models.resnet import ResNet18
-from experiments.options import check_at_least_1, check_choices
+from experiments.options import check_at_least_1, check_choices, shown
+from experiments.reporting import naming
 from experiments.reporting.plots import runtimes
 from experiments.reporting.plots.axes import legend_beside, log_scale
 from experiments.reporting.plots.runtimes import TIMED_METHODS, TimedMethod
@@ -22,30 +23,32 @@ from experiments.training.constraints import CLIP_EVERY
 from experiments.training.runs import provenance
 
 _TITLE = "Figure 6(b), runtime of ResNet-18 against the input size"
+_NAME = "figure6b"
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure6bOptions:
-    """Measure the runtime of a step of ResNet-18 on one image against its size
-    (Figure 6(b)): forward, backward, update, and with SNC one clip of all convolutions,
-    which takes minutes on a CPU for large images (less with OPENBLAS_NUM_THREADS=1 on a
-    CPU that other programs use too). Timings of this device that are already in
-    figure6b/measurements.jsonl in the results folder are reused."""  # noqa: D205, D209
+    """Measure the runtime of a training step of ResNet-18 on one image against the
+    image's size (Figure 6(b)): forward, backward, update, and with SNC one clip of all
+    convolutions. A clip takes minutes on a CPU for large images (less with
+    OPENBLAS_NUM_THREADS=1 if other programs use the CPU too). Timings are kept in
+    figure6b/measurements.jsonl in the results folder; those of the same device are
+    reused."""  # noqa: D205, D209
 
     sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
-    """Heights and widths of the image."""
+    """Sizes of the image, its height and width in pixels."""
 
     methods: tuple[TimedMethod, ...] = TIMED_METHODS
     """Regularization methods; snc-numpy is SNC as the paper computes it."""
 
     repeats: int = 9
-    """Timings of which the median is reported; fewer if they take a minute."""
+    """Number of timings whose median is reported; fewer if they take a minute."""
 
     snc_method: Literal["polar", "eigh"] | None = None
-    """How SNC clips; None is eigh on a CPU, polar elsewhere."""
+    """Algorithm by which SNC clips; None is eigh on a CPU and polar elsewhere."""
 
     numpy_sizes_up_to: int = 128
-    """The largest image for SNC in NumPy."""
+    """Largest size at which SNC in NumPy is timed."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the table and the figure."""
@@ -55,13 +58,13 @@ class Figure6bOptions:
         check_choices("--methods", self.methods, TIMED_METHODS)
         if not all(size >= 32 and size % 8 == 0 for size in self.sizes):
             raise UsageError(
-                f"--sizes must be multiples of 8 from 32 up, got {self.sizes}."
+                f"--sizes must be multiples of 8 from 32 up, got {shown(self.sizes)}."
             )
         check_at_least_1("--repeats", self.repeats)
         if not self._cases():
             raise UsageError(
                 f"--numpy-sizes-up-to {self.numpy_sizes_up_to} leaves nothing to "
-                f"measure of --sizes {self.sizes}."
+                f"measure of --sizes {shown(self.sizes)}."
             )
 
     def _cases(self) -> list[tuple[int, TimedMethod]]:
@@ -71,6 +74,21 @@ class Figure6bOptions:
             for method in self.methods
             if method != "snc_numpy" or size <= self.numpy_sizes_up_to
         ]
+
+    @property
+    def scaled(self) -> list[str]:
+        """Returns how the figure is scaled down from the published one."""
+        parts = runtimes.without_methods(self.methods)
+        if not set(Figure6bOptions.sizes) <= set(self.sizes):
+            parts.append(f"only sizes {', '.join(map(str, self.sizes))}")
+        if self.numpy_sizes_up_to < Figure6bOptions.numpy_sizes_up_to:
+            parts.append(f"NumPy up to {self.numpy_sizes_up_to}")
+        return parts
+
+    @property
+    def title(self) -> str:
+        """Returns the title, with how the figure is scaled down."""
+        return naming.scaled_title(_TITLE, self.scaled)
 
     def measurements(self) -> dict[int, list[Measurement]]:
         """Lists the measurements at each size, on this device."""
@@ -134,7 +152,7 @@ def markdown(
         "SNC, NumPy: by FFT and SVD, as in the paper, up to "
         f"{options.numpy_sizes_up_to} x {options.numpy_sizes_up_to}.",
     )
-    return runtimes.markdown(_TITLE, header, cells, note, rows, about)
+    return runtimes.markdown(options.title, header, cells, note, rows, about)
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -156,15 +174,14 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def run(options: Figure6bOptions) -> list[pathlib.Path]:
     """Measures what is missing, prints the table and writes it with the figure."""
-    folder, repeats = options.results_dir / "figure6b", options.repeats
-    measurements = options.measurements()
+    repeats, measurements = options.repeats, options.measurements()
 
     @functools.cache
     def model() -> ResNet18:
         return nnx.jit(lambda: ResNet18(classes=CLASSES, rngs=nnx.Rngs(0)))()
 
     log = runtimes.measure_missing(
-        folder,
+        options.results_dir / _NAME,
         measurements.values(),
         lambda m, log: is_enough(log[m].step_s, repeats),
         lambda group, log: measure(model(), group, repeats, log),
@@ -172,4 +189,5 @@ def run(options: Figure6bOptions) -> list[pathlib.Path]:
     )
     rows = records(measurements, log)
     table = markdown(options, rows, provenance())
-    return runtimes.write(folder / "resnet18", _TITLE, options, rows, table, draw(rows))
+    stem = options.results_dir / naming.folder(_NAME, options.scaled) / "resnet18"
+    return runtimes.write(stem, options.title, options, rows, table, draw(rows))

@@ -23,8 +23,8 @@ from experiments.reporting.selection import select_as_table1
 
 @dataclasses.dataclass(frozen=True)
 class Figure7Options:
-    """Power spectra of PGD's perturbations, averaged over the test images (Figure 7).
-    Models trained for Table 1 are reused."""  # noqa: D205, D209
+    """Draw power spectra of PGD's perturbations, averaged over the test images
+    (Figure 7). Models of Table 1 are reused."""  # noqa: D205, D209
 
     sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 

@@ -39,16 +39,16 @@ _NAMES = {"absum": "Prox.", ABSUM_AUTODIFF: "AutoGrad."}
 @dataclasses.dataclass(frozen=True)
 class Figure8Options:
     """Train with Absum by its proximal step and by automatic differentiation of its
-    penalty, and draw objective and loss against epochs (Figure 8; in the paper
-    --dataset cifar10)."""  # noqa: D205, D209
+    penalty, and draw the objective and the loss against epochs (Figure 8; the paper
+    uses CIFAR-10: --dataset cifar10)."""  # noqa: D205, D209
 
     models: ModelOptions = dataclasses.field(default_factory=ModelOptions)
 
     strengths: tuple[float, ...] = (0.01,)
-    """Strength of Absum (lambda), exactly one."""
+    """Strength of Absum (lambda), a single value."""
 
     seeds: tuple[int, ...] = (0,)
-    """Seeds; each trains both."""
+    """Seeds; each trains a model by either way."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the table and the figure."""

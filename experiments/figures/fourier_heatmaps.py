@@ -19,9 +19,9 @@ from experiments.reporting.selection import select_as_table1
 
 @dataclasses.dataclass(frozen=True)
 class FourierHeatmapsOptions:
-    """Accuracy of each method under Fourier basis noise of a given L2 norm and random
-    sign (the heat maps of Yin et al., 2019, beyond the paper). Models trained for
-    Table 1 are reused."""  # noqa: D205, D209
+    """Draw the accuracy of each method under Fourier basis noise of a given L2 norm and
+    random sign (the heat maps of Yin et al., 2019, beyond the paper). Models of Table 1
+    are reused."""  # noqa: D205, D209
 
     sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 

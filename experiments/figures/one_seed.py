@@ -12,21 +12,21 @@ from experiments.reporting import naming
 
 @dataclasses.dataclass(frozen=True)
 class OneSeedOptions:
-    """One model for each method, all of one seed."""
+    """One model of each method, all with the same seed."""
 
     models: options.ModelOptions = dataclasses.field(
         default_factory=options.ModelOptions
     )
 
     strengths: tuple[float, ...] | None = None
-    """Strength (lambda) of weight decay, L1 and Absum, exactly one; None is the paper's
-    choice of each."""
+    """Strength (lambda) of weight decay, L1 and Absum, a single value; None is the one
+    that the paper selects for each method."""
 
     max_norms: tuple[float, ...] = (1.0,)
-    """Bound on the spectral norm (sigma) of SNC, exactly one."""
+    """Bound on the spectral norm (sigma) of SNC, a single value."""
 
     seeds: tuple[int, ...] = (0,)
-    """Seed of every model, exactly one."""
+    """Seed of all models, a single value."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the figure."""

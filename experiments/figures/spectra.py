@@ -31,7 +31,7 @@ Spectra = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class SpectraOptions:
-    """Draw the singular values of each convolution of networks that are trained without
+    """Draw the singular values of each convolution of networks trained without
     regularization, with weight decay, L1 and Absum at the strengths that the paper
     selects, and with SNC."""  # noqa: D205, D209
 
@@ -92,7 +92,7 @@ def draw(settings: Sequence[Setting], spectra: Spectra, initial: Spectra) -> Fig
         above.set_ylim(bottom=max(values.min(), values.max() / 100))
         name = path.removesuffix("/kernel")
         above.set_title(f"{name}: {values[0].size:,} singular values", fontsize=9)
-        below.set_ylim(bottom=0)
+        below.set_ylim(0, 1.05 * below.dataLim.ymax)
     axes[0, 0].set_ylabel("singular value")
     axes[1, 0].set_ylabel("mean at a frequency")
     legend_beside(axes[0, -1])
@@ -113,7 +113,7 @@ def run(options: SpectraOptions) -> list[pathlib.Path]:
     uses = {path: conv_uses[path] for path in layers_by_depth(classifier, image_shape)}
     spectra = singular_values(params, uses)
     initial = singular_values([initial_params(classifier, seed)], uses)
-    scaled = naming.model_scale(models)
+    scaled = naming.model_scale(models, methods=(s.method for s in settings))
     path = naming.model_path("spectra", models, scaled, one_seed.variant)
     label = "Singular values of convolutions"
     content = {

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import pathlib
+import sys
 from collections.abc import Iterator
 
 _ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
@@ -10,6 +11,11 @@ _ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 class UsageError(ValueError):
     """A wrong option or missing data; the message explains how to fix it."""
+
+
+def report(message: object, command: str = "") -> None:
+    """Prints why a command, if one is known, ends: the form of all errors."""
+    print(f"{f'experiments {command}'.rstrip()}: {message}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -213,11 +213,11 @@ def expanded(text: str) -> pathlib.Path:
     Shells do not expand the `~` of `--option=~/folder` and of most variables.
     """
     if not text:
-        raise UsageError("a path must not be empty; the current folder is `.`")
+        raise UsageError("a path must not be empty; the current folder is `.`.")
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:
         raise UsageError(
             f"the home folder of {text} is unknown: set HOME, or give the whole path "
-            "by its option"
+            "by its option."
         ) from error

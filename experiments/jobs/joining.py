@@ -15,28 +15,28 @@ _SECONDS_BETWEEN_TRIES = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class HostOptions:
-    """Which processes work together."""
+    """How several processes work together."""
 
     distributed: bool = False
-    """Work together with processes that run the same command, one per host or device,
-    on the devices of all of them. Process 0 writes all files; the folders of runs and
-    results must be shared. On Slurm, Open MPI, Kubernetes and TPU pods the processes
-    find each other; elsewhere pass the next three options."""
+    """Work together with other processes that run the same command, one per host or
+    device, on all their devices. Process 0 writes all files; the processes must share
+    the folders of runs and results. On Slurm, Open MPI, Kubernetes and TPU pods the
+    processes find each other; elsewhere also pass the next three options."""
 
     coordinator: str | None = None
-    """HOST:PORT of process 0, the same for all."""
+    """HOST:PORT of process 0, the same for all processes."""
 
     num_processes: int | None = None
     """Number of processes."""
 
     process_id: int | None = None
-    """Number of this process, from 0."""
+    """Number of this process, counted from 0."""
 
     join_seconds: int = 300
     """Seconds to wait for the other processes to start."""
 
     heartbeat_seconds: int = 45
-    """Seconds without a sign of life after which a process counts as dead."""
+    """Seconds without a sign of life after which a process is considered dead."""
 
     def __post_init__(self) -> None:
         """Refuses options that do not fit together."""
@@ -50,7 +50,7 @@ class HostOptions:
             if None in given:
                 raise UsageError(
                     "--coordinator, --num-processes and --process-id go together; "
-                    "give all three, or none where the cluster tells them."
+                    "give all three, or none on a cluster that provides them."
                 )
         for name in ("join_seconds", "heartbeat_seconds", "num_processes"):
             value = getattr(self, name)

@@ -60,26 +60,26 @@ def _locked(path: pathlib.Path, taken: str, *, shared: bool = False) -> Iterator
 
 
 def exclusive(
-    folder: pathlib.Path, does_what: str
+    folder: pathlib.Path, activity: str
 ) -> contextlib.AbstractContextManager[None]:
     """Excludes all other processes from a folder.
 
     Raises:
-      UsageError: if another process holds it, "another process DOES_WHAT".
+      UsageError: if another process holds it: "another process ACTIVITY".
     """
-    return _locked(folder / "lock", f"another process {does_what}, in {folder}")
+    return _locked(folder / "lock", f"another process {activity}, in {folder}")
 
 
 @contextlib.contextmanager
 def side_by_side(
-    folder: pathlib.Path, group: str, member: str, does_what: str
+    folder: pathlib.Path, group: str, member: str, activity: str
 ) -> Iterator[None]:
     """Holds a folder along with other members of a group, and excludes everyone else.
 
     The name of a group has no hyphens, and each member may hold the folder once.
     """
     members = folder / "parts"
-    taken = f"another process {does_what}, in {folder}"
+    taken = f"another process {activity}, in {folder}"
     taken_part = f"part {member} of this command runs already, in {folder}"
     with (
         _locked(folder / "lock", taken, shared=True),
@@ -90,7 +90,7 @@ def side_by_side(
         # two processes can check at once.
         for other in members.iterdir():
             if not other.name.startswith(f"{group}-"):
-                taken = f"a part of another command {does_what}, in {folder}"
+                taken = f"a part of another command {activity}, in {folder}"
                 with _locked(other, taken, shared=True):
                     pass
         yield

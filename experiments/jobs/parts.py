@@ -51,9 +51,9 @@ class DivisionOptions:
     """How a sweep is divided among machines."""
 
     part: str | None = None
-    """Train and evaluate only one part of the models, such as 2/4, the second of four.
-    Parts may run at the same time, on one machine or many. Then run the same command
-    without --part to make the table from the shared runs folder."""
+    """Train and evaluate only one part of the models, such as 2/4, the second of four
+    parts. Parts may run at the same time, on one machine or many that share the runs
+    folder. Afterwards run the same command without --part to make the table."""
 
     def __post_init__(self) -> None:
         """Refuses invalid parts."""

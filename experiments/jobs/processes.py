@@ -71,9 +71,7 @@ def check_equal(values: dict[str, Any]) -> None:
         for name in values | first:
             local, of_first = values.get(name), first.get(name)
             if local != of_first:
-                raise UsageError(
-                    f"its {name} is {local}, that of process 0 {of_first}."
-                )
+                raise UsageError(f"{name} is {local}, but {of_first} in process 0.")
 
     on_all_processes(check)
 

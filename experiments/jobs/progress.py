@@ -4,32 +4,46 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from tqdm import tqdm
 
 from experiments.jobs import processes
 
 _SECONDS_BETWEEN_LINES = 15
+# What jax's names of the durations of compilation begin with: to trace a program, to
+# lower it, and to compile it or to read it from the cache.
+_COMPILATION = "/jax/core/compile/"
 
 
 @contextlib.contextmanager
 def progress(
-    total: int, title: str, unit: str, *, initial: int = 0, rate_of: str | None = None
-) -> Iterator[Callable[..., None]]:
+    total: int, title: str, unit: str, *, initial: int = 0, rate_of: str | None = None,
+    compiles: bool = False,
+) -> Iterator[Callable[..., None]]:  # fmt: skip
     """Reports the progress and remaining time of some work, on standard error.
 
     Of several processes only process 0 reports. Yields a function to call with the
     number of units done since the last call, and, to report the speed, with the number
     of `rate_of` in them; both are nouns in the singular.
+
+    With `compiles` it reports first that programs are compiled. What that takes counts
+    neither for the remaining time nor for the speed.
     """
     if not processes.is_first():
         yield lambda *_: None
         return
     started = time.perf_counter()
     done, reported, counted = initial, started, 0
+    compiling, compiling_reported = 0.0, 0.0
 
-    def rate(now: float) -> str:
-        per_second = counted / max(now - started, 1e-9)
+    def heard(event: str, duration_secs: float, **_: Any) -> None:
+        nonlocal compiling
+        if compiles and event.startswith(_COMPILATION):
+            compiling += duration_secs
+
+    def rate(seconds: float) -> str:
+        per_second = counted / max(seconds, 1e-9)
         # Two digits for slow rates.
         number = f"{per_second:.2g}" if per_second < 10 else f"{per_second:,.0f}"
         return f"{number} {rate_of}s/s"
@@ -37,25 +51,39 @@ def progress(
     bar = None
     if sys.stderr.isatty():
         bar = tqdm(total=total, desc=title, unit=f" {unit}s", initial=initial)
+    if compiles and bar is not None:
+        bar.set_postfix_str("compiling")
+    elif compiles:
+        print(f"{title}: compiling", file=sys.stderr, flush=True)
 
     def advance(units: int, of_rate: int = 0) -> None:
-        nonlocal done, reported, counted
+        nonlocal done, reported, counted, compiling_reported
         done += units
         counted += of_rate
         now = time.perf_counter()
+        working = max(now - started - compiling, 0.0)
         if bar is not None:
-            if rate_of is not None:
-                bar.set_postfix_str(rate(now), refresh=False)
+            bar.start_t += compiling - compiling_reported
+            bar.last_print_t += compiling - compiling_reported
+            compiling_reported = compiling
+            bar.set_postfix_str(rate(working) if rate_of else "", refresh=False)
             bar.update(units)
         elif done >= total or now - reported >= _SECONDS_BETWEEN_LINES:
             reported = now
             parts = [f"{title}: {done} of {total} {unit}s", f"{now - started:.0f} s"]
             if rate_of is not None:
-                parts.append(rate(now))
+                parts.append(rate(working))
             if initial < done < total:
-                left = (now - started) * (total - done) / (done - initial)
+                left = working * (total - done) / (done - initial)
                 parts.append(f"{left:.0f} s left")
             print(", ".join(parts), file=sys.stderr, flush=True)
 
+    # Imported late, as `--help` works without jax.
+    from jax import monitoring
+
     with bar if bar is not None else contextlib.nullcontext():
-        yield advance
+        monitoring.register_event_duration_secs_listener(heard)
+        try:
+            yield advance
+        finally:
+            monitoring.unregister_event_duration_listener(heard)

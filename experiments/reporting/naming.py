@@ -1,7 +1,7 @@
 """Titles and paths of results, which name the differences from the paper's."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.config import NONE
@@ -10,6 +10,7 @@ from experiments.methods import LAMBDA, METHODS, SIGMA, default
 from experiments.models import ARCHITECTURES, WIDTHS, networks_for
 from experiments.options import ModelOptions, SweepOptions
 from experiments.published import TABLE1
+from experiments.training.constraints import is_idle
 
 
 def _other_training(options: ModelOptions, *, adversarial: bool = False) -> list[str]:
@@ -40,9 +41,32 @@ def _fewer_images(options: ModelOptions, test_examples: int | None) -> list[str]
     return parts
 
 
-def model_scale(options: ModelOptions, test_examples: int | None = None) -> list[str]:
+def _without_clips(
+    options: ModelOptions, methods: Iterable[str], steps: int
+) -> list[str]:
+    """Returns which constraints never act in so many steps of training."""
+    settle_steps = options.settle_steps or 0
+    idle = [METHODS[m].label for m in methods if is_idle(m, steps, settle_steps)]
+    return [f"no clip of {' and '.join(idle)}"] if idle else []
+
+
+def model_scale(
+    options: ModelOptions,
+    test_examples: int | None = None,
+    methods: Iterable[str] = (),
+) -> list[str]:
     """Returns how models, and what they are attacked on, are scaled down."""
-    return [*_other_training(options), *_fewer_images(options, test_examples)]
+    return [
+        *_other_training(options),
+        *_fewer_images(options, test_examples),
+        *_without_clips(options, methods, options.training_steps()),
+    ]
+
+
+def without(labels: Mapping[str, str], methods: Collection[str]) -> list[str]:
+    """Returns which of the paper's methods, by their labels, a result lacks."""
+    missing = [label for method, label in labels.items() if method not in methods]
+    return [f"without {', '.join(missing)}"] if missing else []
 
 
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
@@ -50,9 +74,8 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     parts = _other_training(options.models, adversarial=adversarial)
     # Of a network that the paper has, the methods that it has: on ImageNet no SNC.
     published = {NONE.method, *(options.models.published(TABLE1) or default())}
-    missing = [m for m in default() if m in published and m not in options.methods]
-    if missing:
-        parts.append(f"without {', '.join(METHODS[m].label for m in missing)}")
+    compared = {m: METHODS[m].label for m in default() if m in published}
+    parts += without(compared, options.methods)
     if options.select_on != "paper":
         if not set(LAMBDA.grid) <= set(options.strengths):
             parts.append(f"{len(options.strengths)} strengths")
@@ -60,9 +83,18 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
         if has_bounds and not set(SIGMA.grid) <= set(options.max_norms):
             parts.append(f"{len(options.max_norms)} bounds of SNC")
     parts += _fewer_images(options.models, options.test_examples)
+    steps = options.models.training_steps(
+        adversarial=adversarial, hold_out=options.select_on == "validation"
+    )
+    parts += _without_clips(options.models, options.methods, steps)
     if options.frequency_stride != 1:
         parts.append(f"one in {options.frequency_stride} of l and m")
     return parts
+
+
+def folder(name: str, scaled: Sequence[str]) -> pathlib.Path:
+    """Returns the folder of a result below the results folder."""
+    return pathlib.Path("scaled" if scaled else "") / name
 
 
 def model_path(
@@ -77,7 +109,7 @@ def model_path(
     network = "" if is_first else f"-{options.model}"
     dtype = "" if options.dtype == "float32" else f"-{options.dtype}"
     stem = options.dataset + network + dtype + variant
-    return pathlib.Path("scaled" if scaled else "") / name / stem
+    return folder(name, scaled) / stem
 
 
 def variant(options: Any, *names: str) -> str:
@@ -106,7 +138,12 @@ def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:
     name = _with_network(options)
     if len(networks_for(options.dataset)) == 1:
         name = DATASETS[options.dataset].label
-    return f"{label}, {name}" + (f" ({_scaled_down(scaled)})" if scaled else "")
+    return scaled_title(f"{label}, {name}", scaled)
+
+
+def scaled_title(title: str, scaled: Sequence[str]) -> str:
+    """Adds to a title how the result is scaled down from the published one."""
+    return f"{title} ({_scaled_down(scaled)})" if scaled else title
 
 
 def figure_title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:

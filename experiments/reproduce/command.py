@@ -15,10 +15,10 @@ from typing import NoReturn
 
 from absum_jax.markdown import aligned
 from experiments import cli
-from experiments.composed import flat
-from experiments.data import DataOptions, DatasetName
+from experiments.composed import flag, flat
+from experiments.data import DataOptions, NamedDataset
 from experiments.jobs.errors import UsageError
-from experiments.options import check_choices, check_positive, check_seeds
+from experiments.options import check_choices, check_positive, check_seeds, shown
 from experiments.reproduce import plan
 from experiments.reproduce.items import Item, Number, Profile, items
 
@@ -33,27 +33,28 @@ _STOPPED = 75
 @dataclasses.dataclass(frozen=True)
 class ReproduceOptions:
     """Make the tables and figures of the paper, the most important first, each by a
-    separate command. Prints the plan first. If interrupted, rerun the same command: it
-    resumes. A command that fails does not stop the others and is reported at the
-    end."""  # noqa: D205, D209
+    separate command, after the plan is printed. If interrupted, rerun the same command
+    to resume. If one of the commands fails, the others still run, and the failure is
+    reported at the end."""  # noqa: D205, D209
 
     profile: Profile = "full"
     """full: the runs of results/CRITERIA.md, which take days on a CPU, and then the
     published schedules of large networks, which need accelerators. smoke: every table
-    and figure on the embedded data, far from converged, in minutes."""
+    and figure on mnist5k, far from converged, in minutes."""
 
     only: tuple[Number, ...] | None = None
     """Tables and figures to make; None is all."""
 
-    datasets: tuple[DatasetName, ...] | None = None
-    """Data sets; None is all of the profile."""
+    datasets: tuple[NamedDataset, ...] | None = None
+    """Data sets of the profile; None is all. Figures without a data set are made
+    anyway."""
 
     seeds: tuple[int, ...] | None = None
-    """Seeds of all models; None is the profile's seeds for each item."""
+    """Seeds of all models; None is the profile's choice for each command."""
 
     minutes: float | None = None
-    """Stop after so many minutes; None is no limit. The same command resumes, also on
-    another machine with a copy of the runs folder."""
+    """Stop after this many minutes; None is no limit. Rerun the same command to resume,
+    here or on another machine with a copy of the runs folder."""
 
     dry_run: bool = False
     """Only print the plan."""
@@ -70,7 +71,9 @@ class ReproduceOptions:
         if self.only is not None:
             check_choices("--only", self.only)
         if self.datasets is not None:
-            check_choices("--datasets", self.datasets)
+            known = {item.dataset: None for item in items(self.profile) if item.dataset}
+            where = f"--datasets with --profile {self.profile}"
+            check_choices(where, self.datasets, known)
         if self.seeds is not None:
             check_seeds(self.seeds)
         if self.minutes is not None:
@@ -82,14 +85,14 @@ def _arguments(item: Item, options: ReproduceOptions) -> list[str]:
     fields = flat(cli.parse(item.command, item.arguments[1:]))
     folders = {"runs_dir": options.runs_dir, "results_dir": options.results_dir}
     given = [
-        f"--{name.replace('_', '-')}={value}"
+        f"{flag(name)}={value}"
         for name, value in folders.items() if name in fields
     ]  # fmt: skip
     for field in dataclasses.fields(DataOptions):
         value = getattr(options.data, field.name)
         if field.name in fields and value != field.default:
-            name = field.name.replace("_", "-")
-            given.append(f"--{name}" if value is True else f"--{name}={value}")
+            name = flag(field.name)
+            given.append(name if value is True else f"{name}={value}")
     return [*item.arguments, *given]
 
 
@@ -183,8 +186,8 @@ def run(options: ReproduceOptions) -> list[pathlib.Path]:
     chosen = items(options.profile, options.only, options.seeds, options.datasets)
     if not chosen:
         raise UsageError(
-            f"the profile {options.profile} makes nothing of --only {options.only} on "
-            f"--datasets {options.datasets}."
+            f"--profile {options.profile} makes none of {shown(options.only)} on "
+            f"{shown(options.datasets)}."
         )
     commands = [(item, _arguments(item, options)) for item in chosen]
     # In a separate process: this one must not occupy the accelerator.

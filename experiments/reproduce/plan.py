@@ -167,13 +167,11 @@ def rates_of(network: str, measured_here: Mapping[str, float]) -> Rates | None:
 def _training_seconds(
     rates: Rates, options: ModelOptions, adversary: Adversary | None
 ) -> float:
-    recipe = options.recipe(adversary)
-    examples = options.train_examples or DATASETS[options.dataset].train_examples
-    steps = recipe.epochs * recipe.epoch_steps(examples)
     step = 1 / rates.steps
     if adversary is not None:
-        step += adversary.steps * recipe.batch_size / rates.gradient
-    return steps * step
+        batch_size = options.recipe(adversary).batch_size
+        step += adversary.steps * batch_size / rates.gradient
+    return options.training_steps(adversarial=adversary is not None) * step
 
 
 class Planner:

@@ -16,8 +16,8 @@ from experiments.reporting.columns import Column, Table
 
 @dataclasses.dataclass(frozen=True)
 class ModelsOptions:
-    """List the networks with the data sets they are for, how many parameters they have,
-    and how many of these regularization acts on."""  # noqa: D205, D209
+    """List the networks, the data sets they are for, how many parameters they have, and
+    how many of these are regularized."""  # noqa: D205, D209
 
 
 class Size(NamedTuple):

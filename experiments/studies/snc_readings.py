@@ -18,7 +18,13 @@ from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
 from experiments.methods import METHODS
 from experiments.models import Classifier
-from experiments.options import ModelOptions, check_choices, check_positive, check_seeds
+from experiments.options import (
+    ModelOptions,
+    check_choices,
+    check_positive,
+    check_seeds,
+    shown,
+)
 from experiments.published import TABLE1, Published
 from experiments.reporting import document, naming
 from experiments.reporting.columns import aligned
@@ -54,11 +60,12 @@ class SncReadingsOptions:
     """Seeds; each trains every reading at every bound once."""
 
     finished_seeds: tuple[int, ...] = ()
-    """Seeds that nothing is trained with. A reading, of all that there are, is shown
-    with them in place of --seeds where its models are in the runs folder already."""
+    """Seeds of models that are already in the runs folder; nothing is trained with
+    them. Readings that have all models of these seeds, whether or not among --methods,
+    are shown with them in place of --seeds."""
 
     test_examples: int | None = None
-    """Images to attack, a fixed choice of that many; None is all."""
+    """Number of test images to attack, always the same random subset; None is all."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for the table."""
@@ -125,8 +132,8 @@ def _shown(workspace: Workspace, options: SncReadingsOptions) -> list[Run]:
         finished[setting] = complete
     if options.finished_seeds and not any(finished.values()):
         raise UsageError(
-            f"--finished-seeds {options.finished_seeds}: {options.models.runs_dir} has "
-            "no such models."
+            f"--finished-seeds {shown(options.finished_seeds)}: "
+            f"{options.models.runs_dir} has no such models."
         )
     trained = workspace.train(options.settings, options.seeds)
     return [

@@ -29,9 +29,9 @@ from experiments.statistics.verdicts import OF_INTEREST, OF_INTEREST_MINIMUM_OR_
 
 @dataclasses.dataclass(frozen=True)
 class Table1Options:
-    """Accuracy under the Single Fourier Attack of every method (Table 1), and the same
-    against the strength (Figures 2, 4 and 5). Models that are trained already are
-    reused."""  # noqa: D205, D209
+    """Measure every method's accuracy under the Single Fourier Attack (Table 1), and
+    draw it against the strength (Figures 2, 4 and 5). Models that are already trained
+    are reused."""  # noqa: D205, D209
 
     sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 

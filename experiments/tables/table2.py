@@ -23,10 +23,10 @@ from experiments.statistics.verdicts import OF_INTEREST_MINIMUM_OR_TRANSFER
 
 @dataclasses.dataclass(frozen=True)
 class Table2Options:
-    """Accuracy under PGD on a model trained alike with another seed (Table 2), and on
-    models of every other method. Seeds attack each other in pairs: the first two given,
-    the next two, and so on; an odd number is filled up with one more seed. Models of
-    Table 1 are reused."""  # noqa: D205, D209
+    """Measure accuracy under PGD transferred from another model: one of the same method
+    with another seed (Table 2), and those of every other method. Seeds attack each
+    other in pairs: the first two given, the next two, and so on; if their number is
+    odd, one more seed is added. Models of Table 1 are reused."""  # noqa: D205, D209
 
     sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 

@@ -24,9 +24,8 @@ from experiments.reporting.selection import Selected, select_as_table1
 
 @dataclasses.dataclass(frozen=True)
 class Table3Options:
-    """Accuracy on images without their high frequencies (Table 3), and of low- and
-    high-pass filters over all radii, with a figure. Models trained for Table 1 are
-    reused."""  # noqa: D205, D209
+    """Measure accuracy on images without their high frequencies (Table 3), and draw it
+    for low- and high-pass filters of all radii. Models of Table 1 are reused."""  # noqa: D205, D209
 
     sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 

@@ -35,21 +35,23 @@ _TRAINING = {
 
 @dataclasses.dataclass(frozen=True)
 class Table4Options:
-    """Accuracy under PGD for a list of eps, after adversarial training (Table 4), fast
-    adversarial training (one step from a random start), or none."""  # noqa: D205, D209
+    """Measure accuracy under PGD for several eps, after adversarial training (Table 4),
+    fast adversarial training (one step from a random start), or none."""  # noqa: D205, D209
 
     sweep: SweepOptions = dataclasses.field(default_factory=SweepOptions)
 
     training: tuple[TrainingName, ...] = ("pgd", "clean")
-    """On images that PGD attacks on the fly, as in Table 4; on images attacked in one
-    step from a random start, beyond the paper; on clean images, as in Table 1."""
+    """pgd: train on images attacked by PGD during training, as in Table 4. fast: on
+    images attacked in one step from a random start, beyond the paper. clean: on clean
+    images, as in Table 1."""
 
     train_steps: int | None = None
-    """Steps of PGD in training, which go as far in all, or 2.5 eps where that is less;
-    None is the paper's."""
+    """Number of PGD steps in training; None is the paper's. The step size is scaled so
+    that all steps together go as far (at most 2.5 eps)."""
 
     test_steps: int | None = None
-    """Steps of PGD in evaluation, likewise."""
+    """Number of PGD steps in evaluation; None is the paper's. The step size is scaled
+    as in training."""
 
     results_dir: pathlib.Path = pathlib.Path("runs/results")
     """Folder for tables and figures."""
@@ -116,7 +118,7 @@ def run(options: Table4Options) -> list[pathlib.Path]:
                 for row in table.table.rows
             }
             figure = lines.draw(
-                (0.0, *eps), {_TRAINING[training]: curves},
+                (0.0, *eps), {"": curves},  # the title of the figure says the rest
                 xlabel="eps, for pixels in [0, 1]", ylabel="accuracy under PGD (%)",
             )  # fmt: skip
             stem = options.results_dir / table.path

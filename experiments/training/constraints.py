@@ -56,9 +56,12 @@ def is_due(
     return due
 
 
-def is_ever_due(constraint: Constraint, last_step: int, settle_steps: int = 0) -> bool:
-    """Returns whether a constraint acts at all in a training of so many steps."""
-    return constraint.at_end or constraint.every <= last_step - settle_steps
+def is_idle(method: str, last_step: int, settle_steps: int = 0) -> bool:
+    """Returns whether a method has a constraint that is never due in so many steps."""
+    constraint = METHODS[method].constraint
+    return constraint is not None and not (
+        constraint.at_end or constraint.every <= last_step - settle_steps
+    )
 
 
 def constrain(

@@ -22,8 +22,8 @@ from experiments.training.runs import Run, provenance
 
 # The folder of a sweep's checkpoints, in the sweep's own.
 CHECKPOINTS = "steps"
-# Training that yields while steps are being computed.
-Stages = Generator[None, None, None]
+# Training that yields while steps are being computed, so that others take their turns.
+Turns = Generator[None, None, None]
 # Steps from one report of progress to the next, which may also be a checkpoint.
 _STREAMED_STEPS = 20
 _CPU_STEPS = 10  # of a large network, which takes seconds a step there
@@ -142,7 +142,7 @@ def train(
     classifier: Classifier, data: Split | StreamedSplit, task: Task,
     runs_dir: pathlib.Path, placement: Placement, advance: Callable[[int, int], None],
     *, seconds_between_checkpoints: int, spectral_norms: bool, tensorboard: bool,
-) -> Stages:  # fmt: skip
+) -> Turns:  # fmt: skip
     """Trains one sweep to the end.
 
     Calls `advance` with the number of steps that were done, and of images in a step of

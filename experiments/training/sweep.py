@@ -15,11 +15,11 @@ from experiments.jobs.progress import progress
 from experiments.methods import METHODS
 from experiments.models import Classifier
 from experiments.training import checkpoints, devices, plan, runs
-from experiments.training.constraints import is_ever_due
+from experiments.training.constraints import is_idle
 from experiments.training.devices import Placement
 from experiments.training.loop import (
     CHECKPOINTS,
-    Stages,
+    Turns,
     initial,
     steps_at_a_time,
     train,
@@ -28,7 +28,7 @@ from experiments.training.loop import (
 SECONDS_BETWEEN_CHECKPOINTS = 10
 
 
-def _print_once(line: str) -> None:
+def _print_on_first_process(line: str) -> None:
     if processes.is_first():
         print(line)
 
@@ -48,7 +48,7 @@ def _in_progress(
                 )
         except UsageError as error:
             if report_damaged:
-                _print_once(f"{error} Its models begin again.")
+                _print_on_first_process(f"{error} Its models begin again.")
 
 
 def _unfinished(
@@ -82,7 +82,7 @@ def _resumable(
             for config in members:
                 runs.Run(runs_dir, config).logged(steps // epoch_steps)
         except UsageError as error:
-            _print_once(str(error))
+            _print_on_first_process(str(error))
         else:
             return source._replace(steps=steps)
     return None
@@ -107,18 +107,18 @@ def _check_can_train(
 
 
 def _warn_of_idle_constraints(configs: Sequence[RunConfig], last_step: int) -> None:
-    """Warns of constrained models whose training ends before the first clip."""
-    idle = [
-        config
-        for config in configs
-        if (constraint := METHODS[config.method].constraint)
-        and not is_ever_due(constraint, last_step, config.settle_steps or 0)
-    ]
+    """Warns of methods whose training ends before their first clip."""
+    idle = [c for c in configs if is_idle(c.method, last_step, c.settle_steps or 0)]
     if idle and processes.is_first():
+        labels = " and ".join(dict.fromkeys(METHODS[c.method].label for c in idle))
         plural = "model" if len(idle) == 1 else "models"
+        settling = ""
+        if idle[0].settle_steps:
+            settling = f", of which the last {idle[0].settle_steps} have none"
         print(
-            f"warning: {len(idle)} {plural} with SNC, such as {idle[0].path}, will be "
-            f"the same as without: no clip is due in {last_step} steps of training.",
+            f"warning: no clip of {labels} is due in {last_step} steps of training"
+            f"{settling}: {len(idle)} {plural}, such as {idle[0].path}, will be the "
+            "same as without.",
             file=sys.stderr,
         )
 
@@ -151,18 +151,18 @@ def _placements(
 
 def _run_in_turns(
     tasks: Iterable[plan.Task], placements: Sequence[Placement],
-    begin: Callable[[plan.Task, Placement], Stages],
+    begin: Callable[[plan.Task, Placement], Turns],
 ) -> None:  # fmt: skip
     """Trains one sweep per placement at a time; those that are begun take turns."""
     waiting = iter(tasks)
     with contextlib.ExitStack() as stack:
 
-        def one_by_one(placement: Placement) -> Stages:
+        def one_by_one(placement: Placement) -> Turns:
             for task in waiting:
                 yield from begin(task, placement)
 
-        stages = (contextlib.closing(one_by_one(placement)) for placement in placements)
-        running = [stack.enter_context(each) for each in stages]
+        turns = (contextlib.closing(one_by_one(placement)) for placement in placements)
+        running = [stack.enter_context(each) for each in turns]
         while running:
             running = [each for each in running if next(each, "ended") != "ended"]
 
@@ -216,7 +216,7 @@ def train_missing(
     done = sum(task.source.steps for task in tasks if task.source)
     with progress(
         len(tasks) * recipe.epochs * epoch_steps // size, title, unit,
-        initial=done // size, rate_of="image",
+        initial=done // size, rate_of="image", compiles=True,
     ) as advance_units:  # fmt: skip
 
         def advance(steps: int, images: int) -> None:
@@ -224,7 +224,7 @@ def train_missing(
             before, done = done, done + steps
             advance_units(done // size - before // size, steps * images)
 
-        def begin(task: plan.Task, placement: Placement) -> Stages:
+        def begin(task: plan.Task, placement: Placement) -> Turns:
             yield from train(
                 classifier, data, task, runs_dir, placement, advance,
                 seconds_between_checkpoints=seconds_between_checkpoints,

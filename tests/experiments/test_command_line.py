@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from command_line import mistake
 
-from experiments import cli
+import absum_jax
+from experiments import cli, composed
 from experiments.config import NONE, Setting
 from experiments.jobs import files
+from experiments.names import suggestion
 from experiments.options import ModelOptions, SweepOptions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -26,13 +28,32 @@ SMALL = (
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "the following arguments are required: COMMAND"),
-        ("tabel1", "invalid choice: 'tabel1' (choose from "),
-        ("table1 --epohcs 3", "--epohcs"),
-        ("table1 --epochs three", "three"),
-        ("table1 --dataset minst", "minst"),
-        ("table1 --methods sgd", "sgd"),
-        ("table1 --select-on train", "train"),
+        ("", "a command is missing; python -m experiments --help lists them."),
+        ("tabel1", "there is no command tabel1; did you mean table1?"),
+        ("nothing", "no command nothing; python -m experiments --help lists them."),
+        ("figure6", "; did you mean figure6a or figure6b?"),
+        ("table1 --epohcs 3", "there is no option --epohcs; did you mean --epochs?"),
+        ("table1 --quickly", "there is no option --quickly."),
+        ("table1 3", "'3' follows no option; options begin with --."),
+        ("table1 --no-epochs", "there is no option --no-epochs"),
+        ("table1 --no-download now", "--no-download takes no value, got 'now'."),
+        ("table1 --epochs", "--epochs takes one value, got none."),
+        ("table1 --epochs 3 4", "--epochs takes one value, got '3 4'."),
+        ("table1 --epochs three", "--epochs must be an integer, got 'three'."),
+        ("table1 --seeds 0 one", "--seeds must be integers, got 'one'."),
+        ("reproduce --minutes x", "--minutes must be a number, got 'x'."),
+        ("figure1 --frequencies 1 2 3", "must be 2 integers each, got '1 2 3'."),
+        ("table1 --dataset minst", "FILE.npz, got 'minst'; did you mean mnist?"),
+        ("table1 --dataset fashion-mnist", "; did you mean fashion_mnist?"),
+        ("table1 --dataset MNIST", "; did you mean mnist?"),
+        ("figure6a --datasets mnist cifra10", "--datasets must be among mnist5k, "),
+        ("train --dataset no.npz", "/no.npz is missing; give a file of the arrays"),
+        ("table1 --network resnet-18", "got 'resnet-18'; did you mean resnet18?"),
+        ("table1 --methods sgd", "--methods must be among none, weight_decay, l1, "),
+        ("table1 --methods abssum", "got 'abssum'; did you mean absum?"),
+        ("reproduce --only tabel1", "got 'tabel1'; did you mean table1?"),
+        ("table1 --select-on train", "one of test, validation, paper, got 'train'."),
+        ("table1 --runs-dir=", "--runs-dir: a path must not be empty"),
         ("table1 --epochs 0", "--epochs must be at least 1, got 0"),
         ("table1 --strengths -1", "--strengths must be positive numbers"),
         ("table1 --strengths 0", "--methods none"),
@@ -46,11 +67,11 @@ SMALL = (
         ("snc-readings --methods", "--methods must name at least one"),
         ("snc-readings --methods snc snc", "--methods names one twice"),
         ("snc-readings --methods no", "--methods must be among none, snc, snc-last,"),
-        ("spectra --seeds 0 1", "--seeds must be exactly one, got (0, 1)"),
-        ("spectra --strengths 1 2", "--strengths must be exactly one, got (1.0, 2.0)"),
-        ("diagnostics --max-norms", "--max-norms must be exactly one, got ()"),
-        ("figure8 --strengths 1 2", "--strengths must be exactly one, got (1.0, 2.0)"),
-        ("snc-readings --methods no", "snc-oihw, snc-numpy-axes, got ['no']"),
+        ("spectra --seeds 0 1", "--seeds must be exactly one, got 0 1"),
+        ("spectra --strengths 1 2", "--strengths must be exactly one, got 1 2"),
+        ("diagnostics --max-norms", "--max-norms must be exactly one, got none"),
+        ("figure8 --strengths 1 2", "--strengths must be exactly one, got 1 2"),
+        ("snc-readings --methods no", "snc-oihw, snc-numpy-axes, got 'no'"),
         ("snc-readings --finished-seeds 1 1", "--finished-seeds names one twice"),
         ("snc-readings --finished-seeds -1", "--finished-seeds must lie in 0.."),
         ("train --methods none --strengths 0", "--methods none"),
@@ -62,7 +83,7 @@ SMALL = (
         ("table1 --part 1/2/3", "--part must be K/N"),
         ("table4 --part -1/2", "--part must be K/N"),
         ("train --part 1/2", "--part 1/2: 1 model is too few for 2 parts"),
-        ("figure8 --part 1/2", "Unrecognized options: --part"),
+        ("figure8 --part 1/2", "there is no option --part"),
         ("table2 --select-on published", "published"),
         ("table4 --training sgd", "sgd"),
         ("table4 --training", "--training must name at least one"),
@@ -94,7 +115,7 @@ SMALL = (
         (
             "table1 --dataset imagenet2012 --select-on paper",
             "the paper has no snc of resnet18_224 on imagenet2012; --max-norms must be "
-            "the one to take, got (0.01, 0.1, 0.5, 1.0, 10.0), or leave snc out",
+            "the one to take, got 0.01 0.1 0.5 1 10, or leave snc out",
         ),
         ("figure3 --results-dir", "results-dir"),
         ("figure3 --results-dir /dev/null/x", "--results-dir /dev/null/x cannot be"),
@@ -104,7 +125,7 @@ SMALL = (
         ("table1 --runs-dir /dev/null --results-dir /dev/null/x", "--runs-dir /dev/n"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_said_shortly(capsys, arguments, message):
+def test_a_mistake_is_one_line(capsys, arguments, message):
     assert message in mistake(capsys, *arguments.split())
 
 
@@ -126,6 +147,50 @@ def test_strengths_of_the_paper_on_imagenet(changes, settings):
     assert list(options.settings()) == settings
 
 
+def test_the_form_of_an_error(capsys):
+    assert cli.main(["table1", "--strengths", "-1", "-2.5"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "experiments table1: --strengths must be positive numbers, got -1 -2.5.\n",
+    )
+
+
+@pytest.mark.parametrize("command", cli._COMMANDS)
+def test_arguments_are_checked_by_the_names_and_types_that_are_parsed(command):
+    """Defaults, as help shows them, pass the check and parse to themselves."""
+    options_type = cli.options_type(command)
+    options = options_type()
+    values = composed.flat(options)
+    flags = [name for name, _ in composed.flags(options_type)]
+    assert len(flags) == len(values)
+    arguments = []
+    for flag, value in zip(flags, values.values(), strict=True):
+        if isinstance(value, bool):
+            arguments.append(f"--no-{flag[2:]}" if not value else flag)
+        else:
+            many = value if isinstance(value, tuple) else [value]
+            arguments += [flag, *(str(v).replace("snc_n", "snc-n") for v in many)]
+    assert cli.parse(command, arguments) == options
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert said == f"absum_jax {absum_jax.__version__}, jax {jax.__version__}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["figure6b", "reproduce"])
+def test_a_backend_that_there_is_not(command, tmp_path):
+    program = "import os; os.environ['JAX_PLATFORMS'] = 'nosuch'"
+    done = command_line.run(program, command, f"--results-dir={tmp_path}")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"experiments {command}: Unable to initialize backend 'nos")
+
+
 @pytest.mark.parametrize("command", cli._COMMANDS)
 def test_help_explains_every_option(capsys, command):
     with pytest.raises(SystemExit) as stop:
@@ -137,6 +202,20 @@ def test_help_explains_every_option(capsys, command):
         assert "--results-dir" in text
     if command != "models":
         assert "(default: " in text
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("tabel1", "; did you mean table1?"),
+        ("TABLE1", "; did you mean table1?"),
+        ("figure6", "; did you mean figure6a or figure6b?"),
+        ("table9", "."),  # as close to four of them
+        ("x", "."),
+    ],
+)
+def test_suggestions(text, end):
+    assert suggestion(text, cli._COMMANDS) == end
 
 
 def test_help_names_every_command(capsys):
@@ -202,7 +281,7 @@ def test_validation_selects(tmp_path, capsys):
          "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)]
     ) == 0  # fmt: skip
     said = capsys.readouterr()
-    assert said.err.count("single-fourier: 2 models on 10 images") == 2
+    assert said.err.count("single-fourier: 2 models on 10 images: compiling") == 2
     assert "best Avg. on the validation images" in said.out
 
 

@@ -47,11 +47,11 @@ def _registered():
 
 @pytest.fixture(scope="module")
 def made(_registered, tmp_path_factory):
-    """The folder of runs and results, and the figures, of Table 1."""
+    """The folder of runs and results, and the figures and titles, of Table 1."""
     folder = tmp_path_factory.mktemp("own")
     figures = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table1, "save", lambda figure, *_: figures.append(figure) or [])
+        patch.setattr(table1, "save", lambda *drawn: figures.append(drawn[:2]) or [])
         folders = f"--runs-dir={folder}", f"--results-dir={folder}/results"
         assert cli.main(["table1", *ARGUMENTS, *folders]) == 0
     return folder, figures
@@ -77,15 +77,24 @@ def test_table1_has_the_method_and_the_column(made):
     assert any("negatives of digits (strided CNN)" in line for line in lines)
 
 
-def test_figures_have_the_colour_of_the_method(made):
+def test_figures_have_the_colour_of_the_method_and_a_marker(made):
     _, figures = made
-    colors = {
-        line.get_color()
-        for figure in figures
+    drawn = {
+        line.get_color(): line.get_marker()
+        for figure, _ in figures
         for ax in figure.axes
         for line in ax.lines
     }
-    assert "#17becf" in colors
+    assert drawn["#17becf"] not in {None, "None", *(m.marker for m in METHODS.values())}
+
+
+def test_figures_have_the_data_set_and_the_network_in_their_titles(made):
+    _, figures = made
+    assert [title.split(",")[0] for _, title in figures] == ["Figure 4", "Figure 5"]
+    for _, title in figures:
+        assert (
+            "negatives of digits (strided CNN)\nscaled down: 1 of 100 epochs" in title
+        )
 
 
 @pytest.mark.usefixtures("_registered")

@@ -80,7 +80,7 @@ def test_a_damaged_file_is_named_with_the_folder_to_remove(folder, name, how, ca
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert _table1(folder) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: ")
+    assert said.startswith("experiments table1: ")
     assert name in said
     assert f"Remove the folder {path.parent}" in said
     assert "Traceback" not in said

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from command_line import mistake
 
 from experiments import cli, data
 from experiments.data import DATASETS
@@ -100,15 +101,10 @@ def test_wrong_files_are_refused(tmp_path, capsys, changes, message):
 
 
 def _mistake(capsys, path):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", f"--dataset={path}"])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    return " ".join(said.replace("│", " ").split())
+    return mistake(capsys, "train", f"--dataset={path}")
 
 
 def test_other_mistakes(tmp_path, capsys):
-    # Long paths are broken where the message is shown.
     assert "is missing; give" in _mistake(capsys, tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("no archive")
     assert "is damaged" in _mistake(capsys, tmp_path / "text.npz")

@@ -226,41 +226,79 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
         assert last == line[kind]
     assert absum["penalty"] != none["penalty"]
 
-    # Models that were trained without it are named, before others are trained.
+    # Models without a kind that is always logged are named, before others are trained.
     path = tmp_path / "runs" / absum["run"] / "diagnostics.jsonl"
-    del line["spectral_norm"], line["checksum"]
+    del line["penalty"], line["checksum"]
     files.write_json_lines(path, [line | {"epoch": 1}, line])
     capsys.readouterr()
     assert cli.main([*arguments, "--methods", "l1", "absum"]) == 2
     assert not (tmp_path / "runs/mnist5k/small_cnn/l1").exists()
     said = capsys.readouterr().err
     assert absum["run"] in said
-    assert "its spectral norm (--diagnostics); give another --runs-dir" in said
+    assert "without logging its penalty; give another --runs-dir" in said
+
+
+@pytest.mark.slow
+def test_models_of_other_commands_are_drawn_without_spectral_norms(
+    tmp_path, capsys, monkeypatch
+):
+    same = ["--epochs=2", "--train-examples=64", "--strengths=0.1",
+            f"--runs-dir={tmp_path}/runs", f"--cache-dir={tmp_path}/cache"]  # fmt: skip
+    methods = ["--methods", "none", "absum"]
+    assert cli.main(["train", *methods, *same]) == 0
+    capsys.readouterr()
+    drawn = []
+    monkeypatch.setattr(
+        figure,
+        "draw",
+        lambda *found, draw=figure.draw: drawn.append(draw(*found)) or drawn[-1],
+    )
+
+    def diagnostics(*more):
+        assert cli.main(["diagnostics", *same, *more, f"--results-dir={tmp_path}"]) == 0
+        return capsys.readouterr()
+
+    said = diagnostics(*methods)
+    assert "training" not in said.err
+    first, *_ = said.out.splitlines()
+    assert first.startswith(
+        "spectral norms were not logged for 2 of 2 models, such as "
+    )
+    assert first.endswith("train in another --runs-dir with --diagnostics")
+    assert len(drawn[0].axes) == 2 * 2
+    # A model that is missing is trained with them, and drawn beside the others.
+    said = diagnostics(*methods, "l1")
+    assert "spectral norms were not logged for 2 of 3 models" in said.out
+    assert "training 1 model" in said.err
+    norms = drawn[1].axes[-3:]
+    assert [len(ax.get_lines()) for ax in norms] == [0, 2, 0]
+    assert [[text.get_text() for text in ax.texts] for ax in norms] == [
+        ["not logged"], [], ["not logged"],
+    ]  # fmt: skip
+    path = tmp_path / "scaled/diagnostics/mnist5k-none-l1-absum-strength-0.1.json"
+    models = files.read_json(path)["models"]
+    assert ["spectral_norm" in model for model in models] == [False, True, False]
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
-def test_what_was_begun_without_them_is_refused_before_it_goes_on(
-    epoch, tmp_path, capsys
-):
+def test_what_was_begun_without_spectral_norms_goes_on(epoch, tmp_path, capsys):
     same = ["--epochs=3", "--train-examples=64", f"--runs-dir={tmp_path}/runs"]
     command = ["train", "--methods=none", "--checkpoint-seconds=0", *same]
     with interrupted(epoch):
         assert cli.main(command) == 130
     capsys.readouterr()
-    code = cli.main(
-        ["diagnostics", "--methods=none", f"--results-dir={tmp_path}", *same]
+    results = f"--results-dir={tmp_path}"
+    assert cli.main(["diagnostics", "--methods=none", results, *same]) == 0
+    said = capsys.readouterr()
+    assert "training 1 model" in said.err
+    # If no epoch of it is kept, all have them.
+    assert ("spectral norms were not logged for 1 of 1 models" in said.out) == (
+        epoch > 0
     )
-    said = capsys.readouterr().err
-    [folder] = (tmp_path / "runs/mnist5k/small_cnn/none/0").iterdir()
-    if epoch == 0:
-        # No epoch of it is kept.
-        assert code == 0
-        assert "training 1 model" in said
-    else:
-        assert code == 2
-        assert "training" not in said
-        assert f"{folder} was trained, at least in part, without logging" in said
-        assert not (folder / "provenance.json").exists()
+    [path] = tmp_path.glob("scaled/diagnostics/mnist5k-none*.json")
+    [model] = files.read_json(path)["models"]
+    assert ("spectral_norm" in model) == (epoch == 0)
+    assert model["penalty"]["epochs"] == [1, 2, 3]
 
 
 def test_a_network_that_the_paper_has_not_needs_a_strength():

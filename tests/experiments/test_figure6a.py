@@ -141,12 +141,13 @@ def test_the_command_measures_once(tiny, tmp_path, capsys, monkeypatch):
     assert "timing epochs: 3 of 3 runtimes" in said.err
     assert re.search(r"\| +2 of 4 \|", said.out)
     assert "scaled up to the epoch" in said.out
-    folder = tmp_path / "figure6a"
+    folder = tmp_path / "scaled" / "figure6a"
     assert {path.name for path in folder.iterdir()} == {
-        "lock", "measurements.jsonl", "epochs.json", "epochs.csv", "epochs.md",
-        "figure6a.png", "figure6a.pdf",
+        "epochs.json", "epochs.csv", "epochs.md", "figure6a.png", "figure6a.pdf",
     }  # fmt: skip
-    lines = files.read_json_lines(folder / "measurements.jsonl")
+    # Timings serve other options too.
+    path = tmp_path / "figure6a" / "measurements.jsonl"
+    lines = files.read_json_lines(path)
     # In turns: steps of all methods, then the clips.
     assert [(line["measurement"]["method"], line["kind"]) for line in lines] == [
         *[(m, "epoch_s") for m in ("none", "snc", "snc_numpy")] * 2,
@@ -167,7 +168,6 @@ def test_the_command_measures_once(tiny, tmp_path, capsys, monkeypatch):
         ]  # fmt: skip
 
     # Killed before the last clips, it does those alone.
-    path = folder / "measurements.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
     monkeypatch.setattr(one_epoch._Model, "train", None)
     assert cli.main(_arguments(tmp_path, "--timed-steps=2")) == 0
@@ -218,11 +218,33 @@ def test_the_table_and_the_figure_show_the_rows(rows):
 
 
 @pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({}, []),
+        ({"repeats": 1, "dtype": "bfloat16"}, []),
+        ({"datasets": ("imagenet2012", *Figure6aOptions.datasets), "steps": 10**6},
+         ["100 steps timed"]),
+        ({"steps": 500}, ["500 steps timed"]),
+        ({"methods": ("none", "snc")},
+         ["without weight decay, L1, Absum, SNC, NumPy"]),
+        ({"datasets": ("cifar10", "mnist"), "steps": 10},
+         ["only CIFAR-10, MNIST", "10 steps timed"]),
+    ],
+)  # fmt: skip
+def test_how_it_is_scaled_down(changes, parts):
+    options = Figure6aOptions(**changes)
+    assert options.scaled == parts
+    end = f" (scaled down: {', '.join(parts)})" if parts else ""
+    assert options.title == f"Figure 6(a), runtime of an epoch{end}"
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--datasets", "--datasets must name at least one"),
         ("--datasets mnist mnist", "--datasets names one twice"),
-        ("--datasets imagenet", "imagenet"),
+        ("--datasets imagenet", "did you mean imagenet2012?"),
+        ("--datasets own.npz", "--datasets must be among mnist5k, mnist, fashion_mn"),
         ("--methods sgd", "sgd"),
         ("--timed-steps 0", "--timed-steps must be at least 1, got 0"),
         ("--repeats 0", "--repeats must be at least 1, got 0"),

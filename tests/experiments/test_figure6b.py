@@ -141,10 +141,9 @@ def test_the_command_measures_once(tiny, tmp_path, capsys, monkeypatch):
     said = capsys.readouterr()
     assert "timing ResNet-18: 2 of 2 runtimes" in said.err
     assert re.search(r"\| input +\| no regularization \| +SNC \|", said.out)
-    folder = tmp_path / "figure6b"
+    folder = tmp_path / "scaled" / "figure6b"
     assert {path.name for path in folder.iterdir()} == {
-        "lock", "measurements.jsonl", "resnet18.json", "resnet18.csv", "resnet18.md",
-        "figure6b.png", "figure6b.pdf",
+        "resnet18.json", "resnet18.csv", "resnet18.md", "figure6b.png", "figure6b.pdf",
     }  # fmt: skip
     lines = _lines(tmp_path)
     methods = [line["measurement"]["method"] for line in lines]
@@ -250,11 +249,27 @@ def test_the_figure_shows_the_rows(rows):
 
 
 @pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({}, []),
+        ({"repeats": 1, "numpy_sizes_up_to": 1024, "snc_method": "eigh"}, []),
+        ({"sizes": (32, 48)}, ["only sizes 32, 48"]),
+        ({"methods": ("none", "snc", "snc_numpy"), "numpy_sizes_up_to": 32},
+         ["without weight decay, L1, Absum", "NumPy up to 32"]),
+    ],
+)  # fmt: skip
+def test_how_it_is_scaled_down(changes, parts):
+    options = Figure6bOptions(**changes)
+    assert options.scaled == parts
+    assert options.title.endswith(f"scaled down: {', '.join(parts)})") == bool(parts)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--sizes", "--sizes must name at least one"),
         ("--sizes 32 32", "--sizes names one twice"),
-        ("--sizes 16", "--sizes must be multiples of 8 from 32 up, got (16,)"),
+        ("--sizes 16", "--sizes must be multiples of 8 from 32 up, got 16"),
         ("--sizes 100", "--sizes must be multiples of 8"),
         ("--methods", "--methods must name at least one"),
         ("--methods sgd", "sgd"),

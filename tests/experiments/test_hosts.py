@@ -102,7 +102,7 @@ def test_what_they_agree_on(told):
         assert one["system_error"] == "OSError: process 1: out of luck"
         assert one["alike"] == "none"
         assert one["unlike"] == (
-            "UsageError: process 1: its epochs is 5, that of process 0 4."
+            "UsageError: process 1: epochs is 5, but 4 in process 0."
         )
         # Written by the first, and read by it for both.
         assert one["read"] == 0

@@ -11,11 +11,11 @@ ROOT = pathlib.Path(cli.__file__).parents[1]
 # A module imports what comes before its folder, or is in it; modules beside the folders
 # are such by themselves.
 ORDER = (
-    "xla_flags", "jobs", "names", "composed", "cli", "config", "statistics", "methods",
-    "data", "published", "compiled", "models", "training", "options", "evaluation",
-    "runtimes", "workspace", "trained", "adversaries", "reporting", "studies",
-    "reproduce", "claims", "tables", "figures", "train", "evaluate", "record", "demo",
-    "supervision", "__main__",
+    "xla_flags", "jobs", "names", "composed", "arguments", "cli", "config",
+    "statistics", "methods", "data", "published", "compiled", "models", "training",
+    "options", "evaluation", "runtimes", "workspace", "trained", "adversaries",
+    "reporting", "studies", "reproduce", "claims", "tables", "figures", "train",
+    "evaluate", "record", "demo", "supervision", "__main__",
 )  # fmt: skip
 # The demo is Table 1 with a picture.
 IMPORTED_COMMANDS = {("demo", "tables.table1")}

@@ -29,18 +29,14 @@ def _path_options(options, seen=()):
 
 
 @pytest.mark.parametrize("command", cli._COMMANDS)
-def test_every_option_that_is_a_path(command, monkeypatch, tmp_path, capsys):
+def test_every_option_that_is_a_path(command, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for option in _path_options(cli.options_type(command)):
         parsed = cli.parse(command, [f"{option}=~/a b/~"])
         name = option[2:].replace("-", "_")
         assert flat(parsed)[name] == tmp_path / "a b" / "~"
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(UsageError, match=f"^{option}: a path must not be empty"):
             cli.parse(command, [f"{option}="])
-        assert left.value.code == 2
-        said = capsys.readouterr().err
-        assert f"Error parsing {option}: " in said
-        assert "a path must not be empty" in said
 
 
 def test_there_are_such_options():
@@ -70,7 +66,7 @@ def test_a_user_without_a_home_folder(monkeypatch, tmp_path, capsys):
         files.expanded("~/x")
     assert cli.main(["figure1", f"--results-dir={tmp_path}"]) == 2
     said = capsys.readouterr().err
-    assert "error: the home folder of ~/.cache is unknown: set HOME" in said
+    assert ": the home folder of ~/.cache is unknown: set HOME" in said
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ def test_wrong_data_is_said_shortly(damage, message, tmp_path, capsys):
                  "--results-dir", str(tmp_path / "results")]  # fmt: skip
     assert cli.main(arguments) == 2
     said = capsys.readouterr().err.splitlines()
-    errors = [line for line in said if line.startswith("error: ")]
+    errors = [line for line in said if line.startswith("experiments ")]
     assert errors == said[-1:]
     assert message in errors[0]
     assert not any((tmp_path / "cache").glob("*"))

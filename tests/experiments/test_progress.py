@@ -1,8 +1,12 @@
 """Progress: what a log is told."""
 
+import io
 import itertools
+import sys
 
+import jax
 import pytest
+import tqdm
 
 from experiments.jobs import progress
 
@@ -39,3 +43,87 @@ def test_a_slow_rate_has_two_digits(monkeypatch, capsys, images, rate):
         advance(1, images)
     [line] = capsys.readouterr().err.splitlines()
     assert line == f"training: 1 of 1 epochs, 40 s, {rate} images/s"
+
+
+def _compile_for(seconds):
+    """Reports what jax reports after compilation."""
+    for part, share in (("jaxpr_trace", 0.25), ("backend_compile", 0.75)):
+        name = f"/jax/core/compile/{part}_duration"
+        jax.monitoring.record_event_duration_secs(name, share * seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Makes a clock that stands still until it is set."""
+
+    class Clock:
+        now = 0.0
+
+        def __call__(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "perf_counter", clock)
+    monkeypatch.setattr(tqdm.std, "time", clock)
+    return clock
+
+
+def test_estimates_leave_compilation_out(clock, capsys):
+    _compile_for(7)  # before the work, and of no concern to it
+    with progress.progress(
+        4, "work", "unit", rate_of="image", compiles=True
+    ) as advance:
+        jax.monitoring.record_event_duration_secs("/jax/other", 50.0)
+        _compile_for(100)
+        clock.now = 120
+        advance(1, 40)
+        _compile_for(10)
+        clock.now = 150
+        advance(1, 40)
+        clock.now = 170
+        advance(2, 80)
+    assert capsys.readouterr().err.splitlines() == [
+        "work: compiling",
+        "work: 1 of 4 units, 120 s, 2 images/s, 60 s left",
+        "work: 2 of 4 units, 150 s, 2 images/s, 40 s left",
+        "work: 4 of 4 units, 170 s, 2.7 images/s",
+    ]
+
+
+def test_work_whose_every_unit_compiles_counts_it(clock, capsys):
+    with progress.progress(4, "work", "unit") as advance:
+        _compile_for(100)
+        clock.now = 120
+        advance(1)
+    assert capsys.readouterr().err == "work: 1 of 4 units, 120 s, 360 s left\n"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_leaves_compilation_out(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", _Terminal())
+    with progress.progress(4, "work", "unit", compiles=True) as advance:
+        _compile_for(100)
+        clock.now = 120
+        advance(1)
+    _, compiling, after, _ = sys.stderr.getvalue().split("\r")[1:]
+    assert compiling.startswith("work:   0%|          | 0/4 [00:00<?")
+    assert compiling.endswith(", compiling]")
+    assert "1/4 [00:20<01:00, 20.00s/ units]" in after
+
+
+def test_jax_reports_compilation_by_that_name():
+    heard = []
+
+    def listen(event, seconds, **_):
+        heard.append(event.startswith(progress._COMPILATION) and seconds > 0)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.jit(lambda x: x + 1)(0)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert sum(heard) >= 2

@@ -60,9 +60,9 @@ def test_seeds_and_data_sets_are_selected():
     assert {item.dataset for item in every} == {"mnist", None}
     assert not items("smoke", datasets=["cifar10"], only=["table1"])
     with pytest.raises(
-        UsageError, match=r"makes nothing of --only .*'table1'.*cifar10"
+        UsageError, match="--profile full makes none of figure8 figure2 on cifar10"
     ):
-        command.run(ReproduceOptions("smoke", only=("table1",), datasets=("cifar10",)))
+        command.run(ReproduceOptions("full", ("figure8", "figure2"), ("cifar10",)))
 
 
 def test_the_plan_counts_what_is_to_do(tmp_path):
@@ -224,6 +224,11 @@ def test_a_command_is_stopped_in_time(tmp_path, monkeypatch, capfd):
         (["--only", "table1", "table1"], "--only names one twice"),
         (["--minutes=0"], "--minutes must be positive"),
         (["--only=table9"], "table9"),
+        (["--datasets=own.npz"], "--datasets must be among mnist5k, mnist, fashion"),
+        (
+            ["--profile=smoke", "--datasets", "mnist5k", "mnist"],
+            "--datasets with --profile smoke must be among mnist5k, got 'mnist'",
+        ),
     ],
 )
 def test_bad_options(options, text, capsys):

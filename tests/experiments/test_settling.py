@@ -22,7 +22,7 @@ from experiments.training.constraints import (
     SETTLE_STEPS,
     constrained,
     is_due,
-    is_ever_due,
+    is_idle,
 )
 from experiments.workspace import Workspace
 
@@ -191,7 +191,8 @@ def test_whether_a_training_has_a_clip_at_all(method):
                 is_due(METHODS[method].constraint, step, last, settle_steps)
                 for step in range(1, last + 1)
             )
-            assert is_ever_due(METHODS[method].constraint, last, settle_steps) is due
+            assert is_idle(method, last, settle_steps) is not due
+            assert not is_idle("absum", last, settle_steps)
 
 
 def test_models_that_are_never_clipped_are_named(make_config, capsys):
@@ -201,5 +202,15 @@ def test_models_that_are_never_clipped_are_named(make_config, capsys):
     assert capsys.readouterr().err == ""
     sweep._warn_of_idle_constraints([make_config(), clipped, config], 99)
     said = capsys.readouterr().err
-    assert said.startswith(f"warning: 1 model with SNC, such as {config.path}, will be")
-    assert "no clip is due in 99 steps" in said
+    assert said == (
+        "warning: no clip of SNC is due in 99 steps of training: 1 model, such as "
+        f"{config.path}, will be the same as without.\n"
+    )
+    settling = make_config(Setting("snc", 1.0), settle_steps=50)
+    other = make_config(Setting("snc-numpy-axes", 1.0), settle_steps=50)
+    sweep._warn_of_idle_constraints([config, other, settling], 149)
+    assert capsys.readouterr().err == (
+        "warning: no clip of SNC, NumPy's axes and SNC is due in 149 steps of "
+        "training, of which the last 50 have none: 2 models, such as "
+        f"{other.path}, will be the same as without.\n"
+    )

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from command_line import mistake
 
 from experiments import cli
 from experiments.config import NONE, Setting
@@ -119,8 +120,4 @@ def test_other_options_lie_apart():
 
 @pytest.mark.parametrize("argument", ["--max-norms=0", "--epochs=0", "--seeds=-1"])
 def test_mistakes_are_told(argument, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["spectra", argument, f"--runs-dir={tmp_path}"])
-    assert stop.value.code == 2
-    said = capsys.readouterr()
-    assert "must" in said.err + said.out
+    assert "must" in mistake(capsys, "spectra", argument, f"--runs-dir={tmp_path}")

@@ -383,7 +383,10 @@ def test_manual_dir_without_a_file_is_refused(tmp_path, monkeypatch):
 
 def test_workers_must_not_be_negative(capsys):
     assert cli.main(["figure1", "--workers", "-1"]) == 2
-    assert capsys.readouterr().err == "error: --workers must not be negative, got -1.\n"
+    assert (
+        capsys.readouterr().err
+        == "experiments figure1: --workers must not be negative, got -1.\n"
+    )
 
 
 @pytest.mark.slow

@@ -253,6 +253,31 @@ def test_a_smaller_run_says_so_and_lies_apart(model, changes, part):
     assert table.path.parts[0] == "scaled"
 
 
+@pytest.mark.parametrize(
+    ("models", "changes", "methods"),
+    [
+        # Steps of 64 images, and the first clip after 100.
+        (ModelOptions("mnist5k", epochs=1), {}, "SNC"),
+        (ModelOptions("mnist5k", epochs=1, batch_size=40), {}, None),
+        (ModelOptions("mnist5k", epochs=1, batch_size=40), {"select_on": "validation"},
+         "SNC"),
+        (ModelOptions("mnist", epochs=1), {}, None),
+        (ModelOptions("mnist", epochs=1, train_examples=6399), {}, "SNC"),
+        (ModelOptions("mnist", epochs=1, train_examples=6400), {}, None),
+        (ModelOptions("mnist5k", epochs=1), {"methods": ("none", "absum")}, None),
+        (ModelOptions("mnist5k", epochs=1),
+         {"methods": ("snc-numpy-axes", "snc")}, "SNC, NumPy's axes and SNC"),
+        # Batch normalization: no clip in the last 50 steps, of 128 images.
+        (ModelOptions("cifar10", epochs=1, train_examples=128 * 149), {}, "SNC"),
+        (ModelOptions("cifar10", epochs=1, train_examples=128 * 150), {}, None),
+    ],
+)  # fmt: skip
+def test_methods_that_are_never_applied_are_named(models, changes, methods):
+    parts = naming.scale(SweepOptions(models, **changes))
+    named = [part for part in parts if part.startswith("no clip of ")]
+    assert named == ([] if methods is None else [f"no clip of {methods}"])
+
+
 def test_imagenet_without_snc_is_the_papers():
     options = SweepOptions(
         ModelOptions("imagenet2012"), methods=("none", "absum", "weight_decay", "l1")

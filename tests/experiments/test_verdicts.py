@@ -251,7 +251,7 @@ def test_damaged_readings_of_snc_are_refused(complete, tmp_path, capsys):
         path.write_text(damaged)
         assert _claims(complete, tmp_path) == 2
         [line] = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: {path} is damaged: ")
+        assert line.startswith(f"experiments claims: {path} is damaged: ")
         assert line.endswith("; make it again with the command snc-readings.")
     assert not (tmp_path / "claims.json").exists()
 

@@ -30,7 +30,7 @@ def side_by_side(
     """
     columns = min(len(pictures), _IN_A_ROW)
     rows = -(-len(pictures) // columns)
-    widths = 2.4 * columns + 1.1, 5.2
+    widths = 2.4 * columns + 1.1, 4.8
     figure = Figure(figsize=(sum(widths), 2.9 * rows + 0.6), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=widths)[0]
     grid = left.subplots(rows, columns, squeeze=False)

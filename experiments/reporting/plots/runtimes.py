@@ -11,7 +11,7 @@ from experiments.jobs import locks
 from experiments.jobs.progress import progress
 from experiments.methods import METHODS
 from experiments.names import Name
-from experiments.reporting import document
+from experiments.reporting import document, naming
 from experiments.reporting.columns import aligned
 from experiments.reporting.plots.saving import save
 from experiments.reporting.plots.styles import method_style
@@ -99,6 +99,11 @@ def markdown(
     if threads := rows[0]["openblas_num_threads"]:
         conditions += f", OPENBLAS_NUM_THREADS={threads}"
     return document.page(title, aligned(header, cells), note, f"{conditions}.")
+
+
+def without_methods(methods: Collection[str]) -> list[str]:
+    """Returns which of the methods that the paper times a figure lacks."""
+    return naming.without({m: NAMES[m] for m in TIMED_METHODS}, methods)
 
 
 def write(

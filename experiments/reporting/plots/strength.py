@@ -71,7 +71,7 @@ def figure2(models: _Models) -> Figure | None:
     l1 = by_method(models).get("l1")
     if not l1:
         return None
-    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     ax = figure.subplots()
     _plot(ax, l1, _percent("min"))
     percentages(ax)

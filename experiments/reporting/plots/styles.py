@@ -42,6 +42,7 @@ def method_style(name: str) -> dict[str, Any]:
 
 def spread_markers(ax: Axes) -> None:
     """Leaves some ten markers of each line, at different points of different lines."""
-    for i, line in enumerate(ax.get_lines()):
+    lines = ax.get_lines()
+    for i, line in enumerate(lines):
         step = max(1, np.size(line.get_xdata()) // _MARKERS_OF_A_LINE)
-        line.set_markevery((i % step, step))
+        line.set_markevery((i * step // len(lines), step))
