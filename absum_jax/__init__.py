@@ -27,11 +27,10 @@ from absum_jax.evaluation.report import (
 )
 from absum_jax.evaluation.report_plots import plot_report
 from absum_jax.evaluation.single_fourier import (
-    SingleFourierAccuracy,
     fourier_noise_accuracy,
     single_fourier_accuracy,
-    summarize_frequencies,
 )
+from absum_jax.evaluation.summary import SingleFourierAccuracy, summarize_frequencies
 from absum_jax.fourier import frequency_radius, power_spectrum, radial_mean
 from absum_jax.intervals import wilson_interval
 from absum_jax.kernels import conv_kernels

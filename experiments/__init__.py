@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experiments.models.pytorch import load_pytorch, save_pytorch
+    from experiments.models.pytorch_files import load_pytorch, save_pytorch
     from experiments.trained import TrainedModel, find_runs, load_model
 
 __all__ = ["TrainedModel", "find_runs", "load_model", "load_pytorch", "save_pytorch"]
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is used: commands set XLA's flags before jax."""
     if name not in __all__:
         raise AttributeError(f"module 'experiments' has no attribute {name!r}")
-    module = "models.pytorch" if name.endswith("pytorch") else "trained"
+    module = "models.pytorch_files" if name.endswith("pytorch") else "trained"
     return getattr(importlib.import_module(f"experiments.{module}"), name)
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 import experiments
 from benchmarks import pytorch_logits
 from experiments.jobs.errors import UsageError
-from experiments.models import build, pytorch, variables_of
+from experiments.models import build, pytorch, pytorch_files, variables_of
 from experiments.models.googlenet import GoogLeNet
 from experiments.models.resnet import ResNet18
 from experiments.models.small_cnn import SmallCNN
@@ -284,6 +284,7 @@ def test_the_file_has_what_pytorch_computes():
         )
 
 
-def test_examples():
-    failed, attempted = doctest.testmod(pytorch)
-    assert (failed, attempted > 5) == (0, True)
+@pytest.mark.parametrize("module", [pytorch, pytorch_files])
+def test_examples(module):
+    failed, attempted = doctest.testmod(module)
+    assert (failed, attempted > 3) == (0, True)
