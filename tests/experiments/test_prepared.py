@@ -75,7 +75,7 @@ def test_figure1_as_published_for_each_set(name, tmp_path, monkeypatch):
     fake_tfds.write_prepared(tmp_path, name)
     drawn = []
     monkeypatch.setattr(figure1, "draw", lambda *given: drawn.append(given))
-    monkeypatch.setattr(figure1, "save", lambda figure, stem: [stem])
+    monkeypatch.setattr(figure1, "save", lambda figure, title, stem: [stem])
     arguments = ["figure1", "--dataset", name, "--data-dir", str(tmp_path),
                  "--cache-dir", str(tmp_path / "cache"), "--images", "2",
                  "--results-dir", str(tmp_path / "results")]  # fmt: skip
