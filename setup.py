@@ -1,4 +1,4 @@
-"""Adds the README to the metadata in setup.cfg, without links that lead nowhere."""
+"""Adds the address and the README, with links that work elsewhere, to the metadata."""
 
 import pathlib
 import sys
@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT))
 from docs.links import repository_url, resolve_links  # noqa: E402
 
 setup(
+    url=repository_url() or None,
     long_description=resolve_links(
         (ROOT / "README.md").read_text(encoding="utf-8"),
         "",

@@ -10,10 +10,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def repository_url() -> str:
-    """Returns the repository's address, `url` in setup.cfg: empty until it is known."""
+    """Returns the repository's address from setup.cfg, empty until it is known."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
-    return config["metadata"].get("url", "").rstrip("/")
+    return config["repository"]["url"].rstrip("/")
 
 
 def resolve_links(
