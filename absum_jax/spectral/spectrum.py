@@ -167,7 +167,7 @@ def conv_frequency_response(
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
-      >>> kernel = jnp.array([1.0, 1.0]).reshape(2, 1, 1)  # a sum of neighbours
+      >>> kernel = jnp.array([1.0, 1.0]).reshape(2, 1, 1)  # a sum of neighbors
       >>> response = absum_jax.conv_frequency_response(kernel, (4,))
       >>> print(abs(response).ravel().round(3))
       [2.    1.414 0.    1.414]
@@ -327,7 +327,7 @@ def conv_zero_padded_norm_bound(
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
-      >>> kernel = jnp.ones((3, 1, 1)) / 3  # a mean of neighbours
+      >>> kernel = jnp.ones((3, 1, 1)) / 3  # a mean of neighbors
       >>> print(absum_jax.conv_zero_padded_norm_bound(kernel, (8,)))
       1.0
     """
