@@ -40,8 +40,9 @@ class TrainedModel:
     def logits_fn(self) -> jax.tree_util.Partial:
         """Returns the function from NHWC images to logits, in evaluation mode.
 
-        It standardizes the images itself. It is a pytree, so that functions of
-        `absum_jax` are not recompiled for other models of the same network.
+        It takes images in [0, 1] and standardizes them itself. It is a pytree, so that
+        functions of `absum_jax` are not recompiled for other models of the same
+        network.
         """
         return jax.tree_util.Partial(self.classifier.logits, self.variables)
 
