@@ -110,13 +110,14 @@ def _plan(commands: Sequence[tuple[Item, list[str]]], runs_dir: pathlib.Path) ->
     """Makes the plan as Markdown."""
     planner = plan.Planner(runs_dir)
     notes: dict[str, list[str]] = {}
-    rows, total = [], 0.0
+    rows, times = [], []
     for item, (name, *options) in commands:
         found = planner.estimate(name, cli.parse(name, options))
-        total += found.seconds or 0
         train = f"{found.to_train} of {found.models}" if found.models else ""
-        is_known = found.seconds is not None
-        evaluate = f"{found.to_evaluate} of {found.evaluations}" if is_known else ""
+        evaluate = ""
+        if found.seconds is not None:
+            times.append(found.seconds)
+            evaluate = f"{found.to_evaluate} of {found.evaluations}"
         rows.append((str(item), train, evaluate, _duration(found.seconds)))
         if found.note:
             notes.setdefault(found.note, []).append(str(item))
@@ -124,9 +125,11 @@ def _plan(commands: Sequence[tuple[Item, list[str]]], runs_dir: pathlib.Path) ->
     if planner.measured:
         measured = (f"{name} {rate:.3g}" for name, rate in planner.measured.items())
         rates = f"steps of training a second, measured here: {', '.join(measured)}"
+    untimed = len(rows) - len(times)
     summary = (
-        f"Estimated time: {_duration(total)}, without compilation, reading of data and "
-        "commands without a time. What several commands need is counted once. Rates: "
+        f"Estimated time: {_duration(sum(times) if times else None) or 'unknown'}, "
+        f"without compilation, reading of data and {untimed} of {len(rows)} commands, "
+        "which have no time here. What several commands need is counted once. Rates: "
         f"{rates}."
     )
     header = ("command", "models to train", "evaluations to do", "time")

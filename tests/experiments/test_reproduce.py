@@ -124,6 +124,16 @@ def test_every_command_of_a_profile_is_planned(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_time_is_unknown_without_data_sets(tmp_path, capsys):
+    data, runs = f"--data-dir={tmp_path}", f"--runs-dir={tmp_path}"
+    plan = ["reproduce", "--dry-run", "--only", "table1", "--datasets", "mnist"]
+    assert cli.main([*plan, data, runs]) == 0
+    printed = capsys.readouterr().out
+    assert "Estimated time: unknown" in printed
+    assert f"data set mnist is not prepared in {tmp_path}" in printed
+
+
+@pytest.mark.slow
 def test_the_plan_names_what_it_cannot_tell(tmp_path, capsys):
     options = cli.parse(
         "table1",
