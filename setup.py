@@ -17,5 +17,5 @@ setup(
         "",
         repository_url(),
         is_present=lambda path: False,
-    )
+    ),
 )
