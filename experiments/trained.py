@@ -17,7 +17,7 @@ from experiments.evaluation import points
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
-from experiments.models import Classifier, Variables, build
+from experiments.models import ARCHITECTURES, Classifier, Variables, build
 from experiments.training import weights
 from experiments.training.runs import Run
 
@@ -171,6 +171,10 @@ def _loaded(run: Run, data: DataOptions | Dataset | None) -> tuple[Dataset, Clas
         raise UsageError(
             f"{run.folder} was trained on other images ({config.data_fingerprint}) "
             f"than those of `data` ({images.fingerprint}), by which it standardizes."
+        )
+    if config.model not in ARCHITECTURES:
+        raise UsageError(
+            f"{run.folder}: there is no network {config.model!r}; `register` it first."
         )
     classifier = build(
         config.model, dataset.mean, dataset.std, dataset.classes, config.dtype
