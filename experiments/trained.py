@@ -134,7 +134,7 @@ def find_runs(
       `run.metrics()` has a row for each epoch; :func:`load_model` loads one.
 
     Raises:
-      UsageError: if one of them is damaged.
+      UsageError: if one of them is damaged, or `seeds` is not a collection.
 
     Example:
       >>> import experiments
@@ -144,6 +144,8 @@ def find_runs(
       >>> [(run.config.strength, run.config.seed) for run in runs]
       [(0.01, 11), (0.01, 12)]
     """
+    if not isinstance(seeds, Collection | None) or isinstance(seeds, str):
+        raise UsageError(f"`seeds` must be several, such as [11, 12], got {seeds!r}.")
     runs_dir = pathlib.Path(runs_dir)
     parts = [dataset, network, method, None if strength is None else f"{strength:g}"]
     pattern = "/".join("*" if part is None else escape(part) for part in parts)
@@ -159,6 +161,11 @@ def find_runs(
 def _loaded(run: Run, data: DataOptions | Dataset | None) -> tuple[Dataset, Classifier]:
     """Returns the data set of a run and its network; refuses other data sets."""
     config = run.config
+    if not isinstance(data, DataOptions | Dataset | None):
+        raise UsageError(
+            "`data` must be such as DataOptions(data_dir=...), a loaded data set, or "
+            f"None, got {data!r}."
+        )
     if isinstance(data, Dataset):
         dataset = data
     elif data is None and run.is_record:
@@ -191,7 +198,7 @@ def _from_weights(
     if seed is None and len(named) == 1:
         [seed] = named
     if seed not in named:
-        raise UsageError(f"`seed` must be one of {[*named]} in {path}, got {seed}.")
+        raise UsageError(f"`seed` must be one of {[*named]} in {path}, got {seed!r}.")
     run = _finished(runs_dir / named[seed], runs_dir)
     if run is None:
         raise UsageError(
@@ -234,7 +241,8 @@ def load_model(
 
     Raises:
       UsageError: a `ValueError`, if the run is not finished, is damaged, is a record
-        without parameters, or was trained on other data.
+        without parameters, was trained on other data or with a network that is not
+        registered; or for other arguments.
 
     Example:
       >>> import experiments, jax.numpy as jnp

@@ -103,6 +103,7 @@ SMALL = (
         ("demo --seeds", "--seeds must name at least one"),
         ("figure1 --images 11", "--images must lie in 1..10, got 11"),
         ("figure1 --eps 2", "--eps must lie in 0..1, got 2"),
+        ("figure1 --frequencies", "--frequencies must name at least one"),
         ("figure1 --frequencies 28 0", "--frequencies must lie below 28 and 28"),
         ("table2 --dataset imagenet2012", "imagenet2012: the paper has no PGD on it"),
         ("table4 --dataset imagenet2012", "imagenet2012: the paper has no PGD on it"),
