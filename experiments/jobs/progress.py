@@ -72,8 +72,9 @@ def progress(
         compiling = sum(end - begin for begin, end in spans)
         working = now - started - compiling
         if bar is not None:
-            bar.start_t += compiling - compiling_reported
-            bar.last_print_t += compiling - compiling_reported
+            if not bar.disable:  # as by TQDM_DISABLE, without these times
+                bar.start_t += compiling - compiling_reported
+                bar.last_print_t += compiling - compiling_reported
             compiling_reported = compiling
             bar.set_postfix_str(rate(working) if rate_of else "", refresh=False)
             bar.update(units)

@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import os
+import subprocess
 import sys
 
 import jax
@@ -136,6 +138,21 @@ def test_a_bar_leaves_compilation_out(clock, monkeypatch):
     assert compiling.startswith("work:   0%|          | 0/4 [00:00<?")
     assert compiling.endswith(", compiling]")
     assert "1/4 [00:20<01:00, 20.00s/ units]" in after
+
+
+def test_a_bar_that_the_environment_turns_off():
+    # tqdm reads TQDM_DISABLE when it is imported.
+    code = (
+        "import sys; sys.stderr.isatty = lambda: True\n"
+        "from experiments.jobs import progress\n"
+        "with progress.progress(2, 'work', 'unit', compiles=True) as advance:\n"
+        "    advance(1)\n"
+    )
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_jax_reports_compilation_by_that_name():
