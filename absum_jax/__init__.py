@@ -5,7 +5,7 @@ Two lines add Absum to an optax pipeline::
     import absum_jax
     tx = optax.chain(optax.sgd(lr, 0.9), absum_jax.absum(1e-3, learning_rate=lr))
 
-Images are NHWC floats in [0, 1], with normalisation inside the model; kernels are HWIO;
+Images are NHWC floats in [0, 1], with normalization inside the model; kernels are HWIO;
 accuracies are fractions; a `logits_fn` is any callable from images to logits.
 """
 

@@ -360,7 +360,7 @@ def check_images(
         if seen[0] < low - _RANGE_TOLERANCE or seen[1] > high + _RANGE_TOLERANCE:
             raise ValueError(
                 f"`{name}` must lie within bounds={bounds}, got values from "
-                f"{seen[0]:g} to {seen[1]:g}; normalisation belongs inside the model."
+                f"{seen[0]:g} to {seen[1]:g}; normalization belongs inside the model."
             )
     return x
 

@@ -120,7 +120,7 @@ def power_spectrum(perturbation: chex.Array) -> chex.Array:
       perturbation: (batch, height, width, channels), floating-point, in any range.
 
     Returns:
-      Powers (height, width) in at least float32, with low frequencies in the centre:
+      Powers (height, width) in at least float32, with low frequencies in the center:
       frequency zero is at (height // 2, width // 2).
 
     Raises:

@@ -70,16 +70,16 @@ def _axes(ax: "Axes | None") -> "Axes":
 def plot_frequency_heatmap(
     grid: chex.Array, *, ax: "Axes | None" = None, **imshow: Any
 ) -> "Axes":
-    """Draws a heat map of values per frequency, with low frequencies in the centre.
+    """Draws a heat map of values per frequency, with low frequencies in the center.
 
     Args:
       grid: values (height, width) in the DFT's order (frequency zero first), such as
         the accuracies of :func:`single_fourier_accuracy`.
       ax: matplotlib axes; None is the current axes.
-      **imshow: passed to `Axes.imshow`; by default colours range from 0 to 1.
+      **imshow: passed to `Axes.imshow`; by default colors range from 0 to 1.
 
     Returns:
-      The axes, whose last image, `ax.images[-1]`, a colour bar takes.
+      The axes. For a color bar, use its last image, `ax.images[-1]`.
 
     Raises:
       ValueError: if the grid does not have two axes.
@@ -189,13 +189,13 @@ def plot_power_spectrum(
     """Draws a power spectrum, logarithmic and scaled to [0, 1].
 
     Args:
-      spectrum: powers (height, width) with low frequencies in the centre, from
+      spectrum: powers (height, width) with low frequencies in the center, from
         :func:`power_spectrum`.
       ax: matplotlib axes; None is the current axes.
       **imshow: passed to `Axes.imshow`.
 
     Returns:
-      The axes, whose last image, `ax.images[-1]`, a colour bar takes.
+      The axes. For a color bar, use its last image, `ax.images[-1]`.
 
     Raises:
       ValueError: for the reasons of :func:`normalized_log`.

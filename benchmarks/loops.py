@@ -72,7 +72,7 @@ def _channels_first(weights: Mapping[str, jax.Array], x: jax.Array) -> jax.Array
 def _networks() -> dict[str, _Network]:
     """The networks with one set of weights, and 1,000 real digits.
 
-    Convolutions are those of initialisation, which take as long as trained ones; the
+    Convolutions are those of initialization, which take as long as trained ones; the
     dense layer is fitted to the digits by least squares.
     """
     digits = load("mnist5k").test

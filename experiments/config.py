@@ -91,7 +91,7 @@ class RunConfig:
     validation_examples: int  # held out of the training images
     method: str
     strength: float
-    seed: int  # of initialisation, order, augmentation and dropout
+    seed: int  # of initialization, order, augmentation and dropout
     model: str
     recipe: Recipe
     dtype: str = "float32"  # of convolutions and activations

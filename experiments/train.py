@@ -48,7 +48,7 @@ class TrainOptions:
 
     train_steps: int | None = None
     """Number of PGD steps in training; None is the paper's. The step size is scaled so
-    that all steps together go as far (at most 2.5 eps)."""
+    that the total distance stays the same (at most 2.5 eps)."""
 
     division: DivisionOptions = dataclasses.field(default_factory=DivisionOptions)
 

@@ -38,10 +38,11 @@ class TrainedModel:
 
     @property
     def logits_fn(self) -> jax.tree_util.Partial:
-        """Returns the function from images NHWC in [0, 1] to logits, in evaluation.
+        """Returns the function from NHWC images to logits, in evaluation mode.
 
-        It standardizes the images itself. It is a pytree, so that functions of
-        `absum_jax` are not recompiled for other models of the same network.
+        It takes images in [0, 1] and standardizes them itself. It is a pytree, so that
+        functions of `absum_jax` are not recompiled for other models of the same
+        network.
         """
         return jax.tree_util.Partial(self.classifier.logits, self.variables)
 
@@ -74,7 +75,7 @@ class TrainedModel:
         """Returns test images (N, height, width, channels) in [0, 1] and labels (N,).
 
         Args:
-          examples: how many, a fixed choice; None is all.
+          examples: number of images, always the same subset; None is all.
 
         Raises:
           UsageError: if `examples` is out of range, or the data set has no images, as

@@ -265,7 +265,7 @@ def pgd(
         as in :func:`accuracy`; a bfloat16 model is attacked in float32.
       x: images (batch, height, width, channels), floating-point, within the bounds.
       y: integer labels (batch,); the target classes, if targeted.
-      key: of the random starts, from `jax.random.key`; or a key for each image,
+      key: random key of the starts, from `jax.random.key`; or a key for each image,
         (batch,), so that images have the same starts in any batch.
       eps: radius of the L-infinity ball, non-negative, in units of the pixels: a scalar
         or a list (E,), all in one compiled call.

@@ -72,7 +72,7 @@ def low_pass_accuracy(
     top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
 ) -> counting.AttackAccuracy:
-    """Computes accuracy under the High-Frequency attack, for each of a list of radii.
+    """Computes accuracy under the High-Frequency attack, for a list of radii.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
@@ -120,7 +120,7 @@ def high_pass_accuracy(
     top_k: counting.TopK = 1,
     bounds: tuple[chex.Numeric, chex.Numeric] | None = None,
 ) -> counting.AttackAccuracy:
-    """Computes accuracy without low frequencies, for each of a list of radii.
+    """Computes accuracy on images without low frequencies, for a list of radii.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`accuracy`.

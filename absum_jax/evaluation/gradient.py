@@ -86,11 +86,11 @@ def pgd_accuracy(
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
       x: images (N, height, width, channels), floating-point, within the bounds.
       y: integer labels (N,).
-      key: of the random starts, from `jax.random.key`.
+      key: random key of the starts, from `jax.random.key`.
       eps: radius of the L-infinity ball, as in :func:`pgd`: a scalar or a list (E,).
       step_size: as in :func:`pgd`, a scalar or one for each eps.
       steps: number of steps, at least one.
-      init_radius: of the random start, as in :func:`pgd`; None is eps.
+      init_radius: radius of the random start, as in :func:`pgd`; None is eps.
       bounds: the range of pixel values.
       loss: what the attack raises, as in :func:`pgd`; None is the cross-entropy.
       restarts: number of random starts.

@@ -166,7 +166,7 @@ def robustness_report(
     bounds: tuple[float, float] = (0.0, 1.0),
     progress: Progress | None = None,
 ) -> RobustnessReport:
-    """Attacks a model by all attacks of the paper.
+    """Runs all attacks of the paper on a model.
 
     The report contains the clean accuracy; the mean over frequencies and the worst
     frequency of the Single Fourier Attack; PGD, on the model and transferred from other
@@ -176,17 +176,17 @@ def robustness_report(
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
       x: images (N, height, width, channels), floating-point, within the bounds.
       y: integer labels (N,).
-      key: of PGD's random starts, from `jax.random.key`.
+      key: random key of PGD's starts, from `jax.random.key`.
       single_fourier_eps: magnitude of :func:`single_fourier_accuracy`, in units of the
         pixels: in the paper 80/255 for 28 x 28 images and 10/255 for larger ones.
       eps: radius or radii of :func:`pgd_accuracy`, in units of the pixels.
-      step_size: of PGD.
-      steps: of PGD.
-      init_radius: of PGD's random start; None is eps.
-      restarts: of PGD; with several, the attack of an image stops once it is
-        misclassified.
-      radii: of :func:`low_pass_accuracy` and :func:`high_pass_accuracy`, in cycles per
-        image; None is a quarter of the width, as in the paper.
+      step_size: step size of PGD, in units of the pixels.
+      steps: number of PGD steps.
+      init_radius: radius of PGD's random start; None is eps.
+      restarts: number of PGD's random starts; with several, attacking an image stops
+        once it is misclassified.
+      radii: radii of :func:`low_pass_accuracy` and :func:`high_pass_accuracy`, in
+        cycles per image; None is a quarter of the width, as in the paper.
       substitutes: other models by name, whose adversarial examples the model is
         evaluated on; each is attacked with the eps and steps of PGD.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.

@@ -20,8 +20,8 @@ _MARKERS = ("o", "^", "s", "D", "v", "P", "x")
 def plot_report(report: RobustnessReport) -> np.ndarray:
     """Draws a report in percent: accuracy per frequency, against eps and the radius.
 
-    A panel whose rows all have the same strength has their accuracies side by side.
-    Bars are the intervals of the rows.
+    If all rows of a panel have the same strength, their accuracies are drawn side by
+    side. Error bars are the intervals of the rows.
 
     Args:
       report: from :func:`robustness_report`. If it does not have the whole grid of

@@ -245,7 +245,8 @@ def fourier_noise_accuracy(
       y: integer labels (N,).
       norm: v, the L2 norm of the noise of a channel, non-negative. Yin et al. use 4
         for images of 32 x 32 (15.7 for 224 x 224).
-      key: of the signs, from `jax.random.key`. They do not depend on the batch size.
+      key: random key of the signs, from `jax.random.key`. The signs do not depend on
+        the batch size.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
       batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
       top_k: how many of the largest logits may contain the label, or a tuple of K such

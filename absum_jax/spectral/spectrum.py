@@ -144,7 +144,7 @@ def conv_frequency_response(
     .. math:: H(q) = \sum_t K_t^T e^{2\pi i\, q \cdot d t / n}
 
     is the matrix that takes the amplitudes of the input channels at frequency :math:`q`
-    to those of the output channels. It belongs to the convolution of neural networks,
+    to those of the output channels. It describes the convolution of neural networks,
     :math:`y_p = \sum_t K_t^T x_{p + d t}`, whose first tap is at offset 0; padding to
     `SAME` shifts the output, which multiplies by a phase. With strides :math:`s` the
     block of output frequency :math:`q` holds the matrices of the input frequencies
@@ -167,7 +167,7 @@ def conv_frequency_response(
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
-      >>> kernel = jnp.array([1.0, 1.0]).reshape(2, 1, 1)  # a sum of neighbours
+      >>> kernel = jnp.array([1.0, 1.0]).reshape(2, 1, 1)  # a sum of neighbors
       >>> response = absum_jax.conv_frequency_response(kernel, (4,))
       >>> print(abs(response).ravel().round(3))
       [2.    1.414 0.    1.414]
@@ -253,7 +253,7 @@ def conv_spectral_norm(
     kernel_dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> chex.Array:
-    r"""Computes the spectral norm of a circular convolution by matrix products alone.
+    r"""Computes the spectral norm of a circular convolution with matrix products only.
 
     .. math:: \sigma(A) = \max_{\|x\|_2 = 1} \|A x\|_2
 
@@ -303,7 +303,7 @@ def conv_zero_padded_norm_bound(
     kernel_dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> chex.Array:
-    """Bounds the spectral norm of a convolution with zero padding from above.
+    """Computes an upper bound on the norm of a convolution with zero padding.
 
     Extend the input by zeros to a circle that the kernel cannot wrap around: larger
     than the input by the kernel's extent less one. The circular convolution there
@@ -327,7 +327,7 @@ def conv_zero_padded_norm_bound(
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
-      >>> kernel = jnp.ones((3, 1, 1)) / 3  # a mean of neighbours
+      >>> kernel = jnp.ones((3, 1, 1)) / 3  # a mean of neighbors
       >>> print(absum_jax.conv_zero_padded_norm_bound(kernel, (8,)))
       1.0
     """
@@ -362,7 +362,7 @@ def conv_induced_inf_norm(
     *,
     kernel_dilation: int | Sequence[int] = 1,
 ) -> chex.Array:
-    r"""Computes the norm of a circular convolution that the maximum norm induces.
+    r"""Computes the norm of a circular convolution induced by the maximum norm.
 
     .. math::
       \|A\|_\infty = \max_{\|x\|_\infty = 1} \|A x\|_\infty

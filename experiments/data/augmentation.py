@@ -42,7 +42,7 @@ def crop_and_flip(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax
     """Crops zero-padded images at random and mirrors half of them (P, appendix).
 
     Does what PyTorch's `RandomCrop(h, padding)` and `RandomHorizontalFlip` do, to
-    images (N, h, w, C) of any dtype, before any standardisation. The result does not
+    images (N, h, w, C) of any dtype, before any standardization. The result does not
     depend on the sharding of the batch.
     """
     return augment(images, draw(key, len(images), padding), padding)

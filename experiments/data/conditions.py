@@ -1,4 +1,4 @@
-"""How the paper trains on, and attacks, gray and colour images (P, appendix)."""
+"""How the paper trains on, and attacks, gray and color images (P, appendix)."""
 
 import dataclasses
 from typing import NamedTuple

@@ -52,7 +52,7 @@ class Dataset:
     train: Split | StreamedSplit
     test: Split | StreamedSplit
     classes: int
-    # Per channel, in [0, 1]; the model standardises by them.
+    # Per channel, in [0, 1]; the model standardizes by them.
     mean: tuple[float, ...]
     std: tuple[float, ...]
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 SIZE = 224
-RESIZED = 256  # shorter side before the centre crop of evaluation
+RESIZED = 256  # shorter side before the center crop of evaluation
 AREAS = (0.08, 1.0)  # of a random crop, as fractions of the picture's
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width over height of a random crop
 _TRIES = 10
@@ -39,7 +39,7 @@ def random_box(rng: np.random.Generator, width: int, height: int) -> Box:
 
     Its fraction of the area is uniform in `AREAS`, the logarithm of its aspect ratio in
     that of `ASPECT_RATIOS`, and its position among those that fit. If none of ten draws
-    fits, it is the largest centred crop with an allowed aspect ratio.
+    fits, it is the largest centered crop with an allowed aspect ratio.
     """
     low, high = np.log(ASPECT_RATIOS)
     for _ in range(_TRIES):
@@ -68,7 +68,7 @@ def augmented(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 
 def centre(image: Image.Image) -> np.ndarray:
-    """Resizes an RGB picture to a shorter side of 256 and crops its centre."""
+    """Resizes an RGB picture to a shorter side of 256 and crops its center."""
     shorter = min(image.size)
     # Rounded down, as torchvision does.
     width, height = (RESIZED * side // shorter for side in image.size)

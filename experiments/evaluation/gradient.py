@@ -181,7 +181,7 @@ def power_spectra(
 
 
 def high_frequency_fraction(spectrum: np.ndarray) -> float:
-    """Returns the fraction of a centred spectrum's power beyond a quarter of width."""
+    """Returns the fraction of a centered spectrum's power beyond a quarter of width."""
     distance = np.fft.fftshift(absum_jax.frequency_radius(spectrum.shape))
     beyond = distance > spectrum.shape[1] / 4
     return float(spectrum[beyond].sum() / spectrum.sum())

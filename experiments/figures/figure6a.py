@@ -36,7 +36,7 @@ class Figure6aOptions:
     """Measure the runtime of an epoch of training with each method on each data set
     (Figure 6(a)). The images are noise, as many and as large as those of the data set,
     which is not read. For ImageNet there are only as many as the timed steps need, and
-    decoding is not timed. An epoch of ResNet-18 takes a quarter of an hour on a CPU:
+    decoding is not timed. An epoch of ResNet-18 takes about ten minutes on two cores:
     see --timed-steps. Timings are kept in figure6a/measurements.jsonl in the results
     folder; those of the same device are reused."""  # noqa: D205, D209
 

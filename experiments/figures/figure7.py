@@ -41,7 +41,7 @@ class Figure7Options:
 
 
 def draw(spectra: Mapping[str, np.ndarray]) -> Figure:
-    """Draws spectra (h, w), low frequencies in the centre, and power over rings."""
+    """Draws spectra (h, w), low frequencies in the center, and power over rings."""
     figure, axes = heatmaps.side_by_side(
         spectra,
         lambda spectrum, ax: absum_jax.plot_power_spectrum(spectrum, ax=ax),

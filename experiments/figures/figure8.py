@@ -73,7 +73,7 @@ class Convergence(NamedTuple):
 
     @property
     def objective(self) -> np.ndarray:
-        """Returns the objective that is minimised, eq. 12."""
+        """Returns the objective that is minimized, eq. 12."""
         return self.loss + self.regularization
 
     def as_dict(self) -> dict[str, list[float | None]]:

@@ -69,7 +69,7 @@ def build(
     """Builds the classifier with a name.
 
     Equal arguments give the same function objects, which `jax.jit` compiles only once.
-    Images are standardised by the mean and standard deviation of each channel.
+    Images are standardized by the mean and standard deviation of each channel.
     Convolutions are of a dtype, unless the network is small; parameters and statistics
     are float32. Batch normalization divides a training batch into groups.
     """

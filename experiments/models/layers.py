@@ -1,4 +1,4 @@
-"""Layers of the networks, initialised as PyTorch and torchvision initialise them."""
+"""Layers of the networks, initialized as PyTorch and torchvision initialize them."""
 
 from typing import Any
 

@@ -16,7 +16,7 @@ class Network(nnx.Module):
     32 x 32 alone. Batch normalization is `layers.norm`; unlike in PyTorch, the running
     variance is of batch variances over N, not over N - 1.
 
-    `mean` and `std` of each channel standardise the images. `dtype` is that of
+    `mean` and `std` of each channel standardize the images. `dtype` is that of
     convolutions and activations; parameters, statistics, normalization and the dense
     layer are float32 throughout. Initial parameters are PyTorch's
     U(-1/sqrt(fan_in), 1/sqrt(fan_in)) unless a subclass names another distribution.
@@ -38,7 +38,7 @@ class Network(nnx.Module):
         raise NotImplementedError
 
     def features(self, x: jax.Array) -> jax.Array:
-        """Computes features (batch, h', w', channels) of standardised images."""
+        """Computes features (batch, h', w', channels) of standardized images."""
         raise NotImplementedError
 
     def __call__(self, x: jax.Array) -> jax.Array:

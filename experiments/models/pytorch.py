@@ -94,9 +94,9 @@ def to_pytorch(
     """Converts parameters and batch statistics to the tensors of a `state_dict`.
 
     Args:
-      variables: of a network here.
-      layout: whose names: `pytorch-cifar` or `torchvision` for a ResNet-18,
-        `pytorch-examples` for the small CNN; None are those of the modules here.
+      variables: variables of a network.
+      layout: the naming scheme: `pytorch-cifar` or `torchvision` for a ResNet-18,
+        `pytorch-examples` for the small CNN; None uses the names of the modules here.
 
     Returns:
       float32 arrays by PyTorch's names. Kernels are (out, in, height, width), those of

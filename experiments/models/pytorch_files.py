@@ -34,8 +34,8 @@ def save_pytorch(
 
     Args:
       path: the file, which is replaced if it exists.
-      variables: of a network here, as of `load_model`.
-      layout: whose names, as in `to_pytorch`.
+      variables: variables of a network, such as `load_model(...).variables`.
+      layout: the naming scheme, as in `to_pytorch`.
 
     Raises:
       ValueError: as `to_pytorch`.
@@ -56,15 +56,15 @@ def load_pytorch(
     Args:
       path: the file, from `safetensors.torch.save_file(network.state_dict(), path)`.
       network: the network, as in `from_pytorch`.
-      mean: of each channel, by which images were normalized outside the network, as by
-        `torchvision.transforms.Normalize(mean, std)`; zeros if they were not.
+      mean: mean of each channel, by which images were normalized outside the network,
+        as by `torchvision.transforms.Normalize(mean, std)`; zeros if they were not.
         pytorch-cifar has (0.4914, 0.4822, 0.4465) and (0.2023, 0.1994, 0.2010),
         torchvision for ImageNet (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225),
         PyTorch's MNIST example (0.1307,) and (0.3081,).
-      std: of each channel, as the mean; ones if they were not normalized.
+      std: standard deviation of each channel; ones if images were not normalized.
 
     Returns:
-      The function from images NHWC in [0, 1] to logits, in evaluation, with the
+      The function from images NHWC in [0, 1] to logits, in evaluation mode, with the
       normalization inside. It is a pytree, whose `args[0]` are the variables, so that
       functions of `absum_jax` are not recompiled for other weights.
 

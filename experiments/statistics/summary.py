@@ -19,7 +19,7 @@ class Statistic:
 
     @classmethod
     def of(cls, values: Sequence[float] | np.ndarray, images: int) -> "Statistic":
-        """Summarises one accuracy per seed, each on the same number of images."""
+        """Summarizes one accuracy per seed, each on the same number of images."""
         mean = float(np.mean(values))
         std = float(np.std(values, ddof=1)) if len(values) > 1 else None
         return cls(mean, std, *wilson_interval(mean, images))

@@ -107,7 +107,7 @@ def writer(folder: pathlib.Path, seconds_between: int) -> Iterator[Callable[...,
 def _identity(folder: pathlib.Path, step: int, tree: Any) -> dict[str, Any]:
     """Identifies a step, as orbax itself notices no changed byte.
 
-    With its number and the sweep's folder, a step that was moved is recognised.
+    With its number and the sweep's folder, a step that was moved is recognized.
     """
     digest = digests.of_arrays(tree)
     return {"digest": digest, "step": step, "sweep": folder.parent.name}

@@ -57,14 +57,14 @@ def _hyperparameters(classifier: Classifier, sweep: Sweep) -> Hyperparameters:
 
 
 def initial(classifier: Classifier, sweep: Sweep) -> Checkpoint:
-    """Initialises a sweep before its first step."""
+    """Initializes a sweep before its first step."""
     h = _hyperparameters(classifier, sweep)
     state = step.init_sweep(classifier, jnp.array(sweep.seeds), h)
     return Checkpoint(state, step.Metrics.zeros(state.diverged_at.shape))
 
 
 def _start(classifier: Classifier, task: Task) -> Checkpoint:
-    """Initialises a sweep, or restores its models from an unfinished sweep."""
+    """Initializes a sweep, or restores its models from an unfinished sweep."""
     sweep, source = task
     if source is None:
         return initial(classifier, sweep)

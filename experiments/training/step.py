@@ -1,7 +1,7 @@
 """One training step of a sweep, as a pure function.
 
 A sweep is a rectangle of seeds and settings: its state has two leading axes (seeds,
-settings). Models of one seed share initialisation, order, augmentation and dropout, so
+settings). Models of one seed share initialization, order, augmentation and dropout, so
 that the batch and the dropout masks are made once for all of them. A single model is a
 sweep of one, and is computed without `vmap`.
 """
@@ -153,7 +153,7 @@ def _stream(seed: jax.Array, stream: int) -> jax.Array:
 def init_sweep(
     classifier: Classifier, seeds: jax.Array, h: Hyperparameters
 ) -> TrainState:
-    """Initialises the state of a sweep, with leading axes (seeds, settings)."""
+    """Initializes the state of a sweep, with leading axes (seeds, settings)."""
 
     def init(seed: jax.Array, h: Hyperparameters) -> TrainState:
         variables = classifier.init(_stream(seed, _INIT))

@@ -25,7 +25,7 @@ def side_by_side(
     """Draws a picture (h, w) for each method, and the means over rings of all.
 
     `show` draws a picture, and `rings` makes of it what is averaged over rings, with
-    frequency zero first. The labels are those of the colour bar and of these means.
+    frequency zero first. The labels are those of the color bar and of these means.
     Returns the figure, and its axes, those of the rings last.
     """
     columns = min(len(pictures), _IN_A_ROW)
