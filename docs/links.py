@@ -7,6 +7,12 @@ import re
 from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[1]
+# A block of code, a span of code, or a link: `!` of an image, label and target.
+_LINK = re.compile(
+    r"^```.*?^```|`[^`\n]+`"
+    r"|(!?)\[((?:!\[[^\]]*\]\([^)\s]+\)|[^\]])*)\]\(([^)\s]+)\)",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def repository_url() -> str:
@@ -21,7 +27,8 @@ def resolve_links(
 ) -> str:
     """Replaces relative links of a Markdown text by addresses in the repository.
 
-    Without an address the text of a link remains, and images are dropped.
+    Without an address the text of a link remains, and images are dropped. Code is left
+    as it is. An image may be a link.
 
     Args:
       text: the Markdown text.
@@ -32,14 +39,15 @@ def resolve_links(
 
     def resolve(match: re.Match[str]) -> str:
         image, label, target = match.groups()
-        if re.match(r"[a-z]+:|#", target):
+        if target is None:
             return match[0]
+        label = _LINK.sub(resolve, label)
         path = posixpath.normpath(posixpath.join(folder, target))
-        if is_present(path.partition("#")[0]):
-            return match[0]
+        if re.match(r"[a-z]+:|#", target) or is_present(path.partition("#")[0]):
+            return f"{image}[{label}]({target})"
         if url:
             view = "raw" if image else "blob"
             return f"{image}[{label}]({url}/{view}/main/{path})"
         return "" if image else label
 
-    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", resolve, text)
+    return _LINK.sub(resolve, text)

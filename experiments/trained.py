@@ -17,7 +17,7 @@ from experiments.evaluation import points
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
-from experiments.models import Classifier, Variables, build
+from experiments.models import ARCHITECTURES, Classifier, Variables, build
 from experiments.training import weights
 from experiments.training.runs import Run
 
@@ -135,7 +135,7 @@ def find_runs(
       `run.metrics()` has a row for each epoch; :func:`load_model` loads one.
 
     Raises:
-      UsageError: if one of them is damaged.
+      UsageError: if one of them is damaged, or `seeds` is not a collection.
 
     Example:
       >>> import experiments
@@ -145,6 +145,8 @@ def find_runs(
       >>> [(run.config.strength, run.config.seed) for run in runs]
       [(0.01, 11), (0.01, 12)]
     """
+    if not isinstance(seeds, Collection | None) or isinstance(seeds, str):
+        raise UsageError(f"`seeds` must be several, such as [11, 12], got {seeds!r}.")
     runs_dir = pathlib.Path(runs_dir)
     parts = [dataset, network, method, None if strength is None else f"{strength:g}"]
     pattern = "/".join("*" if part is None else escape(part) for part in parts)
@@ -160,6 +162,11 @@ def find_runs(
 def _loaded(run: Run, data: DataOptions | Dataset | None) -> tuple[Dataset, Classifier]:
     """Returns the data set of a run and its network; refuses other data sets."""
     config = run.config
+    if not isinstance(data, DataOptions | Dataset | None):
+        raise UsageError(
+            "`data` must be such as DataOptions(data_dir=...), a loaded data set, or "
+            f"None, got {data!r}."
+        )
     if isinstance(data, Dataset):
         dataset = data
     elif data is None and run.is_record:
@@ -172,6 +179,10 @@ def _loaded(run: Run, data: DataOptions | Dataset | None) -> tuple[Dataset, Clas
         raise UsageError(
             f"{run.folder} was trained on other images ({config.data_fingerprint}) "
             f"than those of `data` ({images.fingerprint}), by which it standardizes."
+        )
+    if config.model not in ARCHITECTURES:
+        raise UsageError(
+            f"{run.folder}: there is no network {config.model!r}; `register` it first."
         )
     classifier = build(
         config.model, dataset.mean, dataset.std, dataset.classes, config.dtype
@@ -188,7 +199,7 @@ def _from_weights(
     if seed is None and len(named) == 1:
         [seed] = named
     if seed not in named:
-        raise UsageError(f"`seed` must be one of {[*named]} in {path}, got {seed}.")
+        raise UsageError(f"`seed` must be one of {[*named]} in {path}, got {seed!r}.")
     run = _finished(runs_dir / named[seed], runs_dir)
     if run is None:
         raise UsageError(
@@ -231,7 +242,8 @@ def load_model(
 
     Raises:
       UsageError: a `ValueError`, if the run is not finished, is damaged, is a record
-        without parameters, or was trained on other data.
+        without parameters, was trained on other data or with a network that is not
+        registered; or for other arguments.
 
     Example:
       >>> import experiments, jax.numpy as jnp

@@ -97,6 +97,24 @@ def test_links_are_resolved_outside_of_the_repository():
     )
 
 
+@pytest.mark.parametrize("url", ["", "https://host/us"])
+def test_code_is_no_link(url):
+    text = "`f[0](x)` [`g`](https://c.org)\n```python\nf[0](x)\n```\n``f[0](x)``"
+    assert links.resolve_links(text, "", url, lambda path: False) == text
+
+
+def test_an_image_may_be_a_link():
+    text = "[![a](a.svg)](https://c.org) [![b](https://c.org/b.svg)](b.md) [c](c.md)"
+    root = "https://host/us"
+    assert links.resolve_links(text, "", root, lambda path: False) == (
+        f"[![a]({root}/raw/main/a.svg)](https://c.org) "
+        f"[![b](https://c.org/b.svg)]({root}/blob/main/b.md) [c]({root}/blob/main/c.md)"
+    )
+    assert links.resolve_links(text, "", "", lambda path: path == "a.svg") == (
+        "[![a](a.svg)](https://c.org) ![b](https://c.org/b.svg) c"
+    )
+
+
 def test_the_repository_has_one_address():
     said = (ROOT / "README.md").read_text()
     url = links.repository_url()
@@ -152,6 +170,11 @@ def test_make_targets_exist():
     ).stdout
     for target in targets:
         assert re.search(rf"^{target}\s", listed, re.M), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_text_becomes_a_row_of_a_table(document):
+    assert not re.search(r"^\|.*\|\n[^|\n`]", document.read_text(), re.M)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

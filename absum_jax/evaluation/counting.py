@@ -52,11 +52,13 @@ class AttackAccuracy(NamedTuple):
         For a tuple `top_k`, `axis_0` is the position in it.
         """
         shape = np.shape(self.accuracy)
+        # Several models may each have a single strength, but not as many as `top_k`.
+        own = int(np.shape(self.strength)[-1:] == shape[-1:] != ())
         return display.rows(
-            [None] * bool(np.ndim(self.strength)),
-            strength=np.broadcast_to(self.strength, shape),
+            [None] * own,
+            strength=display.for_each_top_k(self.strength, shape, own),
             accuracy=self.accuracy,
-            nan_logits=np.broadcast_to(self.nan_logits, shape),
+            nan_logits=display.for_each_top_k(self.nan_logits, shape, own),
         )
 
     def __repr__(self) -> str:

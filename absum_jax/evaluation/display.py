@@ -28,10 +28,12 @@ def compact(value: Any) -> str:
       >>> display.compact(np.float32(0.98333)), display.compact(np.arange(99) / 4)
       ('0.9833', '[0, 0.25, ..., 24.25, 24.5]')
     """
-    return np.array2string(
+    text = np.array2string(
         np.asarray(value), separator=", ", threshold=10, edgeitems=2,
         max_line_width=10**6, formatter={"all": lambda number: f"{number:.4g}"},
     )  # fmt: skip
+    # Rows of an array begin new lines.
+    return " ".join(text.split())
 
 
 def line(result: tuple[Any, ...], **shown: Any) -> str:
@@ -50,6 +52,23 @@ def line(result: tuple[Any, ...], **shown: Any) -> str:
         texts = {name: repr(v) for name, v in result._asdict().items()}  # type: ignore[attr-defined]
     parts = ", ".join(f"{name}={text}" for name, text in texts.items())
     return f"{type(result).__name__}({parts})"
+
+
+def for_each_top_k(value: Any, shape: tuple[int, ...], last: int) -> np.ndarray:
+    """Repeats values along the axis of `top_k`, if a shape has one that they lack.
+
+    It comes just before the `last` axes of the shape.
+
+    Example:
+      >>> import numpy as np
+      >>> from absum_jax.evaluation import display
+      >>> of_models = np.array([[1, 2], [3, 4]])  # (models, strengths)
+      >>> display.for_each_top_k(of_models, (2, 3, 2), last=1)[:, 0].tolist()
+      [[1, 2], [3, 4]]
+    """
+    end = len(shape) - last
+    missing = tuple(range(end - len(shape) + np.ndim(value), end))
+    return np.broadcast_to(np.expand_dims(value, missing), shape)
 
 
 def rows(axes: Sequence[str | None], **columns: Any) -> list[dict[str, Any]]:

@@ -33,16 +33,10 @@ class SingleFourierAccuracy(NamedTuple):
         In place of `l` and `m`, `frequency` is the position in a list of frequencies.
         For a tuple `top_k`, `axis_0` is the position in it.
         """
-        shape, own = (
-            np.shape(self.accuracy),
-            np.ndim(self.accuracy) - np.ndim(self.mean),
-        )
-        nan_logits = self.nan_logits
+        shape, nan_logits = np.shape(self.accuracy), self.nan_logits
+        own = len(shape) - np.ndim(self.mean)
         if nan_logits is not None:
-            # An axis of `top_k` comes just before those of frequencies.
-            missing = len(shape) - np.ndim(nan_logits)
-            axes = tuple(range(len(shape) - own - missing, len(shape) - own))
-            nan_logits = np.broadcast_to(np.expand_dims(nan_logits, axes), shape)
+            nan_logits = display.for_each_top_k(nan_logits, shape, own)
         return display.rows(
             ["l", "m"] if own == 2 else ["frequency"],
             accuracy=self.accuracy,

@@ -12,6 +12,7 @@ import absum_jax
 from experiments.data import DATASETS, DataOptions, DatasetName, Split, load
 from experiments.data.streamed import StreamedSplit
 from experiments.jobs.errors import UsageError
+from experiments.options import check_choices
 from experiments.reporting.plots.saving import save
 
 Frequencies = tuple[tuple[int, int], ...]
@@ -45,6 +46,8 @@ class Figure1Options:
             raise UsageError(f"--images must lie in 1..10, got {self.images}.")
         if self.eps is not None and not 0 <= self.eps <= 1:
             raise UsageError(f"--eps must lie in 0..1, got {self.eps}.")
+        if self.frequencies is not None:
+            check_choices("--frequencies", self.frequencies)
 
 
 def _one_a_class(split: Split | StreamedSplit, classes: int) -> np.ndarray:

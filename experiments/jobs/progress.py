@@ -35,12 +35,20 @@ def progress(
         return
     started = time.perf_counter()
     done, reported, counted = initial, started, 0
-    compiling, compiling_reported = 0.0, 0.0
+    # Spans of time in which programs were compiled, apart from each other.
+    spans: list[tuple[float, float]] = []
+    compiling_reported = 0.0
 
     def heard(event: str, duration_secs: float, **_: Any) -> None:
-        nonlocal compiling
-        if compiles and event.startswith(_COMPILATION):
-            compiling += duration_secs
+        if not compiles or not event.startswith(_COMPILATION):
+            return
+        # jax reports what has just ended: what a trace compiles before the trace, and
+        # what other threads compile at the same time.
+        end = time.perf_counter()
+        begin = max(end - duration_secs, started)
+        while spans and spans[-1][1] >= begin:
+            begin = min(begin, spans.pop()[0])
+        spans.append((begin, end))
 
     def rate(seconds: float) -> str:
         per_second = counted / max(seconds, 1e-9)
@@ -61,10 +69,12 @@ def progress(
         done += units
         counted += of_rate
         now = time.perf_counter()
-        working = max(now - started - compiling, 0.0)
+        compiling = sum(end - begin for begin, end in spans)
+        working = now - started - compiling
         if bar is not None:
-            bar.start_t += compiling - compiling_reported
-            bar.last_print_t += compiling - compiling_reported
+            if not bar.disable:  # as by TQDM_DISABLE, without these times
+                bar.start_t += compiling - compiling_reported
+                bar.last_print_t += compiling - compiling_reported
             compiling_reported = compiling
             bar.set_postfix_str(rate(working) if rate_of else "", refresh=False)
             bar.update(units)

@@ -132,11 +132,25 @@ def to_pytorch(
 
 def _unwrapped(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Removes prefixes that all names have, and counts of batches."""
+    if not isinstance(tensors, Mapping):
+        raise ValueError(
+            f"`tensors` must be a `state_dict`, got {type(tensors).__name__}."
+        )
     for prefix in _PREFIXES * 2:  # in any order
         if all(name.startswith(prefix) for name in tensors):
             tensors = {n.removeprefix(prefix): t for n, t in tensors.items()}
     kept = (name for name in tensors if not name.endswith(_IGNORED))
-    return {name: np.asarray(tensors[name]) for name in kept}
+    return {name: _as_array(name, tensors[name]) for name in kept}
+
+
+def _as_array(name: str, tensor: Any) -> np.ndarray:
+    try:
+        return np.asarray(tensor)
+    except (RuntimeError, TypeError) as error:  # PyTorch's
+        raise ValueError(
+            f"`tensors[{name!r}]` must be an array of NumPy, or a tensor that becomes "
+            f"one: {error}"
+        ) from error
 
 
 def _layout_of(tensors: Collection[str], network: str) -> _Layout:
@@ -171,7 +185,8 @@ def from_pytorch(tensors: Mapping[str, Any], network: str) -> Variables:
 
     Raises:
       ValueError: if there is no such network, names are missing or not known, or a
-        tensor has another shape or no floating-point numbers.
+        tensor has another shape or no floating-point numbers, or cannot become an array
+        of NumPy, as in bfloat16 or on a GPU: call `.float().cpu()` on the network.
 
     Example:
       >>> import jax, numpy as np

@@ -1,6 +1,7 @@
 """What notebooks and consoles show of results, and their rows for tables of data."""
 
 import html.parser
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -102,18 +103,32 @@ def sometimes(weights, x):
     return jnp.where(logits[:, :1] > weights[0, 0], jnp.nan, logits)
 
 
-@pytest.mark.parametrize("top_k", [1, (1, 2, 3)])
-def test_rows_of_several_models_keep_nan_logits_beside_their_model(top_k):
-    frequencies = [(0, 1), (2, 3)]
-    results = jax.vmap(
-        lambda w: fourier(Partial(sometimes, w), frequencies=frequencies, top_k=top_k)
-    )(WEIGHTS)
+def at_two(model, **options):
+    return fourier(model, frequencies=[(0, 1), (2, 3)], **options)
+
+
+def at_one_radius(model, **options):
+    return absum_jax.low_pass_accuracy(model, X, Y, 1.0, **options)
+
+
+@pytest.mark.parametrize(
+    ("function", "top_k"),
+    [
+        *itertools.product((at_two, filtered), (1, (1, 2), (1, 2, 3))),
+        (at_one_radius, 1),
+        (at_one_radius, (1, 2, 3)),
+    ],
+)
+def test_rows_of_several_models_keep_nan_logits_beside_their_model(function, top_k):
+    def of(weights):
+        return function(Partial(sometimes, weights), top_k=top_k)
+
+    results = jax.vmap(of)(WEIGHTS)
     for model, weights in enumerate(WEIGHTS):
-        alone = fourier(
-            Partial(sometimes, weights), frequencies=frequencies, top_k=top_k
-        )
+        alone = of(weights)
         assert max(row["nan_logits"] for row in alone.rows) > 0
-        of_model = [row for row in results.rows if row["axis_0"] == model]
+        rows = np.array(results.rows).reshape(len(WEIGHTS), -1)
+        of_model = rows[model].tolist()
         for column in ("accuracy", "nan_logits"):
             assert [row[column] for row in of_model] == [
                 row[column] for row in alone.rows
@@ -147,6 +162,7 @@ def test_lines_have_no_arrays():
         f"AttackAccuracy(strength=[1, 2, 3], accuracy=[{accuracies}], "
         "nan_logits=[0, 0, 0])"
     )
+    assert "\n" not in repr(jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), strengths))
 
 
 def test_tables_of_html():

@@ -70,3 +70,9 @@ def test_no_command_imports_another():
         if other in commands
     }
     assert found == IMPORTED_COMMANDS
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Two of one name in different folders cannot be collected in one run."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

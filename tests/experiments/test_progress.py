@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import os
+import subprocess
 import sys
 
 import jax
@@ -45,11 +47,16 @@ def test_a_slow_rate_has_two_digits(monkeypatch, capsys, images, rate):
     assert line == f"training: 1 of 1 epochs, 40 s, {rate} images/s"
 
 
-def _compile_for(seconds):
-    """Reports what jax reports after compilation."""
+def _report(part, seconds):
+    """Reports what jax reports when a part of compilation ends."""
+    name = f"/jax/core/compile/{part}_duration"
+    jax.monitoring.record_event_duration_secs(name, seconds)
+
+
+def _compile_for(clock, seconds):
     for part, share in (("jaxpr_trace", 0.25), ("backend_compile", 0.75)):
-        name = f"/jax/core/compile/{part}_duration"
-        jax.monitoring.record_event_duration_secs(name, share * seconds)
+        clock.now += share * seconds
+        _report(part, share * seconds)
 
 
 @pytest.fixture
@@ -69,15 +76,16 @@ def clock(monkeypatch):
 
 
 def test_estimates_leave_compilation_out(clock, capsys):
-    _compile_for(7)  # before the work, and of no concern to it
+    clock.now = -7
+    _compile_for(clock, 7)  # before the work, and of no concern to it
     with progress.progress(
         4, "work", "unit", rate_of="image", compiles=True
     ) as advance:
         jax.monitoring.record_event_duration_secs("/jax/other", 50.0)
-        _compile_for(100)
+        _compile_for(clock, 100)
         clock.now = 120
         advance(1, 40)
-        _compile_for(10)
+        _compile_for(clock, 10)
         clock.now = 150
         advance(1, 40)
         clock.now = 170
@@ -90,9 +98,26 @@ def test_estimates_leave_compilation_out(clock, capsys):
     ]
 
 
+def test_what_is_compiled_at_the_same_time_counts_once(clock, capsys):
+    with progress.progress(4, "work", "unit", compiles=True) as advance:
+        clock.now = 50
+        _report("backend_compile", 40)  # within the trace that ends next
+        clock.now = 70
+        _report("jaxpr_trace", 70)
+        _report("backend_compile", 30)  # of another thread
+        clock.now = 90
+        _report("backend_compile", 500)  # it began before the work
+        clock.now = 120
+        advance(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "work: compiling",
+        "work: 1 of 4 units, 120 s, 90 s left",
+    ]
+
+
 def test_work_whose_every_unit_compiles_counts_it(clock, capsys):
     with progress.progress(4, "work", "unit") as advance:
-        _compile_for(100)
+        _compile_for(clock, 100)
         clock.now = 120
         advance(1)
     assert capsys.readouterr().err == "work: 1 of 4 units, 120 s, 360 s left\n"
@@ -106,13 +131,28 @@ class _Terminal(io.StringIO):
 def test_a_bar_leaves_compilation_out(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", _Terminal())
     with progress.progress(4, "work", "unit", compiles=True) as advance:
-        _compile_for(100)
+        _compile_for(clock, 100)
         clock.now = 120
         advance(1)
     _, compiling, after, _ = sys.stderr.getvalue().split("\r")[1:]
     assert compiling.startswith("work:   0%|          | 0/4 [00:00<?")
     assert compiling.endswith(", compiling]")
     assert "1/4 [00:20<01:00, 20.00s/ units]" in after
+
+
+def test_a_bar_that_the_environment_turns_off():
+    # tqdm reads TQDM_DISABLE when it is imported.
+    code = (
+        "import sys; sys.stderr.isatty = lambda: True\n"
+        "from experiments.jobs import progress\n"
+        "with progress.progress(2, 'work', 'unit', compiles=True) as advance:\n"
+        "    advance(1)\n"
+    )
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_jax_reports_compilation_by_that_name():

@@ -194,6 +194,21 @@ def test_wrong_tensors(change, message):
         pytorch.from_pytorch(tensors, "small_cnn")
 
 
+class OfNoArray:
+    """A tensor as PyTorch has in bfloat16."""
+
+    def __array__(self, *_, **__):  # noqa: D105
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
+def test_what_is_no_array():
+    tensors = tensors_of("pytorch-examples") | {"fc2.bias": OfNoArray()}
+    with pytest.raises(ValueError, match=r"`tensors\['fc2.bias'\]` must .* BFloat16"):
+        pytorch.from_pytorch(tensors, "small_cnn")
+    with pytest.raises(ValueError, match="must be a `state_dict`, got SmallCNN"):
+        pytorch.from_pytorch(filled(SmallCNN), "small_cnn")
+
+
 def test_wrong_networks():
     tensors = tensors_of("pytorch-examples")
     for network in ("googlenet", "resnet18_tenth", "resnet"):

@@ -1,5 +1,6 @@
 """Trained models as notebooks load them."""
 
+import dataclasses
 import doctest
 import pathlib
 import shutil
@@ -188,6 +189,14 @@ def test_wrong_arguments(runs, data, noise, tmp_path):
     fewer = Dataset("noise", noise.take(np.arange(96)[::-1]), noise, 10, (0.0,), (1.0,))
     with pytest.raises(UsageError, match="was trained on other images"):
         trained.load_model(runs[0], data=fewer)
+    with pytest.raises(UsageError, match=r"`data` must be such as .* got 'folder'"):
+        trained.load_model(runs[0], data="folder")
+    for seeds in (0, "01"):
+        with pytest.raises(UsageError, match=r"`seeds` must be several, .* got ['0]"):
+            trained.find_runs(tmp_path, seeds=seeds)
+    own = Run(tmp_path, dataclasses.replace(runs[0].config, model="own"))
+    with pytest.raises(UsageError, match="there is no network 'own'; `register` it"):
+        trained.load_model(own, data=data)
     model = trained.load_model(runs[0], data=data)
     with pytest.raises(UsageError, match=r"`examples` must lie in 1\.\.12"):
         model.test_images(13)
