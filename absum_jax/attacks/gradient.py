@@ -114,11 +114,10 @@ def check_aim(
 
 
 def check_not_futile(
-    futility: Futility, images: int, aim: Aim, model: str = "logits_fn"
-) -> None:
+    futility: Futility, images: int, aim: Aim, model: str = "logits_fn", *,
+    stacklevel: int = 3,
+) -> None:  # fmt: skip
     """Refuses probabilities in place of logits, and warns of images without a gradient.
-
-    Call it directly from a public function: the warning refers to the caller of that.
 
     Args:
       futility: numbers of images, scalars or one for each eps; traced ones are not
@@ -126,6 +125,8 @@ def check_not_futile(
       images: how many images were attacked.
       aim: the aim of the attack.
       model: name of the argument that supplied the gradients.
+      stacklevel: of the warning; by default that of the caller of a public function
+        that calls this one directly.
     """
     if not all(map(validation.is_concrete, futility)):
         return
@@ -141,7 +142,7 @@ def check_not_futile(
             "attack left unchanged: their accuracy shows nothing. Rounding, "
             "`stop_gradient` and NaN remove the gradient; if a model is so certain "
             "that the cross-entropy has none, use `loss=absum_jax.margin_loss`.",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 

@@ -278,7 +278,7 @@ def robustness_report(
         fractions, futility = pgd_fractions(
             (logits_fn, attacker), x, y, key, budget, bounds, aim=aim, **evaluation
         )
-        check_not_futile(futility, images, aim, argument)
+        check_not_futile(futility, images, aim, argument, stacklevel=5)
         return AttackAccuracy(budget.eps, *fractions)
 
     filtered, fourier, *of_attackers = evaluated(
