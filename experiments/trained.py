@@ -33,7 +33,7 @@ class TrainedModel:
 
     @property
     def config(self) -> RunConfig:
-        """Returns what was trained: data set, network, method, strength, recipe."""
+        """Returns the data set, network, method, strength and recipe of training."""
         return self.run.config
 
     @property
@@ -123,7 +123,7 @@ def find_runs(
     """Finds finished runs in a folder of runs or records.
 
     Args:
-      runs_dir: the folder, as commands have it in --runs-dir.
+      runs_dir: the folder, as in the option `--runs-dir` of commands.
       dataset: the name of the data set; None is all, here and below.
       network: the name of the network.
       method: the name of the method.

@@ -47,7 +47,7 @@ class AttackAccuracy(NamedTuple):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Returns a row for each strength: `strength`, `accuracy`, `nan_logits`.
+        """Returns a row with `strength`, `accuracy` and `nan_logits` for each strength.
 
         For a tuple `top_k`, `axis_0` is the position in it.
         """

@@ -28,7 +28,7 @@ class SingleFourierAccuracy(NamedTuple):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Returns a row for each frequency: `l`, `m`, `accuracy` and `nan_logits`.
+        """Returns a row with `l`, `m`, `accuracy` and `nan_logits` for each frequency.
 
         In place of `l` and `m`, `frequency` is the position in a list of frequencies.
         For a tuple `top_k`, `axis_0` is the position in it.
