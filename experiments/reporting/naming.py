@@ -69,6 +69,10 @@ def without(labels: Mapping[str, str], methods: Collection[str]) -> list[str]:
     return [f"without {', '.join(missing)}"] if missing else []
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     """Returns how a sweep is scaled down from the published one."""
     parts = _other_training(options.models, adversarial=adversarial)
@@ -78,10 +82,10 @@ def scale(options: SweepOptions, *, adversarial: bool = False) -> list[str]:
     parts += without(compared, options.methods)
     if options.select_on != "paper":
         if not set(LAMBDA.grid) <= set(options.strengths):
-            parts.append(f"{len(options.strengths)} strengths")
+            parts.append(_counted(len(options.strengths), "strength"))
         has_bounds = any(METHODS[m].strength == SIGMA for m in options.methods)
         if has_bounds and not set(SIGMA.grid) <= set(options.max_norms):
-            parts.append(f"{len(options.max_norms)} bounds of SNC")
+            parts.append(f"{_counted(len(options.max_norms), 'bound')} of SNC")
     parts += _fewer_images(options.models, options.test_examples)
     steps = options.models.training_steps(
         adversarial=adversarial, hold_out=options.select_on == "validation"

@@ -244,6 +244,7 @@ def test_top_1_and_top_5_of_imagenet_side_by_side(make_config, tmp_path):
         ({"methods": ("none", "l1")}, "without weight decay, Absum"),
         ({"strengths": (0.1, 0.01)}, "2 strengths"),
         ({"max_norms": (0.1, 0.01)}, "2 bounds of SNC"),
+        ({"max_norms": (0.1,)}, "1 bound of SNC"),
     ],
 )
 def test_a_smaller_run_says_so_and_lies_apart(model, changes, part):
