@@ -9,13 +9,18 @@ Images are NHWC floats in [0, 1], with normalization inside the model; kernels a
 accuracies are fractions; a `logits_fn` is any callable from images to logits.
 """
 
+from absum_jax.attacks.auto_pgd import apgd
 from absum_jax.attacks.frequency import high_pass, low_pass
-from absum_jax.attacks.gradient import fgsm, margin_loss, pgd
+from absum_jax.attacks.gradient import fgsm, pgd
+from absum_jax.attacks.losses import dlr_loss, margin_loss, targeted_dlr_loss
 from absum_jax.attacks.single_fourier import (
     single_fourier_attack,
     single_fourier_perturbation,
 )
+from absum_jax.attacks.square import square
 from absum_jax.convolutions import canonical_convolutions
+from absum_jax.evaluation.auto_attack import auto_attack
+from absum_jax.evaluation.auto_attack_result import AutoAttackResult
 from absum_jax.evaluation.clean import accuracy
 from absum_jax.evaluation.counting import AttackAccuracy
 from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
@@ -67,6 +72,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttackAccuracy",
+    "AutoAttackResult",
     "ConvUse",
     "ProximalState",
     "ReportRow",
@@ -76,9 +82,11 @@ __all__ = [
     "absum",
     "absum_penalty",
     "accuracy",
+    "apgd",
     "apply_proximal_updates",
     "apply_spectral_norm_constraint",
     "apply_spectral_normalization",
+    "auto_attack",
     "canonical_convolutions",
     "clip_conv_spectral_norm",
     "conv_frequency_response",
@@ -88,6 +96,7 @@ __all__ = [
     "conv_singular_values",
     "conv_spectral_norm",
     "conv_zero_padded_norm_bound",
+    "dlr_loss",
     "fgsm",
     "fourier_noise_accuracy",
     "frequency_radius",
@@ -115,6 +124,8 @@ __all__ = [
     "single_fourier_perturbation",
     "spectral_norm_constraint",
     "spectral_normalization",
+    "square",
     "summarize_frequencies",
+    "targeted_dlr_loss",
     "wilson_interval",
 ]

@@ -365,12 +365,14 @@ def check_images(
     return x
 
 
-def check_labels(y: Any, x: chex.Array, rows: str = "images in `x`") -> chex.Array:
+def check_labels(
+    y: Any, x: chex.Array, rows: str = "images in `x`", name: str = "y"
+) -> chex.Array:
     """Returns integer labels; refuses any number but one for each row of an array."""
-    y = check_integers("y", y, "integer class labels")
+    y = check_integers(name, y, "integer class labels")
     if y.shape != x.shape[:1]:
         raise ValueError(
-            f"`y` must hold one label for each of the {x.shape[0]} {rows}, "
+            f"`{name}` must hold one label for each of the {x.shape[0]} {rows}, "
             f"got shape {y.shape}."
         )
     if not y.size:
@@ -379,13 +381,15 @@ def check_labels(y: Any, x: chex.Array, rows: str = "images in `x`") -> chex.Arr
     return y.astype(int)
 
 
-def check_label_range(y: chex.Array, classes: int, having: str) -> None:
+def check_label_range(
+    y: chex.Array, classes: int, having: str, name: str = "y"
+) -> None:
     """Refuses concrete labels beyond the classes, which `having` refers to."""
     if is_concrete(y):
         with jax.ensure_compile_time_eval():
             low, high = int(jnp.min(y)), int(jnp.max(y))
         if low < 0 or high >= classes:
             raise ValueError(
-                f"`y` must lie in 0..{classes - 1}, as {having}, "
+                f"`{name}` must lie in 0..{classes - 1}, as {having}, "
                 f"got labels from {low} to {high}."
             )

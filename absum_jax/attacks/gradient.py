@@ -1,6 +1,7 @@
-"""FGSM and projected gradient descent in the L-infinity ball."""
+"""FGSM and projected gradient descent."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -10,61 +11,16 @@ import numpy as np
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
-from absum_jax.attacks._descent import (
-    Aim,
-    Budget,
-    Futility,
-    Loss,
-    attack,
-    keys_of,
-)
+from absum_jax.attacks._balls import NORMS
+from absum_jax.attacks._descent import Aim, Budget, descend, keys_of
+from absum_jax.attacks._objective import Loss, Record
+
+# From a model, images, labels, keys of images, a budget, the bounds and an aim to
+# attacked images and a record of each.
+Method = Callable[..., tuple[chex.Array, Record]]
 
 
-def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
-    r"""Computes the margin by which each image is misclassified.
-
-    .. math::
-      \max_{j \ne y} z_j - z_y
-
-    In contrast to the cross-entropy, it does not saturate: if a model is certain, the
-    cross-entropy and its gradient are zero in float32, and an attack makes no progress.
-
-    Args:
-      logits: (batch, classes), at least two classes.
-      y: integer labels (batch,).
-
-    Returns:
-      Losses (batch,), positive where another class has the largest logit.
-
-    Raises:
-      ValueError: if there is only one class, the logits are not real, or the labels are
-        not integers, not one for each row, or out of range.
-
-    Example:
-      >>> import absum_jax, jax.numpy as jnp
-      >>> absum_jax.margin_loss(jnp.array([[2.0, 5.0, 3.0]]), jnp.array([1]))
-      Array([-2.], dtype=float32)
-
-    References:
-      Carlini and Wagner, `Towards Evaluating the Robustness of Neural Networks
-      <https://arxiv.org/abs/1608.04644>`_, 2017
-    """
-    logits = validation.check_real("logits", logits)
-    if logits.ndim != 2 or not logits.size or logits.shape[1] < 2:
-        raise ValueError(
-            "`logits` must be (batch, classes) with at least two classes, "
-            f"got shape {logits.shape}."
-        )
-    y = validation.check_labels(y, logits, "rows of `logits`")
-    classes = logits.shape[1]
-    validation.check_label_range(y, classes, f"`logits` has {classes} classes")
-    own = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
-    classes = jnp.arange(logits.shape[-1])[None]
-    is_own = classes == y[:, None].astype(classes.dtype)
-    return jnp.where(is_own, -jnp.inf, logits).max(axis=-1) - own
-
-
-@_logits.compiled_with(static_argnames=("aim",), like=0)
+@_logits.compiled_with(static_argnames=("method", "aim"), like=0)
 def _attack(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
@@ -73,9 +29,10 @@ def _attack(
     budget: Budget,
     bounds: tuple[chex.Numeric, chex.Numeric],
     *,
+    method: Method,
     aim: Aim,
-) -> tuple[chex.Array, Futility]:
-    return attack(logits_fn, x, y, keys, budget, bounds, aim)
+) -> tuple[chex.Array, Record]:
+    return method(logits_fn, x, y, keys, budget, bounds, aim)
 
 
 def check_budget(eps: Any, step_size: Any, steps: Any, init_radius: Any) -> Budget:
@@ -97,9 +54,11 @@ def check_budget(eps: Any, step_size: Any, steps: Any, init_radius: Any) -> Budg
 
 
 def check_aim(
-    loss: Any, targeted: bool, restarts: Any, early_stop: bool = False
-) -> Aim:
+    loss: Any, targeted: bool, restarts: Any, early_stop: bool = False,
+    norm: str = "linf",
+) -> Aim:  # fmt: skip
     """Returns the aim, refusing a loss that is not a function."""
+    validation.check_choice("norm", norm, NORMS)
     if loss is not None and not callable(loss):
         raise ValueError(
             "`loss` must be a function of logits and labels, or None for the "
@@ -110,17 +69,18 @@ def check_aim(
         validation.check_bool("targeted", targeted),
         validation.check_positive_int("restarts", restarts),
         validation.check_bool("early_stop", early_stop),
+        norm,
     )
 
 
 def check_not_futile(
-    futility: Futility, images: int, aim: Aim, model: str = "logits_fn", *,
+    record: Record, images: int, aim: Aim, model: str = "logits_fn", *,
     stacklevel: int = 3,
 ) -> None:  # fmt: skip
     """Refuses probabilities in place of logits, and warns of images without a gradient.
 
     Args:
-      futility: numbers of images, scalars or one for each eps; traced ones are not
+      record: of all images, scalars or one for each eps; traced ones are not
         checked.
       images: how many images were attacked.
       aim: the aim of the attack.
@@ -128,14 +88,14 @@ def check_not_futile(
       stacklevel: of the warning; by default that of the caller of a public function
         that calls this one directly.
     """
-    if not all(map(validation.is_concrete, futility)):
+    if not all(map(validation.is_concrete, record)):
         return
-    if aim.loss is None and np.min(futility.probabilities) == images:
+    if aim.loss is None and np.min(record.probabilities) == images:
         raise ValueError(
             f"`{model}` must return logits, got probabilities, numbers in [0, 1] whose "
             "sum is 1; return their logarithms, or pass a `loss` for probabilities."
         )
-    motionless = np.max(futility.motionless)
+    motionless = np.max(record.motionless)
     if motionless:
         warnings.warn(
             f"`{model}` had no gradient at {motionless} of {images} images, which the "
@@ -146,7 +106,7 @@ def check_not_futile(
         )
 
 
-def _checked(
+def check_attacked(
     logits_fn: Any, x: Any, y: Any, bounds: Any
 ) -> tuple[chex.Array, chex.Array, tuple[Any, Any]]:
     """Checks the model, images, labels and bounds, and returns the last three."""
@@ -159,18 +119,18 @@ def _checked(
     return x, y, bounds
 
 
-def _over_eps(
-    logits_fn: Any, x: chex.Array, y: chex.Array, keys: chex.PRNGKey | None,
-    budget: Budget, bounds: tuple[Any, Any], aim: Aim,
-) -> tuple[chex.Array, Futility]:  # fmt: skip
-    """Attacks images for each eps of a budget, and counts signs of futility."""
+def over_eps(
+    method: Method, logits_fn: Any, x: chex.Array, y: chex.Array,
+    keys: chex.PRNGKey | None, budget: Budget, bounds: tuple[Any, Any], aim: Aim,
+) -> tuple[chex.Array, Record]:  # fmt: skip
+    """Attacks images for each eps of a budget, and adds up the records."""
 
-    def one(budget: Budget) -> tuple[chex.Array, Futility]:
-        return _attack(logits_fn, x, y, keys, budget, bounds, aim=aim)
+    def one(budget: Budget) -> tuple[chex.Array, Record]:
+        return _attack(logits_fn, x, y, keys, budget, bounds, method=method, aim=aim)
 
     each = jax.vmap(one, in_axes=(Budget(0, 0, None, 0),)) if budget.eps.ndim else one
-    attacked, futility = each(budget)
-    return attacked, jax.tree.map(lambda flags: flags.sum(axis=-1), futility)
+    attacked, record = each(budget)
+    return attacked, jax.tree.map(lambda each: each.sum(axis=-1), record)
 
 
 def fgsm(
@@ -222,9 +182,9 @@ def fgsm(
     """
     aim = check_aim(loss, targeted, restarts=1)
     budget = check_budget(eps, eps, 1, 0.0)
-    x, y, bounds = _checked(logits_fn, x, y, bounds)
-    attacked, futility = _over_eps(logits_fn, x, y, None, budget, bounds, aim)
-    check_not_futile(futility, x.shape[0], aim)
+    x, y, bounds = check_attacked(logits_fn, x, y, bounds)
+    attacked, record = over_eps(descend, logits_fn, x, y, None, budget, bounds, aim)
+    check_not_futile(record, x.shape[0], aim)
     return attacked
 
 
@@ -243,8 +203,9 @@ def pgd(
     targeted: bool = False,
     restarts: int = 1,
     early_stop: bool = False,
+    norm: str = "linf",
 ) -> chex.Array:
-    r"""Attacks by projected gradient descent in the L-infinity ball.
+    r"""Attacks by projected gradient descent in the L-infinity or L2 ball.
 
     From a start drawn uniformly at random around the image,
 
@@ -253,7 +214,8 @@ def pgd(
       \nabla_{\hat x} L(\hat x, y)\right)
 
     is repeated for a number of steps, with the projection :math:`\Pi` onto the ball of
-    radius eps and the bounds; the last iterate is returned. The noise of image i
+    radius eps and the bounds; the last iterate is returned. In the L2 ball, the
+    gradient divided by its L2 norm takes the place of its sign. The noise of image i
     depends only on `jax.random.fold_in(key, i)`, not on eps: each of a list of eps has
     the result that it would have alone.
 
@@ -268,13 +230,13 @@ def pgd(
       y: integer labels (batch,); the target classes, if targeted.
       key: random key of the starts, from `jax.random.key`; or a key for each image,
         (batch,), so that images have the same starts in any batch.
-      eps: radius of the L-infinity ball, non-negative, in units of the pixels: a scalar
-        or a list (E,), all in one compiled call.
+      eps: radius of the ball, non-negative, in units of the pixels: a scalar or a list
+        (E,), all in one compiled call.
       step_size: :math:`\alpha`, non-negative: a scalar or one for each eps.
       steps: number of steps, at least one. A new number does not trigger recompilation.
-      init_radius: the noise of the start is uniform in [-init_radius, init_radius], and
-        the start is projected; a scalar or one for each eps, 0 to start at the image,
-        None for eps itself. The paper uses 2/255.
+      init_radius: the noise of the start is uniform in a ball of this radius and the
+        same norm, and the start is projected; a scalar or one for each eps, 0 to start
+        at the image, None for eps itself. The paper uses 2/255.
       bounds: the range of pixel values, in which the result lies without tolerance.
       loss: from logits (batch, classes) and labels (batch,) to losses (batch,), such as
         :func:`margin_loss`; None is the cross-entropy. Pass the same function object
@@ -285,6 +247,7 @@ def pgd(
       early_stop: whether to stop attacking an image once it is misclassified, and to
         end when all are. Restarts then prefer a misclassified image to one with a
         larger loss, so that accuracy never rises with steps or restarts.
+      norm: `"linf"` or `"l2"`, of an image's change over all pixels and channels.
 
     Returns:
       The attacked images (batch, height, width, channels), for a list of eps with a
@@ -294,8 +257,8 @@ def pgd(
     Raises:
       ValueError: if eps, `step_size` or `init_radius` is negative, empty or of another
         shape, `steps` or `restarts` is less than one, `loss` is not a function or
-        returns another shape, the logits are probabilities without a `loss`, or for the
-        reasons of :func:`accuracy`.
+        returns another shape, the norm is unknown, the logits are probabilities without
+        a `loss`, or for the reasons of :func:`accuracy`.
 
     Warns:
       UserWarning: if the loss had no gradient at an image in any step, so that the
@@ -318,11 +281,11 @@ def pgd(
       <https://arxiv.org/abs/1706.06083>`_, 2018; Kanai et al., `Absum
       <https://arxiv.org/abs/1909.08830>`_, 2020, "Robustness against PGD"
     """
-    aim = check_aim(loss, targeted, restarts, early_stop)
+    aim = check_aim(loss, targeted, restarts, early_stop, norm)
     budget = check_budget(eps, step_size, steps, init_radius)
-    x, y, bounds = _checked(logits_fn, x, y, bounds)
+    x, y, bounds = check_attacked(logits_fn, x, y, bounds)
     if validation.check_keys(key, x.shape[0]):
         key = keys_of(key, jnp.arange(x.shape[0]))
-    attacked, futility = _over_eps(logits_fn, x, y, key, budget, bounds, aim)
-    check_not_futile(futility, x.shape[0], aim)
+    attacked, record = over_eps(descend, logits_fn, x, y, key, budget, bounds, aim)
+    check_not_futile(record, x.shape[0], aim)
     return attacked

@@ -44,29 +44,38 @@ class AttackAccuracy(NamedTuple):
     # NaN logit counts as wrong.
     accuracy: chex.Array
     nan_logits: chex.Array  # of the shape of strength: fraction of images with one
+    # Of the shape of strength: passes of the attack, summed over images, if it has any.
+    forward: chex.Array | None = None
+    backward: chex.Array | None = None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Returns a row with `strength`, `accuracy` and `nan_logits` for each strength.
+        """Returns a row with the fields that are known for each strength.
 
         For a tuple `top_k`, `axis_0` is the position in it.
         """
         shape = np.shape(self.accuracy)
         # Several models may each have a single strength, but not as many as `top_k`.
         own = int(np.shape(self.strength)[-1:] == shape[-1:] != ())
+        known = {name: v for name, v in self._asdict().items() if v is not None}
         return display.rows(
             [None] * own,
-            strength=display.for_each_top_k(self.strength, shape, own),
-            accuracy=self.accuracy,
-            nan_logits=display.for_each_top_k(self.nan_logits, shape, own),
+            **{
+                name: display.for_each_top_k(value, shape, own)
+                for name, value in known.items()
+            },
         )
 
     def __repr__(self) -> str:
-        """Formats the numbers in a line."""
-        return display.line(self, **self._asdict())
+        """Formats the numbers in a line, without the passes."""
+        strength, accuracy, nan_logits, *_ = self
+        return display.line(
+            self, strength=strength, accuracy=accuracy, nan_logits=nan_logits
+        )
 
     def _repr_html_(self) -> str | None:
-        return display.as_html(self.rows) if display.are_numbers(*self) else None
+        known = jax.tree.leaves(self)
+        return display.as_html(self.rows) if display.are_numbers(*known) else None
 
 
 def batch_shape(images: int, batch_size: int) -> tuple[int, int]:
@@ -153,21 +162,21 @@ def count(
     Args:
       logits_fn: the model, evaluated on the attacked images in a separate pass.
       attack: from one batch to its attacked images (batch, height, width, channels),
-        and a tree of bools (batch,) to count as well.
+        and a tree of bools or integers (batch,) to add up as well.
       batches: all images.
       top_k: as in :func:`counted`.
 
     Returns:
-      The counts, and the tree with the numbers of True.
+      The counts, and the tree of sums.
     """
 
     def count_batch(_: None, batch: Batches) -> tuple[None, tuple[Counts, Any]]:
-        images, flags = attack(batch)
+        images, others = attack(batch)
         counts = counted(logits_fn(images), batch.y, top_k, batch.valid)
-        others = jax.tree.map(
-            lambda flag: (flag & batch.valid).sum(dtype=jnp.int32), flags
+        sums = jax.tree.map(
+            lambda each: jnp.where(batch.valid, each, 0).sum(dtype=jnp.int32), others
         )
-        return None, (counts, others)
+        return None, (counts, sums)
 
     each = jax.lax.scan(count_batch, None, batches)[1]
     return jax.tree.map(lambda counts: counts.sum(axis=0, dtype=jnp.int32), each)
@@ -178,11 +187,17 @@ def unchanged(batch: Batches) -> tuple[chex.Array, None]:
     return batch.x, None
 
 
-def fractions(counts: Counts, images: int) -> Counts:
-    """Converts counts to fractions of the images.
+def shares(counts: chex.Array, images: int) -> chex.Array:
+    """Converts counts to fractions of the images, in float32.
 
     Uses a lookup table: XLA compiles division by a constant to multiplication by its
     rounded reciprocal, so 41/41 would not be exactly 1.
+    """
+    return jnp.asarray(np.arange(images + 1) / images, jnp.float32)[counts]
+
+
+def fractions(counts: Counts, images: int) -> Counts:
+    """Converts counts to fractions of the images.
 
     Args:
       counts: from :func:`counted` or :func:`count`.
@@ -198,8 +213,7 @@ def fractions(counts: Counts, images: int) -> Counts:
       >>> print(counting.fractions(counts, 4).correct)
       0.75
     """
-    table = jnp.asarray(np.arange(images + 1) / images, jnp.float32)
-    correct, nan_logits = (table[count] for count in counts)
+    correct, nan_logits = (shares(count, images) for count in counts)
     if correct.ndim > nan_logits.ndim:
         correct = jnp.moveaxis(correct, -1, 0)
     return Counts(correct, nan_logits)

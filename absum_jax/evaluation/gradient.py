@@ -7,6 +7,7 @@ from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import _descent as descent
 from absum_jax.attacks import gradient
+from absum_jax.attacks._objective import Loss, Record
 from absum_jax.evaluation import counting
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 
@@ -23,14 +24,14 @@ def pgd_fractions(
     batch_size: int,
     top_k: counting.TopK,
     aim: descent.Aim,
-) -> tuple[counting.Counts, descent.Futility]:
+) -> tuple[counting.Counts, Record]:
     """Computes :func:`pgd_accuracy` of a model, with gradients of a second one if any.
 
     The arguments must be checked.
 
     Returns:
-      The fractions for each eps, and the numbers of images with signs of futility, to
-      be passed to `check_not_futile`.
+      The fractions for each eps, and the records added up over images, to be passed to
+      `check_not_futile`.
     """
     target, substitute = models
     attacked_model = target if substitute is None else substitute
@@ -39,22 +40,22 @@ def pgd_fractions(
 
     def at(
         radii: tuple[chex.Array, chex.Array, chex.Array],
-    ) -> tuple[counting.Counts, descent.Futility]:
+    ) -> tuple[counting.Counts, Record]:
         budget = descent.Budget(radii[0], radii[1], steps, radii[2])
 
         def attacked(
             batch: counting.Batches,
-        ) -> tuple[chex.Array, descent.Futility]:
+        ) -> tuple[chex.Array, Record]:
             keys = descent.keys_of(key, batch.index)
-            return descent.attack(
+            return descent.descend(
                 attacked_model, batch.x, batch.y, keys, budget, bounds, aim, batch.valid
             )
 
         return counting.count(target, attacked, batches, top_k)
 
     radii = eps, step_size, init_radius
-    counts, futility = jax.lax.map(at, radii) if eps.ndim else at(radii)
-    return counting.fractions(counts, x.shape[0]), futility
+    counts, record = jax.lax.map(at, radii) if eps.ndim else at(radii)
+    return counting.fractions(counts, x.shape[0]), record
 
 
 def pgd_accuracy(
@@ -68,9 +69,10 @@ def pgd_accuracy(
     steps: int,
     init_radius: chex.Numeric | None = None,
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
-    loss: descent.Loss | None = None,
+    loss: Loss | None = None,
     restarts: int = 1,
     early_stop: bool = False,
+    norm: str = "linf",
     substitute: _logits.LogitsFn | None = None,
     batch_size: int = BATCH_SIZE,
     top_k: counting.TopK = 1,
@@ -87,7 +89,7 @@ def pgd_accuracy(
       x: images (N, height, width, channels), floating-point, within the bounds.
       y: integer labels (N,).
       key: random key of the starts, from `jax.random.key`.
-      eps: radius of the L-infinity ball, as in :func:`pgd`: a scalar or a list (E,).
+      eps: radius of the ball, as in :func:`pgd`: a scalar or a list (E,).
       step_size: as in :func:`pgd`, a scalar or one for each eps.
       steps: number of steps, at least one.
       init_radius: radius of the random start, as in :func:`pgd`; None is eps.
@@ -99,6 +101,7 @@ def pgd_accuracy(
         gives a tighter (lower) value. Misclassification is judged by the top-1
         prediction of the model that supplies the gradients, so do not combine it with
         `top_k` above 1.
+      norm: of the ball, as in :func:`pgd`.
       substitute: another model whose gradients the attack uses, for a transferred
         attack; None is the evaluated model itself.
       batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
@@ -107,7 +110,9 @@ def pgd_accuracy(
 
     Returns:
       Accuracies of the shape of eps, after an axis (K,) for a tuple `top_k`, and the
-      fraction of images with a NaN logit, which count as wrong.
+      fraction of images with a NaN logit, which count as wrong. `forward` and
+      `backward` are the passes of the attack, summed over images; the evaluation of the
+      attacked images is not counted.
 
     Raises:
       ValueError: for the reasons of :func:`pgd` and :func:`accuracy`.
@@ -129,16 +134,18 @@ def pgd_accuracy(
       <https://arxiv.org/abs/1909.08830>`_, 2020, Tables 2 and 4
     """
     bounds = validation.check_bounds(bounds)
-    aim = gradient.check_aim(loss, False, restarts, early_stop)
+    aim = gradient.check_aim(loss, False, restarts, early_stop, norm)
     budget = gradient.check_budget(eps, step_size, steps, init_radius)
     validation.check_keys(key)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     if substitute is not None:
         check_evaluation(substitute, x, y, batch_size, 1, name="substitute")
-    fractions, futility = pgd_fractions(
+    fractions, record = pgd_fractions(
         (logits_fn, substitute), x, y, key, budget, bounds,
         batch_size=batch_size, top_k=top_k, aim=aim,
     )  # fmt: skip
     attacked = "logits_fn" if substitute is None else "substitute"
-    gradient.check_not_futile(futility, x.shape[0], aim, attacked)
-    return counting.AttackAccuracy(budget.eps, *fractions)
+    gradient.check_not_futile(record, x.shape[0], aim, attacked)
+    return counting.AttackAccuracy(
+        budget.eps, *fractions, record.forward, record.backward
+    )

@@ -275,10 +275,10 @@ def robustness_report(
                 frequencies=frequencies, scale=scale, bounds=bounds, **evaluation,
             )  # fmt: skip
         argument, attacker = attackers[attack]
-        fractions, futility = pgd_fractions(
+        fractions, record = pgd_fractions(
             (logits_fn, attacker), x, y, key, budget, bounds, aim=aim, **evaluation
         )
-        check_not_futile(futility, images, aim, argument, stacklevel=5)
+        check_not_futile(record, images, aim, argument, stacklevel=5)
         return AttackAccuracy(budget.eps, *fractions)
 
     filtered, fourier, *of_attackers = evaluated(

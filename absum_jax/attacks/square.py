@@ -1,0 +1,195 @@
+"""The Square attack: a random search that needs no gradient."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from absum_jax import _logits
+from absum_jax import _validation as validation
+from absum_jax.attacks import _balls, losses
+from absum_jax.attacks._descent import Aim, Budget, keys_of
+from absum_jax.attacks._objective import Record, objective
+from absum_jax.attacks.gradient import (
+    check_aim,
+    check_attacked,
+    check_budget,
+    check_not_futile,
+    over_eps,
+)
+from absum_jax.prox import accumulation_dtype
+
+# The fraction of pixels that a window covers at first, and the queries after which it
+# is halved, for a search of about 10,000 queries.
+_FRACTION = 0.8
+_HALVINGS = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000])
+
+
+class _State(NamedTuple):
+    query: chex.Array  # scalar
+    images: chex.Array  # the best ones
+    losses: chex.Array  # (batch,)
+    broken: chex.Array  # (batch,)
+    record: Record
+
+
+def _in_window(size: int, start: chex.Array, length: chex.Array) -> chex.Array:
+    """Returns which of so many rows, or columns, are in a window."""
+    index = jnp.arange(size)
+    return (index >= start) & (index < start + length)
+
+
+def search(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    keys: chex.PRNGKey,
+    budget: Budget,
+    bounds: tuple[chex.Numeric, chex.Numeric],
+    aim: Aim,
+    valid: chex.Array | None = None,
+) -> tuple[chex.Array, Record]:
+    """Attacks one batch by random search, unchecked.
+
+    Args:
+      logits_fn: the model.
+      x: images (batch, height, width, channels).
+      y: labels (batch,).
+      keys: of the windows and colors (batch,).
+      budget: the radius and the number of queries, as steps.
+      bounds: the range of pixel values.
+      aim: the goal of the attack.
+      valid: (batch,), False for padding, which the attack does not wait for.
+
+    Returns:
+      The attacked images in at least float32, and a record of each.
+    """
+    dtype = accumulation_dtype(x)
+    eps = validation.nonnegative(budget.eps, dtype)
+    x = jnp.clip(x.astype(dtype), *(jnp.asarray(bound, dtype) for bound in bounds))
+    ball = _balls.around(x, eps, bounds, aim.norm)
+    loss = losses.margin_loss if aim.loss is None else aim.loss
+    assess = objective(logits_fn, y, loss, targeted=aim.targeted, valid=valid)
+    height, width, channels = x.shape[1:]
+
+    def stripes(key: chex.PRNGKey) -> chex.Array:
+        """Draws a color for each column."""
+        return jax.random.rademacher(key, (1, width, channels), dtype)
+
+    def square(key: chex.PRNGKey, query: chex.Array) -> chex.Array:
+        """Draws a window of one color in a picture of zeros."""
+        halvings = (query - 1 > jnp.asarray(_HALVINGS)).sum()
+        area = _FRACTION * 0.5**halvings * height * width
+        side = jnp.round(jnp.sqrt(area)).astype(int)
+        side = jnp.clip(side, 1, min(height, width))
+        rows, columns, colors = jax.random.split(jax.random.fold_in(key, query), 3)
+        top = jax.random.randint(rows, (), 0, height - side + 1)
+        left = jax.random.randint(columns, (), 0, width - side + 1)
+        window = (
+            _in_window(height, top, side)[:, None]
+            & _in_window(width, left, side)[None, :]
+        )
+        color = jax.random.rademacher(colors, (channels,), dtype)
+        return window[..., None] * color
+
+    def goes_on(state: _State) -> chex.Array:
+        return (state.query <= budget.steps) & ~state.broken.all()
+
+    def body(state: _State) -> _State:
+        query = state.query
+
+        def change(key: chex.PRNGKey) -> chex.Array:
+            return jnp.where(query == 0, stripes(key), 2 * square(key, query))
+
+        # Twice eps moves each pixel of the window to one side of the ball.
+        changes = jax.vmap(change)(keys)
+        moved = jnp.where(changes == 0, 0, eps * changes)
+        images = ball.project(state.images + moved)
+        _, (here, probabilities) = assess(images)
+        better = (here.losses > state.losses) | here.broken
+        better = better & ~state.broken
+        passes = (~state.broken).astype(int)
+        never = jnp.zeros(y.shape, bool)
+        record = Record(never, probabilities, passes, jnp.zeros_like(passes))
+        return _State(
+            query + 1,
+            jnp.where(better[:, None, None, None], images, state.images),
+            jnp.where(better, here.losses, state.losses),
+            state.broken | here.broken,
+            state.record.joined(record),
+        )
+
+    none = jnp.zeros(y.shape, bool) if valid is None else ~valid
+    lowest = jnp.full(y.shape, -jnp.inf, dtype)
+    first = _State(jnp.zeros((), int), x, lowest, none, Record.of_none(y))
+    last = jax.lax.while_loop(goes_on, body, first)
+    return last.images, last.record
+
+
+def square(
+    logits_fn: _logits.LogitsFn,
+    x: chex.Array,
+    y: chex.Array,
+    *,
+    key: chex.PRNGKey,
+    eps: chex.Numeric,
+    queries: int = 5000,
+    bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
+) -> chex.Array:
+    r"""Attacks by the Square attack, a random search in the L-infinity ball.
+
+    It needs no gradient, so that it also attacks a model that hides its gradient. From
+    stripes of :math:`\pm\varepsilon` in every column, each query moves a random window
+    to :math:`\pm\varepsilon` in each channel, and keeps the change if
+    :func:`margin_loss` grows. A window covers 80 % of the pixels at first, and half as
+    many after 10, 50, 200, 500, 1,000, 2,000, ... queries. The attack of an image stops
+    once it is misclassified.
+
+    Each image has its own windows, which depend only on its key; in the authors'
+    implementation, the images of a batch share them.
+
+    Args:
+      logits_fn: a callable from images to logits, as in :func:`pgd`; it need not have a
+        gradient.
+      x: images (batch, height, width, channels), floating-point, within the bounds.
+      y: integer labels (batch,).
+      key: random key, or a key for each image, as in :func:`pgd`.
+      eps: radius of the L-infinity ball, non-negative, in units of the pixels: a scalar
+        or a list (E,).
+      queries: number of windows tried, at least one. A new number does not trigger
+        recompilation.
+      bounds: the range of pixel values, in which the result lies without tolerance.
+
+    Returns:
+      The attacked images (batch, height, width, channels), for a list of eps with a
+      leading axis (E,); in at least float32.
+
+    Raises:
+      ValueError: for the reasons of :func:`pgd`.
+
+    Example:
+      >>> import absum_jax, jax, jax.numpy as jnp
+      >>> brighter = lambda x: jnp.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], -1)
+      >>> x = jnp.array([0.25, 0.875]).reshape(2, 1, 1, 1)
+      >>> attacked = absum_jax.square(
+      ...     brighter, x, jnp.array([0, 1]), key=jax.random.key(0), eps=0.125,
+      ...     queries=20,
+      ... )
+      >>> attacked.ravel()
+      Array([0.375, 0.75 ], dtype=float32)
+
+    References:
+      Andriushchenko et al., `Square Attack: a Query-Efficient Black-Box Adversarial
+      Attack via Random Search <https://arxiv.org/abs/1912.00049>`_, 2020
+    """
+    aim = check_aim(None, False, restarts=1)
+    validation.check_count("queries", queries)
+    budget = check_budget(eps, eps, queries, None)
+    x, y, bounds = check_attacked(logits_fn, x, y, bounds)
+    if validation.check_keys(key, x.shape[0]):
+        key = keys_of(key, jnp.arange(x.shape[0]))
+    attacked, record = over_eps(search, logits_fn, x, y, key, budget, bounds, aim)
+    check_not_futile(record, x.shape[0], aim)
+    return attacked
