@@ -25,12 +25,9 @@ from absum_jax.evaluation.clean import accuracy
 from absum_jax.evaluation.counting import AttackAccuracy
 from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
 from absum_jax.evaluation.gradient import pgd_accuracy
-from absum_jax.evaluation.report import (
-    ReportRow,
-    RobustnessReport,
-    robustness_report,
-)
+from absum_jax.evaluation.report import robustness_report
 from absum_jax.evaluation.report_plots import plot_report
+from absum_jax.evaluation.robustness import ReportRow, RobustnessReport
 from absum_jax.evaluation.single_fourier import (
     fourier_noise_accuracy,
     single_fourier_accuracy,

@@ -97,8 +97,8 @@ def approach(
     budget: Budget,
     bounds: tuple[chex.Numeric, chex.Numeric],
     aim: Aim,
-    valid: chex.Array | None = None,
-    target: chex.Array | None = None,
+    valid: chex.Array | None,
+    target: chex.Array,
 ) -> tuple[chex.Array, Record]:
     """Attacks one batch by the targeted FAB attack in the L-infinity ball, unchecked.
 
@@ -129,7 +129,7 @@ def approach(
         logits = logits_fn(images)
         probabilities = are_probabilities(logits)
         logits = logits.astype(accumulation_dtype(logits))
-        both = jnp.stack([target, y], axis=-1)
+        both = jnp.stack([jnp.asarray(target), jnp.asarray(y)], axis=-1)
         own = jnp.take_along_axis(logits, both, axis=-1)
         leads = own[:, 0] - own[:, 1]
         return leads.sum(), (leads, probabilities)

@@ -32,13 +32,13 @@ from absum_jax.prox import accumulation_dtype
 class _Component(NamedTuple):
     """One of the attacks; a constant of a compiled program."""
 
-    index: int
+    column: int  # in results
     method: Method
     targeted: bool = False  # whether it attacks towards one class after another
     queries: bool = False  # whether its steps are queries, without a gradient
 
 
-_COMPONENTS = {
+COMPONENTS = {
     "apgd-ce": _Component(0, auto_pgd.ascend),
     "apgd-t": _Component(1, auto_pgd.ascend, targeted=True),
     "fab-t": _Component(2, _fab.approach, targeted=True),
@@ -110,6 +110,7 @@ def _attack(
     valid: chex.Array,
     rank: chex.Numeric,
     limits: _Limits,
+    *,
     component: _Component,
 ) -> _State:
     """Attacks one batch by a component; images that are not valid stay as they are.
@@ -117,10 +118,10 @@ def _attack(
     A component with targets attacks towards the class of a rank. Success is judged in a
     separate pass.
     """
-    index, eps = component.index, limits.eps
+    column, eps = component.column, limits.eps
     steps = limits.queries if component.queries else limits.steps
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(
-        images.keys, 100 * index + rank
+        images.keys, 100 * column + rank
     )
     targets = {"target": images.ranking[:, rank]} if component.targeted else {}
     attacked, record = component.method(
@@ -131,9 +132,9 @@ def _attack(
     had_gradient = valid & ~record.motionless & (not component.queries)
     return _State(
         jnp.where(broken[:, None, None, None], attacked, state.images),
-        jnp.where(broken, FIRST + index, state.broken_by),
-        state.forward.at[:, index].add(record.forward),
-        state.backward.at[:, index].add(record.backward),
+        jnp.where(broken, FIRST + column, state.broken_by),
+        state.forward.at[:, column].add(record.forward),
+        state.backward.at[:, column].add(record.backward),
         state.no_gradient & ~had_gradient,
     )
 
@@ -145,7 +146,7 @@ def _last_rank(component: _Component, classes: int) -> int:
 
 def _masked(
     logits_fn: _logits.LogitsFn, images: _Images, state: _State, eps: chex.Array,
-    limits: _Limits, components: Sequence[_Component],
+    limits: _Limits, *, components: Sequence[_Component],
 ) -> _State:  # fmt: skip
     """Attacks all images in one batch, for each of the ascending eps; traceable."""
 
@@ -158,7 +159,9 @@ def _masked(
             ) -> _State:
                 valid = state.broken_by == UNBROKEN
                 own = limits._replace(eps=eps)
-                return _attack(logits_fn, images, state, valid, rank, own, component)
+                return _attack(
+                    logits_fn, images, state, valid, rank, own, component=component
+                )
 
             last = _last_rank(component, images.ranking.shape[1])
             state = jax.lax.fori_loop(1, last + 1, towards, state)
@@ -169,22 +172,23 @@ def _masked(
 
 @_logits.compiled_with(static_argnames=("components",), like=0)
 def _compiled_masked(
-    logits_fn: _logits.LogitsFn, x: chex.Array, *args: Any,
+    logits_fn: _logits.LogitsFn, x: chex.Array, others: tuple[Any, ...], *args: Any,
     components: tuple[_Component, ...],
 ) -> tuple[chex.Array, _State]:  # fmt: skip
     """Compiles :func:`_masked`; the images come first, for their layout."""
-    others, *rest = args
-    states = _masked(logits_fn, _Images(x, *others), *rest, components)
+    images = _Images(x, *others)
+    states = _masked(logits_fn, images, *args, components=components)
     return states.images, states._replace(images=())
 
 
 @_logits.compiled_with(static_argnames=("component",), like=0)
 def _compiled_attack(
-    logits_fn: _logits.LogitsFn, x: chex.Array, *args: Any, component: _Component
-) -> tuple[chex.Array, _State]:
+    logits_fn: _logits.LogitsFn, x: chex.Array, others: tuple[Any, ...], *args: Any,
+    component: _Component,
+) -> tuple[chex.Array, _State]:  # fmt: skip
     """Compiles :func:`_attack`; the images come first, for their layout."""
-    others, *rest = args
-    state = _attack(logits_fn, _Images(x, *others), *rest, component)
+    images = _Images(x, *others)
+    state = _attack(logits_fn, images, *args, component=component)
     return state.images, state._replace(images=())
 
 
@@ -268,7 +272,7 @@ def auto_attack(
     key: chex.PRNGKey,
     eps: chex.Numeric,
     bounds: tuple[chex.Numeric, chex.Numeric] = (0.0, 1.0),
-    components: Sequence[str] = ("apgd-ce", "apgd-t", "fab-t", "square"),
+    components: Sequence[str] = tuple(COMPONENTS),
     steps: int = STEPS,
     queries: int = QUERIES,
     batch_size: int = 256,
@@ -335,6 +339,21 @@ def auto_attack(
       Attack <https://arxiv.org/abs/1907.02044>`_, 2020; Andriushchenko et al., `Square
       Attack <https://arxiv.org/abs/1912.00049>`_, 2020
     """
+    result = attacked(
+        logits_fn, x, y, key=key, eps=eps, bounds=bounds, components=components,
+        steps=steps, queries=queries, batch_size=batch_size,
+    )  # fmt: skip
+    if all(map(validation.is_concrete, result.problems)):
+        for sentence in result.problems.sentences():
+            warnings.warn(sentence, stacklevel=2)
+    return result
+
+
+def attacked(
+    logits_fn: Any, x: Any, y: Any, *, key: Any, eps: Any, bounds: Any,
+    components: Any, steps: Any, queries: Any, batch_size: Any,
+) -> AutoAttackResult:  # fmt: skip
+    """Computes :func:`auto_attack` without warnings."""
     chosen = _check_components(components)
     eps = validation.check_nonnegative_list("eps", eps)
     validation.check_count("steps", steps)
@@ -347,7 +366,7 @@ def auto_attack(
 
     clipped, (wrong, ranking, flags) = _clean(logits_fn, x, y, bounds)
     classes = ranking.shape[1]
-    if classes < 4 and _COMPONENTS["apgd-t"] in chosen:
+    if classes < 4 and COMPONENTS["apgd-t"] in chosen:
         raise ValueError(
             "`logits_fn` must return at least four logits for the targeted difference "
             f'of logits ratio, got {classes}; leave "apgd-t" out of `components`.'
@@ -375,22 +394,19 @@ def auto_attack(
     problems = jax.tree.map(lambda flag: flag.sum(dtype=jnp.int32), flags)
     if eps.ndim == 0:
         states = jax.tree.map(lambda leaf: leaf[0], states)
-    ran = np.isin(np.arange(len(TITLES)), [component.index for component in chosen])
-    result = AutoAttackResult(
-        eps, *states[:4], problems, jnp.asarray(ran), limits.steps, limits.queries
-    )
-    if all(map(validation.is_concrete, problems)):
-        for sentence in problems.sentences():
-            warnings.warn(sentence, stacklevel=2)
-    return result
+    ran = np.isin(np.arange(len(TITLES)), [component.column for component in chosen])
+    return AutoAttackResult(
+        eps, states.images, states.broken_by, states.forward, states.backward, problems,
+        jnp.asarray(ran), limits.steps, limits.queries,
+    )  # fmt: skip
 
 
 def _check_components(components: Any) -> tuple[_Component, ...]:
     """Returns the components in the order in which they run."""
     names = validation.as_tuple(components)
-    if not names or set(names) - set(_COMPONENTS) or len(set(names)) < len(names):
-        known = ", ".join(f'"{name}"' for name in _COMPONENTS)
+    if not names or set(names) - set(COMPONENTS) or len(set(names)) < len(names):
+        known = ", ".join(f'"{name}"' for name in COMPONENTS)
         raise ValueError(
             f"`components` must be different names out of {known}, got {components!r}."
         )
-    return tuple(c for name, c in _COMPONENTS.items() if name in names)
+    return tuple(c for name, c in COMPONENTS.items() if name in names)

@@ -159,7 +159,10 @@ class AutoAttackResult(NamedTuple):
 
     def __repr__(self) -> str:
         """Formats the robust accuracies in a line."""
-        return display.line(self, eps=self.eps, accuracy=self.accuracy)
+        known = display.are_numbers(self.broken_by)
+        return display.line(
+            self, eps=self.eps, accuracy=self.accuracy if known else None
+        )
 
     def _repr_html_(self) -> str | None:
         if not self._is_single():

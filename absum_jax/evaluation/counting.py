@@ -74,7 +74,7 @@ class AttackAccuracy(NamedTuple):
         )
 
     def _repr_html_(self) -> str | None:
-        known = jax.tree.leaves(self)
+        known = self.strength, self.accuracy, *jax.tree.leaves(self)
         return display.as_html(self.rows) if display.are_numbers(*known) else None
 
 

@@ -147,5 +147,6 @@ def pgd_accuracy(
     attacked = "logits_fn" if substitute is None else "substitute"
     gradient.check_not_futile(record, x.shape[0], aim, attacked)
     return counting.AttackAccuracy(
-        budget.eps, *fractions, record.forward, record.backward
-    )
+        budget.eps, fractions.correct, fractions.nan_logits, record.forward,
+        record.backward,
+    )  # fmt: skip

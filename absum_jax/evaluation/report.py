@@ -1,123 +1,30 @@
 """A report of a model's robustness against all attacks, in one call."""
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
 import numpy as np
 
-from absum_jax import _logits, html
+from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks.gradient import check_aim, check_budget, check_not_futile
+from absum_jax.evaluation.auto_attack import COMPONENTS, attacked
+from absum_jax.evaluation.auto_attack_result import (
+    QUERIES,
+    STEPS,
+    TITLES,
+    AutoAttackResult,
+)
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 from absum_jax.evaluation.counting import AttackAccuracy
 from absum_jax.evaluation.frequency import filtered_accuracy
 from absum_jax.evaluation.gradient import pgd_fractions
 from absum_jax.evaluation.progress import Progress, check_progress, evaluated
+from absum_jax.evaluation.robustness import ReportRow, RobustnessReport
 from absum_jax.evaluation.single_fourier import single_fourier_accuracy
 from absum_jax.intervals import wilson_interval
-from absum_jax.markdown import aligned
-
-_HEADER = ("attack", "strength", "accuracy (%)", "95 % interval")
-
-
-class ReportRow(NamedTuple):
-    """One accuracy, as a fraction, with its 95 % binomial interval."""
-
-    attack: str
-    strength: float | None  # in units of the pixels or cycles per image; None if clean
-    accuracy: float
-    low: float
-    high: float
-    nan_logits: float  # fraction of images with a NaN logit, which count as wrong
-    measure: str | None = None  # of strength: "eps" or "radius"; None if clean
-
-
-@dataclasses.dataclass(frozen=True)
-class RobustnessReport:
-    """A model's robustness, from :func:`robustness_report`.
-
-    `print` and notebooks show it as a table; `pandas.DataFrame` accepts its `rows`.
-    """
-
-    images: int
-    rows: tuple[ReportRow, ...]
-    grid: np.ndarray | None  # (h, w) accuracies under every frequency, if all were
-    conditions: dict[str, Any]  # the options of the attacks
-
-    def _cells(self) -> list[tuple[str, ...]]:
-        """Returns the cells of the table, in percent."""
-        return [
-            (
-                row.attack,
-                "" if row.strength is None else f"{row.strength:.4g}",
-                f"{100 * row.accuracy:.2f}",
-                f"{100 * row.low:.2f} to {100 * row.high:.2f}",
-            )
-            for row in self.rows
-        ]
-
-    def _notes(self) -> list[str]:
-        """Returns the sentences below the table."""
-        notes = [
-            f"{self.images:,} images. The single frequency is the worst of "
-            f"{self.conditions['frequencies']:,}."
-        ]
-        return notes + [
-            f"NaN logits, counted as wrong: {100 * row.nan_logits:.2f} % of the images "
-            f"({row.attack}{'' if row.strength is None else f' {row.strength:.4g}'})."
-            for row in self.rows
-            if row.nan_logits
-        ]
-
-    def __str__(self) -> str:
-        """Formats the rows as a Markdown table, in percent."""
-        cells = [
-            # A bar or a line break ends a cell.
-            (" ".join(attack.replace("|", "\\|").splitlines()), *numbers)
-            for attack, *numbers in self._cells()
-        ]
-        return "\n".join([*aligned(_HEADER, cells), "", *self._notes()])
-
-    def __repr__(self) -> str:
-        """Formats the clean and the lowest accuracy in a line, without the grid."""
-        lowest = min(self.rows, key=lambda row: row.accuracy, default=None)
-        shown = [
-            f"{f'{attack} {strength}'.rstrip()}: {accuracy} %"
-            for row, (attack, strength, accuracy, _) in zip(
-                self.rows, self._cells(), strict=True
-            )
-            if row.strength is None or row is lowest
-        ]
-        return f"RobustnessReport({', '.join([f'{self.images:,} images', *shown])})"
-
-    def _repr_html_(self) -> str:
-        return html.table(_HEADER, self._cells(), self._notes())
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the report as values for JSON, with accuracies as fractions."""
-        return {
-            "images": self.images,
-            "rows": [row._asdict() for row in self.rows],
-            "grid": None if self.grid is None else self.grid.tolist(),
-            "conditions": self.conditions,
-        }
-
-    def to_json(self) -> str:
-        """Returns the report as JSON."""
-        return json.dumps(self.as_dict(), indent=2)
-
-    def plot(self) -> np.ndarray:
-        """Draws the report by :func:`plot_report`, and returns its axes.
-
-        Needs matplotlib.
-        """
-        from absum_jax.evaluation.report_plots import plot_report
-
-        return plot_report(self)
 
 
 def _row(
@@ -136,13 +43,27 @@ def _row(
 def _rows(
     attack: str, measure: str, result: AttackAccuracy, images: int
 ) -> list[ReportRow]:
-    strengths, accuracies, nan_logits = (np.ravel(np.asarray(f)) for f in result)
+    strengths, accuracies, nan_logits = (np.ravel(f) for f in result[:3])
     return [
         _row(attack, measure, strength, accuracy, undefined, images)
         for strength, accuracy, undefined in zip(
             strengths, accuracies, nan_logits, strict=True
         )
     ]
+
+
+def _auto_attack_rows(result: AutoAttackResult) -> list[ReportRow]:
+    """Returns a row for what is left after each attack, and one for all of them."""
+    rows = [
+        ReportRow(
+            f"AutoAttack: {row['attack']}", row["eps"], row["accuracy"], row["low"],
+            row["high"], 0.0, "eps",
+        )
+        for row in result.rows
+        if row["attack"] in TITLES
+    ]  # fmt: skip
+    last = [row for row in rows if row.attack == f"AutoAttack: {TITLES[-1]}"]
+    return rows + [row._replace(attack="AutoAttack") for row in last]
 
 
 def robustness_report(
@@ -159,6 +80,7 @@ def robustness_report(
     restarts: int = 1,
     radii: Sequence[float] | None = None,
     substitutes: Mapping[str, _logits.LogitsFn] | None = None,
+    auto_attack: bool = False,
     frequencies: chex.Array | None = None,
     batch_size: int = BATCH_SIZE,
     top_k: int = 1,
@@ -170,7 +92,7 @@ def robustness_report(
 
     The report contains the clean accuracy; the mean over frequencies and the worst
     frequency of the Single Fourier Attack; PGD, on the model and transferred from other
-    models; low- and high-pass filters.
+    models; low- and high-pass filters; and AutoAttack on request.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
@@ -189,6 +111,9 @@ def robustness_report(
         cycles per image; None is a quarter of the width, as in the paper.
       substitutes: other models by name, whose adversarial examples the model is
         evaluated on; each is attacked with the eps and steps of PGD.
+      auto_attack: whether to run :func:`auto_attack` with each eps. It has a row for
+        what is left after each of its attacks, and one for all; rows of PGD then tell
+        by how much it overestimates. It takes hundreds of times longer than PGD.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
       batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
       top_k: how many of the largest logits may contain the label.
@@ -237,6 +162,7 @@ def robustness_report(
         "single_fourier_eps", single_fourier_eps, finite=True
     )
     validation.check_keys(key)
+    validation.check_bool("auto_attack", auto_attack)
     aim = check_aim(None, False, restarts, early_stop=restarts != 1)
     budget = check_budget(eps, step_size, steps, init_radius)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
@@ -263,6 +189,7 @@ def robustness_report(
     names = ["clean", *["low-pass"] * len(all_radii), *["high-pass"] * len(all_radii)]
     low = np.array([name != "high-pass" for name in names])
     filters, single_fourier = "clean and filters", "single Fourier"
+    automatic = ["AutoAttack"] if auto_attack else []
 
     def evaluate(attack: str) -> Any:
         if attack == filters:
@@ -274,6 +201,11 @@ def robustness_report(
                 logits_fn, x, y, single_fourier_eps,
                 frequencies=frequencies, scale=scale, bounds=bounds, **evaluation,
             )  # fmt: skip
+        if attack in automatic:
+            return attacked(
+                logits_fn, x, y, key=key, eps=eps, bounds=bounds, batch_size=batch_size,
+                components=tuple(COMPONENTS), steps=STEPS, queries=QUERIES,
+            )  # fmt: skip
         argument, attacker = attackers[attack]
         fractions, record = pgd_fractions(
             (logits_fn, attacker), x, y, key, budget, bounds, aim=aim, **evaluation
@@ -281,9 +213,10 @@ def robustness_report(
         check_not_futile(record, images, aim, argument, stacklevel=5)
         return AttackAccuracy(budget.eps, *fractions)
 
-    filtered, fourier, *of_attackers = evaluated(
-        [filters, single_fourier, *attackers], evaluate, progress
+    filtered, fourier, *others = evaluated(
+        [filters, single_fourier, *attackers, *automatic], evaluate, progress
     )
+    of_attackers, of_auto_attack = others[: len(attackers)], others[len(attackers) :]
     clean, *filter_rows = (
         row._replace(attack=name)
         for name, row in zip(names, _rows("", "radius", filtered, images), strict=True)
@@ -301,6 +234,16 @@ def robustness_report(
         )
     for attack, result in zip(attackers, of_attackers, strict=True):
         rows += _rows(attack, "eps", result, images)
+    for result in of_auto_attack:
+        automatic_rows = _auto_attack_rows(result)
+        left = {r.strength: r.accuracy for r in automatic_rows}
+        rows = [
+            row._replace(overestimate=row.accuracy - left[row.strength])
+            if row.attack == "PGD"
+            else row
+            for row in rows
+        ]
+        rows += automatic_rows
     rows += filter_rows
     conditions = {
         "single_fourier_eps": float(single_fourier_eps),
@@ -317,5 +260,7 @@ def robustness_report(
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }
+    for result in of_auto_attack:
+        conditions["auto_attack_problems"] = result.problems.sentences()
     grid = np.asarray(fourier.accuracy) if frequencies is None else None
     return RobustnessReport(images, tuple(rows), grid, conditions)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from absum_jax import plotting
-from absum_jax.evaluation.report import ReportRow, RobustnessReport
+from absum_jax.evaluation.robustness import ReportRow, RobustnessReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +55,9 @@ def plot_report(report: RobustnessReport) -> np.ndarray:
         ax.set_title("single Fourier attack", fontsize=9)
         ax.figure.colorbar(ax.images[0], ax=ax, label="accuracy (%)", shrink=0.8)
     clean = next(row for row in report.rows if row.attack == "clean")
-    # The single frequencies are in the heat map.
-    rows = [row for row in report.rows if not row.attack.startswith("single Fourier")]
+    # The single frequencies are in the heat map, and the parts in AutoAttack.
+    others = "single Fourier", "AutoAttack:"
+    rows = [row for row in report.rows if not row.attack.startswith(others)]
     for ax, measure, unit in (
         (axes[-2], "eps", ""), (axes[-1], "radius", "cycles per image"),
     ):  # fmt: skip

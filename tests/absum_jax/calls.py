@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
+import numpy_apgd
 import optax
 from jax.tree_util import Partial
 
 import absum_jax
+from absum_jax.evaluation.auto_attack_result import Problems
 
 KINDS = {
     "array": "a function of arrays: works under jit, grad and vmap",
@@ -225,6 +227,18 @@ def _margin(logits, y):
     return np.where(is_own, -np.inf, logits).max(axis=1) - logits[is_own]
 
 
+def _dlr(logits, y):
+    largest = np.sort(np.asarray(logits, np.float64), axis=1)
+    return _margin(logits, y) / (largest[:, -1] - largest[:, -3] + 1e-12)
+
+
+def _targeted_dlr(logits, y, target):
+    rows, logits = np.arange(len(y)), np.asarray(logits, np.float64)
+    largest = np.sort(logits, axis=1)
+    scale = largest[:, -1] - (largest[:, -3] + largest[:, -4]) / 2
+    return (logits[rows, target] - logits[rows, y]) / (scale + 1e-12)
+
+
 def _descended(logits_fn, x, y, eps, step_size, steps):
     start = np.asarray(x, np.float64)
     low, high = np.maximum(start - eps, 0), np.minimum(start + eps, 1)
@@ -244,6 +258,104 @@ def _pgd(logits_fn, x, y, key, eps, step_size, steps, init_radius):
     return _descended(logits_fn, x, y, eps, step_size, steps)
 
 
+def _cross_entropy(logits_fn, x, y):
+    logits = _logits(logits_fn, x)
+    largest = logits.max(axis=1)
+    own = logits[np.arange(len(y)), y]
+    return largest - own + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+
+
+def _margins(logits_fn, x, y):
+    margins = _margin(_logits(logits_fn, x), y)
+    _far(margins, 1e-5)
+    return margins
+
+
+def _auto_descended(logits_fn, x, y, keys, eps, steps):
+    """Images, evaluations and which are broken; from the library's random starts."""
+    attacked, evaluations = [], []
+    for own, image, label in zip(keys, x, y, strict=True):
+
+        def oracle(z, label=label):
+            arguments = logits_fn, z[None], np.array([label])
+            return _cross_entropy(*arguments)[0], _sign_of_gradient(*arguments)[0]
+
+        def is_broken(z, label=label):
+            return _margins(logits_fn, z[None], np.array([label]))[0] > 0
+
+        image = np.asarray(image, np.float64)
+        noise = jax.random.uniform(
+            jax.random.fold_in(own, 0), image.shape, np.float32, -1, 1
+        )
+        noise = np.asarray(noise, np.float64)
+        start = np.clip(image + eps * noise / np.abs(noise).max(), 0, 1)
+        found = numpy_apgd.ascend(oracle, is_broken, image, start, eps, steps, "linf")
+        attacked.append(found[0])
+        evaluations.append(found[1])
+    attacked = np.array(attacked)
+    return attacked, np.array(evaluations), _margins(logits_fn, attacked, y) > 0
+
+
+def _keys(key, images):
+    return [jax.random.fold_in(key, i) for i in range(images)]
+
+
+def _apgd(logits_fn, x, y, key, eps, steps):
+    return _auto_descended(logits_fn, x, y, _keys(key, len(x)), eps, steps)[0]
+
+
+def _searched(logits_fn, x, y, key, eps, queries):
+    """The Square attack, with the library's windows and colors."""
+    attacked = []
+    height, width, channels = x.shape[1:]
+    side = min(round(np.sqrt(0.8 * height * width)), height, width)
+    assert queries <= 10
+    for own, image, label in zip(_keys(key, len(x)), x, y, strict=True):
+        image = np.asarray(image, np.float64)
+        low, high = np.maximum(image - eps, 0), np.minimum(image + eps, 1)
+
+        def margin(z, label=label):
+            return _margins(logits_fn, z[None], np.array([label]))[0]
+
+        stripes = jax.random.rademacher(own, (1, width, channels))
+        best = np.clip(image + eps * np.asarray(stripes), low, high)
+        for query in range(1, queries + 1):
+            if margin(best) > 0:
+                break
+            draws = jax.random.split(jax.random.fold_in(own, query), 3)
+            top = jax.random.randint(draws[0], (), 0, height - side + 1)
+            left = jax.random.randint(draws[1], (), 0, width - side + 1)
+            window = np.zeros(image.shape)
+            window[top : top + side, left : left + side] = jax.random.rademacher(
+                draws[2], (channels,)
+            )
+            moved = np.clip(best + 2 * eps * window, low, high)
+            if margin(moved) > margin(best):
+                best = moved
+        attacked.append(best)
+    return np.array(attacked)
+
+
+def _auto_attacked(logits_fn, x, y, key, eps, components, steps):
+    assert components == ("apgd-ce",)
+    assert list(eps) == sorted(eps)
+    own = [jax.random.fold_in(each, 1) for each in _keys(key, len(x))]
+    images = np.asarray(x, np.float64)
+    broken_by = np.where(_margins(logits_fn, images, y) > 0, 1, 0)
+    of_eps = []
+    for radius in eps:
+        left = broken_by == 0
+        found, passes, broken = _auto_descended(logits_fn, x, y, own, radius, steps)
+        images = np.where((left & broken)[:, None, None, None], found, images)
+        broken_by = np.where(left & broken, 2, broken_by)
+        passes = np.where(left, passes, 0)[:, None] * np.eye(4, dtype=int)[0]
+        of_eps.append((images, broken_by, passes, passes))
+    fields = map(np.array, zip(*of_eps, strict=True))
+    problems = [np.zeros((), int)] * 4
+    settings = np.arange(4) < 1, np.array(steps), np.array(5000)
+    return np.array(eps), *fields, *problems, *settings
+
+
 # Accuracies.
 
 
@@ -252,7 +364,8 @@ def _pgd_accuracy(logits_fn, x, y, key, eps, step_size, steps, init_radius):
         _share_correct(logits_fn, _pgd(logits_fn, x, y, key, e, step_size, steps, 0), y)
         for e in eps
     ]
-    return np.array(eps), np.array(shares), np.zeros(len(eps))
+    passes = np.full(len(eps), steps * len(x))
+    return np.array(eps), np.array(shares), np.zeros(len(eps)), passes, passes
 
 
 def _passed(low: bool) -> Callable[..., Any]:
@@ -578,6 +691,11 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
 
     pattern = {"shape": sizes.grid, "eps": np.float32(0.3 + 0.1 * seed)}
 
+    losses = {
+        "logits": _normal(rng(), sizes.rows, 10),
+        "y": rng().integers(0, 10, sizes.rows, np.int32),
+    }
+
     a = absum_jax
     return [
         Call("absum", step(a.absum), moves | rates, _stepped_by(_prox_absum), **update),
@@ -645,10 +763,16 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
              differentiable=("eps",), case="constant"),
         Call("single_fourier_attack", a.single_fourier_attack,
              {"x": images, "l": 1, "m": 2, "eps": 0.31}, _attacked, **pixels),
-        Call("margin_loss", a.margin_loss,
-             {"logits": _normal(rng(), sizes.rows, 10),
-              "y": rng().integers(0, 10, sizes.rows, np.int32)},
-             _margin, traced=("logits", "y"), differentiable=("logits",)),
+        *(
+            Call(name, getattr(a, name), losses | more, reference,
+                 traced=("logits", "y"), differentiable=("logits",))
+            for name, reference, more in (
+                ("margin_loss", _margin, {}),
+                ("dlr_loss", _dlr, {}),
+                ("targeted_dlr_loss", _targeted_dlr,
+                 {"target": rng().integers(0, 10, sizes.rows, np.int32)}),
+            )
+        ),
         Call("summarize_frequencies", a.summarize_frequencies,
              {"accuracy": np.float32(rng().permutation(sizes.rows) / sizes.rows),
               "frequencies": rng().integers(0, 99, (sizes.rows, 2), np.int32)},
@@ -668,6 +792,15 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
         Call("pgd_accuracy", a.pgd_accuracy, model | pgd, _pgd_accuracy, **evaluated),
         Call("pgd", a.pgd, model | pgd | {"eps": 0.6 * reach}, _pgd, **evaluated),
         Call("fgsm", a.fgsm, model | {"eps": 0.3 * reach}, _fgsm, **evaluated),
+        Call("apgd", a.apgd,
+             model | {"key": key, "eps": 0.6 * reach, "steps": 3}, _apgd, **evaluated),
+        Call("square", a.square,
+             model | {"key": key, "eps": 0.6 * reach, "queries": 4}, _searched,
+             **evaluated),
+        Call("auto_attack", a.auto_attack,
+             model | {"key": key, "eps": [0.3 * reach, 0.6 * reach],
+                      "components": ("apgd-ce",), "steps": 3},
+             _auto_attacked, **evaluated),
     ]  # fmt: skip
 
 
@@ -692,6 +825,12 @@ def _other_calls(sizes: _Sizes, seed: int) -> list[Call]:
         "conditions": {"frequencies": grid.size},
     }
     pgd = {"key": jax.random.key(1), "eps": [0.05, 0.1], "step_size": 0.04, "steps": 3}
+    passes = np.zeros((6, 4), np.int32)
+    result = absum_jax.AutoAttackResult(
+        eps=np.float32(0.1), images=model["x"], broken_by=np.arange(6) % 4,
+        forward=passes, backward=passes, problems=Problems(0, 0, 0, 0),
+        components=np.full(4, True), steps=np.int32(100), queries=np.int32(5000),
+    )  # fmt: skip
     (use,) = _conv_uses(None, params, model["x"])["conv1/kernel"]
     a = absum_jax
     return [
@@ -726,6 +865,7 @@ def _other_calls(sizes: _Sizes, seed: int) -> list[Call]:
             for kind, fields in (
                 (a.AttackAccuracy,
                  {"strength": 0.1, "accuracy": 0.5, "nan_logits": 0.0}),
+                (a.AutoAttackResult, result._asdict()),
                 (a.ConvUse, vars(use)),
                 (a.ProximalState, {"count": np.int32(3)}),
                 (a.ReportRow, row._asdict()),

@@ -25,8 +25,8 @@ def ascend(
     eps: float,
     steps: int,
     norm: str,
-) -> np.ndarray:
-    """Returns the first misclassified point, or the best one."""
+) -> tuple[np.ndarray, int]:
+    """Returns the first misclassified point, or the best one, and the evaluations."""
     checks = [0, max(22 * steps // 100, 1)]
     while checks[-1] < steps:
         shorter = checks[-1] - checks[-2] - max(3 * steps // 100, 1)
@@ -38,7 +38,7 @@ def ascend(
     best, best_loss, best_gradient = now, loss, gradient
     losses, best_at_check = [loss], loss
     if is_broken(now):
-        return now
+        return now, 1
     for step in range(steps):
         if norm == "linf":
             direction = np.sign(gradient)
@@ -49,7 +49,7 @@ def ascend(
         moved = now + momentum * (z - now) + (1 - momentum) * (now - old)
         old, now = now, project(moved, x, eps, norm)
         if is_broken(now):
-            return now
+            return now, step + 2
         loss, gradient = oracle(now)
         losses.append(loss)
         if loss > best_loss:
@@ -63,4 +63,4 @@ def ascend(
             halved, best_at_check = few or stuck, best_loss
             if halved:
                 size, now, gradient = size / 2, best, best_gradient
-    return best
+    return best, steps + 1

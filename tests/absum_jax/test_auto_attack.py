@@ -61,7 +61,7 @@ def test_accuracy_of_a_linear_model_in_closed_form():
     result = absum_jax.auto_attack(model, x, y, key=KEY, eps=eps, **QUICK)
     expected = [(distance > e).mean() for e in eps]
     np.testing.assert_allclose(result.accuracy, expected, atol=1e-6)
-    for name in module._COMPONENTS:
+    for name in module.COMPONENTS:
         alone = absum_jax.auto_attack(
             model, x, y, key=KEY, eps=eps[2], components=(name,), steps=30, queries=400
         )
@@ -184,6 +184,18 @@ def test_table():
     assert last["forward"] == int(result.forward[1, :, 3].sum())
     assert "<table>" in result._repr_html_()
     assert repr(result).startswith("AutoAttackResult(eps=[0.02, 0.05], accuracy=[")
+
+
+def test_results_remain_pytrees_of_anything():
+    result = attack(WAVES, X, Y, eps=[0.02], components=("square",))
+    for other in (
+        jax.eval_shape(lambda: result),
+        jax.tree.map(lambda _: None, result),
+        jax.tree.map(lambda _: "PartitionSpec", result),
+    ):
+        assert repr(other) == str(other)
+        assert all(f"{field}=" in repr(other) for field in result._fields)
+        assert other._repr_html_() is None
 
 
 def test_problems_are_reported_once():

@@ -55,7 +55,7 @@ def test_the_algorithm_in_numpy(norm, eps, loss):
         assert 0 < broken.sum() < len(x)
         same = 0
         for i, start in enumerate(np.asarray(starts(x, eps, norm))):
-            expected = ascend(
+            expected, _ = ascend(
                 lambda z, own=y[i]: tuple(map(np.asarray, value(z, own))),
                 lambda z, own=y[i]: model(z[None])[0].argmax() != own,
                 x[i], start, eps, 50, norm,

@@ -61,7 +61,7 @@ def _approach(model, x, y, target, eps, steps=20):
     run = jax.jit(
         lambda eps: _fab.approach(
             model, x, y, None, Budget(eps, eps, steps, eps), (0.0, 1.0), AIM,
-            target=target,
+            valid=None, target=target,
         )
     )  # fmt: skip
     return run(eps)

@@ -294,3 +294,34 @@ def test_power_spectrum_picture_is_not_shifted_again():
     shown = np.asarray(image.get_array())
     assert shown[3, 4 + 2] == shown[3, 4 - 2] == 1
     assert np.sum(shown > 0.9) == 2
+
+
+def test_autoattack_beside_pgd():
+    kernel = np.float32(RNG.normal(size=(48, 4)) / 8)
+    model, x = Partial(linear, kernel), X[:12]
+    y = np.asarray(model(x).argmax(-1)).copy()
+    y[0] = (y[0] + 1) % 4
+    options = {"key": KEY, "eps": [0.02, 0.05]}
+    with_all = absum_jax.robustness_report(
+        model, x, y, single_fourier_eps=0.1, auto_attack=True,
+        step_size=0.001, steps=1, init_radius=0.0, **options,
+    )  # fmt: skip
+    result = absum_jax.auto_attack(model, x, y, **options)
+    rows = [row for row in with_all.rows if row.attack.startswith("AutoAttack")]
+    names = ["APGD-CE", "APGD-T", "FAB-T", "Square"]
+    expected = [*(f"AutoAttack: {name}" for name in names)] * 2 + ["AutoAttack"] * 2
+    assert [row.attack for row in rows] == expected
+    left = [r["accuracy"] for r in result.rows if r["attack"] != "clean"]
+    assert [row.accuracy for row in rows[:8]] == pytest.approx(left)
+    last = [row.accuracy for row in rows[8:]]
+    assert last == pytest.approx(result.accuracy.tolist())
+    pgd = [row for row in with_all.rows if row.attack == "PGD"]
+    assert [row.strength for row in rows[8:]] == [row.strength for row in pgd]
+    excess = [row.overestimate for row in pgd]
+    assert excess == pytest.approx(
+        [r.accuracy - a for r, a in zip(pgd, last, strict=True)]
+    )
+    assert max(excess) > 0.1  # PGD's steps are too small
+    cell = f"PGD, {100 * excess[1]:.2f} above AutoAttack"
+    assert cell in str(with_all)
+    assert cell in with_all._repr_html_()
