@@ -9,7 +9,8 @@ Images are NHWC floats in [0, 1], with normalization inside the model; kernels a
 accuracies are fractions; a `logits_fn` is any callable from images to logits.
 """
 
-from absum_jax.attacks.frequency import high_pass, low_pass
+from absum_jax.attacks.corruptions import corrupt
+from absum_jax.attacks.frequency import band_pass, band_stop, high_pass, low_pass
 from absum_jax.attacks.gradient import fgsm, margin_loss, pgd
 from absum_jax.attacks.single_fourier import (
     single_fourier_attack,
@@ -17,6 +18,7 @@ from absum_jax.attacks.single_fourier import (
 )
 from absum_jax.convolutions import canonical_convolutions
 from absum_jax.evaluation.clean import accuracy
+from absum_jax.evaluation.corruptions import corruption_accuracy
 from absum_jax.evaluation.counting import AttackAccuracy
 from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
 from absum_jax.evaluation.gradient import pgd_accuracy
@@ -26,6 +28,7 @@ from absum_jax.evaluation.report import (
     robustness_report,
 )
 from absum_jax.evaluation.report_plots import plot_report
+from absum_jax.evaluation.sensitivity import fourier_sensitivity
 from absum_jax.evaluation.single_fourier import (
     fourier_noise_accuracy,
     single_fourier_accuracy,
@@ -79,6 +82,8 @@ __all__ = [
     "apply_proximal_updates",
     "apply_spectral_norm_constraint",
     "apply_spectral_normalization",
+    "band_pass",
+    "band_stop",
     "canonical_convolutions",
     "clip_conv_spectral_norm",
     "conv_frequency_response",
@@ -88,8 +93,11 @@ __all__ = [
     "conv_singular_values",
     "conv_spectral_norm",
     "conv_zero_padded_norm_bound",
+    "corrupt",
+    "corruption_accuracy",
     "fgsm",
     "fourier_noise_accuracy",
+    "fourier_sensitivity",
     "frequency_radius",
     "high_pass",
     "high_pass_accuracy",
