@@ -314,17 +314,23 @@ def settings(
     max_norms: Sequence[float] | None,
     table: Table[Any],
 ) -> tuple[Setting, ...]:
-    """Returns each method at the given strengths, or at the one of the paper."""
+    """Returns each method at the given strengths, or at the one of the paper.
+
+    A method that the paper does not have may have a single strength in its grid.
+    """
     published = models.published_strengths(table)
-    given = {LAMBDA: strengths, SIGMA: max_norms}
+    given = {LAMBDA.option: strengths, SIGMA.option: max_norms}
 
     def strengths_of(method: str) -> Sequence[float]:
-        kind = METHODS[method].strength
+        entry = METHODS[method]
+        kind = entry.strength
         if kind is None:
             return (NONE.strength,)
-        if (chosen := given[kind]) is not None:
+        if (chosen := given[kind.option]) is not None:
             return chosen
         if method not in published:
+            if len(grid := entry.grid or kind.grid) == 1:
+                return grid
             raise UsageError(
                 f"the paper has no {method} of {models.model} on {models.dataset}: "
                 f"give {kind.flag}."
@@ -344,7 +350,8 @@ class SweepOptions:
     """Regularization methods."""
 
     strengths: tuple[float, ...] = LAMBDA.grid
-    """Regularization strengths (lambda) of weight decay, L1 and Absum."""
+    """Regularization strengths (lambda) of weight decay, L1 and Absum. Of
+    fourier-noise, L2 norms of the noise, 4 if none are given."""
 
     max_norms: tuple[float, ...] = SIGMA.grid
     """Bounds on the spectral norm (sigma) of SNC."""
@@ -416,7 +423,8 @@ class SweepOptions:
         if self.select_on == "paper" and method in published:
             return (published[method],)
         given: tuple[float, ...] = getattr(self, entry.strength.option)
-        return entry.grid if entry.grid and given == entry.strength.grid else given
+        is_given = given != getattr(type(self), entry.strength.option)
+        return given if is_given else entry.grid or entry.strength.grid
 
     def settings(self, table: Table[Any] = TABLE1) -> tuple[Setting, ...]:
         """Returns every method at every strength to try.
