@@ -15,7 +15,13 @@ from experiments.jobs.joining import HostOptions
 from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName, default, listed
 from experiments.models import ARCHITECTURES, NetworkName, networks_for, with_width
 from experiments.names import suggestion
-from experiments.published import TABLE1, Cell, Table, published_row
+from experiments.published import (
+    SINGLE_FOURIER_FREQUENCIES,
+    TABLE1,
+    Cell,
+    Table,
+    published_row,
+)
 from experiments.training import devices, tensorboard
 from experiments.training.constraints import SETTLE_STEPS
 
@@ -436,4 +442,23 @@ class SweepOptions:
             Setting(method, strength)
             for method in self.methods
             for strength in self._strengths_of(method, published)
+        )
+
+
+def check_fourier_noise(sweep: SweepOptions, norm: float) -> None:
+    """Refuses norms of Fourier basis noise, and sweeps that it is not for."""
+    if not 0 < norm < float("inf"):
+        raise UsageError(f"--norm must be a positive number, got {norm}.")
+    if (stride := sweep.frequency_stride) != 1:
+        raise UsageError(
+            "--frequency-stride must be 1 for Fourier basis noise, which has all "
+            f"frequencies, got {stride}."
+        )
+    dataset = sweep.models.dataset
+    height, width, _ = DATASETS[dataset].image_shape
+    if height > SINGLE_FOURIER_FREQUENCIES:
+        raise UsageError(
+            f"--dataset {dataset}: Fourier basis noise has all frequencies, of which "
+            f"{height} x {width} images have {height * width:,}; table1 attacks with "
+            "those of the paper."
         )

@@ -28,6 +28,7 @@ def add_single_frequencies(key: jax.Array, x: jax.Array, norm: jax.Array) -> jax
     signs = jax.random.rademacher(of_signs, (count, 1, 1, channels), x.dtype)
 
     def pattern(pair: jax.Array) -> jax.Array:
-        return scaled_pattern(*pair, shape, norm, "l2")
+        l, m = pair
+        return scaled_pattern(l, m, shape, norm, "l2")
 
     return add_pattern(x, signs * jax.vmap(pattern)(pairs)[..., None], (0.0, 1.0))
