@@ -11,7 +11,7 @@ from experiments.methods import METHODS
 from experiments.methods.noise import add_single_frequencies
 from experiments.methods.table import default
 from experiments.options import SweepOptions
-from experiments.training import optimization, programs, step
+from experiments.training import optimization, step
 
 HEIGHT, WIDTH, CHANNELS = 6, 5, 2
 GRAY = jnp.full((600, HEIGHT, WIDTH, CHANNELS), 0.5)
@@ -90,21 +90,3 @@ def test_a_step_sees_noisy_images(classifier, noise, strength):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected
     )
-
-
-def test_models_beside_it_see_clean_images(classifier, noise):
-    def losses(settings):
-        h = optimization.hyperparameters(settings, 0.1, 0.5)
-        seeds = jnp.array([0])
-        state = step.init_sweep(classifier, seeds, h)
-        spec = step.TrainSpec(classifier, 32, len(noise) // 32)
-        _, metrics = programs.train_steps(
-            spec, state, seeds, h, jnp.asarray(noise.images),
-            jnp.asarray(noise.labels), optimization.schedule(0, 1), 0,
-        )  # fmt: skip
-        return metrics.loss[0]
-
-    alone = losses((NONE,))
-    beside = losses((NONE, Setting("fourier-noise", 4.0)))
-    np.testing.assert_allclose(beside[0], alone[0], rtol=1e-5)
-    assert abs(beside[1] - beside[0]) > 1e-3
