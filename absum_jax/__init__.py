@@ -10,7 +10,8 @@ accuracies are fractions; a `logits_fn` is any callable from images to logits.
 """
 
 from absum_jax.attacks.auto_pgd import apgd
-from absum_jax.attacks.frequency import high_pass, low_pass
+from absum_jax.attacks.corruptions import corrupt
+from absum_jax.attacks.frequency import band_pass, band_stop, high_pass, low_pass
 from absum_jax.attacks.gradient import fgsm, pgd
 from absum_jax.attacks.losses import dlr_loss, margin_loss, targeted_dlr_loss
 from absum_jax.attacks.single_fourier import (
@@ -22,12 +23,14 @@ from absum_jax.convolutions import canonical_convolutions
 from absum_jax.evaluation.auto_attack import auto_attack
 from absum_jax.evaluation.auto_attack_result import AutoAttackResult
 from absum_jax.evaluation.clean import accuracy
+from absum_jax.evaluation.corruptions import corruption_accuracy
 from absum_jax.evaluation.counting import AttackAccuracy
 from absum_jax.evaluation.frequency import high_pass_accuracy, low_pass_accuracy
 from absum_jax.evaluation.gradient import pgd_accuracy
 from absum_jax.evaluation.report import robustness_report
 from absum_jax.evaluation.report_plots import plot_report
 from absum_jax.evaluation.robustness import ReportRow, RobustnessReport
+from absum_jax.evaluation.sensitivity import fourier_sensitivity
 from absum_jax.evaluation.single_fourier import (
     fourier_noise_accuracy,
     single_fourier_accuracy,
@@ -84,6 +87,8 @@ __all__ = [
     "apply_spectral_norm_constraint",
     "apply_spectral_normalization",
     "auto_attack",
+    "band_pass",
+    "band_stop",
     "canonical_convolutions",
     "clip_conv_spectral_norm",
     "conv_frequency_response",
@@ -93,9 +98,12 @@ __all__ = [
     "conv_singular_values",
     "conv_spectral_norm",
     "conv_zero_padded_norm_bound",
+    "corrupt",
+    "corruption_accuracy",
     "dlr_loss",
     "fgsm",
     "fourier_noise_accuracy",
+    "fourier_sensitivity",
     "frequency_radius",
     "high_pass",
     "high_pass_accuracy",

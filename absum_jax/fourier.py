@@ -107,6 +107,20 @@ def radial_mean(grid: chex.Array) -> chex.Array:
     return jnp.matmul(values, weights, precision=jax.lax.Precision.HIGHEST)
 
 
+def powers(x: chex.Array) -> chex.Array:
+    """Computes the power of each channel at each frequency, unchecked.
+
+    Args:
+      x: arrays (batch, height, width, channels).
+
+    Returns:
+      Powers of the same shape in at least float32, in the DFT's order (frequency zero
+      first).
+    """
+    spectrum = jnp.fft.fft2(x.astype(accumulation_dtype(x)), axes=(1, 2), norm="ortho")
+    return spectrum.real**2 + spectrum.imag**2
+
+
 def power_spectrum(perturbation: chex.Array) -> chex.Array:
     r"""Computes the mean power of perturbations at each frequency.
 
@@ -143,9 +157,6 @@ def power_spectrum(perturbation: chex.Array) -> chex.Array:
         raise ValueError("`perturbation` must hold at least one image.")
 
     def power(perturbation: chex.Array) -> chex.Array:
-        dtype = accumulation_dtype(perturbation)
-        spectrum = jnp.fft.fft2(perturbation.astype(dtype), axes=(1, 2), norm="ortho")
-        squares = spectrum.real**2 + spectrum.imag**2
-        return jnp.fft.fftshift(squares.mean(axis=(0, 3)))
+        return jnp.fft.fftshift(powers(perturbation).mean(axis=(0, 3)))
 
     return with_automatic_axes(power, perturbation)

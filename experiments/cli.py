@@ -42,6 +42,10 @@ _COMMANDS = {
         "tables.table4",
         "accuracy under PGD, with and without adversarial training",
     ),
+    "frequencies": (
+        "tables.frequencies",
+        "accuracy under band filters, corruptions and Fourier noise (beyond the paper)",
+    ),
     "figure1": ("figures.figure1", "images perturbed by the Single Fourier Attack"),
     "figure3": ("figures.figure3", "the search spaces of Absum and L1"),
     "figure6a": ("figures.figure6a", "runtime of an epoch of each method"),

@@ -15,7 +15,13 @@ from experiments.jobs.joining import HostOptions
 from experiments.methods import LAMBDA, METHODS, SIGMA, MethodName, default, listed
 from experiments.models import ARCHITECTURES, NetworkName, networks_for, with_width
 from experiments.names import suggestion
-from experiments.published import TABLE1, Cell, Table, published_row
+from experiments.published import (
+    SINGLE_FOURIER_FREQUENCIES,
+    TABLE1,
+    Cell,
+    Table,
+    published_row,
+)
 from experiments.training import devices, tensorboard
 from experiments.training.constraints import SETTLE_STEPS
 
@@ -314,17 +320,23 @@ def settings(
     max_norms: Sequence[float] | None,
     table: Table[Any],
 ) -> tuple[Setting, ...]:
-    """Returns each method at the given strengths, or at the one of the paper."""
+    """Returns each method at the given strengths, or at the one of the paper.
+
+    A method that the paper does not have may have a single strength in its grid.
+    """
     published = models.published_strengths(table)
-    given = {LAMBDA: strengths, SIGMA: max_norms}
+    given = {LAMBDA.option: strengths, SIGMA.option: max_norms}
 
     def strengths_of(method: str) -> Sequence[float]:
-        kind = METHODS[method].strength
+        entry = METHODS[method]
+        kind = entry.strength
         if kind is None:
             return (NONE.strength,)
-        if (chosen := given[kind]) is not None:
+        if (chosen := given[kind.option]) is not None:
             return chosen
         if method not in published:
+            if len(grid := entry.grid or kind.grid) == 1:
+                return grid
             raise UsageError(
                 f"the paper has no {method} of {models.model} on {models.dataset}: "
                 f"give {kind.flag}."
@@ -344,7 +356,8 @@ class SweepOptions:
     """Regularization methods."""
 
     strengths: tuple[float, ...] = LAMBDA.grid
-    """Regularization strengths (lambda) of weight decay, L1 and Absum."""
+    """Regularization strengths (lambda) of weight decay, L1 and Absum. Of
+    fourier-noise, L2 norms of the noise, 4 if none are given."""
 
     max_norms: tuple[float, ...] = SIGMA.grid
     """Bounds on the spectral norm (sigma) of SNC."""
@@ -416,7 +429,8 @@ class SweepOptions:
         if self.select_on == "paper" and method in published:
             return (published[method],)
         given: tuple[float, ...] = getattr(self, entry.strength.option)
-        return entry.grid if entry.grid and given == entry.strength.grid else given
+        is_given = given != getattr(type(self), entry.strength.option)
+        return given if is_given else entry.grid or entry.strength.grid
 
     def settings(self, table: Table[Any] = TABLE1) -> tuple[Setting, ...]:
         """Returns every method at every strength to try.
@@ -428,4 +442,23 @@ class SweepOptions:
             Setting(method, strength)
             for method in self.methods
             for strength in self._strengths_of(method, published)
+        )
+
+
+def check_fourier_noise(sweep: SweepOptions, norm: float) -> None:
+    """Refuses norms of Fourier basis noise, and sweeps that it is not for."""
+    if not 0 < norm < float("inf"):
+        raise UsageError(f"--norm must be a positive number, got {norm}.")
+    if (stride := sweep.frequency_stride) != 1:
+        raise UsageError(
+            "--frequency-stride must be 1 for Fourier basis noise, which has all "
+            f"frequencies, got {stride}."
+        )
+    dataset = sweep.models.dataset
+    height, width, _ = DATASETS[dataset].image_shape
+    if height > SINGLE_FOURIER_FREQUENCIES:
+        raise UsageError(
+            f"--dataset {dataset}: Fourier basis noise has all frequencies, of which "
+            f"{height} x {width} images have {height * width:,}; table1 attacks with "
+            "those of the paper."
         )

@@ -32,7 +32,7 @@ class TrainOptions:
 
     strengths: tuple[float, ...] | None = None
     """Regularization strengths (lambda) of weight decay, L1 and Absum; None is the one
-    that the paper selects."""
+    that the paper selects. Of fourier-noise, L2 norms of the noise; None is 4."""
 
     max_norms: tuple[float, ...] | None = None
     """Bounds on the spectral norm (sigma) of SNC; None is the one that the paper

@@ -2,11 +2,12 @@
 
     python tests/compare_commits.py COMMIT [FOLDER]
 
-runs every table and figure on a few images with both, from nothing, and with this tree
-once more on a copy of the commit's runs, where it must train nothing and alter no file.
-Prints each difference and exits with 1 if there is any. Names of folders and files,
-configurations, metrics, parameters, evaluations, tables and the values of figures must
-be equal; times, and what is measured in them, need not. Takes some five minutes a side.
+runs every table and figure that the commit has on a few images with both, from nothing,
+and with this tree once more on a copy of the commit's runs, where it must train nothing
+and alter no file. Prints each difference and exits with 1 if there is any. Names of
+folders and files, configurations, metrics, parameters, evaluations, tables and the
+values of figures must be equal; times, and what is measured in them, need not. Takes
+some five minutes a side.
 """
 
 import hashlib
@@ -54,6 +55,10 @@ COMMANDS = {
         "fourier-heatmaps", *DATA, *FEW, *TEST, "--select-on", "paper",
         "--methods", "none", "absum", "--seeds", "0",
     ),
+    "frequencies": (
+        "frequencies", *DATA, *FEW, *TEST, "--select-on", "paper",
+        "--methods", "none", "absum", "--seeds", "0",
+    ),
     "snc-readings": (
         "snc-readings", *DATA, *FEW, *TEST, "--methods", "none", "snc-numpy-axes",
         "--max-norms", "10", *SEEDS,
@@ -77,8 +82,19 @@ TIMED = {"figure6a", "figure6b"}
 VOLATILE = {"checkpoint", "checksum", "commit", "seconds", "uncommitted_changes"}
 
 
-def run_all(code: pathlib.Path, folder: pathlib.Path, compiled: pathlib.Path) -> None:
-    """Runs all commands with the code of a folder, and keeps what they print."""
+def known_to(code: pathlib.Path) -> dict[str, tuple[str, ...]]:
+    """The commands that the code of a folder has."""
+    listed = (code / "experiments" / "cli.py").read_text()
+    return {
+        n: command for n, command in COMMANDS.items() if f'"{command[0]}":' in listed
+    }
+
+
+def run_all(
+    commands: dict[str, tuple[str, ...]], code: pathlib.Path, folder: pathlib.Path,
+    compiled: pathlib.Path,
+) -> None:  # fmt: skip
+    """Runs commands with the code of a folder, and keeps what they print."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -88,7 +104,7 @@ def run_all(code: pathlib.Path, folder: pathlib.Path, compiled: pathlib.Path) ->
         "XDG_CACHE_HOME": str(compiled.parent / "cache"),
     }
     figure6a = (code / "experiments" / "figures" / "figure6a.py").read_text()
-    for name, arguments in COMMANDS.items():
+    for name, arguments in commands.items():
         if "timed-steps" not in figure6a:
             arguments = [FORMER.get((name, each), each) for each in arguments]
         if (folder / "printed" / name).exists():
@@ -170,15 +186,16 @@ def main(commit: str, folder: str | None = None) -> int:
         ["git", "archive", commit], cwd=ROOT, check=True, capture_output=True
     )
     subprocess.run(["tar", "-x", "-C", code], input=archive.stdout, check=True)
-    run_all(code, place / "old", compiled)
+    commands = known_to(code)
+    run_all(commands, code, place / "old", compiled)
     shutil.rmtree(place / "new")
     shutil.rmtree(place / "resumed")
     (place / "new").mkdir()
     (place / "resumed").mkdir()
-    run_all(ROOT, place / "new", compiled)
+    run_all(commands, ROOT, place / "new", compiled)
     shutil.copytree(place / "old" / "runs", place / "resumed" / "runs")
     before = digests(place / "resumed" / "runs")
-    run_all(ROOT, place / "resumed", compiled)
+    run_all(commands, ROOT, place / "resumed", compiled)
     after = digests(place / "resumed" / "runs")
     found = [f"new: {line}" for line in differences(place / "old", place / "new")]
     # All models are there when they are recorded, as later commands trained some.

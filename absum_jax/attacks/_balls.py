@@ -102,6 +102,14 @@ def around(
       eps: the radius; a negative or NaN one makes a ball of NaN.
       bounds: the range of pixel values.
       norm: one of NORMS.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from absum_jax.attacks import _balls
+      >>> x = jnp.array([0.25, 0.75]).reshape(1, 1, 2, 1)
+      >>> ball = _balls.around(x, 0.5, (0, 1), "linf")
+      >>> ball.project(x + jnp.array([0.75, -0.125])[:, None]).ravel()
+      Array([0.75 , 0.625], dtype=float32)
     """
     low, high = (jnp.asarray(bound, x.dtype) for bound in bounds)
     if norm == "l2":

@@ -51,6 +51,16 @@ def to_hyperplane(
       The changes, and their sizes t (batch, 1, 1, 1). If no change within the bounds
       reaches the hyperplane, all pixels go to the bound ahead, and t is the largest
       change.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from absum_jax.attacks import _fab
+      >>> x, w = jnp.array([[0.5, 1.0]]), jnp.array([[2.0, 1.0]])  # one is at the bound
+      >>> change, size = _fab.to_hyperplane(
+      ...     x.reshape(1, 1, 2, 1), w.reshape(1, 1, 2, 1), jnp.array([0.5]), (0, 1)
+      ... )
+      >>> change.ravel(), size.item()
+      (Array([0.25, 0.  ], dtype=float32), 0.25)
     """
     low, high = (jnp.asarray(bound, images.dtype) for bound in bounds)
     distance = jnp.abs(offset)[:, None, None, None]

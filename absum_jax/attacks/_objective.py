@@ -62,7 +62,15 @@ Objective = Callable[[chex.Array], tuple[chex.Array, tuple[Candidate, chex.Array
 
 
 def is_misclassified(logits: chex.Array, y: chex.Array) -> chex.Array:
-    """Returns whether the largest logit is not the label's, or a logit is NaN."""
+    """Returns whether the largest logit is not the label's, or a logit is NaN.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from absum_jax.attacks import _objective
+      >>> logits = jnp.array([[2.0, 1.0], [2.0, 3.0], [jnp.nan, 0.0]])
+      >>> _objective.is_misclassified(logits, jnp.array([0, 0, 0]))
+      Array([False,  True,  True], dtype=bool)
+    """
     return (logits.argmax(axis=-1) != y) | jnp.isnan(logits).any(axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""Low- and high-pass filters: the High-Frequency attack and its opposite."""
+"""Filters of frequencies, such as the High-Frequency attack and its opposite."""
 
 import functools
 
@@ -11,36 +11,64 @@ from absum_jax._sharding import with_automatic_axes
 from absum_jax.prox import accumulation_dtype
 
 
-def filtered(x: chex.Array, radius: chex.Numeric, low: bool | chex.Array) -> chex.Array:
-    """Removes the frequencies beyond a radius, or those within it.
+def filtered(
+    x: chex.Array, inner: chex.Numeric, outer: chex.Numeric, inside: bool | chex.Array
+) -> chex.Array:
+    """Removes the frequencies outside of a ring, or those inside it.
+
+    A frequency is inside if its distance d from frequency zero satisfies
+    inner < d <= outer.
 
     Args:
       x: images (..., height, width, channels).
-      radius: in cycles per image, possibly traced. A negative radius, which cannot be
-        refused if it is traced, gives NaN.
-      low: whether low frequencies pass, possibly traced. If they do and the radius is
-        infinite, the images are returned unchanged, to the bit.
+      inner: radius in cycles per image, possibly traced; negative infinity for a disk,
+        which includes frequency zero. Another negative radius, which cannot be refused
+        if it is traced, gives NaN.
+      outer: radius in cycles per image, possibly traced. A negative one gives NaN.
+      inside: whether the frequencies inside pass, possibly traced. If they do and the
+        ring has all frequencies, the images are returned unchanged, to the bit.
     """
     height, width = x.shape[-3:-1]
-    # Both are rounded alike, so that a radius equal to a frequency's includes it.
+    # All are rounded alike, so that a radius equal to a frequency's includes it.
     distance = jnp.asarray(fourier.frequency_radius((height, width)), jnp.float32)
-    within = distance <= jnp.asarray(radius, jnp.float32)
-    kept = within == low
+    inner, outer = (jnp.asarray(radius, jnp.float32) for radius in (inner, outer))
+    is_inside = (distance > inner) & (distance <= outer)
+    kept = is_inside == inside
     dtype = accumulation_dtype(x)
     spectrum = jnp.fft.rfft2(x.astype(dtype), axes=(-3, -2))
     spectrum = jnp.where(kept[:, : width // 2 + 1, None], spectrum, 0)
     result = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
-    everything = jnp.isinf(radius) & low
+    is_disk = jnp.isneginf(inner)
+    everything = jnp.isinf(outer) & is_disk & inside
     result = jnp.where(everything, x, result.astype(x.dtype))
-    return validation.nan_if_negative(jnp.asarray(radius, jnp.float32), result)
+    radius = jnp.where(is_disk, outer, jnp.minimum(inner, outer))
+    return validation.nan_if_negative(radius, result)
 
 
-def _pass(x: chex.Array, radius: chex.Numeric, *, low: bool) -> chex.Array:
+def _pass(
+    x: chex.Array, inner: chex.Numeric, outer: chex.Numeric, *, inside: bool
+) -> chex.Array:
+    radii = jnp.asarray(inner), jnp.asarray(outer)
+    return with_automatic_axes(
+        functools.partial(filtered, inside=inside), x, *radii, like=x
+    )
+
+
+def _disk_pass(x: chex.Array, radius: chex.Numeric, *, inside: bool) -> chex.Array:
     x = validation.check_images(x)
     radius = validation.check_nonnegative("radius", radius)
-    return with_automatic_axes(
-        functools.partial(filtered, low=low), x, jnp.asarray(radius), like=x
-    )
+    return _pass(x, -jnp.inf, radius, inside=inside)
+
+
+def _band_pass(
+    x: chex.Array, low: chex.Numeric, high: chex.Numeric, *, inside: bool
+) -> chex.Array:
+    x = validation.check_images(x)
+    low = validation.check_nonnegative("low", low)
+    high = validation.check_nonnegative("high", high)
+    if all(map(validation.is_concrete, (low, high))) and float(low) > float(high):
+        raise ValueError(f"`low` must be at most `high`, got {low!r} and {high!r}.")
+    return _pass(x, low, high, inside=inside)
 
 
 def low_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
@@ -77,7 +105,7 @@ def low_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
       Wang et al., `High Frequency Component Helps Explain the Generalization of
       Convolutional Neural Networks <https://arxiv.org/abs/1905.13545>`_, 2019
     """
-    return _pass(x, radius, low=True)
+    return _disk_pass(x, radius, inside=True)
 
 
 def high_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
@@ -108,4 +136,73 @@ def high_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
     References:
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, eq. 19
     """
-    return _pass(x, radius, low=False)
+    return _disk_pass(x, radius, inside=False)
+
+
+def band_pass(x: chex.Array, low: chex.Numeric, high: chex.Numeric) -> chex.Array:
+    r"""Keeps a band of the frequencies of images, and removes all others.
+
+    .. math::
+      Z^b_{ij} = \begin{cases} Z_{ij} & r_1 < d((i, j), (c_i, c_j)) \le r_2 \\ 0 &
+      \text{otherwise} \end{cases}
+
+    with Z and d as in :func:`low_pass`. A band excludes its lower boundary and includes
+    its upper one, so that an image is the sum of `low_pass(x, r1)`,
+    `band_pass(x, r1, r2)` and `high_pass(x, r2)`. The mean of a channel, frequency
+    zero, is in no band.
+
+    Args:
+      x: images (..., height, width, channels), floating-point.
+      low: r1, non-negative, in cycles per image, as in :func:`low_pass`.
+      high: r2, at least `low`. A band between equal radii is empty.
+
+    Returns:
+      Images of the same shape and dtype, with mean zero, not clipped.
+
+    Raises:
+      ValueError: if the images are integers, not finite or have too few axes, a radius
+        is negative, or `low` is larger than `high`.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> stripes = jnp.array([1.0, 0.0, 1.0, 0.0]).reshape(1, 4, 1)
+      >>> absum_jax.band_pass(stripes, 1, 2).ravel()
+      Array([ 0.5, -0.5,  0.5, -0.5], dtype=float32)
+
+    References:
+      Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, eqs. 18 and 19,
+      of which it is both; Yin et al., `A Fourier Perspective on Model Robustness
+      <https://arxiv.org/abs/1906.08988>`_, 2019
+    """
+    return _band_pass(x, low, high, inside=True)
+
+
+def band_stop(x: chex.Array, low: chex.Numeric, high: chex.Numeric) -> chex.Array:
+    r"""Removes a band of the frequencies of images, and keeps all others.
+
+    The result is the image without its :func:`band_pass` of the same radii: frequencies
+    at :math:`r_1 < d \le r_2` are removed.
+
+    Args:
+      x: images (..., height, width, channels), floating-point.
+      low: r1, non-negative, in cycles per image, as in :func:`band_pass`.
+      high: r2, at least `low`.
+
+    Returns:
+      Images of the same shape and dtype, with the same mean, not clipped: values may
+      slightly exceed the range of the input.
+
+    Raises:
+      ValueError: for the reasons of :func:`band_pass`.
+
+    Example:
+      >>> import absum_jax, jax.numpy as jnp
+      >>> stripes = jnp.array([1.0, 0.0, 1.0, 0.0]).reshape(1, 4, 1)
+      >>> absum_jax.band_stop(stripes, 1, 2).ravel()
+      Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
+
+    References:
+      Yin et al., `A Fourier Perspective on Model Robustness
+      <https://arxiv.org/abs/1906.08988>`_, 2019
+    """
+    return _band_pass(x, low, high, inside=False)

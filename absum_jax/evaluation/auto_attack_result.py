@@ -39,7 +39,13 @@ class Problems(NamedTuple):
     out_of_range: chex.Array  # a pixel is beyond the bounds
 
     def sentences(self) -> list[str]:
-        """Returns a sentence for each problem that there is."""
+        """Returns a sentence for each problem that there is.
+
+        Example:
+          >>> from absum_jax.evaluation.auto_attack_result import Problems
+          >>> Problems(0, 0, equal_logits=12, out_of_range=0).sentences()
+          ['Equal logits of all classes for 12 images.']
+        """
         return [
             text.format(f"{int(count):,}")
             for text, count in zip(_PROBLEMS, self, strict=True)

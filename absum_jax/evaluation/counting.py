@@ -39,7 +39,8 @@ class AttackAccuracy(NamedTuple):
     table; `pandas.DataFrame` accepts its `rows`.
     """
 
-    strength: chex.Array  # (E,), or a scalar: eps in units of the pixels, or a radius
+    # (E,), or a scalar: eps in units of the pixels, a radius, or a severity.
+    strength: chex.Array
     # Of the shape of strength, after an axis (K,) for a tuple `top_k`; an image with a
     # NaN logit counts as wrong.
     accuracy: chex.Array

@@ -1,10 +1,11 @@
-"""Accuracy on images without their high or without their low frequencies."""
+"""Accuracy on images without some of their frequencies."""
 
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
@@ -18,8 +19,9 @@ def _filtered_accuracy(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
     y: chex.Array,
-    radii: chex.Array,
-    low: chex.Array,
+    inner: chex.Array,
+    outer: chex.Array,
+    inside: chex.Array,
     bounds: tuple[chex.Numeric, chex.Numeric] | None,
     *,
     batch_size: int,
@@ -27,7 +29,7 @@ def _filtered_accuracy(
 ) -> counting.Counts:
     batches = counting.in_batches(x, y, batch_size)
 
-    def at(point: tuple[chex.Array, chex.Array]) -> counting.Counts:
+    def at(point: tuple[chex.Array, ...]) -> counting.Counts:
         def filtered(batch: counting.Batches) -> tuple[chex.Array, None]:
             images = frequency.filtered(batch.x, *point)
             if bounds is None:
@@ -37,26 +39,28 @@ def _filtered_accuracy(
 
         return counting.count(logits_fn, filtered, batches, top_k)[0]
 
-    points = radii, low
-    counts = jax.lax.map(at, points) if radii.ndim else at(points)
+    points = inner, outer, inside
+    counts = jax.lax.map(at, points) if outer.ndim else at(points)
     return counting.fractions(counts, x.shape[0])
 
 
 def filtered_accuracy(
-    logits_fn: Any, x: Any, y: Any, radius: Any, low: Any, batch_size: Any,
-    top_k: Any, bounds: Any = None,
+    logits_fn: Any, x: Any, y: Any, radius: Any, inside: Any, batch_size: Any,
+    top_k: Any, bounds: Any = None, *, inner: Any = -np.inf,
 ) -> counting.AttackAccuracy:  # fmt: skip
-    """Computes accuracy on low- or high-pass filtered images, in one program for both.
+    """Computes accuracy on filtered images, in one program for all filters.
 
-    The arguments are those of :func:`low_pass_accuracy` and `low`, whether low
-    frequencies pass: one bool, possibly traced, or one per radius. A low-pass filter of
-    infinite radius does not change the images.
+    The arguments are those of :func:`low_pass_accuracy`, and of the filter: whether the
+    frequencies inside the radius pass, and an inner radius, beyond which frequencies
+    count as inside. Each is one, possibly traced, or one per radius. If all frequencies
+    within an infinite radius pass, the images do not change.
     """
     radii = validation.check_nonnegative_list("radius", radius)
     bounds = None if bounds is None else validation.check_bounds(bounds)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k)
+    inner, inside = (jnp.broadcast_to(each, radii.shape) for each in (inner, inside))
     fractions = _filtered_accuracy(
-        logits_fn, x, y, radii, jnp.broadcast_to(low, radii.shape), bounds,
+        logits_fn, x, y, inner, radii, inside, bounds,
         batch_size=batch_size, top_k=top_k,
     )  # fmt: skip
     return counting.AttackAccuracy(radii, *fractions)

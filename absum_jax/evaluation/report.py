@@ -187,7 +187,7 @@ def robustness_report(
     evaluation: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k}
 
     names = ["clean", *["low-pass"] * len(all_radii), *["high-pass"] * len(all_radii)]
-    low = np.array([name != "high-pass" for name in names])
+    inside = np.array([name != "high-pass" for name in names])
     filters, single_fourier = "clean and filters", "single Fourier"
     automatic = ["AutoAttack"] if auto_attack else []
 
@@ -195,7 +195,7 @@ def robustness_report(
         if attack == filters:
             # One program: a filter that passes all frequencies changes nothing.
             each = [np.inf, *all_radii, *all_radii]
-            return filtered_accuracy(logits_fn, x, y, each, low, **evaluation)
+            return filtered_accuracy(logits_fn, x, y, each, inside, **evaluation)
         if attack == single_fourier:
             return single_fourier_accuracy(
                 logits_fn, x, y, single_fourier_eps,

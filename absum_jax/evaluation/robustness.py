@@ -13,7 +13,14 @@ _HEADER = ("attack", "strength", "accuracy (%)", "95 % interval")
 
 
 class ReportRow(NamedTuple):
-    """One accuracy, as a fraction, with its 95 % binomial interval."""
+    """One accuracy, as a fraction, with its 95 % binomial interval.
+
+    Example:
+      >>> import absum_jax
+      >>> low, high = absum_jax.wilson_interval(0.9, 100)
+      >>> absum_jax.ReportRow("clean", None, 0.9, low, high, nan_logits=0.0).accuracy
+      0.9
+    """
 
     attack: str
     strength: float | None  # in units of the pixels or cycles per image; None if clean

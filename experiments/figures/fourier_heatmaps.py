@@ -5,11 +5,8 @@ import pathlib
 
 import numpy as np
 
-from experiments.data import DATASETS
 from experiments.evaluation import clean, single_fourier
-from experiments.jobs.errors import UsageError
-from experiments.options import SweepOptions
-from experiments.published import SINGLE_FOURIER_FREQUENCIES
+from experiments.options import SweepOptions, check_fourier_noise
 from experiments.reporting import document, naming
 from experiments.reporting.evaluated import sweep_workspace
 from experiments.reporting.plots import heatmaps
@@ -32,21 +29,7 @@ class FourierHeatmapsOptions:
     """Folder for the figure."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.norm < float("inf"):
-            raise UsageError(f"--norm must be a positive number, got {self.norm}.")
-        if (stride := self.sweep.frequency_stride) != 1:
-            raise UsageError(
-                "--frequency-stride must be 1 in heat maps, which have all "
-                f"frequencies, got {stride}."
-            )
-        dataset = self.sweep.models.dataset
-        height, width, _ = DATASETS[dataset].image_shape
-        if height > SINGLE_FOURIER_FREQUENCIES:
-            raise UsageError(
-                f"--dataset {dataset}: heat maps have all frequencies, of which "
-                f"{height} x {width} images have {height * width:,}; table1 attacks "
-                "with those of the paper."
-            )
+        check_fourier_noise(self.sweep, self.norm)
 
 
 def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:

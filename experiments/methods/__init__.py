@@ -1,6 +1,13 @@
 """Regularization methods: each is one entry of a table, and `register` adds another."""
 
-from experiments.methods.method import LAMBDA, SIGMA, Constraint, Method, Strength
+from experiments.methods.method import (
+    LAMBDA,
+    NORM,
+    SIGMA,
+    Constraint,
+    Method,
+    Strength,
+)
 from experiments.methods.table import (
     ABSUM_AUTODIFF,
     METHODS,
@@ -16,6 +23,7 @@ __all__ = [
     "ABSUM_AUTODIFF",
     "LAMBDA",
     "METHODS",
+    "NORM",
     "SIGMA",
     "SNC_METHODS",
     "SNC_NUMPY_AXES",

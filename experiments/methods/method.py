@@ -29,7 +29,7 @@ class Strength(NamedTuple):
     option: str  # the field of `SweepOptions`
     symbol: str  # in TeX
     label: str  # of an axis
-    grid: tuple[float, ...]  # what the paper tries
+    grid: tuple[float, ...]  # what the paper tries; a single value is the default
 
     @property
     def flag(self) -> str:
@@ -45,6 +45,8 @@ SIGMA = Strength(
     "max_norms", r"\sigma", r"bound on the spectral norm $\sigma$",
     (0.01, 0.1, 0.5, 1.0, 10.0),
 )  # fmt: skip
+# Yin et al. (2019) draw their heat maps of images of 32 x 32 at this norm.
+NORM = Strength("strengths", "v", "L2 norm of the noise $v$", (4.0,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Method:
     strength: Strength | None = LAMBDA  # None if it has none
     grid: tuple[float, ...] | None = None  # None is that of the kind of strength
     is_listed: bool = True  # on the command line; others belong to a single study
+    is_default: bool = True  # whether commands compare it unless --methods are given
     # The method whose published numbers appear beside it. Such a variant of another
     # method is not among the defaults of commands.
     parent: str | None = None

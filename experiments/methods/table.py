@@ -5,8 +5,8 @@ from typing import Annotated
 import optax
 
 import absum_jax
-from experiments.methods import penalty, snc
-from experiments.methods.method import SIGMA, Constraint, Method
+from experiments.methods import noise, penalty, snc
+from experiments.methods.method import NORM, SIGMA, Constraint, Method
 from experiments.names import Name, Registry
 
 ABSUM_AUTODIFF = "absum-autodiff"
@@ -25,8 +25,12 @@ def listed() -> tuple[str, ...]:
 
 
 def default() -> tuple[str, ...]:
-    """Returns the methods that commands compare: the paper's, and new ones."""
-    return tuple(name for name in listed() if METHODS[name].parent is None)
+    """Returns the methods that commands compare: the paper's, and registered ones."""
+    return tuple(
+        name
+        for name in listed()
+        if METHODS[name].is_default and METHODS[name].parent is None
+    )
 
 
 MethodName = Annotated[str, Name(listed)]
@@ -60,5 +64,9 @@ register(
     Method(
         ABSUM_AUTODIFF, "Absum by automatic differentiation", "#56B4E9", (0, (4, 4)),
         "P", is_listed=False, penalty_gradient=penalty.gradient,
+    ),
+    Method(
+        "fourier-noise", "Fourier noise", "#F0E442", (0, (1, 1)), "*", strength=NORM,
+        is_default=False, perturb=noise.add_single_frequencies,
     ),
 )  # fmt: skip

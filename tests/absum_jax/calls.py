@@ -122,8 +122,8 @@ def _logits(logits_fn: Partial, x: np.ndarray) -> np.ndarray:
     )
 
 
-def _sign_of_gradient(logits_fn: Partial, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The sign of the gradient of the cross-entropy with respect to the images.
+def _gradient(logits_fn: Partial, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The gradient of the cross-entropy with respect to the images.
 
     Each channel feeds one feature, so that a gradient is a product, not a sum.
     """
@@ -134,7 +134,7 @@ def _sign_of_gradient(logits_fn: Partial, x: np.ndarray, y: np.ndarray) -> np.nd
     slopes = (shares - np.eye(head.shape[1])[y]) @ head.T
     _far(slopes)
     towards = slopes[:, None, None] * pictures * (1 - hidden**2)
-    return np.sign(towards @ kernel.T)
+    return towards @ kernel.T
 
 
 def _share_correct(logits_fn: Partial, x: np.ndarray, y: np.ndarray) -> float:
@@ -201,12 +201,39 @@ def _radius(shape: tuple[int, int]) -> np.ndarray:
     )  # fmt: skip
 
 
-def _filtered(x: np.ndarray, radius: float, low: bool) -> np.ndarray:
+def _filtered(x: np.ndarray, radius: float, low: bool, inner: float = -1) -> np.ndarray:
     distance = _radius(x.shape[1:3])
-    _far(distance - radius)
-    kept = (distance <= radius) == low
+    _far([distance - radius, distance - inner])
+    kept = ((distance > inner) & (distance <= radius)) == low
     spectrum = np.fft.fft2(np.asarray(x, np.float64), axes=(1, 2))
     return np.fft.ifft2(spectrum * kept[..., None], axes=(1, 2)).real
+
+
+def _noisy(x, kind, severity, key, benchmark):
+    """With the library's noise, which a key draws for each image."""
+    noise = [
+        jax.random.normal(jax.random.fold_in(key, i), x.shape[1:])
+        for i in range(len(x))
+    ]
+    scale = {"cifar10-c": 0.04, "mnist-c": 0.08}[benchmark]  # of severity 1
+    moved = np.asarray(x, np.float64) + scale * np.array(noise, np.float64)
+    _far([moved, moved - 1], 1e-7)
+    return np.clip(moved, 0, 1)
+
+
+def _blurred(x, kind, severity, key, benchmark):
+    """The blur of severity 2 of MNIST-C, along columns, by its definition."""
+    taps = np.exp(-(np.arange(-8, 9) ** 2) / 8)
+    taps /= taps.sum()
+    padded = np.pad(np.float64(x), ((0, 0), (8, 8), (0, 0), (0, 0)), "edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 17, axis=1)
+    return windows @ taps
+
+
+def _contrast(x, factor):
+    x = np.asarray(x, np.float64)
+    means = x.mean(axis=(1, 2), keepdims=True)
+    return means + factor * (x - means)
 
 
 def _power(perturbation):
@@ -244,7 +271,7 @@ def _descended(logits_fn, x, y, eps, step_size, steps):
     low, high = np.maximum(start - eps, 0), np.minimum(start + eps, 1)
     moved = start
     for _ in range(steps):
-        moved = moved + step_size * _sign_of_gradient(logits_fn, moved, y)
+        moved = moved + step_size * np.sign(_gradient(logits_fn, moved, y))
         moved = np.clip(moved, low, high)
     return moved
 
@@ -278,7 +305,7 @@ def _auto_descended(logits_fn, x, y, keys, eps, steps):
 
         def oracle(z, label=label):
             arguments = logits_fn, z[None], np.array([label])
-            return _cross_entropy(*arguments)[0], _sign_of_gradient(*arguments)[0]
+            return _cross_entropy(*arguments)[0], np.sign(_gradient(*arguments)[0])
 
         def is_broken(z, label=label):
             return _margins(logits_fn, z[None], np.array([label]))[0] > 0
@@ -374,6 +401,16 @@ def _passed(low: bool) -> Callable[..., Any]:
         return np.array(radius), np.array(shares), np.zeros(len(radius))
 
     return passed
+
+
+def _corruption_accuracy(logits_fn, x, y, kind, severity, key):
+    factors = np.array([0.75, 0.5, 0.4, 0.3, 0.15])[np.array(severity) - 1]
+    shares = [_share_correct(logits_fn, _contrast(x, c), y) for c in factors]
+    return np.array(severity), np.array(shares), np.zeros(len(severity))
+
+
+def _sensitivity(logits_fn, x, y):
+    return _power(_gradient(logits_fn, x, y))
 
 
 def _summary(accuracy, frequencies):
@@ -660,6 +697,10 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
     update = {"traced": ("params", "updates"), "differentiable": ("params", "updates")}
     pixels = {"traced": ("x",), "differentiable": ("x",)}
 
+    corruption = {
+        "x": images, "severity": 1, "key": key, "benchmark": "cifar10-c",
+    }  # fmt: skip
+
     filters = _coarse(rng(), 3, 3, *sizes.filters)
     moves = {
         "params": _two_kernels(_coarse, rng(), sizes.filters),
@@ -751,6 +792,16 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
              lambda x, radius: _filtered(x, radius, True), **pixels),
         Call("high_pass", a.high_pass, {"x": images, "radius": 1.7},
              lambda x, radius: _filtered(x, radius, False), **pixels),
+        Call("band_pass", a.band_pass, {"x": images, "low": 0.7, "high": 1.7},
+             lambda x, low, high: _filtered(x, high, True, low), **pixels),
+        Call("band_stop", a.band_stop, {"x": images, "low": 0.7, "high": 1.7},
+             lambda x, low, high: _filtered(x, high, False, low), **pixels),
+        Call("corrupt", a.corrupt, corruption | {"kind": "gaussian_noise"}, _noisy,
+             **pixels),
+        Call("corrupt", a.corrupt,
+             corruption | {"kind": "gaussian_blur", "severity": 2,
+                           "benchmark": "mnist-c"},
+             _blurred, **pixels, case="blur"),
         Call("power_spectrum", a.power_spectrum,
              {"perturbation": _normal(rng(), *images.shape)}, _power,
              traced=("perturbation",), differentiable=("perturbation",)),
@@ -789,6 +840,11 @@ def _array_calls(sizes: _Sizes, seed: int) -> list[Call]:
              _passed(True), **evaluated),
         Call("high_pass_accuracy", a.high_pass_accuracy, model | {"radius": [0.5, 1.7]},
              _passed(False), **evaluated),
+        Call("corruption_accuracy", a.corruption_accuracy,
+             model | {"kind": "contrast", "severity": [1, 4], "key": key},
+             _corruption_accuracy, **evaluated),
+        Call("fourier_sensitivity", a.fourier_sensitivity, model, _sensitivity,
+             **evaluated),
         Call("pgd_accuracy", a.pgd_accuracy, model | pgd, _pgd_accuracy, **evaluated),
         Call("pgd", a.pgd, model | pgd | {"eps": 0.6 * reach}, _pgd, **evaluated),
         Call("fgsm", a.fgsm, model | {"eps": 0.3 * reach}, _fgsm, **evaluated),

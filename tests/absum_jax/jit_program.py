@@ -43,6 +43,7 @@ SLOW = {
     "clip_conv_spectral_norm",
     "conv_frequency_response (strided)",
     "conv_zero_padded_norm_bound",
+    "corruption_accuracy",
     "fourier_noise_accuracy",
     "high_pass_accuracy",
     "low_pass_accuracy",

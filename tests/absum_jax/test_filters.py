@@ -1,6 +1,7 @@
 """Low and high frequencies: filters, spectra and accuracies against numpy.fft."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -63,6 +64,53 @@ def test_a_radius_on_a_ring_includes_it(shape, dtype):
     kept = np.fft.fft2(filtered[..., 0]).real
     expected = squared_radii(shape) <= rings[:, None, None]
     np.testing.assert_allclose(kept, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bands_between_all_pairs_of_rings(shape):
+    x = images(shape)
+    rings = np.unique(squared_radii(shape))
+    for inner, outer in itertools.combinations_with_replacement([*rings, 1e6], 2):
+        radii = math.sqrt(inner), math.sqrt(outer)
+        expected = low_pass_in_numpy(x, outer) - low_pass_in_numpy(x, inner)
+        passed = absum_jax.band_pass(x, *radii)
+        stopped = absum_jax.band_stop(x, *radii)
+        np.testing.assert_allclose(passed, expected, atol=1e-6)
+        np.testing.assert_allclose(stopped, x - expected, atol=1e-6)
+        low, high = (
+            filter_(x, radius)
+            for filter_, radius in zip(
+                (absum_jax.low_pass, absum_jax.high_pass), radii, strict=True
+            )
+        )
+        np.testing.assert_allclose(low + passed + high, x, atol=2e-6)
+        assert passed.shape == stopped.shape == x.shape
+        assert passed.dtype == stopped.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", ["band_pass", "band_stop"])
+def test_bands_that_are_no_bands(name):
+    function = getattr(absum_jax, name)
+    with pytest.raises(ValueError, match=r"^`low` must be at most `high`, got 2.* 1"):
+        function(images((4, 4)), 2, 1)
+    with pytest.raises(ValueError, match=r"^`low` must be non-negative, got -1"):
+        function(images((4, 4)), -1, 1)
+    with pytest.raises(ValueError, match=r"^`high` must be a real number, got None"):
+        function(images((4, 4)), 1, None)
+
+
+def test_radii_of_a_band_can_be_traced():
+    x, radii = images((4, 5)), jnp.array([0.0, 1.0, 2.0, -1.0])
+    over_low = jax.vmap(absum_jax.band_pass, in_axes=(None, 0, None))
+    over_high = jax.vmap(absum_jax.band_stop, in_axes=(None, None, 0))
+    passed, stopped = jax.jit(over_low)(x, radii, 2.0), jax.jit(over_high)(x, 0, radii)
+    for i, squared in enumerate((0, 1, 4)):
+        low = low_pass_in_numpy(x, squared)
+        np.testing.assert_allclose(passed[i], low_pass_in_numpy(x, 4) - low, atol=1e-6)
+        mean = low_pass_in_numpy(x, 0)
+        np.testing.assert_allclose(stopped[i], x - low + mean, atol=1e-6)
+    assert np.isnan(passed[3]).all()
+    assert np.isnan(stopped[3]).all()
 
 
 def test_radius_zero_keeps_the_mean():

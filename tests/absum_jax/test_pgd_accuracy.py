@@ -366,6 +366,10 @@ ATTACKS = {
     "pgd": functools.partial(absum_jax.pgd, eps=0.1, **SETTING),
     "pgd_accuracy": functools.partial(absum_jax.pgd_accuracy, eps=0.1, **SETTING),
     "low_pass_accuracy": functools.partial(absum_jax.low_pass_accuracy, radius=1),
+    "corruption_accuracy": functools.partial(
+        absum_jax.corruption_accuracy, kind="contrast", key=KEY
+    ),
+    "fourier_sensitivity": absum_jax.fourier_sensitivity,
     "fourier_noise_accuracy": functools.partial(
         absum_jax.fourier_noise_accuracy, norm=0.1, key=KEY
     ),

@@ -269,6 +269,39 @@ def test_radius_of_a_filter(function):
     assert compiled == []
 
 
+@pytest.mark.parametrize("function", [absum_jax.band_pass, absum_jax.band_stop])
+def test_radii_of_a_band(function):
+    function(X, 0.5, 1.0)
+    with counting() as compiled:
+        function(X, 1.0, 2.5)
+        function(X[::-1], 0.0, 0.0)
+    assert compiled == []
+
+
+@pytest.mark.parametrize("kind", ["shot_noise", "gaussian_blur", "brightness"])
+def test_severity_of_a_corruption(kind):
+    def evaluate(severity=1, seed=0, key=KEY):
+        absum_jax.corrupt(X, kind, severity, key=key)
+        model = Partial(apply, weights(seed))
+        absum_jax.corruption_accuracy(model, X, Y, kind, [severity, 1], key=key)
+
+    evaluate()
+    other = jax.random.key(1)
+    with counting() as compiled:
+        evaluate(severity=5)
+        evaluate(seed=1)
+        evaluate(key=other)
+    assert compiled == []
+
+
+def test_values_of_a_sensitivity():
+    loss = absum_jax.margin_loss
+    absum_jax.fourier_sensitivity(Partial(apply, weights(0)), X, Y, loss=loss)
+    with counting() as compiled:
+        absum_jax.fourier_sensitivity(Partial(apply, weights(1)), X, Y[::-1], loss=loss)
+    assert compiled == []
+
+
 def test_parameters_of_an_attacked_nnx_module():
     first, second = Model(nnx.Rngs(2)), Model(nnx.Rngs(3))
     absum_jax.pgd(first, X, Y, **BUDGET)

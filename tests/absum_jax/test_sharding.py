@@ -1,5 +1,7 @@
 """Sharded arrays: results keep the sharding of their inputs, and their values."""
 
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -261,6 +263,38 @@ def test_a_radius_on_the_mesh(mesh):
     # As is one that a program computes from such arrays.
     jitted = jax.jit(lambda x: absum_jax.low_pass(x, 0 * x.max() + 1))(x)
     np.testing.assert_allclose(jitted, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "kind", "spec"),
+    [
+        (AUTO, "shot_noise", P(None, "data")),
+        (AUTO, "gaussian_blur", P("data")),
+        (EXPLICIT, "impulse_noise", P("data")),
+        (EXPLICIT, "gaussian_blur", P(None, "data")),
+        (EXPLICIT, "contrast", P()),
+    ],
+    indirect=["mesh"],
+    ids=str,
+)
+def test_corruptions_keep_the_sharding(mesh, kind, spec):
+    sharding = NamedSharding(mesh, spec)
+    x = jax.device_put(IMAGES, sharding)
+    result = absum_jax.corrupt(x, kind, 5, key=KEY)
+    assert result.sharding.is_equivalent_to(sharding, 4)
+    expected = absum_jax.corrupt(IMAGES, kind, 5, key=KEY)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_sharded_corruptions_and_sensitivity(mesh):
+    x, y = sharded(mesh)
+    evaluate = functools.partial(absum_jax.corruption_accuracy, MODEL, key=KEY)
+    result = evaluate(x, y, "impulse_noise", benchmark="mnist-c", batch_size=16)
+    expected = evaluate(IMAGES, LABELS, "impulse_noise", benchmark="mnist-c")
+    np.testing.assert_array_equal(result.accuracy, expected.accuracy)
+    sensitivity = absum_jax.fourier_sensitivity(MODEL, x, y, batch_size=16)
+    expected = absum_jax.fourier_sensitivity(MODEL, IMAGES, LABELS)
+    np.testing.assert_allclose(sensitivity, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("spec", IMAGE_SPECS, ids=str)

@@ -35,6 +35,18 @@ OPTIONS = {
     ],
     "conv_singular_values": [{"strides": 2, "kernel_dilation": (2, 1)}],
     "conv_spectral_norm": [{"strides": (2, 1), "groups": 3}],
+    "corrupt": [
+        {"kind": kind, "severity": jnp.int8(3)}
+        for kind in (
+            "shot_noise",
+            "impulse_noise",
+            "speckle_noise",
+            "contrast",
+            "brightness",
+        )
+    ],
+    "corruption_accuracy": [{"kind": "impulse_noise", "top_k": (1, 2)}],
+    "fourier_sensitivity": [{"loss": absum_jax.margin_loss}],
     "fourier_noise_accuracy": [{"frequencies": None, "top_k": (1, 2)}],
     "l1": [{"strength": jnp.bfloat16(1), "learning_rate": falling}],
     "low_pass_accuracy": [{"bounds": (0.0, 1.0), "top_k": (1, 2)}],

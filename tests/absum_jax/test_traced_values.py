@@ -30,6 +30,14 @@ TRACED = {
     ),
     "norm": lambda n: absum_jax.fourier_noise_accuracy(MODEL, X, Y, n, key=KEY),
     "radius": lambda n: absum_jax.low_pass(X, n),
+    "radii of a band": lambda n: absum_jax.band_pass(X, n, n),
+    "severity": lambda n: absum_jax.corrupt(X, "contrast", n.astype(int), key=KEY),
+    "severities": lambda n: absum_jax.corruption_accuracy(
+        MODEL, X, Y, "contrast", jnp.full(2, n, int), key=KEY
+    ),
+    "labels of a sensitivity": lambda n: absum_jax.fourier_sensitivity(
+        MODEL, X, jnp.full(4, n, int)
+    ),
     "radii": lambda n: absum_jax.high_pass_accuracy(MODEL, X, Y, jnp.stack([n, n])),
 }
 
@@ -74,6 +82,8 @@ POISONED = {
         PARAMS, n, {"conv/kernel": (4, 4)}
     ),
     "low_pass": lambda n: absum_jax.low_pass(X, n),
+    "band_pass": lambda n: absum_jax.band_pass(X, n, 2.0),
+    "band_stop": lambda n: absum_jax.band_stop(X, 0.0, n),
     "pgd": lambda n: pgd(eps=n),
 }
 

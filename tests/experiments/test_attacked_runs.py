@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 import absum_jax
 from experiments.evaluation import (
     clean,
+    corruption,
     evaluator,
     frequency,
     gradient,
@@ -136,6 +137,57 @@ def test_filters(images, runs, models):
             for model in models
         ]
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_bands(images, runs, models):
+    x, y = images.arrays()
+    bands = ((0.0, 3.5), (3.5, 7.0), (7.0, 20.0))
+    for kind, passed in (
+        ("band-pass", absum_jax.band_pass),
+        ("band-stop", absum_jax.band_stop),
+    ):
+        found = frequency.evaluate_bands(images, runs, kind, bands)
+        expected = [
+            [absum_jax.accuracy(model, passed(x, *band), y) for band in bands]
+            for model in models
+        ]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    [path] = runs[0].folder.glob("band-stop-*.jsonl")
+    points = [line.get("point") for line in files.read_json_lines(path)]
+    assert points == [None, "0-3.5", "3.5-7", "7-20"]
+
+
+def test_bands_of_a_data_set_have_all_frequencies_but_zero():
+    assert frequency.bands_of((28, 28, 1)) == (
+        (0.0, 3.5), (3.5, 7.0), (7.0, 14.0), (14.0, 20.0),
+    )  # fmt: skip
+    for shape in ((28, 28, 1), (32, 32, 3), (40, 24, 3)):
+        bands = frequency.bands_of(shape)
+        radii = absum_jax.frequency_radius(shape[:2])
+        inside = [((radii > low) & (radii <= high)) for low, high in bands]
+        np.testing.assert_array_equal(np.sum(inside, axis=0), radii > 0)
+
+
+@pytest.mark.slow
+def test_corruptions(images, runs, models):
+    x, y = images.arrays()
+    found = corruption.evaluate(images, runs, "mnist-c")
+    assert found.shape == (2, 7, 5)
+    kinds = corruption.kinds_of("mnist-c")
+    key = jax.random.key(0)
+    for of_model, model in zip(found, models, strict=True):
+        for kind, severity in (("shot_noise", 5), ("contrast", 2)):
+            corrupted = absum_jax.corrupt(
+                x, kind, severity, key=key, benchmark="mnist-c"
+            )
+            expected = absum_jax.accuracy(model, corrupted, y)
+            of_kind = of_model[kinds.index(kind)]
+            np.testing.assert_allclose(of_kind[severity - 1], expected, atol=1e-6)
+
+
+def test_severities_are_those_of_the_number_of_channels():
+    assert corruption.benchmark_of((28, 28, 1)) == "mnist-c"
+    assert corruption.benchmark_of((32, 32, 3)) == "cifar10-c"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from experiments.jobs import files
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "results"
 RECORDS = RESULTS / "records"
-TABLES = [path for name in ("table1", "table2", "table3")
+TABLES = [path for name in ("table1", "table2", "table3", "frequencies")
           for path in sorted((RESULTS / name).glob("*.json"))]  # fmt: skip
 
 needs_records = pytest.mark.skipif(

@@ -142,11 +142,15 @@ def test_commands_know_it(toy, capsys):
     assert naming.scale(SweepOptions(ModelOptions("mnist"))) == []
     with pytest.raises(SystemExit):
         cli.parse("train", ["--help"])
-    assert "snc-numpy-axes,toy}" in "".join(capsys.readouterr().out.split())
+    assert "snc-numpy-axes,fourier-noise,toy}" in "".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_unlisted_methods_are_not_offered():
-    with pytest.raises(UsageError, match=r"snc, snc-numpy-axes, got 'absum-autodiff'"):
+    with pytest.raises(
+        UsageError, match=r"snc-numpy-axes, fourier-noise, got 'absum-autodiff'"
+    ):
         cli.parse("train", ["--methods", methods.ABSUM_AUTODIFF])
 
 

@@ -23,6 +23,7 @@ from experiments.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.data import Split
 from experiments.evaluation import (
     clean,
+    corruption,
     frequency,
     gradient,
     single_fourier,
@@ -357,8 +358,16 @@ _HEADER = [
 ]
 # Of each file: its conditions, the points in it and the keys or length of a value.
 _EVALUATIONS = {
+    "band-pass-2a270e7b.jsonl": ({}, ["0-3.5"], None),
+    "band-stop-3b3dc0eb.jsonl": ({}, ["3.5-7"], None),
     "clean-0aa39126.jsonl": (
         {}, ["clean"], ["accuracy", "classes_predicted", "nan_logits"],
+    ),
+    "corruption-1522d7df.jsonl": (
+        {"benchmark": "mnist-c", "seed": 0},
+        ["gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise",
+         "gaussian_blur", "contrast", "brightness"],
+        5,
     ),
     "fourier-noise-99138d48.jsonl": ({"norm": 4.0, "seed": 0}, list(range(28)), 28),
     "high-pass-0eeb4e2a.jsonl": ({}, [7.0], None),
@@ -426,6 +435,9 @@ def test_files_of_evaluations(classifier, tmp_path):
     single_fourier.noise_grids(images, [run], 4.0)
     frequency.evaluate(images, [run], "low-pass", [7.0])
     frequency.evaluate(images, [run], "high-pass", [7.0])
+    frequency.evaluate_bands(images, [run], "band-pass", [(0.0, 3.5)])
+    frequency.evaluate_bands(images, [run], "band-stop", [(3.5, 7.0)])
+    corruption.evaluate(images, [run], "mnist-c")
     gradient.white_box(images, [run], [0.1], steps)
     gradient.transferred(images, [run], [run], 0.2, steps)
     gradient.power_spectra(images, [run], 0.1, steps)
@@ -462,7 +474,9 @@ def test_files_of_recorded_evaluations():
         if isinstance(kind, list):
             assert list(line["value"]) == kind
         attacks.add(header["attack"])
-    assert len(attacks) == len(_EVALUATIONS) - 1  # without Fourier noise
+    beyond = {"band-pass", "band-stop", "corruption", "fourier-noise"}
+    known = {name.rpartition("-")[0] for name in _EVALUATIONS}
+    assert attacks - beyond == known - beyond
 
 
 _OPTIONS = [

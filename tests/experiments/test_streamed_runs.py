@@ -156,6 +156,17 @@ def test_filters(images, split, runs, models, kind, passed):
     assert len(np.unique(found)) > 1
 
 
+def test_bands(images, split, runs, models):
+    bands = ((0.0, 3.0), (3.0, 9.0))
+    found = frequency.evaluate_bands(images, runs, "band-stop", bands)
+    x = split.images / np.float32(255)
+    expected = [
+        [absum_jax.accuracy(m, absum_jax.band_stop(x, *b), split.labels) for b in bands]
+        for m in models
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_numbers_of_images_are_stored(images, runs):
     single_fourier.evaluate(images, runs[:1], EPS, stride=16)
     [path] = runs[0].folder.glob("single-fourier-*.jsonl")

@@ -95,6 +95,32 @@ def test_figure7_and_heat_maps(folder, capsys):
     assert all(0 <= mean <= 1 for mean in means)
 
 
+def test_frequencies(folder, capsys):
+    # Fourier noise is that of the heat maps.
+    said = _run(folder, capsys, "frequencies")
+    assert "corruption: 2 models on 20 images" in said.err
+    assert "training" not in said.err
+    stem = folder / "results/scaled/frequencies/mnist5k-paper"
+    document = files.read_json(stem.with_suffix(".json"))
+    corrupted = np.array(document["corrupted"])
+    assert corrupted.shape == (2, 1, len(document["kinds"]), 5)
+    heat_maps = files.read_json(
+        folder / "results/scaled/fourier-heatmaps/mnist5k-paper.json"
+    )
+    with stem.with_suffix(".csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    for i, row in enumerate(rows):
+        stopped = np.array(document["band_stop"][i])
+        assert stopped.shape == (1, len(document["bands"]))
+        assert float(row["band_stop_mean"]) == pytest.approx(stopped.mean())
+        assert float(row["corrupted_mean"]) == pytest.approx(corrupted[i].mean())
+        noise = heat_maps["methods"][i]
+        assert float(row["noise_avg_mean"]) == pytest.approx(noise["mean"][0])
+        assert float(row["noise_min_mean"]) == pytest.approx(noise["min"][0])
+        assert float(row["clean_mean"]) == pytest.approx(noise["clean"][0])
+    assert _run(folder, capsys, "frequencies").err == ""
+
+
 def test_table4(folder, capsys):
     said = _run(
         folder, capsys, "table4", "--training", "pgd", "fast", "clean",
