@@ -14,7 +14,7 @@ class Ball(Protocol):
     """A ball around each image of a batch, within the bounds of pixels."""
 
     def project(self, images: chex.Array) -> chex.Array:
-        """Returns the points of the ball nearest to images."""
+        """Moves images to the nearest points of the ball, and clips these."""
 
     def climb(self, images: chex.Array, gradient: chex.Array, size: Any) -> chex.Array:
         """Moves images by a size in the direction of steepest ascent.

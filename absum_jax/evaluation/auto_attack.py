@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
@@ -178,7 +179,7 @@ def _compiled_masked(
     """Compiles :func:`_masked`; the images come first, for their layout."""
     images = _Images(x, *others)
     states = _masked(logits_fn, images, *args, components=components)
-    return states.images, states._replace(images=())
+    return jnp.moveaxis(states.images, 0, 1), states._replace(images=())
 
 
 @_logits.compiled_with(static_argnames=("component",), like=0)
@@ -261,7 +262,12 @@ def _compacted(
                     )
                     state = _put(state, index, new._replace(images=attacked))
         states.append(state)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    joined = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    layout = images.x.sharding
+    if devices > 1 and isinstance(layout, NamedSharding):
+        layout = NamedSharding(layout.mesh, PartitionSpec(None, *layout.spec))
+        joined = joined._replace(images=jax.device_put(joined.images, layout))
+    return joined
 
 
 def auto_attack(
@@ -386,7 +392,7 @@ def attacked(
         first, rest = _compiled_masked(
             logits_fn, clipped, images[1:], state, ascending, limits, components=chosen
         )
-        states = rest._replace(images=first)
+        states = rest._replace(images=jnp.moveaxis(first, 1, 0))
     states = jax.tree.map(lambda leaf: leaf[jnp.argsort(order)], states)
     has_gradient = not all(component.queries for component in chosen)
     failed = states.no_gradient & (states.broken_by == UNBROKEN) & has_gradient

@@ -184,6 +184,13 @@ ATTACKS = {
     "early stop": lambda model, **budget: absum_jax.pgd(
         model, X, Y, **budget, early_stop=True, restarts=2, loss=absum_jax.margin_loss
     ),
+    "l2": lambda model, **budget: absum_jax.pgd(model, X, Y, **budget, norm="l2"),
+    "apgd": lambda model, key, eps, steps, **_: absum_jax.apgd(
+        model, X, Y, key=key, eps=eps, steps=steps
+    ),
+    "square": lambda model, key, eps, steps, **_: absum_jax.square(
+        model, X, Y, key=key, eps=eps, queries=steps
+    ),
     "pgd_accuracy": lambda model, **budget: absum_jax.pgd_accuracy(
         model, X, Y, **budget, batch_size=4
     ),
@@ -213,6 +220,32 @@ def test_values_of_a_gradient_attack(name, several):
         again = attack(init_radius=0.1)
     assert compiled == []
     jax.tree.map(np.testing.assert_array_equal, again, first)
+
+
+def test_one_program_for_each_attack_of_autoattack_and_batch_size():
+    traced = []
+
+    def counted(params, x):
+        traced.append(x.shape)
+        return apply(params, x)
+
+    def attack(images=6, **changed):
+        options = {"key": KEY, "eps": [0.0, 0.01], "steps": 2, "queries": 3}
+        options |= {"batch_size": 4, "components": ("apgd-ce", "fab-t", "square")}
+        x, model = np.tile(X, (9, 1, 1, 1))[:images], Partial(counted, weights(0))
+        y = np.asarray(apply(weights(0), x).argmax(axis=-1))
+        return absum_jax.auto_attack(model, x, y, **(options | changed))
+
+    attack()
+    attack(images=5)
+    with counting() as compiled:
+        attack(eps=[0.05, 0.0], steps=3)
+        attack(queries=5, key=jax.random.key(1))
+    assert compiled == []
+    traced.clear()
+    attack(images=50)
+    # Only without an attack, all images are one batch.
+    assert {shape[0] for shape in traced} == {50}
 
 
 def test_bounds_of_an_attack():

@@ -171,6 +171,28 @@ def test_pgd_with_a_sharded_key_for_each_image(mesh):
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("mesh", "masked"),
+    [(AUTO, False), (AUTO, True), (EXPLICIT, False), (EXPLICIT, True)],
+    indirect=["mesh"],
+    ids=str,
+)
+def test_autoattack_keeps_the_sharding(mesh, masked):
+    x, y = sharded(mesh)
+
+    def attack(x, y):
+        return absum_jax.auto_attack(
+            MODEL, x, y, key=KEY, eps=[0.02, 0.1], batch_size=9, steps=3, queries=5,
+            components=("apgd-ce", "fab-t", "square"),
+        )  # fmt: skip
+
+    result = (jax.jit(attack) if masked else attack)(x, y)
+    expected = attack(IMAGES, LABELS)
+    assert result.images.sharding.spec[:2] == (None, "data")
+    np.testing.assert_allclose(result.images, expected.images, atol=1e-5)
+    np.testing.assert_array_equal(result.broken_by, expected.broken_by)
+
+
 def on_mesh(mesh, value):
     return jax.device_put(value, NamedSharding(mesh, P()))
 
