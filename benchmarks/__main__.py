@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[dict[str, Any]]], ...]] = {
     ),
     "auto_attack": (
         auto_attack.agreement,
+        auto_attack.linear_model,
         auto_attack.speed,
         auto_attack.resnet_speed,
     ),
