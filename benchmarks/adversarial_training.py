@@ -11,10 +11,10 @@ import absum_jax
 
 def train(
     apply: Callable[[Any, jax.Array], jax.Array], params: Any, images: jax.Array,
-    labels: jax.Array, *, key: jax.Array, eps: float, epochs: int,
-    steps: int = 10, batch_size: int = 128, learning_rate: float = 1e-3,
+    labels: jax.Array, *, key: jax.Array, tx: optax.GradientTransformation, eps: float,
+    epochs: int, steps: int = 10, batch_size: int = 128,
 ) -> Any:  # fmt: skip
-    """Trains on PGD's images alone, with Adam, and returns the parameters.
+    """Trains on the images that PGD returns, and returns the parameters.
 
     In the first half of the epochs the radius grows to eps: a small network that
     starts with a large one often learns to predict the same class for all images.
@@ -25,13 +25,12 @@ def train(
       images: (N, height, width, channels), in [0, 1]; an incomplete batch is dropped.
       labels: integers (N,).
       key: random key of the batches and of PGD's starts.
+      tx: the optimizer, such as `optax.adam(1e-3)`.
       eps: radius of the L-infinity ball.
       epochs: number of epochs.
       steps: PGD's steps, of 2.5 eps in all.
       batch_size: images of a batch.
-      learning_rate: Adam's.
     """
-    tx = optax.adam(learning_rate)
     batches = len(images) // batch_size
 
     def step(carry: Any, batch: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import absum_jax
 import experiments
@@ -123,7 +124,8 @@ def _adversarially_trained(classifier: Classifier) -> Variables:
     return adversarial_training.train(
         classifier.logits, jax.jit(classifier.init)(jax.random.key(0)),
         jnp.asarray(train.images / np.float32(255)), jnp.asarray(train.labels),
-        key=jax.random.key(1), eps=_ADVERSARY_EPS, epochs=_ADVERSARY_EPOCHS,
+        key=jax.random.key(1), tx=optax.adam(1e-3), eps=_ADVERSARY_EPS,
+        epochs=_ADVERSARY_EPOCHS,
     )  # fmt: skip
 
 

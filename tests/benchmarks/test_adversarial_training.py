@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from benchmarks import adversarial_training
 
@@ -43,8 +44,8 @@ def test_training_makes_a_model_robust():
     accuracies = {}
     for eps in (0.0, _EPS):
         weights = adversarial_training.train(
-            _apply, jnp.zeros(_PIXELS), x, y, key=jax.random.key(0), eps=eps,
-            epochs=20, steps=3, batch_size=40, learning_rate=0.05,
+            _apply, jnp.zeros(_PIXELS), x, y, key=jax.random.key(0),
+            tx=optax.adam(0.05), eps=eps, epochs=20, steps=3, batch_size=40,
         )  # fmt: skip
         clean = _mean(_apply(weights, x).argmax(axis=-1) == y)
         accuracies[eps] = clean, _robust_accuracy(weights, x, y)
