@@ -16,6 +16,7 @@ import jax  # noqa: E402
 from absum_jax.markdown import aligned  # noqa: E402
 from benchmarks import (  # noqa: E402
     attack,
+    auto_attack,
     gradient,
     inputs,
     loops,
@@ -33,6 +34,12 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[dict[str, Any]]], ...]] = {
         gradient.pgd_speed,
         gradient.pgd_agreement,
         gradient.adversarial_step_cost,
+    ),
+    "auto_attack": (
+        auto_attack.agreement,
+        auto_attack.linear_model,
+        auto_attack.speed,
+        auto_attack.resnet_speed,
     ),
     "loops": loops.BENCHMARKS,
     "spectral": (spectral.clip_speed, spectral.norm_speed),
@@ -66,11 +73,22 @@ def main() -> None:
     print(f"XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}")
     for benchmark in itertools.chain(*(BENCHMARKS[name] for name in modules)):
         rows = benchmark()
-        title, ratio_to = rows[0]["benchmark"], rows[0]["ratio_to"]
-        unit = next(key for key in rows[0] if key in _UNITS)
-        cells = [(r["case"], f"{r[unit]:,.2f}", _ratio(r["ratio"])) for r in rows]
-        header = (title, _UNITS[unit], f"ratio to {ratio_to}")
+        columns = [row.get("columns") or _measured(row) for row in rows]
+        header = rows[0]["benchmark"], *columns[0]
+        cells = [
+            (row["case"], *each.values())
+            for row, each in zip(rows, columns, strict=True)
+        ]
         print("", *aligned(header, cells), sep="\n", flush=True)
+
+
+def _measured(row: dict[str, Any]) -> dict[str, str]:
+    """Formats the measured value of a row, and its ratio to another row's."""
+    unit = next(key for key in row if key in _UNITS)
+    return {
+        _UNITS[unit]: f"{row[unit]:,.2f}",
+        f"ratio to {row['ratio_to']}": _ratio(row["ratio"]),
+    }
 
 
 def _ratio(value: float) -> str:

@@ -69,7 +69,7 @@ def _channels_first(weights: Mapping[str, jax.Array], x: jax.Array) -> jax.Array
 
 
 @functools.cache
-def _networks() -> dict[str, _Network]:
+def networks() -> dict[str, _Network]:
     """The networks with one set of weights, and 1,000 real digits.
 
     Convolutions are those of initialization, which take as long as trained ones; the
@@ -119,7 +119,9 @@ def _features(weights: Mapping[str, jax.Array], x: jax.Array) -> np.ndarray:
 
 
 @jax.jit
-def _gradient(logits_fn: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+def input_gradient(logits_fn: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Computes the gradient of the cross-entropy with respect to the images."""
+
     def loss(x: jax.Array) -> jax.Array:
         logits = logits_fn(x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).sum()
@@ -145,7 +147,7 @@ def _rows(
 
 def pgd_speed(name: str) -> list[dict[str, Any]]:
     """Images a second of PGD in a loop, and of as many gradients outside of one."""
-    network = _networks()[name]
+    network = networks()[name]
     x, y = network.x[:_BATCH], network.y[:_BATCH]
 
     def ours() -> jax.Array:
@@ -155,7 +157,7 @@ def pgd_speed(name: str) -> list[dict[str, Any]]:
         )  # fmt: skip
 
     def gradients() -> list[jax.Array]:
-        return [_gradient(network.logits_fn, x, y) for _ in range(_STEPS)]
+        return [input_gradient(network.logits_fn, x, y) for _ in range(_STEPS)]
 
     cases: dict[str, Callable[[], Any]] = {
         "pgd": ours,
@@ -163,7 +165,7 @@ def pgd_speed(name: str) -> list[dict[str, Any]]:
     }
     if torch_peer.has_foolbox():
         cases["foolbox, PyTorch"] = torch_peer.resnet_pgd(
-            variables_of(_networks()[NETWORKS[0]].logits_fn),
+            variables_of(networks()[NETWORKS[0]].logits_fn),
             np.asarray(x),
             np.asarray(y),
             _EPS,
@@ -180,7 +182,7 @@ def pgd_speed(name: str) -> list[dict[str, Any]]:
 
 def grid_speed(name: str) -> list[dict[str, Any]]:
     """Images a second of the Single Fourier Attack, and of a forward pass alone."""
-    network = _networks()[name]
+    network = networks()[name]
     x, y = network.x[:_BATCH], network.y[:_BATCH]
     forward = jax.jit(lambda f, x: f(x))
 
@@ -206,14 +208,16 @@ def grid_speed(name: str) -> list[dict[str, Any]]:
 
 def agreement(name: str) -> list[dict[str, Any]]:
     """Gradients and accuracies in a loop, and outside of one."""
-    network = _networks()[name]
+    network = networks()[name]
     x, y = network.x[:_BATCH], network.y[:_BATCH]
-    plain = _gradient(network.logits_fn, x, y)
+    plain = input_gradient(network.logits_fn, x, y)
 
     @jax.jit
     @absum_jax.canonical_convolutions
     def in_loop(logits_fn: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda pair: _gradient(logits_fn, *pair), (x[None], y[None]))
+        return jax.lax.map(
+            lambda pair: input_gradient(logits_fn, *pair), (x[None], y[None])
+        )
 
     error = jnp.abs(in_loop(network.logits_fn, x, y)[0] - plain).max()
     attack: dict[str, Any] = {"eps": _EPS, "step_size": _EPS, "steps": 1}
@@ -225,7 +229,7 @@ def agreement(name: str) -> list[dict[str, Any]]:
     for start in range(0, _COMPARED, 100):
         part = slice(start, start + 100)
         x, y = network.x[part], network.y[part]
-        step = _EPS * jnp.sign(_gradient(network.logits_fn, x, y))
+        step = _EPS * jnp.sign(input_gradient(network.logits_fn, x, y))
         logits = network.logits_fn(jnp.clip(x + step, 0, 1))
         correct += int((logits.argmax(-1) == y).sum())
     outside = correct / _COMPARED

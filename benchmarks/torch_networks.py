@@ -4,6 +4,7 @@ GoogLeNet and DenseNet-121 have our names of layers.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,29 @@ def with_weights(network: nn.Module, variables: Variables) -> nn.Module:
     if unexpected or not all(name.endswith("num_batches_tracked") for name in missing):
         raise ValueError(f"`network` lacks {unexpected}, `variables` lack {missing}.")
     return network
+
+
+class Counted(nn.Module):
+    """A network with its standardization, which counts the images that pass it."""
+
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+        self.forward_passes = self.backward_passes = 0
+
+    def forward(self, x: Any) -> Any:
+        self.forward_passes += len(x)
+        logits = self.network((x - self.mean) / self.std)
+        if logits.requires_grad:
+            logits.register_hook(self._count)
+        return logits
+
+    def _count(self, gradient: Any) -> None:
+        self.backward_passes += len(gradient)
 
 
 class SmallCNN(nn.Module):

@@ -1,8 +1,8 @@
 """The same networks in PyTorch, as its users would write training and attack."""
 
 import importlib.util
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,11 @@ def is_installed() -> bool:
 def has_foolbox() -> bool:
     """Whether foolbox is there too."""
     return is_installed() and importlib.util.find_spec("foolbox") is not None
+
+
+def has_pyautoattack() -> bool:
+    """Whether pyautoattack is there too."""
+    return is_installed() and importlib.util.find_spec("pyautoattack") is not None
 
 
 def _device() -> str:
@@ -228,3 +233,64 @@ def _under_pgd(
         return correct / len(labels)
 
     return run
+
+
+class Robust(NamedTuple):
+    """What an attack left: images still classified correctly, and what it cost."""
+
+    images: int
+    forward: int  # passes of an image
+    backward: int
+
+
+def auto_attack(
+    variables: Variables, mean: Sequence[float], std: Sequence[float], x: np.ndarray,
+    y: np.ndarray, eps: float, components: Sequence[str], queries: int, batch: int,
+    seed: int = 0,
+) -> Callable[[], Robust]:  # fmt: skip
+    """The small CNN under pyautoattack's components of the standard version.
+
+    A component attacks only the images that those before it have left.
+    """
+    import pyautoattack
+    import torch
+
+    from benchmarks.torch_networks import Counted, with_weights
+
+    network = with_weights(_model(), variables).eval().requires_grad_(False)
+    model = Counted(network, mean, std).to(_device())
+    images, labels = _channels_first(x), _labels(y)
+
+    def run() -> Robust:
+        attack = pyautoattack.AutoAttack(model, eps=eps, seed=seed, device=_device())
+        attack.attacks_to_run = list(components)
+        attack.square.n_queries = queries
+        model.forward_passes = model.backward_passes = 0
+        attacked, _ = attack.run_standard_evaluation(images, labels, batch_size=batch)
+        passes = model.forward_passes, model.backward_passes
+        with torch.inference_mode():
+            correct = sum(
+                int((model(part).argmax(1) == truth).sum())
+                for part, truth in zip(
+                    attacked.split(batch), labels.split(batch), strict=True
+                )
+            )
+        return Robust(correct, *passes)
+
+    return run
+
+
+def resnet_apgd(
+    variables: Variables, x: np.ndarray, y: np.ndarray, eps: float, steps: int
+) -> Callable[[], Any]:
+    """APGD-CE of pyautoattack on our ResNet-18's weights, channels last."""
+    import torch
+    from pyautoattack.autopgd_base import APGDAttack
+
+    from benchmarks.torch_networks import ResNet18, with_weights
+
+    network = with_weights(ResNet18(), variables).eval().requires_grad_(False)
+    network = network.to(_device()).to(memory_format=torch.channels_last)
+    images, labels = _channels_first(x), _labels(y)
+    attack = APGDAttack(network, n_iter=steps, eps=eps, seed=0, device=_device())
+    return lambda: attack.perturb(images, labels)

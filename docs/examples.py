@@ -1,6 +1,6 @@
 """Runs the Python examples of a document, and compares what they print with its text.
 
-`python docs/examples.py README.md` does so with the installed `absum_jax`.
+`python docs/examples.py README.md` does so with the packages of this clone.
 """
 
 import contextlib
@@ -66,6 +66,7 @@ def differences(printed: str, said: str) -> list[str]:
 
 def main() -> int:
     """Runs the documents named on the command line; returns the exit code."""
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     code = 0
     for name in sys.argv[1:]:
         started = time.monotonic()

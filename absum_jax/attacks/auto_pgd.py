@@ -29,7 +29,7 @@ _FIRST_PERIOD, _SHORTENING, _SHORTEST_PERIOD = 0.22, 0.03, 0.06
 
 
 class _State(NamedTuple):
-    """Of one run; arrays are of images (batch, ...), unless scalars."""
+    """The state of one run, with arrays (batch, ...) unless a scalar is noted."""
 
     step: chex.Array  # scalar
     images: chex.Array  # to be evaluated next
@@ -66,19 +66,19 @@ def ascend(
 ) -> tuple[chex.Array, Record]:
     """Attacks one batch by Auto-PGD, unchecked.
 
-    The step size starts at twice eps, and attacks stop once they succeed.
+    The step size starts at twice eps. The attack of an image stops once it succeeds.
 
     Args:
       logits_fn: the model.
       x: images (batch, height, width, channels).
       y: labels (batch,), or targets if the aim is targeted.
-      keys: of the random starts (batch,).
+      keys: random keys of the starts (batch,).
       budget: the radius and the number of steps.
       bounds: the range of pixel values.
       aim: the goal of the attack.
       valid: (batch,), False for padding, which the attack does not wait for.
-      target: classes (batch,) of the targeted difference of logits ratio, which takes
-        the place of the loss; success is any misclassification. None is no target.
+      target: classes (batch,) for :func:`targeted_dlr_loss`, which then replaces the
+        loss of the aim; any misclassification is a success. None keeps that loss.
 
     Returns:
       The attacked images in at least float32, and a record of each.
@@ -203,7 +203,8 @@ def apgd(
 ) -> chex.Array:
     r"""Attacks by Auto-PGD in the L-infinity or L2 ball.
 
-    It has no step size to choose: steps start at twice eps and have momentum,
+    Auto-PGD chooses its own step sizes. It starts with :math:`\eta_0 = 2 \varepsilon`,
+    and its steps have momentum:
 
     .. math::
       z &= \Pi\left(\hat x_k + \eta_k \operatorname{sign} \nabla L(\hat x_k, y)\right)
@@ -211,29 +212,35 @@ def apgd(
       \hat x_{k+1} &= \Pi\left(\hat x_k + \tfrac34 (z - \hat x_k) + \tfrac14 (\hat x_k -
       \hat x_{k-1})\right)
 
-    and the step size of an image is halved, and the attack returns to its best point,
-    whenever few of the last steps raised the loss or no new best point was found. The
-    attack of an image stops once it is misclassified.
+    The first step has no momentum and goes to z. In the L2 ball, the gradient divided
+    by its L2 norm takes the place of its sign. At checks that become more frequent, the
+    step size of an image is halved, and the attack returns to the best point so far, if
+    at most three quarters of the steps since the last check raised the loss, or if the
+    last check did not halve the step size and no better point has been found since.
+    The attack of an image stops once it is misclassified or, if targeted, once it is
+    classified as its target.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`pgd`.
       x: images (batch, height, width, channels), floating-point, within the bounds.
       y: integer labels (batch,); the target classes, if targeted.
-      key: random key of the starts, or a key for each image, as in :func:`pgd`. A start
-        lies on the surface of the ball.
+      key: random key of the starts, or a key for each image, as in :func:`pgd`. The
+        random change of a start has the norm eps before it is clipped to the bounds.
       eps: radius of the ball, non-negative, in units of the pixels: a scalar or a list
         (E,).
       steps: number of steps, at least one. A new number does not trigger recompilation.
       bounds: the range of pixel values, in which the result lies without tolerance.
-      loss: as in :func:`pgd`, such as :func:`dlr_loss`; None is the cross-entropy.
+      loss: a function of logits and labels, as in :func:`pgd`, such as
+        :func:`dlr_loss`; None is the cross-entropy.
       targeted: whether to lower the loss of the classes `y`.
       restarts: number of random starts.
       norm: `"linf"` or `"l2"`, as in :func:`pgd`.
 
     Returns:
       The attacked images (batch, height, width, channels), for a list of eps with a
-      leading axis (E,); in at least float32: the first misclassified point of each
-      image, or else the one with the largest loss.
+      leading axis (E,); in at least float32. For each image, this is the first point
+      at which the attack succeeded, or else the point with the largest loss (with the
+      smallest, if targeted).
 
     Raises:
       ValueError: for the reasons of :func:`pgd`.

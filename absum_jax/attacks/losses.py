@@ -1,4 +1,4 @@
-"""Losses that attacks raise: functions of logits and labels, one for each image."""
+"""Losses for attacks to maximize, one for each row of logits."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from absum_jax import _validation as validation
 def _checked(
     logits: Any, y: Any, *, least: int, name: str = "y"
 ) -> tuple[chex.Array, chex.Array]:
-    """Returns logits of at least so many classes, with labels of them."""
+    """Checks that there are at least so many classes; returns logits and labels."""
     logits = validation.check_real("logits", logits)
     if logits.ndim != 2 or not logits.size or logits.shape[1] < least:
         raise ValueError(
@@ -35,20 +35,21 @@ def _own(logits: chex.Array, y: chex.Array) -> chex.Array:
 
 
 def _largest_other(logits: chex.Array, y: chex.Array) -> chex.Array:
-    """Returns the largest logit of the other classes."""
+    """Returns the largest logit of the classes other than the label."""
     classes = jnp.arange(logits.shape[-1])[None]
     is_own = classes == y[:, None].astype(classes.dtype)
     return jnp.where(is_own, -jnp.inf, logits).max(axis=-1)
 
 
 def margin_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
-    r"""Computes the margin by which each image is misclassified.
+    r"""Computes by how much the largest other logit exceeds the label's.
 
     .. math::
       \max_{j \ne y} z_j - z_y
 
-    In contrast to the cross-entropy, it does not saturate: if a model is certain, the
-    cross-entropy and its gradient are zero in float32, and an attack makes no progress.
+    Unlike the cross-entropy, this loss does not saturate: where a model is very
+    confident, the cross-entropy and its gradient are zero in float32, and an attack
+    makes no progress.
 
     Args:
       logits: (batch, classes), at least two classes.
@@ -84,15 +85,17 @@ def dlr_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
     .. math::
       \frac{\max_{j \ne y} z_j - z_y}{z_{\pi_1} - z_{\pi_3} + 10^{-12}}
 
-    with :math:`z_{\pi_k}` the k-th largest logit. Like :func:`margin_loss` it does not
-    saturate, and it does not depend on the scale of the logits.
+    with :math:`z_{\pi_k}` the k-th largest logit. Like :func:`margin_loss`, this loss
+    does not saturate. In addition, it does not change if all logits are multiplied by
+    a positive number.
 
     Args:
       logits: (batch, classes), at least three classes.
       y: integer labels (batch,).
 
     Returns:
-      Losses (batch,), positive where another class has the largest logit, at most 1.
+      Losses (batch,), positive where another class has the largest logit, and in
+      [-1, 0] elsewhere.
 
     Raises:
       ValueError: if there are fewer than three classes, or for the reasons of
@@ -116,12 +119,13 @@ def dlr_loss(logits: chex.Array, y: chex.Array) -> chex.Array:
 def targeted_dlr_loss(
     logits: chex.Array, y: chex.Array, target: chex.Array
 ) -> chex.Array:
-    r"""Computes the targeted difference of logits ratio.
+    r"""Computes the difference of logits ratio between a target and the label.
 
     .. math::
       \frac{z_t - z_y}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2 + 10^{-12}}
 
-    with :math:`z_{\pi_k}` the k-th largest logit.
+    with :math:`z_{\pi_k}` the k-th largest logit. An attack maximizes it in turn for
+    several targets.
 
     Args:
       logits: (batch, classes), at least four classes.

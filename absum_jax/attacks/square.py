@@ -36,7 +36,7 @@ class _State(NamedTuple):
 
 
 def _in_window(size: int, start: chex.Array, length: chex.Array) -> chex.Array:
-    """Returns which of so many rows, or columns, are in a window."""
+    """Returns which of the rows or columns of an image are in a window, (size,)."""
     index = jnp.arange(size)
     return (index >= start) & (index < start + length)
 
@@ -57,8 +57,8 @@ def search(
       logits_fn: the model.
       x: images (batch, height, width, channels).
       y: labels (batch,).
-      keys: of the windows and colors (batch,).
-      budget: the radius and the number of queries, as steps.
+      keys: random keys of the windows and colors (batch,).
+      budget: the radius, and the number of queries in place of that of steps.
       bounds: the range of pixel values.
       aim: the goal of the attack.
       valid: (batch,), False for padding, which the attack does not wait for.
@@ -140,14 +140,15 @@ def square(
 ) -> chex.Array:
     r"""Attacks by the Square attack, a random search in the L-infinity ball.
 
-    It needs no gradient, so that it also attacks a model that hides its gradient. From
-    stripes of :math:`\pm\varepsilon` in every column, each query moves a random window
-    to :math:`\pm\varepsilon` in each channel, and keeps the change if
-    :func:`margin_loss` grows. A window covers 80 % of the pixels at first, and half as
-    many after 10, 50, 200, 500, 1,000, 2,000, ... queries. The attack of an image stops
-    once it is misclassified.
+    The attack needs no gradient, and so also works on a model that has none or hides
+    it. It starts by adding :math:`\varepsilon` or :math:`-\varepsilon` to each column
+    and channel. Each query then draws a random square window and a random sign for each
+    channel, and moves the window's pixels to that side of the ball; the change is kept
+    if :func:`margin_loss` grows. Windows cover 80 % of the pixels at first, and half as
+    many after each of 10, 50, 200, 500, 1,000, 2,000, 4,000, 6,000 and 8,000 queries.
+    The attack of an image stops once it is misclassified.
 
-    Each image has its own windows, which depend only on its key; in the authors'
+    Each image has windows of its own, which depend only on its key; in the authors'
     implementation, the images of a batch share them.
 
     Args:
@@ -164,7 +165,8 @@ def square(
 
     Returns:
       The attacked images (batch, height, width, channels), for a list of eps with a
-      leading axis (E,); in at least float32.
+      leading axis (E,); in at least float32. For each image, this is a misclassified
+      point if one was found, or else the point with the largest loss of those tried.
 
     Raises:
       ValueError: for the reasons of :func:`pgd`.

@@ -35,7 +35,7 @@ class _Component(NamedTuple):
 
     column: int  # in results
     method: Method
-    targeted: bool = False  # whether it attacks towards one class after another
+    targeted: bool = False  # whether it attacks toward one class after another
     queries: bool = False  # whether its steps are queries, without a gradient
 
 
@@ -51,7 +51,7 @@ _TARGETS = 9
 
 
 class _Images(NamedTuple):
-    """What attacks need to know of each image, (N, ...)."""
+    """What the attacks need of each image, (N, ...)."""
 
     x: chex.Array  # clipped to the bounds
     y: chex.Array
@@ -75,7 +75,7 @@ class _State(NamedTuple):
 
 
 class _Limits(NamedTuple):
-    """Scalars that may be traced, but for the bounds, a pair of them."""
+    """The limits of the attacks: scalars, and a pair of bounds, that may be traced."""
 
     eps: chex.Array
     steps: chex.Array
@@ -90,7 +90,7 @@ def _clean(
     y: chex.Array,
     bounds: tuple[chex.Numeric, chex.Numeric],
 ) -> tuple[chex.Array, tuple[chex.Array, chex.Array, Problems]]:
-    """Returns clipped images, and which are misclassified, rankings and problems."""
+    """Returns clipped images; which are misclassified, the rankings, and problems."""
     low, high = (jnp.asarray(bound, accumulation_dtype(x)) for bound in bounds)
     images = jnp.clip(x.astype(low.dtype), low, high)
     logits = logits_fn(images)
@@ -116,8 +116,8 @@ def _attack(
 ) -> _State:
     """Attacks one batch by a component; images that are not valid stay as they are.
 
-    A component with targets attacks towards the class of a rank. Success is judged in a
-    separate pass.
+    A targeted component attacks toward the class of a rank. Success is judged by a
+    separate pass over the attacked images.
     """
     column, eps = component.column, limits.eps
     steps = limits.queries if component.queries else limits.steps
@@ -155,7 +155,7 @@ def _masked(
         state = state.of_next_eps()
         for component in components:
 
-            def towards(
+            def toward(
                 rank: chex.Array, state: _State, component: _Component = component
             ) -> _State:
                 valid = state.broken_by == UNBROKEN
@@ -165,7 +165,7 @@ def _masked(
                 )
 
             last = _last_rank(component, images.ranking.shape[1])
-            state = jax.lax.fori_loop(1, last + 1, towards, state)
+            state = jax.lax.fori_loop(1, last + 1, toward, state)
         return state, state
 
     return jax.lax.scan(of_eps, state, eps)[1]
@@ -201,8 +201,8 @@ def pieces(images: int, sizes: Sequence[int]) -> Iterator[int]:
       sizes: possible sizes, from the largest to the smallest.
 
     Yields:
-      Sizes, of which only the last exceeds what is left, by less than what is left,
-      unless it is the smallest.
+      The size of each batch. Only the last may exceed the number of images left, and
+      unless it is the smallest size, it is less than twice that number.
 
     Example:
       >>> from absum_jax.evaluation import auto_attack
@@ -286,17 +286,20 @@ def auto_attack(
     """Attacks images by AutoAttack in the L-infinity ball.
 
     Four attacks run in turn, each on the images that are not yet broken: Auto-PGD with
-    the cross-entropy; Auto-PGD with the targeted difference of logits ratio; the
-    targeted FAB attack; the Square attack. The targeted ones attack towards one class
-    after another, the nine that follow the first in the ranking of the clean logits.
+    the cross-entropy (:func:`apgd`), Auto-PGD with :func:`targeted_dlr_loss`, the
+    targeted FAB attack, and the Square attack (:func:`square`). The targeted attacks
+    try one class after another: the nine with the largest clean logits after the first.
+    Each attack starts once, and a targeted one starts once for each class.
 
-    An image that is broken with one eps is broken with every larger one, by the same
-    change, so that the accuracy never rises with eps and the attacks of a larger eps
-    only see what is left. Nothing depends on the batch size or the number of devices,
-    up to rounding: the randomness of an image depends only on its key.
+    An image that is broken with one eps counts as broken with every larger one, by the
+    same change. The accuracy therefore never rises with eps, and the attacks with a
+    larger eps only run on the images that are left; for these eps, the accuracy may be
+    lower than if they were attacked alone. Results do not depend on the batch size or
+    the number of devices, up to rounding: the random numbers of an image depend only on
+    its key.
 
-    On concrete arrays, images that are not yet broken are gathered into batches of at
-    most three sizes, with one compiled program for each attack and size. Under `jit`
+    On concrete arrays, the images that are not yet broken are gathered into batches of
+    at most three sizes, with one compiled program for each attack and size. Under `jit`
     and `vmap`, all images are in one batch, and broken ones are masked.
 
     Args:
@@ -308,22 +311,26 @@ def auto_attack(
       eps: radius of the ball, non-negative, in units of the pixels: a scalar or a list
         (E,), in any order.
       bounds: the range of pixel values, in which the result lies without tolerance.
-      components: which of the attacks run; the result of any but all four has another
+      components: names of the attacks to run, always in the order given above. Without
+        all four, the result is not AutoAttack's, and has another
         :attr:`AutoAttackResult.name`.
-      steps: of Auto-PGD and FAB; the standard version has 100.
-      queries: of the Square attack; the standard version has 5,000.
-      batch_size: the maximum number of images in one pass.
+      steps: number of steps of Auto-PGD and FAB; 100 in the standard version.
+      queries: number of queries of the Square attack; 5,000 in the standard version.
+      batch_size: the maximum number of images in one pass, on concrete arrays; rounded
+        up to a multiple of the number of devices.
 
     Returns:
       The :class:`AutoAttackResult`.
 
     Raises:
-      ValueError: if the model has fewer than four classes for "apgd-t", `components`
-        are unknown, none or repeated, a number of steps or queries is less than one, or
-        for the reasons of :func:`pgd`, but for probabilities.
+      ValueError: if "apgd-t" runs and the model has fewer than four classes, if a
+        component is unknown or repeated or there is none, if the number of steps or
+        queries is less than one, or for the reasons of :func:`pgd` except
+        probabilities, which only cause a warning.
 
     Warns:
-      UserWarning: of each of the :class:`Problems` of the result.
+      UserWarning: for each of the `problems` of the result: images without a gradient,
+        with probabilities in place of logits, with equal logits, or out of range.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp
@@ -359,7 +366,7 @@ def attacked(
     logits_fn: Any, x: Any, y: Any, *, key: Any, eps: Any, bounds: Any,
     components: Any, steps: Any, queries: Any, batch_size: Any,
 ) -> AutoAttackResult:  # fmt: skip
-    """Computes :func:`auto_attack` without warnings."""
+    """Runs :func:`auto_attack` without its warnings."""
     chosen = _check_components(components)
     eps = validation.check_nonnegative_list("eps", eps)
     validation.check_count("steps", steps)

@@ -1,4 +1,4 @@
-"""What AutoAttack did to each image, with its table."""
+"""The result of AutoAttack for each image, shown as a table."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ _PROBLEMS = (
 
 
 class Problems(NamedTuple):
-    """Numbers of images with signs that an evaluation may be wrong."""
+    """Numbers of images that show signs of a faulty evaluation."""
 
     no_gradient: chex.Array  # not broken, and no attack had a gradient
     probabilities: chex.Array  # the model returned numbers in [0, 1] whose sum is 1
@@ -39,7 +39,7 @@ class Problems(NamedTuple):
     out_of_range: chex.Array  # a pixel is beyond the bounds
 
     def sentences(self) -> list[str]:
-        """Returns a sentence for each problem that there is.
+        """Returns a sentence for each problem that at least one image has.
 
         Example:
           >>> from absum_jax.evaluation.auto_attack_result import Problems
@@ -54,7 +54,7 @@ class Problems(NamedTuple):
 
 
 class AutoAttackResult(NamedTuple):
-    """Images attacked by :func:`auto_attack`, and what broke each of them.
+    """Images attacked by :func:`auto_attack`, and which attack broke each of them.
 
     A pytree of arrays, so that it passes through jit and vmap. `print` and notebooks
     show it as a table; `pandas.DataFrame` accepts its `rows`. For a scalar eps, arrays
@@ -75,13 +75,20 @@ class AutoAttackResult(NamedTuple):
 
     @property
     def accuracy(self) -> chex.Array:
-        """Returns the robust accuracy for each eps, a fraction that never rises."""
+        """Returns the robust accuracy for each eps, a fraction.
+
+        It never rises with eps.
+        """
         left = (self.broken_by == UNBROKEN).sum(axis=-1)
         return shares(left, self.broken_by.shape[-1])
 
     @property
     def name(self) -> str:
-        """Returns "AutoAttack" for the standard version, else what ran instead."""
+        """Returns "AutoAttack" for the standard version, or else what ran instead.
+
+        The standard version runs all four attacks, with 100 steps and 5,000 queries.
+        Name anything else as this property does when you report its accuracy.
+        """
         ran = [
             t for t, yes in zip(TITLES, np.asarray(self.components), strict=True) if yes
         ]
@@ -118,8 +125,10 @@ class AutoAttackResult(NamedTuple):
     def rows(self) -> list[dict[str, Any]]:
         """Returns a row for each eps and attack, after one for the clean images.
 
-        `broken` counts the images that the attack broke, and `accuracy` is the
-        fraction that is left after it, with its 95 % interval from `low` to `high`.
+        `broken` counts the images that the attack was the first to break. `accuracy` is
+        the fraction of images that are still classified correctly after it, and `low`
+        to `high` is its 95 % interval. `forward` and `backward` are the passes of the
+        attack, summed over images.
         """
         rows = []
         for eps, broken_by, forward, backward in self._of_each_eps():
@@ -164,7 +173,7 @@ class AutoAttackResult(NamedTuple):
         return "\n".join([*aligned(_HEADER, self._cells()), "", *self._notes()])
 
     def __repr__(self) -> str:
-        """Formats the robust accuracies in a line."""
+        """Formats eps and the robust accuracies in one line."""
         known = display.are_numbers(self.broken_by)
         return display.line(
             self, eps=self.eps, accuracy=self.accuracy if known else None

@@ -111,9 +111,11 @@ def robustness_report(
         cycles per image; None is a quarter of the width, as in the paper.
       substitutes: other models by name, whose adversarial examples the model is
         evaluated on; each is attacked with the eps and steps of PGD.
-      auto_attack: whether to run :func:`auto_attack` with each eps. It has a row for
-        what is left after each of its attacks, and one for all; rows of PGD then tell
-        by how much it overestimates. It takes hundreds of times longer than PGD.
+      auto_attack: whether to run :func:`auto_attack` with each eps. The report then
+        has a row for the accuracy left after each of its attacks, and one for all of
+        them; rows of PGD show by how much PGD overestimates robust accuracy. On an
+        image that stays robust, it takes about a hundred times as long as 40 steps of
+        PGD.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
       batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
       top_k: how many of the largest logits may contain the label.

@@ -14,6 +14,8 @@ def test_difference_of_logits_ratio():
     # (3 - 5) / (5 - 2), and the label 2 that is not the largest: (4 - 3) / (4 - 0).
     values = absum_jax.dlr_loss(LOGITS, np.array([1, 2]))
     np.testing.assert_allclose(values, [-2 / 3, 1 / 4], rtol=1e-6)
+    # The smallest logit: (4 + 1) / (4 - 0), more than 1.
+    assert absum_jax.dlr_loss(LOGITS[1:], np.array([3])) == pytest.approx(5 / 4)
 
 
 def test_targeted_difference_of_logits_ratio():
