@@ -65,6 +65,40 @@ def test_table2(folder, capsys):
     )["matrix"] == document["matrix"]  # fmt: skip
 
 
+def test_table2_by_apgd_as_well(folder, capsys):
+    arguments = ("table2", "--seeds", "0", "1", "--test-examples=10")
+    _run(folder, capsys, *arguments)
+    stem = folder / "results/scaled/table2/mnist5k-paper"
+    before = files.read_json(stem.with_suffix(".json"))
+    assert "attack" not in before["options"]
+    said = _run(folder, capsys, *arguments, "--attack", "pgd", "auto")
+    assert "transfer: " not in said.err.replace("apgd-transfer: ", "")
+    assert "Auto-PGD (APGD: eps = 0.2, 100 steps, cross-entropy) on 10" in said.out
+    after = files.read_json(stem.with_suffix(".json"))
+    assert after["options"].pop("attack") == ["pgd", "auto"]
+    assert after.pop("apgd") == {"eps": 0.2, "steps": 100}
+    matrix = np.array(after.pop("matrix_apgd"))
+    assert matrix.shape == (2, 2, 2)
+    with stem.with_suffix(".csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    for i, row in enumerate(rows):
+        expected = matrix[:, i, i].mean()
+        assert float(row["transferred_apgd_mean"]) == pytest.approx(expected)
+        assert "paper_transferred_apgd" not in row
+        for name in [n for n in after["rows"][i] if n.startswith("transferred_apgd_")]:
+            del after["rows"][i][name]
+    # All else is as without it.
+    for document in (before, after):
+        del document["provenance"]
+    assert after["options"] == before["options"]
+    assert after == before
+    _run(folder, capsys, *arguments, "--attack", "auto")
+    alone = files.read_json(stem.with_suffix(".json"))
+    assert alone["matrix_apgd"] == matrix.tolist()
+    assert not {"pgd", "matrix"} & set(alone)
+    assert not [name for name in alone["rows"][0] if name.startswith("transferred_m")]
+
+
 def test_table3(folder, capsys):
     said = _run(folder, capsys, "table3")
     assert "low-pass, r = 7" in said.out
@@ -315,7 +349,7 @@ def test_seeds_of_table2_attack_each_other_in_pairs():
     assert filled_up((2**31 - 1, 0, 1)) == (2**31 - 1, 0, 1, 2)
     assert pairs(filled_up((9, 4, 6))) == [(9, 4), (6, 10)]
     matrix = np.arange(4 * 2 * 2).reshape(4, 2, 2)
-    means = Transfer(matrix, np.zeros((4, 2))).of_pairs
+    means = Transfer({"pgd": matrix}, np.zeros((4, 2))).of_pairs("pgd")
     np.testing.assert_array_equal(means[1], (matrix[2] + matrix[3]) / 2)
 
 
