@@ -8,10 +8,12 @@ import pytest
 from experiments import cli
 from experiments.config import Adversary, Setting
 from experiments.data import pgd_of
-from experiments.evaluation import gradient
+from experiments.evaluation import auto_attack, gradient
 from experiments.evaluation.clean import Clean
 from experiments.evaluation.frequency import radii_of
 from experiments.jobs import files
+from experiments.jobs.errors import UsageError
+from experiments.jobs.parts import DivisionOptions
 from experiments.options import ModelOptions, SweepOptions, filled_up, pairs
 from experiments.published import TABLE1, TABLE2, TABLE3, TABLE4
 from experiments.reporting import selection
@@ -200,6 +202,69 @@ def test_table4(folder, capsys):
     part = "Part 2/2, 1 of 2 models, is trained and attacked: Absum "
     assert f"Adversarial training. {part}" in said.out
     assert f"Training on clean images. {part}" in said.out
+
+
+def test_table4_by_auto_attack(folder, capsys, monkeypatch):
+    for name, number in (("STEPS", 2), ("QUERIES", 5)):
+        monkeypatch.setattr(auto_attack, name, number)
+    arguments = (
+        "table4", "--training", "clean", "pgd", "--train-steps=2", "--test-steps=3",
+    )  # fmt: skip
+    said = _run(folder, capsys, *arguments, "--attack", "auto")
+    assert "auto-attack: 1 model on 20 images" in said.err
+    assert "PGD was not evaluated on all of these images" in said.out
+    _run(folder, capsys, *arguments, "--attack", "pgd")
+    # PGD and AutoAttack are on disk, and are compared.
+    said = _run(folder, capsys, *arguments, "--attack", "pgd", "auto")
+    assert said.err == ""
+    assert "PGD was not evaluated" not in said.out
+    assert said.out.count("By how many points PGD overestimates the accuracy") == 2
+    assert "AutoAttack (standard version, L-infinity), beyond the paper," in said.out
+    assert "No verdict on other comparisons: give 3 seeds or more." in said.out
+    for name, training in (("table4-auto", "pgd"), ("table4-clean-auto", "clean")):
+        stem = folder / f"results/scaled/{name}/mnist5k-paper"
+        document = files.read_json(stem.with_suffix(".json"))
+        assert "PGD steps in evaluation" not in document["title"]
+        assert "Table 4 by AutoAttack, " in document["title"]
+        assert document["training"] == training
+        assert document["auto_attack"] == {
+            "eps": [0.05, 0.1, 0.15, 0.2, 0.25, 0.3], "steps": 100, "queries": 5000,
+        }  # fmt: skip
+        of_pgd = files.read_json(
+            folder / f"results/scaled/{name.removesuffix('-auto')}/mnist5k-paper.json"
+        )
+        markdown = stem.with_suffix(".md").read_text().splitlines()
+        [start] = [i for i, line in enumerate(markdown) if "overestimates" in line]
+        for i, model in enumerate(document["models"]):
+            counts = np.array(model["images"])
+            assert counts.sum(axis=1).tolist() == [20] * 6
+            assert model["auto_attack"] == (counts[:, 0] / 20).tolist()
+            assert np.all(np.diff(counts[:, 0]) <= 0)
+            assert counts[:, 1].tolist() == [round(20 * (1 - model["clean"]))] * 6
+            assert model["pgd"] == of_pgd["models"][i]["pgd"]
+            row = document["rows"][i]
+            assert row["eps=0.05_mean"] == model["auto_attack"][0]
+            more = np.subtract(model["pgd"], model["auto_attack"])
+            cells = [c.strip() for c in markdown[start + 4 + i].strip("|").split("|")]
+            assert cells[1:] == [f"{100 * each:+.2f}" for each in more]
+        assert stem.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_auto_attack_needs_classes_and_all_models():
+    with pytest.raises(UsageError, match="--part only if --select-on is paper"):
+        Table4Options(attack=("auto",), division=DivisionOptions("1/2"))
+    paper = SweepOptions(select_on="paper")
+    Table4Options(paper, attack=("auto",), division=DivisionOptions("1/2"))
+    Table4Options(attack=("pgd",), division=DivisionOptions("1/2"))
+
+
+def test_clean_training_has_the_strengths_of_table_1():
+    fashion = SweepOptions(ModelOptions("fashion_mnist"), select_on="paper")
+    options = Table4Options(fashion)
+    assert [s.strength for s in fashion.settings(options.table("clean"))] == [
+        0, 0.01, 0.001, 0.001, 10,
+    ]  # fmt: skip
+    assert options.table("pgd") == options.table("fast") == TABLE4
 
 
 def test_the_share_of_high_frequencies():
