@@ -69,6 +69,7 @@ _COMMANDS = {
     ),
     "spectra": ("figures.spectra", "draw the singular values of trained convolutions"),
     "record": ("record", "copy the records of finished models, without weights"),
+    "restore": ("restore", "make runs from records and weights, to evaluate them anew"),
     "claims": ("claims.report", "judge the paper's claims from records"),
     "models": ("studies.models", "list the networks and their sizes"),
 }

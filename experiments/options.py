@@ -26,6 +26,8 @@ from experiments.training import devices, tensorboard
 from experiments.training.constraints import SETTLE_STEPS
 
 WidthName = Literal["1", "1/2", "1/4", "1/8"]
+# PGD as in the paper, or what AutoAttack has in its place.
+AttackName = Literal["pgd", "auto"]
 
 
 def shown(values: Sequence[Any] | None) -> str:

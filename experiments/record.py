@@ -1,4 +1,7 @@
-"""Records finished models in a small folder, without their parameters."""
+"""Records finished models in a small folder, without their parameters.
+
+The command `restore` does the reverse.
+"""
 
 import dataclasses
 import os
@@ -49,25 +52,13 @@ class RecordOptions:
         if self.seeds is not None:
             check_seeds(self.seeds)
         folder = self.records_dir / self.dataset
-        if any(folder.glob("*/*/*/seed-*/checkpoint")) or (
+        names = "checkpoint", weights.OF_A_RUN
+        if any(any(folder.glob(f"*/*/*/seed-*/{name}")) for name in names) or (
             os.path.realpath(self.records_dir) == os.path.realpath(self.runs_dir)
         ):
             raise UsageError(f"--records-dir {self.records_dir} is a runs folder.")
         if self.dataset == STREAMED:
             raise UsageError(f"--dataset {STREAMED} has no records yet.")
-
-
-def _copy(run: Run, evaluations: Iterable[Evaluation], folder: pathlib.Path) -> None:
-    """Copies the files of a run, its provenance last."""
-    names = ["config.json", "metrics.jsonl", "diagnostics.jsonl"]
-    names += [evaluation.name for evaluation in evaluations] + ["provenance.json"]
-    for name in names:
-        if (source := run.folder / name).exists():
-            data = source.read_bytes()
-            files.write_atomically(
-                folder / run.config.path / name,
-                lambda stream, data=data: stream.write(data),  # type: ignore[misc]
-            )
 
 
 class _Images(NamedTuple):
@@ -167,7 +158,7 @@ def run(options: RecordOptions) -> list[pathlib.Path]:
     used = [one for run in runs for one in _images(run, evaluations[run])]
     _describe(dataset, used, options.records_dir)
     for run, of_run in evaluations.items():
-        _copy(run, of_run, options.records_dir)
+        run.copy(options.records_dir, [evaluation.name for evaluation in of_run])
     print(f"{len(runs)} models are recorded in {options.records_dir}")
     if options.weights_dir is None:
         return []

@@ -190,6 +190,21 @@ def _loaded(run: Run, data: DataOptions | Dataset | None) -> tuple[Dataset, Clas
     return dataset, classifier
 
 
+def recorded_parameters(
+    path: pathlib.Path, run: Run, classifier: Classifier
+) -> weights.Model:
+    """Reads the parameters of a run from a file of weights that names it.
+
+    Raises:
+      UsageError: if the file is damaged, or has other parameters than the run.
+    """
+    models = weights.read(path, jax.eval_shape(classifier.init, jax.random.key(0)))
+    model = next(model for model in models if model.seed == run.config.seed)
+    if run.parameters_digest not in (None, model.digest):
+        raise UsageError(f"{path} has other parameters than the run {run.folder}.")
+    return model
+
+
 def _from_weights(
     path: pathlib.Path, seed: int | None, runs_dir: pathlib.Path,
     data: DataOptions | Dataset | None,
@@ -207,10 +222,7 @@ def _from_weights(
             "the folder of records or runs."
         )
     dataset, classifier = _loaded(run, data)
-    models = weights.read(path, jax.eval_shape(classifier.init, jax.random.key(0)))
-    model = next(model for model in models if model.seed == seed)
-    if run.parameters_digest not in (None, model.digest):
-        raise UsageError(f"{path} has other parameters than the run {run.folder}.")
+    model = recorded_parameters(path, run, classifier)
     variables = jax.tree.map(jnp.asarray, model.variables)
     return TrainedModel(run, dataset, classifier, variables)
 

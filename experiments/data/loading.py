@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 
 import numpy as np
@@ -10,6 +11,7 @@ from experiments.data import cache, mnist5k, prepared, streamed, workers
 from experiments.data.registry import DATASETS, EMBEDDED, DatasetInfo
 from experiments.data.split import Split, check, choice
 from experiments.data.streamed import StreamedSplit
+from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 
 # Fraction of the training images that --select-on validation holds out.
@@ -42,6 +44,12 @@ class DataOptions:
     workers: int | None = None
     """Number of processes that decode the images of ImageNet; None is one per available
     CPU core, 0 decodes in threads of the main process."""
+
+    def __post_init__(self) -> None:
+        # From Python, folders may be given as strings.
+        for name in ("data_dir", "cache_dir", "manual_dir"):
+            if (folder := getattr(self, name)) is not None:
+                object.__setattr__(self, name, files.expanded(os.fspath(folder)))
 
 
 @dataclasses.dataclass(frozen=True)

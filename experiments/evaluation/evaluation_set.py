@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from experiments.data import Split, StreamedSplit
 from experiments.data.recorded import RecordedSplit
@@ -72,20 +73,12 @@ class EvaluationSet:
     def chunks(
         self, ranges: Sequence[Range]
     ) -> Generator[tuple[jax.Array, jax.Array], None, None]:
-        """Yields images in [0, 1] and labels of each range, divided over devices.
-
-        On a CPU, those of a small network lie on one device, which uses all cores:
-        several would wait for each other after each batch and take twice as long.
-        """
-        is_alone = devices.on_cpu() and jax.process_count() == 1
+        """Yields images in [0, 1] and labels of each range, divided over devices."""
         local = [devices.local_range(*limits) for limits in ranges]
         with contextlib.closing(self._read(local)) as read:
             for (start, stop), parts in zip(ranges, read, strict=True):
                 total = stop - start
-                if self.classifier.is_small and is_alone:
-                    sharding = devices.replicated_per_process()
-                else:
-                    sharding = devices.divided_batch(total)
+                sharding = self.sharding(total)
                 make = jax.make_array_from_process_local_data
                 x, y = (make(sharding, p, (total, *p.shape[1:])) for p in parts)
                 yield x.astype(jnp.float32) / 255, y
@@ -99,6 +92,17 @@ class EvaluationSet:
             return self.split.read(ranges)
         images, labels = self.split.images, self.split.labels
         return ((images[start:stop], labels[start:stop]) for start, stop in ranges)
+
+    def sharding(self, images: int) -> NamedSharding:
+        """Returns the sharding that divides a number of images over devices.
+
+        On a CPU, those of a small network lie on one device, which uses all cores:
+        several would wait for each other after each batch and take twice as long.
+        """
+        is_alone = devices.on_cpu() and jax.process_count() == 1
+        if self.classifier.is_small and is_alone:
+            return devices.replicated_per_process()
+        return devices.divided_batch(images)
 
     def arrays(self) -> tuple[jax.Array, jax.Array]:
         """Returns all images and labels as a single chunk."""

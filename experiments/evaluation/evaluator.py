@@ -29,15 +29,7 @@ def run(
     streamed images, numbers of images are written for each chunk. They are integers, so
     neither the size of the chunks nor their order affects the value.
     """
-    if name not in ATTACKS:
-        raise ValueError(f"`name` must be one of {[*ATTACKS]}, got {name!r}.")
-    attack = ATTACKS[name](images, **parameters)
-    if images.are_streamed and not attack.is_streamable:
-        raise ValueError(
-            f"`images` must not be streamed, as {name!r} needs all of them at once."
-        )
-    evaluation = images.evaluation(name, **attack.conditions)
-    files = [Points(run, evaluation) for run in runs]
+    attack, files = _prepared(name, images, runs, parameters)
     missing = [_missing(file, images, attack.points) for file in files]
     # In an order that is the same for all processes, as that of a set is not.
     groups = [group for group in dict.fromkeys(missing) if group]
@@ -47,6 +39,31 @@ def run(
             part = [runs[i] for i in members], [files[i] for i in members]
             _evaluate(name, attack, images, *part, group)
     return [_values(file, images, attack) for file in files]
+
+
+def on_disk(
+    name: str, images: EvaluationSet, runs: Sequence[Run], **parameters: Any
+) -> list[list[Any]] | None:
+    """Reads what `run` returns; None if it would have to compute anything."""
+    attack, files = _prepared(name, images, runs, parameters)
+    if any(_missing(file, images, attack.points) for file in files):
+        return None
+    return [_values(file, images, attack) for file in files]
+
+
+def _prepared(
+    name: str, images: EvaluationSet, runs: Sequence[Run], parameters: dict[str, Any]
+) -> tuple[Attack, list[Points]]:
+    """Returns an attack, and the file of each run for it."""
+    if name not in ATTACKS:
+        raise ValueError(f"`name` must be one of {[*ATTACKS]}, got {name!r}.")
+    attack = ATTACKS[name](images, **parameters)
+    if images.are_streamed and not attack.is_streamable:
+        raise ValueError(
+            f"`images` must not be streamed, as {name!r} needs all of them at once."
+        )
+    evaluation = images.evaluation(name, **attack.conditions)
+    return attack, [Points(run, evaluation) for run in runs]
 
 
 def _evaluate(

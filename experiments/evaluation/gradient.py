@@ -1,8 +1,11 @@
-"""PGD on trained models: white box and transferred, and the power of perturbations."""
+"""PGD on trained models: white box and transferred, and the power of perturbations.
+
+Auto-PGD is transferred as well.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
+from absum_jax.evaluation.auto_attack_result import STEPS
 from experiments.data import pgd_of
 from experiments.evaluation import evaluator
 from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
@@ -32,14 +36,21 @@ class Steps:
     init_radius: float
 
 
+@dataclasses.dataclass(frozen=True)
+class AutoSteps:
+    """The parameters of Auto-PGD except eps; it chooses its own step sizes."""
+
+    steps: int = STEPS
+
+
 def published_steps(dataset: str) -> Steps:
     """Returns the parameters of the paper's PGD in evaluation."""
     pgd = pgd_of(dataset)
     return Steps(pgd.step_size, pgd.test_steps, pgd.init_radius)
 
 
-def budget_of(eps: float, steps: Steps) -> dict[str, Any]:
-    """Returns the parameters of PGD as arrays."""
+def budget_of(eps: float, steps: Steps | AutoSteps) -> dict[str, Any]:
+    """Returns the parameters of PGD or Auto-PGD as arrays."""
     fields = {"eps": eps} | dataclasses.asdict(steps)
     return {name: jnp.asarray(value) for name, value in fields.items()}
 
@@ -64,7 +75,7 @@ def white_box_accuracies(
 
 
 # No attack here is streamable: an image's random start depends on its index among all.
-def _conditions(steps: Steps) -> dict[str, Any]:
+def _conditions(steps: Steps | AutoSteps) -> dict[str, Any]:
     return {"seed": _SEED} | dataclasses.asdict(steps)
 
 
@@ -86,10 +97,21 @@ def white_box(
     ]
 
 
-@functools.partial(jax.jit, static_argnames=("classifier", "batch"))
+def known_white_box(
+    images: EvaluationSet, runs: Sequence[Run], eps: Sequence[float], steps: Steps
+) -> np.ndarray | None:
+    """Reads accuracies (runs, eps) under PGD; None if they were not all evaluated."""
+    known = evaluator.on_disk("pgd", images, runs, eps=eps, steps=steps)
+    if known is None:
+        return None
+    return np.array([[value[0] for value in values] for values in known])
+
+
+@functools.partial(jax.jit, static_argnames=("classifier", "batch", "method"))
 def _attacked(
     classifier: Classifier, variables: Any, x: jax.Array, y: jax.Array,
     budget: Mapping[str, Any], *, batch: int,
+    method: Callable[..., jax.Array] = absum_jax.pgd,
 ) -> jax.Array:  # fmt: skip
     """Attacks all images through one model, batch by batch."""
     logits_fn = jax.tree_util.Partial(classifier.logits, variables)
@@ -98,7 +120,7 @@ def _attacked(
         x, y, index = part
         key = jax.random.key(_SEED)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
-        return absum_jax.pgd(logits_fn, x, y, key=keys, **budget)
+        return method(logits_fn, x, y, key=keys, **budget)
 
     return map_batches(attack, (x, y, jnp.arange(y.shape[0])), batch)
 
@@ -115,10 +137,11 @@ def _name_of(substitute: Run) -> str:
     return path if digest is None else f"{path}@{digest[:12]}"
 
 
-@register("transfer")
 def _transfer(
-    images: EvaluationSet, substitutes: Sequence[Run], eps: float, steps: Steps
-) -> Attack:
+    images: EvaluationSet, substitutes: Sequence[Run], eps: float,
+    steps: Steps | AutoSteps,
+) -> Attack:  # fmt: skip
+    method = absum_jax.apgd if isinstance(steps, AutoSteps) else absum_jax.pgd
     by_name = {_name_of(run): run for run in substitutes}
     # Made once for all targets, which large networks are one by one; off the device.
     attacked: dict[str, np.ndarray] = {}
@@ -129,8 +152,9 @@ def _transfer(
             first = jax.tree.map(lambda leaf: leaf[0], variables)
             batch, budget = images.batch_size(1), budget_of(eps, steps)
             made = _attacked(
-                images.classifier, first, models.x, models.y, budget, batch=batch
-            )
+                images.classifier, first, models.x, models.y, budget, batch=batch,
+                method=method,
+            )  # fmt: skip
             attacked[name] = devices.to_numpy(made)
         x = devices.put(attacked[name], models.x.sharding)
         return models._replace(x=x).apply(_accuracies)
@@ -139,13 +163,21 @@ def _transfer(
     return Attack("substitute", list(by_name), measure, conditions)
 
 
+register("transfer")(_transfer)
+register("apgd-transfer")(_transfer)
+
+
 def transferred(
     images: EvaluationSet, targets: Sequence[Run], substitutes: Sequence[Run],
-    eps: float, steps: Steps,
+    eps: float, steps: Steps | AutoSteps,
 ) -> np.ndarray:  # fmt: skip
-    """Computes accuracies (targets, substitutes) on images attacked through each."""
+    """Computes accuracies (targets, substitutes) on images attacked through each.
+
+    The attack is PGD or Auto-PGD, as the steps are.
+    """
+    name = "apgd-transfer" if isinstance(steps, AutoSteps) else "transfer"
     parameters = {"substitutes": substitutes, "eps": eps, "steps": steps}
-    return np.array(evaluator.run("transfer", images, targets, **parameters))
+    return np.array(evaluator.run(name, images, targets, **parameters))
 
 
 @functools.partial(jax.jit, static_argnames=("classifier", "batch"))

@@ -89,7 +89,7 @@ class Points:
         return UsageError(
             f"{self.path} {how}, and records have no parameters to evaluate: restore "
             "the file, record the model again once it is evaluated, or give the "
-            "--runs-dir of the models."
+            "--runs-dir of the models, which the command restore can make."
         )
 
     def append(self, line: Line) -> None:

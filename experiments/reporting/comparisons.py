@@ -1,4 +1,4 @@
-"""Comparisons of methods that the paper makes, judged by the spread over seeds.
+"""Comparisons of methods, the paper's and others, judged by the spread over seeds.
 
 Verdicts are those of secondary claims in results/CRITERIA.md.
 """
@@ -53,6 +53,7 @@ class Comparison:
     unit: Unit = "seed"
     obstacle: str = ""  # why there can be no verdict, however many units there are
     is_significant: bool = True  # by a test over all data sets, where there is one
+    is_beyond: bool = False  # the paper does not compare this
 
     @property
     def text(self) -> str:
@@ -131,6 +132,9 @@ class Comparison:
         mean = f"{100 * float(parts.mean()):+.2f}"
         spread = "" if self.margin is None else f" ± {100 * self.margin:.2f}"
         unit = self.unit if len(parts) == 1 else _PLURALS[self.unit]
+        verdict = str(self.verdict or "no verdict")
+        if self.is_beyond:
+            verdict = verdict.replace("reproduced", "confirmed")
         small = ""
         if self.published is not None and self.published_is_small:
             small = (
@@ -138,7 +142,7 @@ class Comparison:
                 f"{100 * self.published:+.2f}"
             )
         return (
-            f"{self.text}: {self.verdict or 'no verdict'} ({mean}{spread} points, "
+            f"{self.text}: {verdict} ({mean}{spread} points, "
             f"d = {100 * self.of_interest:g}, {len(parts)} {unit}{small})"
         )
 
@@ -190,16 +194,25 @@ def compare(
 
 
 def section(comparisons: Sequence[Comparison]) -> list[str]:
-    """Returns the comparisons as lines of Markdown."""
-    if not comparisons:
-        return []
+    """Returns the comparisons as lines of Markdown, those of the paper first."""
+    lines: list[str] = []
+    for is_beyond, title, what in (
+        (False, "The paper's claims here", "the paper's claims"),
+        (True, "Comparisons that the paper does not make", "other comparisons"),
+    ):
+        listed = [each for each in comparisons if each.is_beyond is is_beyond]
+        if listed:
+            lines += [""] if lines else []
+            lines += _listed(listed, title, what)
+    return lines
+
+
+def _listed(comparisons: Sequence[Comparison], title: str, what: str) -> list[str]:
     units = _PLURALS[comparisons[0].unit]
     if comparisons[0].verdict is None:
-        return [
-            f"No verdict on the paper's claims: give {FEWEST_UNITS} {units} or more."
-        ]
+        return [f"No verdict on {what}: give {FEWEST_UNITS} {units} or more."]
     intro = (
-        f"The paper's claims here, each by the mean difference over {units} (95 % "
+        f"{title}, each by the mean difference over {units} (95 % "
         "interval, unadjusted) and by d, the smallest difference of interest in points:"
     )
     return [intro, "", *(f"- {comparison}" for comparison in comparisons)]

@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from experiments.data import DATASETS
-from experiments.evaluation import clean, gradient, single_fourier
+from experiments.evaluation import auto_attack, clean, gradient, single_fourier
+from experiments.evaluation.auto_attack import AutoAttacked
 from experiments.evaluation.clean import Clean
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness
@@ -32,7 +33,25 @@ class Pgd:
         return self.clean.classes_predicted
 
 
-_Result = TypeVar("_Result", bound=Clean | Robustness | Pgd)
+@dataclasses.dataclass(frozen=True)
+class Auto:
+    """What AutoAttack with several eps did to the images of a model."""
+
+    clean: Clean
+    attacked: AutoAttacked
+
+    @property
+    def accuracies(self) -> np.ndarray:
+        """Returns the robust accuracies (eps,), as fractions."""
+        return self.attacked.accuracies
+
+    @property
+    def classes_predicted(self) -> int:
+        """Returns how many classes it predicts on clean images."""
+        return self.clean.classes_predicted
+
+
+_Result = TypeVar("_Result", bound=Clean | Robustness | Pgd | Auto)
 _T = TypeVar("_T")
 
 
@@ -128,6 +147,20 @@ class PgdModel(EvaluatedModel[Pgd]):
         }
 
 
+class AutoModel(EvaluatedModel[Auto]):
+    """A trained model under AutoAttack."""
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Returns accuracies as fractions, and numbers of images and passes."""
+        counts = self.test.attacked._asdict()
+        return {
+            "clean": self.test.clean.accuracy,
+            "auto_attack": self.test.accuracies.tolist(),
+            **{name: numbers.tolist() for name, numbers in counts.items()},
+        }
+
+
 def sweep_workspace(
     options: SweepOptions, part: Part | None = None,
     whole: Mapping[str, Any] | None = None,
@@ -184,3 +217,15 @@ def under_pgd(
         score = float(np.mean([selection[e].accuracy for e in eps]))
         models.append(PgdModel(run, Pgd(on_clean, accuracies, nan_logits), score))
     return models
+
+
+def under_auto_attack(
+    workspace: Workspace, runs: Sequence[Run], eps: Sequence[float]
+) -> list[AutoModel]:
+    """Attacks models on the test images by AutoAttack, unless results are recorded."""
+    clean_results = clean.evaluate(workspace.test, runs)
+    results = auto_attack.evaluate(workspace.test, runs, eps)
+    return [
+        AutoModel(run, Auto(on_clean, result))
+        for run, on_clean, result in zip(runs, clean_results, results, strict=True)
+    ]

@@ -122,21 +122,30 @@ class Selected:
         return [run for runs in self.runs.values() for run in runs]
 
 
-def select_as_table1(options: SweepOptions, workspace: Workspace) -> Selected:
-    """Trains and evaluates the models of Table 1, and selects strengths as it does.
+def selected_by(
+    options: SweepOptions,
+    workspace: Workspace,
+    evaluate: Callable[[Sequence[Run]], list[_Model]],
+    adversary: Adversary | None = None,
+    table: Table[Any] = TABLE1,
+) -> Selected:
+    """Trains the models of a table and selects strengths by their scores.
 
-    With the paper's strengths the models are not attacked.
+    With the paper's strengths the models are not evaluated, but on clean images.
 
     Raises:
       UsageError: as `select` does, or if all models diverged or predict one class.
     """
     models: Sequence[EvaluatedModel[Any]]
     if options.select_on == "paper":
-        runs = workspace.train(options.settings(), options.seeds)
+        runs = workspace.train(options.settings(table), options.seeds, adversary)
         results = clean.evaluate(workspace.test, runs)
         models = [EvaluatedModel(*model) for model in zip(runs, results, strict=True)]
     else:
-        models = models_of_table1(options, workspace)
+        scored: list[_Model] = train_and_evaluate(
+            options, workspace, evaluate, adversary, table
+        )
+        models = scored
     selected, degenerate = select(models, options.methods)
     if not selected:
         raise UsageError(
@@ -146,4 +155,15 @@ def select_as_table1(options: SweepOptions, workspace: Workspace) -> Selected:
     return Selected(
         {s.method: [model.run for model in group] for s, group in selected.items()},
         [model.run.config for model in degenerate],
+    )
+
+
+def select_as_table1(options: SweepOptions, workspace: Workspace) -> Selected:
+    """Trains and evaluates the models of Table 1, and selects strengths as it does.
+
+    Does what `selected_by` does, with the Single Fourier Attack.
+    """
+    stride = options.frequency_stride
+    return selected_by(
+        options, workspace, lambda runs: under_single_fourier(workspace, runs, stride)
     )

@@ -4,10 +4,10 @@ import contextlib
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from experiments.config import Adversary, Setting
+from experiments.config import Adversary
 from experiments.data import DATASETS, pgd_of
 from experiments.evaluation import gradient
 from experiments.evaluation.evaluation_set import EvaluationSet
@@ -15,7 +15,7 @@ from experiments.evaluation.frequency import radii_of
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.options import ModelOptions, filled_up, pairs
-from experiments.published import SINGLE_FOURIER_FREQUENCIES, TABLE4
+from experiments.published import SINGLE_FOURIER_FREQUENCIES
 from experiments.training import devices
 from experiments.training.runs import Run
 from experiments.workspace import Workspace, loaded
@@ -98,19 +98,19 @@ def _models(
     command: str, workspace: Workspace, options: Any
 ) -> list[tuple[Run, Adversary | None]]:
     """Returns the models that a command trains, if they are known in advance."""
-    sweep, adversaries = getattr(options, "sweep", options), [None]
-    settings: Sequence[Setting]
+    sweep = getattr(options, "sweep", options)
     if command == "table4":
-        settings = sweep.settings(TABLE4)
-        adversaries = [options.adversary(training) for training in options.training]
-    else:
-        settings = sweep.settings() if sweep is not options else options.settings
+        return [
+            (run, options.adversary(training))
+            for training in options.training
+            for run in workspace.runs(
+                sweep.settings(options.table(training)), sweep.seeds,
+                options.adversary(training),
+            )
+        ]  # fmt: skip
+    settings = sweep.settings() if sweep is not options else options.settings
     seeds = filled_up(sweep.seeds) if command == "table2" else sweep.seeds
-    return [
-        (run, adversary)
-        for adversary in adversaries
-        for run in workspace.runs(settings, seeds, adversary)
-    ]
+    return [(run, None) for run in workspace.runs(settings, seeds)]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Stores trained models: one folder per run, complete once it has its provenance.
 
 The provenance has digests of what training wrote. A finished run that does not match
-them is refused. Earlier runs have none: they are used unverified.
+them is refused. Earlier runs have none: they are used unverified. Runs that the command
+`restore` made have a file of parameters in place of a checkpoint.
 """
 
 import math
@@ -9,7 +10,7 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -23,7 +24,7 @@ from experiments.data import recorded
 from experiments.jobs import digests, files, processes
 from experiments.jobs.errors import UsageError
 from experiments.models import Variables
-from experiments.training import checkpoints
+from experiments.training import checkpoints, weights
 from experiments.training.tensorboard import Curves
 
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
@@ -79,6 +80,7 @@ class Run:
         self._metrics = self.folder / "metrics.jsonl"
         self._diagnostics = self.folder / "diagnostics.jsonl"
         self._checkpoint = self.folder / "checkpoint"
+        self._parameters = self.folder / weights.OF_A_RUN
         self._provenance = self.folder / "provenance.json"
         self._logs = self._config, self._metrics, self._diagnostics
         self._curves: Curves | None = None
@@ -259,12 +261,54 @@ class Run:
         files.write_json(self._provenance, whole)
         _CHECKED.pop(self.folder, None)
 
+    def copy(
+        self, runs_dir: pathlib.Path, evaluations: Iterable[str],
+        parameters: weights.Model | None = None,
+    ) -> "Run":  # fmt: skip
+        """Copies what describes the run to another folder of runs or records.
+
+        Args:
+          runs_dir: the other folder.
+          evaluations: names of files of evaluations, which are copied too.
+          parameters: those of the trained network, to be written in place of a
+            checkpoint.
+
+        Returns:
+          The copy. Its provenance is written last.
+        """
+        run = Run(runs_dir, self.config)
+        if parameters is not None:
+            weights.write(run._parameters, [parameters])
+        names = [path.name for path in self._logs]
+        for name in (*names, *evaluations, self._provenance.name):
+            if (source := self.folder / name).exists():
+                data = source.read_bytes()
+                files.write_atomically(
+                    run.folder / name,
+                    lambda stream, data=data: stream.write(data),  # type: ignore[misc]
+                )
+        return run
+
+    def _restored(self, abstract: Variables) -> Variables:
+        """Loads the network from the file of parameters in place of a checkpoint."""
+
+        def load() -> Variables:
+            [model] = weights.read(self._parameters, abstract)
+            return model.variables
+
+        variables: Variables = processes.on_all_processes(load)
+        if digests.of_arrays(variables) != self.parameters_digest:
+            raise self._damaged(self._parameters, "has other parameters")
+        return variables
+
     def variables(self, abstract: Variables) -> Variables:
         """Loads the trained network, given its shapes.
 
         Raises:
           UsageError: if the checkpoint is damaged or missing.
         """
+        if not files.exists(self._checkpoint) and files.exists(self._parameters):
+            return self._restored(abstract)
         expected = self.provenance.get("digests", {})
         changed = self._damaged(self._checkpoint, "is not as training left it")
         # Checked before orbax loads it, whose threads would print tracebacks.

@@ -14,6 +14,9 @@ from experiments.jobs import digests, files
 from experiments.jobs.errors import damage_named
 from experiments.models import Variables
 
+# The file of a run without a checkpoint, in its folder.
+OF_A_RUN = "parameters.safetensors"
+
 
 class Model(NamedTuple):
     """A trained model's parameters, and their origin."""

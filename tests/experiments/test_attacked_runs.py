@@ -10,7 +10,9 @@ import pytest
 from jax.tree_util import Partial
 
 import absum_jax
+from experiments.data import Split
 from experiments.evaluation import (
+    auto_attack,
     clean,
     corruption,
     evaluator,
@@ -77,7 +79,14 @@ def test_white_box(images, runs, models):
             assert result[eps].nan_logits == 0
 
 
-def test_transferred(images, runs, models, monkeypatch):
+def _apgd(model, x, y, eps):
+    return absum_jax.apgd(model, x, y, key=jax.random.key(0), eps=eps, steps=4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "by"), [(STEPS, _pgd), (gradient.AutoSteps(4), _apgd)]
+)
+def test_transferred(images, runs, models, monkeypatch, steps, by):
     x, y = images.arrays()
     made = []
 
@@ -89,16 +98,62 @@ def test_transferred(images, runs, models, monkeypatch):
     # One by one, as large networks are: each attack is made once all the same.
     large = dataclasses.replace(images.classifier, is_small=False)
     images = dataclasses.replace(images, classifier=large)
-    matrix = gradient.transferred(images, runs, runs[::-1], EPS[1], STEPS)
+    matrix = gradient.transferred(images, runs, runs[::-1], EPS[1], steps)
     assert len(made) == len(runs)
     expected = [
         [
-            float(absum_jax.accuracy(target, _pgd(model, x, y, EPS[1]), y))
+            float(absum_jax.accuracy(target, by(model, x, y, EPS[1]), y))
             for model in models[::-1]
         ]
         for target in models
     ]
     np.testing.assert_allclose(matrix, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_auto_attack_block_by_block(images, runs, models, monkeypatch):
+    """As the library attacks all images at once, and each block only once."""
+    x, _ = images.arrays()
+    y = models[0](x).argmax(axis=-1).astype(jnp.int32)
+    split = Split(images.split.images, np.asarray(y))
+    images = dataclasses.replace(images, split=split)
+    for name, number in (("_BLOCK", 6), ("STEPS", 3), ("QUERIES", 20)):
+        monkeypatch.setattr(auto_attack, name, number)
+    eps = (0.005, 0.01)
+    found = auto_attack.evaluate(images, runs, eps)
+    for of_model, model in zip(found, models, strict=True):
+        expected = auto_attack.attacked(
+            model, x, y, key=jax.random.key(0), eps=eps, bounds=(0, 1), steps=3,
+            queries=20, components=("apgd-ce", "apgd-t", "fab-t", "square"),
+            batch_size=6,
+        )  # fmt: skip
+        codes = np.asarray(expected.broken_by)
+        counts = [np.bincount(of_eps, minlength=6) for of_eps in codes]
+        np.testing.assert_array_equal(of_model.images, counts)
+        np.testing.assert_allclose(of_model.accuracies, expected.accuracy, atol=1e-6)
+        for name in ("forward", "backward"):
+            passes = getattr(expected, name).sum(axis=1)
+            np.testing.assert_array_equal(getattr(of_model, name), passes)
+        np.testing.assert_array_equal(of_model.problems, expected.problems)
+    # Some are broken, some are not, and one eps breaks more than the one before.
+    assert 12 > found[0].images[0, 0] > found[0].images[1, 0]
+    [path] = runs[0].folder.glob("auto-attack-*.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    points = [line.get("point") for line in files.read_json_lines(path)]
+    assert points == [None, "0-6", "6-12"]
+    path.write_text("".join(lines[:-1]))
+    again = auto_attack.evaluate(images, runs, eps)
+    jax.tree.map(np.testing.assert_array_equal, again, found)
+    assert path.read_text().splitlines(keepends=True) == lines
+
+
+def test_what_is_on_disk_is_read_alone(images, runs, some_attack):
+    assert evaluator.on_disk("some", images, runs, points=[1, 2]) is None
+    evaluator.run("some", images, runs[:1], points=[1, 2])
+    assert evaluator.on_disk("some", images, runs, points=[1, 2]) is None
+    assert evaluator.on_disk("some", images, runs[:1], points=[1, 2]) == [[1, 2]]
+    assert evaluator.on_disk("some", images, runs[:1], points=[1, 5]) is None
+    assert some_attack == [(1, 1), (2, 1)]
 
 
 @pytest.mark.parametrize("batch", [5, 12])

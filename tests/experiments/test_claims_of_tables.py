@@ -87,6 +87,24 @@ def test_claims_as_text():
     assert comparisons.section([]) == []
 
 
+def test_comparisons_beyond_the_paper_are_not_called_its_claims():
+    own, beyond = _claim(0.1, 0.11, 0.12), _claim(0.1, 0.11, 0.12, is_beyond=True)
+    lines = comparisons.section([beyond])
+    assert lines[0].startswith("Comparisons that the paper does not make, each by the")
+    assert "paper's claims" not in "".join(lines)
+    assert lines[2] == (
+        "- Absum above L1: confirmed (+11.00 ± 2.48 points, d = 1, 3 seeds)"
+    )
+    assert comparisons.section([beyond, own]) == [
+        *comparisons.section([own]), "", *lines,
+    ]  # fmt: skip
+    assert comparisons.section([_claim(0.1, is_beyond=True)]) == [
+        "No verdict on other comparisons: give 3 seeds or more."
+    ]
+    # Files have the same keys and verdicts.
+    assert beyond.as_dict() == own.as_dict()
+
+
 def test_claims_as_plain_values(tmp_path):
     claim = _claim(0.02, 0.02, 0.02, of_interest=0.03, published=0.079)
     path = files.write_json(tmp_path / "claim.json", claim.as_dict())
@@ -153,7 +171,7 @@ def test_smallest_differences_of_tables_2_and_3(make_config, tmp_path):
         for method in ("l1", "snc")
     }
     options, selected = SweepOptions(ModelOptions("mnist")), Selected(runs, [])
-    transfer = Transfer(np.full((2, 2, 2), 0.5), np.full((2, 2), 0.9))
+    transfer = Transfer({"pgd": np.full((2, 2, 2), 0.5)}, np.full((2, 2), 0.9))
     filtered = Filtered((7.0,), *[np.full((2, 1, 1), 0.5)] * 2, np.full((2, 1), 0.9))
     found = [
         claim

@@ -202,7 +202,7 @@ def test_help_explains_every_option(capsys, command):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert f"usage: python -m experiments {command} " in text
-    if command not in ("train", "evaluate", "record", "models"):
+    if command not in ("train", "evaluate", "record", "restore", "models"):
         assert "--results-dir" in text
     if command != "models":
         assert "(default: " in text

@@ -53,6 +53,15 @@ def test_statistics_match_numpy():
     np.testing.assert_allclose(std, (images / 255).std(axis=(0, 1, 2)), rtol=1e-12)
 
 
+def test_folders_are_paths_or_strings(tmp_path, monkeypatch):
+    given = DataOptions(data_dir=str(tmp_path), cache_dir=tmp_path, manual_dir=None)
+    assert given == DataOptions(data_dir=tmp_path, cache_dir=tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert DataOptions(manual_dir="~/files").manual_dir == tmp_path / "files"
+    with pytest.raises(UsageError, match=r"mnist is not prepared in .*nowhere"):
+        load("mnist", DataOptions(data_dir=str(tmp_path / "nowhere")))
+
+
 def test_fingerprint_tells_splits_apart():
     images, labels = np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2, np.int32)
     one = Split(images, labels).fingerprint

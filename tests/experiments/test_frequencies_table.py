@@ -94,6 +94,8 @@ def test_claims_compare_methods_by_seed(table, found):
     assert claims["Absum above L1, Fourier noise"]["differences"] == pytest.approx(
         noise[2] - noise[1]
     )
+    assert "The paper's claims" not in table.markdown
+    assert "Comparisons that the paper does not make" in table.markdown
     found_differences = claims["Absum above no regularization, corrupted"]
     assert found_differences["differences"] == pytest.approx(
         corrupted[2] - corrupted[0]

@@ -15,7 +15,7 @@ ORDER = (
     "statistics", "methods", "data", "published", "compiled", "models", "training",
     "options", "evaluation", "runtimes", "workspace", "trained", "adversaries",
     "reporting", "studies", "reproduce", "claims", "tables", "figures", "train",
-    "evaluate", "record", "demo", "supervision", "__main__",
+    "evaluate", "record", "restore", "demo", "supervision", "__main__",
 )  # fmt: skip
 # The demo is Table 1 with a picture.
 IMPORTED_COMMANDS = {("demo", "tables.table1")}

@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from experiments import cli
+from experiments import cli, load_model, record
 from experiments.claims import measurements
 from experiments.claims.statements import QUANTITIES
 from experiments.config import RunConfig
@@ -256,6 +256,93 @@ def test_the_plan_counts_what_is_there(made, tmp_path):
 
 
 @pytest.fixture
+def weights_dir(made, tmp_path, monkeypatch):
+    """The parameters of the models, though their schedule is not the published one."""
+    monkeypatch.setattr(record, "_is_published", lambda config, dataset: True)
+    folder = tmp_path / "weights"
+    assert _record(tmp_path, made / "runs", f"--weights-dir={folder}") == 0
+    return folder
+
+
+def _restore(records, weights_dir, runs_dir, *options):
+    runs_module._CHECKED.clear()  # files are checked once a process
+    return cli.main(
+        ["restore", "--dataset=mnist5k", f"--records-dir={records}",
+         f"--weights-dir={weights_dir}", f"--runs-dir={runs_dir}", *options]
+    )  # fmt: skip
+
+
+def test_restored_models_are_evaluated_anew(made, weights_dir, tmp_path, capsys):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    assert _restore(tmp_path / "records", weights_dir, runs, "--seeds", "0") == 0
+    assert "2 models are restored" in capsys.readouterr().out
+    assert _restore(tmp_path / "records", weights_dir, runs) == 0
+    assert "2 models are restored in " in (said := capsys.readouterr().out)
+    assert "2 were there already" in said
+    assert not [*runs.rglob("checkpoint")]
+    # What was evaluated is there, and what is not is evaluated with the parameters.
+    for command in COMMANDS:
+        assert _make(command, runs, results) == 0
+    assert capsys.readouterr().err == ""
+    evaluations = [*runs.rglob("seed-*/*-*.jsonl")]
+    before = {path: path.read_bytes() for path in evaluations}
+    for path in evaluations:
+        if not path.name.startswith("single-fourier"):
+            path.unlink()
+    for command in ("table2", "table3"):
+        assert _make(command, runs, results) == 0
+    said = capsys.readouterr().err
+    assert "transfer: 2 models" in said
+    assert "training" not in said
+    for path in runs.rglob("seed-*/*-*.jsonl"):
+        assert path.read_bytes() == before[path]
+    [ours] = results.glob("**/table2/*.csv")
+    [theirs] = made.glob("results/**/table2/*.csv")
+    assert ours.read_text() == theirs.read_text()
+    # A program of one's own loads them, and new records have their evaluations.
+    [folder] = runs.glob("mnist5k/small_cnn/absum/*/seed-1-*")
+    model = load_model(folder)
+    [whole] = made.glob("runs/mnist5k/small_cnn/absum/*/seed-1-*")
+    jax.tree.map(
+        np.testing.assert_array_equal, model.variables, load_model(whole).variables
+    )
+    assert _record(tmp_path / "again", runs) == 0
+    assert [*(tmp_path / "again").rglob("transfer-*.jsonl")]
+    assert not [*(tmp_path / "again").rglob(weights.OF_A_RUN)]
+
+
+def test_what_cannot_be_restored(made, weights_dir, tmp_path, capsys):
+    def refused(*arguments):
+        assert _restore(*arguments) == 2
+        return capsys.readouterr().err
+
+    records, runs = tmp_path / "records", tmp_path / "runs"
+    said = refused(records, weights_dir, runs, "--seeds", "7")
+    assert "has no parameters of models of these seeds in " in said
+    assert "no parameters" in refused(records, tmp_path / "nowhere", runs)
+    assert "is a folder of records" in refused(records, weights_dir, records)
+    # Parameters of another model, under the name of this one.
+    path = weights_dir / "mnist5k" / "absum-0.01.safetensors"
+    abstract = jax.eval_shape(
+        build("small_cnn", (0.1,), (0.3,)).init, jax.random.key(0)
+    )
+    first, second = weights.read(path, abstract)
+    weights.write(path, [second._replace(seed=0, run=first.run), second])
+    assert "has other parameters than the run" in refused(records, weights_dir, runs)
+    weights.write(path, [first, second])
+    assert _restore(records, weights_dir, runs) == 0
+    [own] = runs.glob("mnist5k/small_cnn/absum/*/seed-0-*")
+    weights.write(own / weights.OF_A_RUN, [second])
+    for evaluated in own.glob("low-pass-*"):
+        evaluated.unlink()
+    capsys.readouterr()
+    assert _make("table3", runs, tmp_path / "results") == 2
+    said = capsys.readouterr().err
+    assert f"{own / weights.OF_A_RUN} has other parameters: the run is damaged" in said
+    assert _record(tmp_path / "x", runs, f"--records-dir={runs}") == 2
+
+
+@pytest.fixture
 def trained(classifier, make_config, tmp_path):
     """Runs of two seeds."""
     models = []
@@ -321,8 +408,6 @@ def test_damaged_weights_are_refused(classifier, trained, tmp_path):
 def test_weights_are_written_of_the_published_schedule_alone(
     made, tmp_path, monkeypatch, capsys
 ):
-    from experiments import record
-
     folder = tmp_path / "weights"
     assert _record(tmp_path, made / "runs", f"--weights-dir={folder}") == 0
     assert not folder.exists()

@@ -22,6 +22,7 @@ from experiments import cli
 from experiments.config import NONE, Adversary, Recipe, RunConfig, Setting
 from experiments.data import Split
 from experiments.evaluation import (
+    auto_attack,
     clean,
     corruption,
     frequency,
@@ -358,6 +359,14 @@ _HEADER = [
 ]
 # Of each file: its conditions, the points in it and the keys or length of a value.
 _EVALUATIONS = {
+    "apgd-transfer-c1ca8d86.jsonl": (
+        {"eps": 0.2, "seed": 0, "steps": 2},
+        ["mnist/small_cnn/none/0/seed-11-e3ffd1fd@"], None,
+    ),
+    "auto-attack-88f8f9c0.jsonl": (
+        {"eps": [0.1, 0.2], "seed": 0, "steps": 100, "queries": 5000}, ["0-4"],
+        ["images", "forward", "backward", "problems"],
+    ),
     "band-pass-2a270e7b.jsonl": ({}, ["0-3.5"], None),
     "band-stop-3b3dc0eb.jsonl": ({}, ["3.5-7"], None),
     "clean-0aa39126.jsonl": (
@@ -413,7 +422,7 @@ def _assert_written(run, expected):
         assert header["conditions"] == conditions
         assert list(header["conditions"]) == list(conditions)
         found = [
-            line["point"].split("@")[0] + "@" if name[0] == "t" else line["point"]
+            line["point"].split("@")[0] + "@" if "transfer" in name else line["point"]
             for line in lines[1:]
         ]
         assert found == points
@@ -440,7 +449,9 @@ def test_files_of_evaluations(classifier, tmp_path):
     corruption.evaluate(images, [run], "mnist-c")
     gradient.white_box(images, [run], [0.1], steps)
     gradient.transferred(images, [run], [run], 0.2, steps)
+    gradient.transferred(images, [run], [run], 0.2, gradient.AutoSteps(2))
     gradient.power_spectra(images, [run], 0.1, steps)
+    auto_attack.evaluate(images, [run], [0.1, 0.2])
     singular_values.evaluate(images, [run])
     _assert_written(run, _EVALUATIONS)
 
@@ -474,7 +485,10 @@ def test_files_of_recorded_evaluations():
         if isinstance(kind, list):
             assert list(line["value"]) == kind
         attacks.add(header["attack"])
-    beyond = {"band-pass", "band-stop", "corruption", "fourier-noise"}
+    beyond = {
+        "apgd-transfer", "auto-attack", "band-pass", "band-stop", "corruption",
+        "fourier-noise",
+    }  # fmt: skip
     known = {name.rpartition("-")[0] for name in _EVALUATIONS}
     assert attacks - beyond == known - beyond
 
@@ -527,7 +541,7 @@ def test_keys_of_tables(table, tmp_path):
     if table == "table4":
         arguments = (*_SMALL_TABLE4, f"--runs-dir={tmp_path}/runs")
         stem, options = "scaled/table4/mnist5k-paper", [
-            *_OPTIONS, "training", "train_steps", "test_steps",
+            *_OPTIONS, "training", "attack", "train_steps", "test_steps",
         ]  # fmt: skip
     else:
         methods = ("none", "weight_decay", "l1", "absum", "snc", "snc-numpy-axes")

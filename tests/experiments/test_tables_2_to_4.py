@@ -8,10 +8,12 @@ import pytest
 from experiments import cli
 from experiments.config import Adversary, Setting
 from experiments.data import pgd_of
-from experiments.evaluation import gradient
+from experiments.evaluation import auto_attack, gradient
 from experiments.evaluation.clean import Clean
 from experiments.evaluation.frequency import radii_of
 from experiments.jobs import files
+from experiments.jobs.errors import UsageError
+from experiments.jobs.parts import DivisionOptions
 from experiments.options import ModelOptions, SweepOptions, filled_up, pairs
 from experiments.published import TABLE1, TABLE2, TABLE3, TABLE4
 from experiments.reporting import selection
@@ -63,6 +65,40 @@ def test_table2(folder, capsys):
     assert files.read_json(
         folder / "results/scaled/table2/mnist5k-paper.json"
     )["matrix"] == document["matrix"]  # fmt: skip
+
+
+def test_table2_by_apgd_as_well(folder, capsys):
+    arguments = ("table2", "--seeds", "0", "1", "--test-examples=10")
+    _run(folder, capsys, *arguments)
+    stem = folder / "results/scaled/table2/mnist5k-paper"
+    before = files.read_json(stem.with_suffix(".json"))
+    assert "attack" not in before["options"]
+    said = _run(folder, capsys, *arguments, "--attack", "pgd", "auto")
+    assert "transfer: " not in said.err.replace("apgd-transfer: ", "")
+    assert "Auto-PGD (APGD: eps = 0.2, 100 steps, cross-entropy) on 10" in said.out
+    after = files.read_json(stem.with_suffix(".json"))
+    assert after["options"].pop("attack") == ["pgd", "auto"]
+    assert after.pop("apgd") == {"eps": 0.2, "steps": 100}
+    matrix = np.array(after.pop("matrix_apgd"))
+    assert matrix.shape == (2, 2, 2)
+    with stem.with_suffix(".csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    for i, row in enumerate(rows):
+        expected = matrix[:, i, i].mean()
+        assert float(row["transferred_apgd_mean"]) == pytest.approx(expected)
+        assert "paper_transferred_apgd" not in row
+        for name in [n for n in after["rows"][i] if n.startswith("transferred_apgd_")]:
+            del after["rows"][i][name]
+    # All else is as without it.
+    for document in (before, after):
+        del document["provenance"]
+    assert after["options"] == before["options"]
+    assert after == before
+    _run(folder, capsys, *arguments, "--attack", "auto")
+    alone = files.read_json(stem.with_suffix(".json"))
+    assert alone["matrix_apgd"] == matrix.tolist()
+    assert not {"pgd", "matrix"} & set(alone)
+    assert not [name for name in alone["rows"][0] if name.startswith("transferred_m")]
 
 
 def test_table3(folder, capsys):
@@ -166,6 +202,69 @@ def test_table4(folder, capsys):
     part = "Part 2/2, 1 of 2 models, is trained and attacked: Absum "
     assert f"Adversarial training. {part}" in said.out
     assert f"Training on clean images. {part}" in said.out
+
+
+def test_table4_by_auto_attack(folder, capsys, monkeypatch):
+    for name, number in (("STEPS", 2), ("QUERIES", 5)):
+        monkeypatch.setattr(auto_attack, name, number)
+    arguments = (
+        "table4", "--training", "clean", "pgd", "--train-steps=2", "--test-steps=3",
+    )  # fmt: skip
+    said = _run(folder, capsys, *arguments, "--attack", "auto")
+    assert "auto-attack: 1 model on 20 images" in said.err
+    assert "PGD was not evaluated on all of these images" in said.out
+    _run(folder, capsys, *arguments, "--attack", "pgd")
+    # PGD and AutoAttack are on disk, and are compared.
+    said = _run(folder, capsys, *arguments, "--attack", "pgd", "auto")
+    assert said.err == ""
+    assert "PGD was not evaluated" not in said.out
+    assert said.out.count("By how many points PGD overestimates the accuracy") == 2
+    assert "AutoAttack (standard version, L-infinity), beyond the paper," in said.out
+    assert "No verdict on other comparisons: give 3 seeds or more." in said.out
+    for name, training in (("table4-auto", "pgd"), ("table4-clean-auto", "clean")):
+        stem = folder / f"results/scaled/{name}/mnist5k-paper"
+        document = files.read_json(stem.with_suffix(".json"))
+        assert "PGD steps in evaluation" not in document["title"]
+        assert "Table 4 by AutoAttack, " in document["title"]
+        assert document["training"] == training
+        assert document["auto_attack"] == {
+            "eps": [0.05, 0.1, 0.15, 0.2, 0.25, 0.3], "steps": 100, "queries": 5000,
+        }  # fmt: skip
+        of_pgd = files.read_json(
+            folder / f"results/scaled/{name.removesuffix('-auto')}/mnist5k-paper.json"
+        )
+        markdown = stem.with_suffix(".md").read_text().splitlines()
+        [start] = [i for i, line in enumerate(markdown) if "overestimates" in line]
+        for i, model in enumerate(document["models"]):
+            counts = np.array(model["images"])
+            assert counts.sum(axis=1).tolist() == [20] * 6
+            assert model["auto_attack"] == (counts[:, 0] / 20).tolist()
+            assert np.all(np.diff(counts[:, 0]) <= 0)
+            assert counts[:, 1].tolist() == [round(20 * (1 - model["clean"]))] * 6
+            assert model["pgd"] == of_pgd["models"][i]["pgd"]
+            row = document["rows"][i]
+            assert row["eps=0.05_mean"] == model["auto_attack"][0]
+            more = np.subtract(model["pgd"], model["auto_attack"])
+            cells = [c.strip() for c in markdown[start + 4 + i].strip("|").split("|")]
+            assert cells[1:] == [f"{100 * each:+.2f}" for each in more]
+        assert stem.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_auto_attack_needs_classes_and_all_models():
+    with pytest.raises(UsageError, match="--part only if --select-on is paper"):
+        Table4Options(attack=("auto",), division=DivisionOptions("1/2"))
+    paper = SweepOptions(select_on="paper")
+    Table4Options(paper, attack=("auto",), division=DivisionOptions("1/2"))
+    Table4Options(attack=("pgd",), division=DivisionOptions("1/2"))
+
+
+def test_clean_training_has_the_strengths_of_table_1():
+    fashion = SweepOptions(ModelOptions("fashion_mnist"), select_on="paper")
+    options = Table4Options(fashion)
+    assert [s.strength for s in fashion.settings(options.table("clean"))] == [
+        0, 0.01, 0.001, 0.001, 10,
+    ]  # fmt: skip
+    assert options.table("pgd") == options.table("fast") == TABLE4
 
 
 def test_the_share_of_high_frequencies():
@@ -315,7 +414,7 @@ def test_seeds_of_table2_attack_each_other_in_pairs():
     assert filled_up((2**31 - 1, 0, 1)) == (2**31 - 1, 0, 1, 2)
     assert pairs(filled_up((9, 4, 6))) == [(9, 4), (6, 10)]
     matrix = np.arange(4 * 2 * 2).reshape(4, 2, 2)
-    means = Transfer(matrix, np.zeros((4, 2))).of_pairs
+    means = Transfer({"pgd": matrix}, np.zeros((4, 2))).of_pairs("pgd")
     np.testing.assert_array_equal(means[1], (matrix[2] + matrix[3]) / 2)
 
 
