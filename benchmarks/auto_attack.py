@@ -314,9 +314,9 @@ def _linear_logits(weights: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Ar
 
 
 def speed() -> list[dict[str, Any]]:
-    """Images a second of each component on the small CNN, all images unbroken at first.
+    """Images a second of each component alone on the small CNN.
 
-    Each has 100 iterations or 500 queries, for each of nine classes if targeted.
+    Each takes 100 steps, for each of nine classes if targeted, or as many queries.
     """
     model, dataset = _model("adversarial"), _data()
     x, y = _test_images(2 * _TIMED_IMAGES)
@@ -335,7 +335,7 @@ def speed() -> list[dict[str, Any]]:
                 model.variables, dataset.mean, dataset.std, x, y, eps, (component,),
                 _TIMED_QUERIES, _BATCH,
             )  # fmt: skip
-    title = f"AutoAttack on {len(y)} images, small CNN, 100 steps, 500 queries"
+    title = f"AutoAttack's components, small CNN, {_TIMED_QUERIES} queries"
     return _speed_rows(title, median_seconds(cases, rounds=3), len(y), "pyautoattack")
 
 
