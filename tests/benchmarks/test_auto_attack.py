@@ -1,4 +1,4 @@
-"""The benchmark of AutoAttack: its rows, and its closed form."""
+"""The benchmark of AutoAttack: its rows, the committed ones, and its closed form."""
 
 import sys
 import types
@@ -10,7 +10,7 @@ from scipy import optimize
 
 from benchmarks import __main__ as command
 from benchmarks import auto_attack
-from benchmarks.auto_attack import Point
+from benchmarks.auto_attack import PGD, WHOLE, Point
 from benchmarks.torch_peer import Robust
 from experiments.models import build
 
@@ -88,6 +88,36 @@ def test_closed_form_of_a_linear_model():
         accuracies.append(auto_attack.closed_form(kernel, bias, x, y, eps))
         assert accuracies[-1] == pytest.approx(1 - np.mean(broken))
     assert accuracies[0] > accuracies[-1] > 0
+
+
+def _committed(library):
+    """The committed rows of a library by their points, with which weights."""
+    return {
+        (Point(*row[:4]), row.weights): row
+        for row in auto_attack.read_rows(auto_attack.ROWS)
+        if row.library.startswith(library)
+    }
+
+
+def _percent(row):
+    return 100 * row.robust / row.images
+
+
+def test_committed_rows_agree_with_the_reference():
+    ours, theirs = _committed("absum_jax"), _committed("pyautoattack")
+    assert ours.keys() & theirs.keys()
+    for key in ours.keys() & theirs.keys():
+        points = 0.5 if key[0].component == WHOLE else 1.0
+        assert abs(_percent(ours[key]) - _percent(theirs[key])) <= points, key
+
+
+def test_committed_rows_are_below_those_of_pgd():
+    rows = _committed("absum_jax")
+    whole = [key for key in rows if key[0].component == WHOLE]
+    assert whole
+    for point, weights in whole:
+        pgd = rows[point._replace(component=PGD), weights]
+        assert rows[point, weights].robust <= pgd.robust + 1, point
 
 
 @pytest.mark.slow
