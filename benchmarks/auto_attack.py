@@ -142,7 +142,7 @@ def _ours(point: Point) -> Robust:
         paper = pgd_of("mnist")
         accuracy = absum_jax.pgd_accuracy(
             logits_fn, x, y, key=key, eps=point.eps, step_size=paper.step_size,
-            steps=paper.test_steps, batch_size=_BATCH,
+            steps=paper.test_steps, init_radius=paper.init_radius, batch_size=_BATCH,
         ).accuracy  # fmt: skip
         gradients = point.images * paper.test_steps
         passes = gradients + point.images, gradients
@@ -316,9 +316,9 @@ def _linear_logits(weights: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Ar
 
 
 def speed() -> list[dict[str, Any]]:
-    """Images a second of each component on the small CNN, all images unbroken at first.
+    """Images a second of each component alone on the small CNN.
 
-    Each has 100 iterations or 500 queries, for each of nine classes if targeted.
+    Each takes 100 steps, for each of nine classes if targeted, or as many queries.
     """
     model, dataset = _model("adversarial"), _data()
     x, y = _test_images(2 * _TIMED_IMAGES)
@@ -337,7 +337,7 @@ def speed() -> list[dict[str, Any]]:
                 model.variables, dataset.mean, dataset.std, x, y, eps, (component,),
                 _TIMED_QUERIES, _BATCH,
             )  # fmt: skip
-    title = f"AutoAttack on {len(y)} images, small CNN, 100 steps, 500 queries"
+    title = f"AutoAttack's components, small CNN, {_TIMED_QUERIES} queries"
     return _speed_rows(title, median_seconds(cases, rounds=3), len(y), "pyautoattack")
 
 
