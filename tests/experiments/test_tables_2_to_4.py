@@ -207,8 +207,9 @@ def test_table4(folder, capsys):
 def test_table4_by_auto_attack(folder, capsys, monkeypatch):
     for name, number in (("STEPS", 2), ("QUERIES", 5)):
         monkeypatch.setattr(auto_attack, name, number)
+    # Other steps of PGD than in other tests, whose evaluations may be there.
     arguments = (
-        "table4", "--training", "clean", "pgd", "--train-steps=2", "--test-steps=3",
+        "table4", "--training", "clean", "pgd", "--train-steps=2", "--test-steps=4",
     )  # fmt: skip
     said = _run(folder, capsys, *arguments, "--attack", "auto")
     assert "auto-attack: 1 model on 20 images" in said.err
