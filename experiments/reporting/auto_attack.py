@@ -26,7 +26,8 @@ def overestimates(
     cells = []
     for setting, group in by_setting(models).items():
         more = [under_pgd[model.run] - model.test.accuracies for model in group]
-        mean = 100 * np.mean(more, axis=0)
+        # Without negative zeros, which rounding to float32 leaves.
+        mean = np.round(100 * np.mean(more, axis=0), 2) + 0.0
         cells.append([METHODS[setting.method].label, *(f"{x:+.2f}" for x in mean)])
     return [
         "By how many points PGD overestimates the accuracy on the same images, mean "

@@ -365,7 +365,7 @@ _EVALUATIONS = {
     ),
     "auto-attack-88f8f9c0.jsonl": (
         {"eps": [0.1, 0.2], "seed": 0, "steps": 100, "queries": 5000}, ["0-4"],
-        ["images", "forward", "backward", "problems"],
+        ["backward", "forward", "images", "problems"],
     ),
     "band-pass-2a270e7b.jsonl": ({}, ["0-3.5"], None),
     "band-stop-3b3dc0eb.jsonl": ({}, ["3.5-7"], None),
