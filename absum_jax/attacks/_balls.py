@@ -7,6 +7,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from absum_jax import _validation as validation
+from absum_jax.prox import accumulation_dtype
+
 NORMS = ("linf", "l2")
 
 
@@ -94,24 +97,31 @@ def around(
     eps: chex.Numeric,
     bounds: tuple[chex.Numeric, chex.Numeric],
     norm: str,
-) -> Ball:
-    """Returns the ball of a radius around images, of one of the NORMS.
+) -> tuple[chex.Array, chex.Array, Ball]:
+    """Prepares images and the balls around them.
 
     Args:
-      x: images (batch, height, width, channels), within the bounds.
+      x: images (batch, height, width, channels), of which traced ones may be beyond the
+        bounds.
       eps: the radius; a negative or NaN one makes a ball of NaN.
       bounds: the range of pixel values.
       norm: one of NORMS.
+
+    Returns:
+      The images within the bounds, in at least float32, as in bfloat16 steps would be
+      rounded to larger ones than requested; the radius in the same dtype; the balls.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from absum_jax.attacks import _balls
       >>> x = jnp.array([0.25, 0.75]).reshape(1, 1, 2, 1)
-      >>> ball = _balls.around(x, 0.5, (0, 1), "linf")
+      >>> x, eps, ball = _balls.around(x, 0.5, (0, 1), "linf")
       >>> ball.project(x + jnp.array([0.75, -0.125])[:, None]).ravel()
       Array([0.75 , 0.625], dtype=float32)
     """
-    low, high = (jnp.asarray(bound, x.dtype) for bound in bounds)
+    dtype = accumulation_dtype(x)
+    low, high = (jnp.asarray(bound, dtype) for bound in bounds)
+    x, eps = jnp.clip(x.astype(dtype), low, high), validation.nonnegative(eps, dtype)
     if norm == "l2":
-        return _L2Ball(x, jnp.asarray(eps, x.dtype), low, high)
-    return _LinfBall(jnp.maximum(x - eps, low), jnp.minimum(x + eps, high))
+        return x, eps, _L2Ball(x, eps, low, high)
+    return x, eps, _LinfBall(jnp.maximum(x - eps, low), jnp.minimum(x + eps, high))

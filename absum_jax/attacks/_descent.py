@@ -10,7 +10,6 @@ from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import _balls
 from absum_jax.attacks._objective import Candidate, Loss, Record, ascent, objective
-from absum_jax.prox import accumulation_dtype
 
 
 class Budget(NamedTuple):
@@ -35,6 +34,13 @@ class Aim(NamedTuple):
 def keys_of(key: chex.PRNGKey, index: chex.Array) -> chex.PRNGKey:
     """Derives a key (batch,) for each image from one key and the images' indices."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+
+
+def image_keys(key: Any, images: int) -> chex.PRNGKey:
+    """Returns a key for each image, from one key or a key for each."""
+    if validation.check_keys(key, images):
+        return keys_of(key, jnp.arange(images))
+    return key
 
 
 def descend(
@@ -62,14 +68,12 @@ def descend(
     Returns:
       The attacked images in at least float32, and a record of each.
     """
-    # In bfloat16 steps would be rounded to larger ones than requested.
-    dtype = accumulation_dtype(x)
-    eps, step_size, radius = (
+    x, _, ball = _balls.around(x, budget.eps, bounds, aim.norm)
+    dtype = x.dtype
+    step_size, radius = (
         validation.nonnegative(value, dtype)
-        for value in (budget.eps, budget.step_size, budget.init_radius)
+        for value in (budget.step_size, budget.init_radius)
     )
-    x = jnp.clip(x.astype(dtype), *(jnp.asarray(bound, dtype) for bound in bounds))
-    ball = _balls.around(x, eps, bounds, aim.norm)
     assess = objective(logits_fn, y, aim.loss, targeted=aim.targeted, valid=valid)
 
     def climb(images: chex.Array) -> tuple[Candidate, Record]:

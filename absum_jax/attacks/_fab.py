@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from absum_jax import _logits
-from absum_jax import _validation as validation
 from absum_jax.attacks import _balls
 from absum_jax.attacks._descent import Aim, Budget
 from absum_jax.attacks._objective import (
@@ -129,10 +128,8 @@ def approach(
     Returns:
       The attacked images in at least float32, and a record of each.
     """
-    dtype = accumulation_dtype(x)
-    eps = validation.nonnegative(budget.eps, dtype)
-    x = jnp.clip(x.astype(dtype), *(jnp.asarray(bound, dtype) for bound in bounds))
-    ball = _balls.around(x, eps, bounds, "linf")
+    x, _, ball = _balls.around(x, budget.eps, bounds, "linf")
+    dtype = x.dtype
 
     def lead(images: chex.Array) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
         """Returns by how much the target's logit exceeds the label's."""

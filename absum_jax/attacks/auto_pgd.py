@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from absum_jax import _logits
-from absum_jax import _validation as validation
 from absum_jax.attacks import _balls, losses
-from absum_jax.attacks._descent import Aim, Budget, keys_of
+from absum_jax.attacks._descent import Aim, Budget, image_keys
 from absum_jax.attacks._objective import Loss, Record, ascent, objective
 from absum_jax.attacks.gradient import (
     check_aim,
@@ -19,7 +18,6 @@ from absum_jax.attacks.gradient import (
     check_not_futile,
     over_eps,
 )
-from absum_jax.prox import accumulation_dtype
 
 # Constants of the paper's algorithm 1, with the periods between checks of the step size
 # as fractions of the number of steps.
@@ -83,10 +81,8 @@ def ascend(
     Returns:
       The attacked images in at least float32, and a record of each.
     """
-    dtype = accumulation_dtype(x)
-    eps = validation.nonnegative(budget.eps, dtype)
-    x = jnp.clip(x.astype(dtype), *(jnp.asarray(bound, dtype) for bound in bounds))
-    ball = _balls.around(x, eps, bounds, aim.norm)
+    x, eps, ball = _balls.around(x, budget.eps, bounds, aim.norm)
+    dtype = x.dtype
     loss = aim.loss
     if target is not None:
         loss = functools.partial(losses.targeted_dlr_loss, target=target)
@@ -266,8 +262,7 @@ def apgd(
     aim = check_aim(loss, targeted, restarts, early_stop=True, norm=norm)
     budget = check_budget(eps, eps, steps, None)
     x, y, bounds = check_attacked(logits_fn, x, y, bounds)
-    if validation.check_keys(key, x.shape[0]):
-        key = keys_of(key, jnp.arange(x.shape[0]))
-    attacked, record = over_eps(ascend, logits_fn, x, y, key, budget, bounds, aim)
+    keys = image_keys(key, x.shape[0])
+    attacked, record = over_eps(ascend, logits_fn, x, y, keys, budget, bounds, aim)
     check_not_futile(record, x.shape[0], aim)
     return attacked

@@ -12,7 +12,7 @@ import numpy as np
 
 from absum_jax import _validation as validation
 from absum_jax._sharding import with_automatic_axes
-from absum_jax.attacks._descent import keys_of
+from absum_jax.attacks._descent import image_keys
 from absum_jax.prox import accumulation_dtype
 
 # The parameter of each kind at severities 1 to 5, from the programs that made the
@@ -253,6 +253,5 @@ def corrupt(
     check_kind(kind, benchmark)
     severity = check_severity(severity)
     x = validation.check_images(x, (0.0, 1.0), batched=True)
-    if validation.check_keys(key, x.shape[0]):
-        key = keys_of(key, jnp.arange(x.shape[0]))
-    return _corrupt(x, severity, key, kind=kind, benchmark=benchmark)
+    keys = image_keys(key, x.shape[0])
+    return _corrupt(x, severity, keys, kind=kind, benchmark=benchmark)

@@ -12,7 +12,7 @@ import numpy as np
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks._balls import NORMS
-from absum_jax.attacks._descent import Aim, Budget, descend, keys_of
+from absum_jax.attacks._descent import Aim, Budget, descend, image_keys
 from absum_jax.attacks._objective import Loss, Record
 
 # From a model, images, labels, keys of images, a budget, the bounds and an aim to
@@ -284,8 +284,7 @@ def pgd(
     aim = check_aim(loss, targeted, restarts, early_stop, norm)
     budget = check_budget(eps, step_size, steps, init_radius)
     x, y, bounds = check_attacked(logits_fn, x, y, bounds)
-    if validation.check_keys(key, x.shape[0]):
-        key = keys_of(key, jnp.arange(x.shape[0]))
-    attacked, record = over_eps(descend, logits_fn, x, y, key, budget, bounds, aim)
+    keys = image_keys(key, x.shape[0])
+    attacked, record = over_eps(descend, logits_fn, x, y, keys, budget, bounds, aim)
     check_not_futile(record, x.shape[0], aim)
     return attacked

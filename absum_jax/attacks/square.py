@@ -10,7 +10,7 @@ import numpy as np
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks import _balls, losses
-from absum_jax.attacks._descent import Aim, Budget, keys_of
+from absum_jax.attacks._descent import Aim, Budget, image_keys
 from absum_jax.attacks._objective import Record, objective
 from absum_jax.attacks.gradient import (
     check_aim,
@@ -19,7 +19,6 @@ from absum_jax.attacks.gradient import (
     check_not_futile,
     over_eps,
 )
-from absum_jax.prox import accumulation_dtype
 
 # The fraction of pixels that a window covers at first, and the queries after which it
 # is halved, for a search of about 10,000 queries.
@@ -66,10 +65,8 @@ def search(
     Returns:
       The attacked images in at least float32, and a record of each.
     """
-    dtype = accumulation_dtype(x)
-    eps = validation.nonnegative(budget.eps, dtype)
-    x = jnp.clip(x.astype(dtype), *(jnp.asarray(bound, dtype) for bound in bounds))
-    ball = _balls.around(x, eps, bounds, aim.norm)
+    x, eps, ball = _balls.around(x, budget.eps, bounds, aim.norm)
+    dtype = x.dtype
     loss = losses.margin_loss if aim.loss is None else aim.loss
     assess = objective(logits_fn, y, loss, targeted=aim.targeted, valid=valid)
     height, width, channels = x.shape[1:]
@@ -190,8 +187,7 @@ def square(
     validation.check_count("queries", queries)
     budget = check_budget(eps, eps, queries, None)
     x, y, bounds = check_attacked(logits_fn, x, y, bounds)
-    if validation.check_keys(key, x.shape[0]):
-        key = keys_of(key, jnp.arange(x.shape[0]))
-    attacked, record = over_eps(search, logits_fn, x, y, key, budget, bounds, aim)
+    keys = image_keys(key, x.shape[0])
+    attacked, record = over_eps(search, logits_fn, x, y, keys, budget, bounds, aim)
     check_not_futile(record, x.shape[0], aim)
     return attacked

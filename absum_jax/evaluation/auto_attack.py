@@ -14,7 +14,7 @@ from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax._sharding import with_automatic_axes
 from absum_jax.attacks import _fab, auto_pgd, square
-from absum_jax.attacks._descent import Aim, Budget, keys_of
+from absum_jax.attacks._descent import Aim, Budget, image_keys
 from absum_jax.attacks._objective import are_probabilities, is_misclassified
 from absum_jax.attacks.gradient import Method, check_attacked
 from absum_jax.evaluation.auto_attack_result import (
@@ -373,8 +373,7 @@ def attacked(
     validation.check_count("queries", queries)
     validation.check_positive_int("batch_size", batch_size)
     x, y, bounds = check_attacked(logits_fn, x, y, bounds)
-    if validation.check_keys(key, x.shape[0]):
-        key = keys_of(key, jnp.arange(x.shape[0]))
+    keys = image_keys(key, x.shape[0])
     limits = _Limits(eps, jnp.asarray(steps), jnp.asarray(queries), bounds)
 
     clipped, (wrong, ranking, flags) = _clean(logits_fn, x, y, bounds)
@@ -384,7 +383,7 @@ def attacked(
             "`logits_fn` must return at least four logits for the targeted difference "
             f'of logits ratio, got {classes}; leave "apgd-t" out of `components`.'
         )
-    images = _Images(clipped, y, key, ranking)
+    images = _Images(clipped, y, keys, ranking)
     passes = jnp.zeros((*y.shape, len(TITLES)), int)
     broken_by = jnp.where(wrong, MISCLASSIFIED, UNBROKEN)
     state = _State(clipped, broken_by, passes, passes, wrong)

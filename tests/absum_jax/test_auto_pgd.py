@@ -33,7 +33,7 @@ def images(count, seed=1):
 def starts(x, eps, norm):
     """The random starts of the library."""
     keys = _descent.keys_of(KEY, jnp.arange(len(x)))
-    ball = _balls.around(jnp.asarray(x), eps, (0, 1), norm)
+    *_, ball = _balls.around(jnp.asarray(x), eps, (0, 1), norm)
     noise = [ball.surface(jax.random.fold_in(key, 0), SHAPE, x.dtype) for key in keys]
     return ball.project(x + eps * jnp.stack(noise))
 

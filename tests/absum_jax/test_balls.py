@@ -16,7 +16,7 @@ X = np.float32(np.random.default_rng(0).uniform(0.3, 0.7, (4, *SHAPE)))
 
 
 def drawn(norm, where):
-    ball = _balls.around(X, 0.1, (0, 1), norm)
+    *_, ball = _balls.around(X, 0.1, (0, 1), norm)
     draw = jax.vmap(lambda key: getattr(ball, where)(key, SHAPE, np.float32))
     return np.asarray(jax.jit(draw)(KEYS)).reshape(len(KEYS), -1)
 
@@ -36,7 +36,7 @@ def test_starts_are_uniform(norm, order):
 def test_projection_onto_the_l2_ball():
     x = np.float32(np.random.default_rng(1).uniform(0.3, 0.7, (50, *SHAPE)))
     z = x + np.float32(np.random.default_rng(2).normal(size=x.shape) / 9)
-    ball = _balls.around(x, 0.25, (0, 1), "l2")
+    *_, ball = _balls.around(x, 0.25, (0, 1), "l2")
     change = np.asarray(ball.project(z) - x).reshape(50, -1)
     far = np.linalg.norm((z - x).reshape(50, -1), axis=1) > 0.25
     assert 5 < far.sum() < 45
@@ -48,7 +48,7 @@ def test_projection_onto_the_l2_ball():
 
 @pytest.mark.parametrize("scale", [1e-30, 1, 1e30])
 def test_steps_do_not_depend_on_the_size_of_the_gradient(scale):
-    ball = _balls.around(X, 9.0, (-9, 9), "l2")
+    *_, ball = _balls.around(X, 9.0, (-9, 9), "l2")
     gradient = np.float32(np.random.default_rng(3).normal(size=X.shape))
     moved = ball.climb(jnp.asarray(X), gradient * np.float32(scale), 0.5)
     unit = gradient / np.linalg.norm(gradient.reshape(4, -1), axis=1).reshape(
