@@ -11,7 +11,7 @@ import numpy as np
 from experiments.config import RunConfig
 from experiments.data import DATASETS, pgd_of
 from experiments.data.recorded import RecordedSplit
-from experiments.evaluation import clean, frequency, gradient, single_fourier
+from experiments.evaluation import clean, frequency, gradient, points, single_fourier
 from experiments.jobs.errors import UsageError
 from experiments.options import SweepOptions, pairs
 from experiments.published import SPECTRUM_EPS
@@ -26,9 +26,10 @@ class Sample:
     """Holds the measurements of one data set's models, which are trained alike."""
 
     options: SweepOptions
-    seeds: tuple[int, ...] = ()  # those with all models
+    seeds: tuple[int, ...] = ()  # those with all models, which are evaluated
     # The missing methods of seeds that have some models, but not all.
     lacking: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    unevaluated: tuple[int, ...] = ()  # seeds with all models, not all evaluated
     # Of each quantity, parts (units, methods).
     measured: Mapping[str, Measured] = dataclasses.field(default_factory=dict)
     broken: tuple[RunConfig, ...] = ()  # models that diverged or predict one class
@@ -36,12 +37,12 @@ class Sample:
 
     @property
     def is_complete(self) -> bool:
-        """Checks whether all planned seeds have all models."""
+        """Checks whether all planned seeds have all models, which are evaluated."""
         return self.seeds == tuple(self.options.seeds)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """Returns the planned pairs of seeds that both have all models."""
+        """Returns the planned pairs of seeds that both count."""
         planned = pairs(self.options.seeds)
         return [pair for pair in planned if set(pair) <= set(self.seeds)]
 
@@ -147,11 +148,11 @@ def _measured(
 def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
     """Reads the records of the seeds that have all models; computes nothing.
 
-    Evaluations of other quantities may be missing.
+    Seeds whose models lack an evaluation of the quantities are left out.
 
     Raises:
       UsageError: if the folder has runs, not records, or if a record is damaged or
-        lacks evaluations.
+        lacks attacks made on the other seed of a pair.
     """
     if not options.models.has_records:
         folder = options.models.runs_dir / options.models.dataset
@@ -164,15 +165,22 @@ def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
         split = workspace.training
         if isinstance(split, RecordedSplit) and not split.is_known:
             return Sample(options)  # all models are of other images
-        complete, lacking = {}, {}
+        complete, lacking, unevaluated = {}, {}, []
         for seed in options.seeds:
             of_seed = workspace.runs(options.settings(), [seed])
             missing = [run.config.method for run in of_seed if not run.is_complete]
             if 0 < len(missing) < len(of_seed):
                 lacking[seed] = tuple(missing)
-            if not missing:
+            if missing:
+                continue
+            alone = Sample(options, (seed,))
+            try:
+                _measured(workspace, alone, of_seed, quantities)
+            except points.UnevaluatedError:
+                unevaluated.append(seed)
+            else:
                 complete[seed] = of_seed
-        sample = Sample(options, tuple(complete), lacking)
+        sample = Sample(options, tuple(complete), lacking, tuple(unevaluated))
         if not complete:
             return sample
         runs = list(itertools.chain(*complete.values()))

@@ -75,6 +75,9 @@ def _runs(samples: Mapping[str, Sample]) -> list[str]:
         for seed, methods in sample.lacking.items():
             lacks = ", ".join(METHODS[method].label for method in methods)
             notes.append(f"- {name}: seed {seed} lacks {lacks}.")
+        if sample.unevaluated:
+            seeds = ", ".join(map(str, sample.unevaluated))
+            notes.append(f"- {name}: the models of seeds {seeds} lack evaluations.")
         if sample.broken:
             notes.append(
                 f"- {name}: {names(sample.broken)} diverged or predict a single class. "
@@ -244,7 +247,7 @@ def run(options: ClaimsOptions) -> list[pathlib.Path]:
         )
         for name, fields in SAMPLES.items()
     }
-    if not any(sample.seeds or sample.lacking for sample in samples.values()):
+    if not any(s.seeds or s.lacking or s.unevaluated for s in samples.values()):
         raise UsageError(
             f"{options.runs_dir} has no records of {' or '.join(samples)}: make them "
             "with the commands evaluate and record."
@@ -264,6 +267,7 @@ def run(options: ClaimsOptions) -> list[pathlib.Path]:
                 "complete_seeds": sample.seeds,
                 "complete_pairs": sample.pairs,
                 "lacking": sample.lacking,
+                "unevaluated": sample.unevaluated,
                 "broken": [str(config.path) for config in sample.broken],
                 "devices": sorted(sample.devices),
                 "methods": sample.options.methods,

@@ -53,6 +53,10 @@ def _parsed(text: str, *, is_verified: bool) -> Line | None:
     return line
 
 
+class UnevaluatedError(UsageError):
+    """Says that a record lacks what an evaluation would compute."""
+
+
 class Points:
     """The file of an evaluation of a trained run."""
 
@@ -70,7 +74,9 @@ class Points:
         texts = files.read_lines(self.path)
         lines = [_parsed(text, is_verified=self._is_verified) for text in texts or ()]
         if self._is_record and None in lines:
-            raise self._unusable(f"is damaged in line {lines.index(None) + 1}")
+            raise UsageError(
+                self._unusable(f"is damaged in line {lines.index(None) + 1}")
+            )
         if lines[:1] != [json.loads(json.dumps(self._header))]:
             return []
         return [line for line in lines if line is not None and "point" in line]
@@ -78,15 +84,15 @@ class Points:
     def begin(self) -> None:
         """Prepares the file for more lines, and drops damaged ones."""
         if self._is_record:
-            raise self._unusable("lacks lines that are needed")
+            raise UnevaluatedError(self._unusable("lacks lines that are needed"))
         known = self.read()
         if dropped := len(files.read_lines(self.path) or [0]) - 1 - len(known):
             print(f"{self.path}: {dropped} damaged lines are computed again")
         lines = [self._header, *known]
         files.write_json_lines(self.path, map(digests.with_checksum, lines))
 
-    def _unusable(self, how: str) -> UsageError:
-        return UsageError(
+    def _unusable(self, how: str) -> str:
+        return (
             f"{self.path} {how}, and records have no parameters to evaluate: restore "
             "the file, record the model again once it is evaluated, or give the "
             "--runs-dir of the models, which the command restore can make."

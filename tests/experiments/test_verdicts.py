@@ -318,12 +318,14 @@ def test_broken_models_leave_their_methods_without_verdict(tmp_path, capsys):
 
 
 def test_records_that_cannot_be_judged(tmp_path, capsys):
-    write(tmp_path, "mnist", _numbers, seeds=(11,))
+    write(tmp_path, "mnist", _numbers, seeds=(11, 12))
     [path] = tmp_path.glob("mnist/small_cnn/absum/0.01/seed-11-*/pgd-*.jsonl")
     whole = path.read_text()
     path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
-    assert _claims(tmp_path, tmp_path) == 2
-    assert f"{path} lacks lines that are needed" in capsys.readouterr().err
+    assert _claims(tmp_path, tmp_path) == 0
+    assert "MNIST: the models of seeds 11 lack evaluations." in capsys.readouterr().out
+    mnist = files.read_json(tmp_path / "claims.json")["samples"]["mnist"]
+    assert (mnist["complete_seeds"], mnist["unevaluated"]) == ([12], [11])
     # Without claims about PGD it is not read.
     options = SweepOptions(ModelOptions("mnist", runs_dir=tmp_path), **SAMPLES["mnist"])
     assert measurements.read(options, {"clean"}).measured.keys() == {"clean"}
