@@ -19,10 +19,10 @@ from absum_jax.attacks.gradient import (
     over_eps,
 )
 
-# Constants of the paper's algorithm 1, with the periods between checks of the step size
-# as fractions of the number of steps.
+# Constants of the paper's algorithm 1: the step size is halved if at most a percentage
+# of the steps raised the loss; periods between checks are fractions of all steps.
 _MOMENTUM = 0.75
-_MOST_RAISES = 0.75
+_MOST_RAISES = 75
 _FIRST_PERIOD, _SHORTENING, _SHORTEST_PERIOD = 0.22, 0.03, 0.06
 
 
@@ -111,12 +111,13 @@ def ascend(
         best_losses = jnp.where(better, here.losses, state.best_losses)
         best_images = jnp.where(_rows(better), images, state.best_images)
         best_gradient = jnp.where(_rows(better), gradient, state.best_gradient)
-        raises = state.raises + (started & (here.losses > state.losses))
-        elapsed = state.elapsed + started
+        raised = started & (here.losses > state.losses)
+        raises = state.raises + raised.astype(int)
+        elapsed = state.elapsed + started.astype(int)
 
         checked = elapsed == state.period
         stalled = ~state.halved & (state.checked_losses >= best_losses)
-        halved = stalled | (raises <= _MOST_RAISES * state.period)
+        halved = stalled | (100 * raises <= _MOST_RAISES * state.period)
         back = _rows(checked & halved)
         size = jnp.where(back, state.size / 2, state.size)
         images = jnp.where(back, best_images, images)

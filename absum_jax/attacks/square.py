@@ -77,8 +77,8 @@ def search(
 
     def square(key: chex.PRNGKey, query: chex.Array) -> chex.Array:
         """Draws a window of one color in a picture of zeros."""
-        halvings = (query - 1 > jnp.asarray(_HALVINGS)).sum()
-        area = _FRACTION * 0.5**halvings * height * width
+        halvings = (query - 1 > jnp.asarray(_HALVINGS, query.dtype)).sum()
+        area = _FRACTION * height * width * jnp.exp2(-halvings.astype(jnp.float32))
         side = jnp.round(jnp.sqrt(area)).astype(int)
         side = jnp.clip(side, 1, min(height, width))
         rows, columns, colors = jax.random.split(jax.random.fold_in(key, query), 3)
@@ -89,7 +89,7 @@ def search(
             & _in_window(width, left, side)[None, :]
         )
         color = jax.random.rademacher(colors, (channels,), dtype)
-        return window[..., None] * color
+        return jnp.where(window[..., None], color[None, None], 0)
 
     def goes_on(state: _State) -> chex.Array:
         return (state.query <= budget.steps) & ~state.broken.all()

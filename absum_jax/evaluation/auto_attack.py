@@ -92,7 +92,8 @@ def _clean(
 ) -> tuple[chex.Array, tuple[chex.Array, chex.Array, Problems]]:
     """Returns clipped images; which are misclassified, the rankings, and problems."""
     low, high = (jnp.asarray(bound, accumulation_dtype(x)) for bound in bounds)
-    images = jnp.clip(x.astype(low.dtype), low, high)
+    x = x.astype(low.dtype)
+    images = jnp.clip(x, low, high)
     logits = logits_fn(images)
     problems = Problems(
         no_gradient=jnp.zeros(y.shape, bool),

@@ -175,7 +175,7 @@ def count(
         images, others = attack(batch)
         counts = counted(logits_fn(images), batch.y, top_k, batch.valid)
         sums = jax.tree.map(
-            lambda each: jnp.where(batch.valid, each, 0).sum(dtype=jnp.int32), others
+            lambda each: each.sum(dtype=jnp.int32, where=batch.valid), others
         )
         return None, (counts, sums)
 

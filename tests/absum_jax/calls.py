@@ -312,7 +312,7 @@ def _auto_descended(logits_fn, x, y, keys, eps, steps):
 
         image = np.asarray(image, np.float64)
         noise = jax.random.uniform(
-            jax.random.fold_in(own, 0), image.shape, np.float32, -1, 1
+            jax.random.fold_in(own, 0), image.shape, float, -1, 1
         )
         noise = np.asarray(noise, np.float64)
         start = np.clip(image + eps * noise / np.abs(noise).max(), 0, 1)

@@ -303,7 +303,7 @@ def test_filtered_accuracy_equals_a_loop(name, batch_size):
 @pytest.mark.parametrize("name", ACCURACIES)
 def test_options_reach_the_accuracy(name):
     one = ACCURACIES[name](MODEL, X, Y, 1.0)
-    assert [leaf.shape for leaf in one] == [(), (), ()]
+    assert [leaf.shape for leaf in jax.tree.leaves(one)] == [(), (), ()]
     filtered = FILTERS[name](X, 1.0)
     assert one.accuracy == absum_jax.accuracy(MODEL, filtered, Y)
     top = ACCURACIES[name](MODEL, X, Y, jnp.array([1.0]), top_k=2).accuracy

@@ -62,8 +62,8 @@ def error(found, expected):
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape
         largest = np.abs(theirs).max()
-        difference = np.subtract(ours, theirs, dtype=float)
-        errors.append(np.abs(difference).max() / (largest if largest else 1))
+        wrong = ours != theirs if theirs.dtype == bool else np.abs(ours - theirs)
+        errors.append(wrong.max() / (largest if largest else 1))
     return max(errors) if np.isfinite(errors).all() else np.inf
 
 

@@ -75,8 +75,8 @@ def test_accuracy_on_the_images_of_pgd(options):
 def test_a_scalar_eps_gives_scalars():
     result = absum_jax.pgd_accuracy(MODEL, X, Y, eps=0.1, **SETTING)
     several = absum_jax.pgd_accuracy(MODEL, X, Y, eps=[0.1], **SETTING)
-    assert [leaf.shape for leaf in result] == [(), (), ()]
-    assert [leaf.shape for leaf in several] == [(1,), (1,), (1,)]
+    assert [leaf.shape for leaf in result] == [()] * 5
+    assert [leaf.shape for leaf in several] == [(1,)] * 5
     jax.tree.map(np.testing.assert_array_equal, result, jax.tree.map(np.ravel, several))
 
 

@@ -104,9 +104,10 @@ def test_training_step_exchanges_what_the_formula_says(groups, waited_for):
 
 def test_attacks_exchange_numbers_of_images_alone():
     single_fourier, pgd = exchanges.of_attacks(size=32, batch=8)
-    # Correct answers by one and by five logits; correct answers and NaNs.
+    # Correct answers by one and by five logits; correct answers, NaNs, and passes
+    # forward and backward.
     assert [sum(exchange.bytes for exchange in single_fourier)] == [2 * 4]
-    assert [sum(exchange.bytes for exchange in pgd)] == [2 * 4]
+    assert [sum(exchange.bytes for exchange in pgd)] == [4 * 4]
 
 
 def test_json_is_read_back():
