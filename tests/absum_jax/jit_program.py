@@ -38,8 +38,10 @@ PATTERNS = {
 # Values only: each further program takes seconds to compile, and its parts are those of
 # a function that is compared in full.
 SLOW = {
+    "apgd",
     "apply_spectral_norm_constraint",
     "apply_spectral_normalization",
+    "auto_attack",
     "clip_conv_spectral_norm",
     "conv_frequency_response (strided)",
     "conv_zero_padded_norm_bound",
@@ -50,6 +52,7 @@ SLOW = {
     "pgd_accuracy",
     "spectral_norm_constraint",
     "spectral_normalization",
+    "square",
 }
 if os.environ.get("JIT") == "all":
     SLOW = set()
