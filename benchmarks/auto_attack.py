@@ -1,7 +1,7 @@
 """AutoAttack beside pyautoattack, the reference: robust accuracy, passes and speed.
 
 Models are small CNNs for MNIST: two of `results/weights`, without regularization and
-with Absum, and one that is trained adversarially. Each row of a library is written to
+with Absum, and one that is trained adversarially. Each row of a package is written to
 `results/benchmarks/auto_attack.jsonl` as soon as it is computed, and is not computed
 again by the same versions: remove its line to do so.
 """
@@ -166,13 +166,13 @@ def _reference(point: Point) -> Robust:
 
 
 class Row(NamedTuple):
-    """What the attack of a library left of the images of a point, and what it cost."""
+    """What the attack of a package left of the images of a point, and what it cost."""
 
     model: str
     eps: float
     images: int
     component: str
-    library: str
+    package: str
     weights: str  # their digest
     robust: int  # images that are still classified correctly
     forward: int  # passes of an image
@@ -193,11 +193,11 @@ def _versions(*packages: str) -> str:
 
 
 def stored(
-    path: pathlib.Path, point: Point, library: str, weights: str,
+    path: pathlib.Path, point: Point, package: str, weights: str,
     attack: Callable[[Point], Robust],
 ) -> Row:  # fmt: skip
     """Returns the row of a point from a file, or computes and appends it."""
-    key = *point, library, weights
+    key = *point, package, weights
     for row in read_rows(path):
         if row[: len(key)] == key:
             return row
@@ -210,7 +210,7 @@ def stored(
 
 
 def columns(ours: Row, peer: Row | None) -> dict[str, str]:
-    """Formats a line of the table: both libraries, or PGD, which has no peer."""
+    """Formats a line of the table: both packages, or PGD, which has no peer."""
 
     def percent(row: Row) -> float:
         return 100 * row.robust / row.images
@@ -228,7 +228,7 @@ def columns(ours: Row, peer: Row | None) -> dict[str, str]:
 
 
 def agreement() -> list[dict[str, Any]]:
-    """Robust accuracy of the same weights by each library, absum_jax / pyautoattack.
+    """Robust accuracy of the same weights by each package, absum_jax / pyautoattack.
 
     CPU seconds are those of all cores, with compilation.
     """
@@ -238,8 +238,8 @@ def agreement() -> list[dict[str, Any]]:
         ours = stored(ROWS, point, _versions("absum_jax", "jax"), weights, _ours)
         peer = None
         if point.component != PGD and torch_peer.has_pyautoattack():
-            library = _versions("pyautoattack", "torch")
-            peer = stored(ROWS, point, library, weights, _reference)
+            package = _versions("pyautoattack", "torch")
+            peer = stored(ROWS, point, package, weights, _reference)
         rows.append(
             {
                 "benchmark": "robust accuracy, absum_jax / pyautoattack",

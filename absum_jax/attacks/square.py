@@ -16,7 +16,6 @@ from absum_jax.attacks.gradient import (
     check_aim,
     check_attacked,
     check_budget,
-    check_not_futile,
     over_eps,
 )
 
@@ -59,7 +58,7 @@ def search(
       keys: random keys of the windows and colors (batch,).
       budget: the radius, and the number of queries in place of that of steps.
       bounds: the range of pixel values.
-      aim: the goal of the attack.
+      aim: the norm; nothing else of it is used.
       valid: (batch,), False for padding, which the attack does not wait for.
 
     Returns:
@@ -67,8 +66,7 @@ def search(
     """
     x, eps, ball = _balls.around(x, budget.eps, bounds, aim.norm)
     dtype = x.dtype
-    loss = losses.margin_loss if aim.loss is None else aim.loss
-    assess = objective(logits_fn, y, loss, targeted=aim.targeted, valid=valid)
+    assess = objective(logits_fn, y, losses.margin_loss, valid=valid)
     height, width, channels = x.shape[1:]
 
     def stripes(key: chex.PRNGKey) -> chex.Array:
@@ -166,7 +164,8 @@ def square(
       point if one was found, or else the point with the largest loss of those tried.
 
     Raises:
-      ValueError: for the reasons of :func:`pgd`.
+      ValueError: for the reasons of :func:`pgd`, but for probabilities, whose order is
+        that of logits.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp
@@ -188,6 +187,5 @@ def square(
     budget = check_budget(eps, eps, queries, None)
     x, y, bounds = check_attacked(logits_fn, x, y, bounds)
     keys = image_keys(key, x.shape[0])
-    attacked, record = over_eps(search, logits_fn, x, y, keys, budget, bounds, aim)
-    check_not_futile(record, x.shape[0], aim)
-    return attacked
+    # Probabilities have the order of logits, and no gradient is needed.
+    return over_eps(search, logits_fn, x, y, keys, budget, bounds, aim)[0]

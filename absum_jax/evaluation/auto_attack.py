@@ -17,6 +17,7 @@ from absum_jax.attacks import _fab, auto_pgd, square
 from absum_jax.attacks._descent import Aim, Budget, image_keys
 from absum_jax.attacks._objective import are_probabilities, is_misclassified
 from absum_jax.attacks.gradient import Method, check_attacked
+from absum_jax.evaluation import counting
 from absum_jax.evaluation.auto_attack_result import (
     FIRST,
     MISCLASSIFIED,
@@ -83,26 +84,41 @@ class _Limits(NamedTuple):
     bounds: tuple[chex.Numeric, chex.Numeric]
 
 
-@_logits.compiled_with(like=0)
+@_logits.compiled_with(static_argnames=("batch_size",), like=0)
 def _clean(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
     y: chex.Array,
     bounds: tuple[chex.Numeric, chex.Numeric],
+    *,
+    batch_size: int,
 ) -> tuple[chex.Array, tuple[chex.Array, chex.Array, Problems]]:
     """Returns clipped images; which are misclassified, the rankings, and problems."""
     low, high = (jnp.asarray(bound, accumulation_dtype(x)) for bound in bounds)
     x = x.astype(low.dtype)
     images = jnp.clip(x, low, high)
-    logits = logits_fn(images)
+
+    def of_batch(_: None, batch: counting.Batches) -> tuple[None, tuple[Any, ...]]:
+        logits = logits_fn(batch.x)
+        equal = (logits == logits[:, :1]).all(axis=-1)
+        wrong, ranking = (
+            is_misclassified(logits, batch.y),
+            jnp.argsort(-logits, axis=-1),
+        )
+        return None, (wrong, ranking, are_probabilities(logits), equal)
+
+    batches = counting.in_batches(images, y, batch_size)
+    each = jax.lax.scan(of_batch, None, batches)[1]
+    wrong, ranking, probabilities, equal = (
+        counting.joined(leaf, y.shape[0]) for leaf in each
+    )
     problems = Problems(
         no_gradient=jnp.zeros(y.shape, bool),
-        probabilities=are_probabilities(logits),
-        equal_logits=(logits == logits[:, :1]).all(axis=-1),
+        probabilities=probabilities,
+        equal_logits=equal,
         out_of_range=(jnp.abs(images - x) > 1e-6).any(axis=(1, 2, 3)),
     )
-    wrong = is_misclassified(logits, y)
-    return images, (wrong, jnp.argsort(-logits, axis=-1), problems)
+    return images, (wrong, ranking, problems)
 
 
 def _attack(
@@ -301,7 +317,8 @@ def auto_attack(
 
     On concrete arrays, the images that are not yet broken are gathered into batches of
     at most three sizes, with one compiled program for each attack and size. Under `jit`
-    and `vmap`, all images are in one batch, and broken ones are masked.
+    and `vmap`, and for arrays that are divided over several hosts, all images are in
+    one batch, and broken ones are masked.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`pgd`, of at least four
@@ -377,7 +394,9 @@ def attacked(
     keys = image_keys(key, x.shape[0])
     limits = _Limits(eps, jnp.asarray(steps), jnp.asarray(queries), bounds)
 
-    clipped, (wrong, ranking, flags) = _clean(logits_fn, x, y, bounds)
+    clipped, (wrong, ranking, flags) = _clean(
+        logits_fn, x, y, bounds, batch_size=batch_size
+    )
     classes = ranking.shape[1]
     if classes < 4 and COMPONENTS["apgd-t"] in chosen:
         raise ValueError(
@@ -387,7 +406,7 @@ def attacked(
     images = _Images(clipped, y, keys, ranking)
     passes = jnp.zeros((*y.shape, len(TITLES)), int)
     broken_by = jnp.where(wrong, MISCLASSIFIED, UNBROKEN)
-    state = _State(clipped, broken_by, passes, passes, wrong)
+    state = _State(clipped, broken_by, passes, passes, jnp.ones_like(wrong))
 
     order = jnp.argsort(jnp.atleast_1d(eps))
     ascending = jnp.atleast_1d(eps)[order]

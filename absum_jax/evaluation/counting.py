@@ -103,6 +103,27 @@ def in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> Batches:
     return Batches(split(x), split(y), split(index), split(valid))
 
 
+def joined(array: chex.Array, images: int) -> chex.Array:
+    """Joins what was computed for each image of the batches of :func:`in_batches`.
+
+    Args:
+      array: (batches, batch, ...).
+      images: how many there are without padding.
+
+    Returns:
+      The array (images, ...), in the order of the images.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from absum_jax.evaluation import counting
+      >>> x = jnp.arange(5.0).reshape(5, 1, 1, 1)
+      >>> batches = counting.in_batches(x, jnp.arange(5), 2)
+      >>> print(batches.y.tolist(), counting.joined(batches.y, 5))
+      [[0, 3], [1, 4], [2, 0]] [0 1 2 3 4]
+    """
+    return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])[:images]
+
+
 def _is_correct(logits: chex.Array, y: chex.Array, top_k: TopK) -> chex.Array:
     """Returns whether the label is among the k largest logits; (K, batch) for a tuple.
 

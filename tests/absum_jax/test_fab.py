@@ -95,6 +95,66 @@ def test_breaks_a_linear_model_just_beyond_its_distance():
         assert (np.asarray(record.forward) == 2 * np.asarray(record.backward)).all()
 
 
+def _nearest(x, normal, offset):
+    """The smallest change in the L-infinity norm onto a hyperplane, by bisection."""
+    direction = np.sign(offset) * np.sign(normal)
+    room = np.where(direction > 0, 1 - x, np.where(direction < 0, x, 0))
+    low, high = 0.0, 1.0
+    for _ in range(80):
+        size = (low + high) / 2
+        reached = (np.abs(normal) * np.minimum(room, size)).sum()
+        low, high = (size, high) if reached < abs(offset) else (low, size)
+    return direction * np.minimum(room, high)
+
+
+def test_the_algorithm_in_numpy():
+    """Of Croce and Hein, on a model with curved boundaries, image by image."""
+    rng = np.random.default_rng(7)
+    weights = rng.normal(size=(12, 8)), rng.normal(size=(8, 3))
+
+    def numpy_logits(z):
+        return np.sin(z.ravel() @ weights[0]) @ weights[1]
+
+    def gradient(z, label, target):
+        slopes = np.cos(z.ravel() @ weights[0]) * (
+            weights[1][:, target] - weights[1][:, label]
+        )
+        return (weights[0] @ slopes).reshape(z.shape)
+
+    def approach(x, label, target, eps):
+        z = x
+        for step in range(20):
+            logits, w = numpy_logits(z), gradient(z, label, target)
+            offset = logits[label] - logits[target]
+            here = _nearest(z, w, offset)
+            there = _nearest(x, w, offset + (w * (z - x)).sum())
+            sizes = [max(np.abs(d).max(), 1e-8) for d in (here, there)]
+            share = min(sizes[0] / sum(sizes), 0.1)
+            z = (1 - share) * (z + 1.05 * here) + share * (x + 1.05 * there)
+            z = np.clip(z, 0, 1)
+            if numpy_logits(z).argmax() != label:
+                if np.abs(z - x).max() <= eps:
+                    return z, step + 1
+                z = x + 0.9 * (z - x)
+        return x, 20
+
+    with jax.enable_x64(True):
+        x = rng.uniform(size=(12, 2, 3, 2))
+        order = np.argsort([numpy_logits(z) for z in x], axis=1)
+        y, target, eps = order[:, -1], order[:, -2], 0.06
+
+        def model(x):
+            return jnp.sin(x.reshape(len(x), -1) @ weights[0]) @ weights[1]
+
+        images, record = _approach(model, x, y, jnp.asarray(target), eps)
+        steps = np.asarray(record.backward)
+        expected = [approach(*each, eps) for each in zip(x, y, target, strict=True)]
+    np.testing.assert_array_equal(steps, [each[1] for each in expected])
+    assert len(set(steps.tolist())) > 1
+    assert steps.max() == 20
+    np.testing.assert_allclose(images, [each[0] for each in expected], atol=1e-5)
+
+
 def test_returns_the_image_where_it_fails():
     _, model = _linear()
     x = np.float32(np.random.default_rng(2).uniform(size=(5, 2, 3, 2)))

@@ -243,9 +243,9 @@ def test_one_program_for_each_attack_of_autoattack_and_batch_size():
         attack(queries=5, key=jax.random.key(1))
     assert compiled == []
     traced.clear()
-    attack(images=50)
-    # Only without an attack, all images are one batch.
-    assert {shape[0] for shape in traced} == {50}
+    attack(images=9)
+    # Without an attack there are three batches of three, and no attack has these.
+    assert {shape[0] for shape in traced} == {9, 3}
 
 
 def test_bounds_of_an_attack():

@@ -49,6 +49,21 @@ def test_does_not_need_a_gradient():
         absum_jax.apgd(rounded, x, np.zeros(4, int), key=KEY, eps=0.1, steps=3)
 
 
+def test_attacks_probabilities_like_logits():
+    pictures = np.float32(np.random.default_rng(2).normal(size=(3, 5, 4, 1)))
+    x = np.float32(np.random.default_rng(3).uniform(size=(8, 5, 4, 1)))
+    model = Partial(of_sum, pictures)
+    y = np.asarray(model(x).argmax(axis=1))
+    options = {"key": KEY, "eps": 0.1, "queries": 30}
+    attacked = absum_jax.square(model, x, y, **options)
+    shares = absum_jax.square(lambda x: jax.nn.softmax(model(x)), x, y, **options)
+    broken, also = (
+        np.asarray(model(z).argmax(axis=1)) != y for z in (attacked, shares)
+    )
+    assert broken.any()
+    np.testing.assert_array_equal(broken, also)
+
+
 def test_windows_are_squares_that_shrink_as_published():
     """A model that nothing changes sees stripes, and then a window in them."""
     seen = []

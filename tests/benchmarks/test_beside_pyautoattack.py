@@ -24,8 +24,8 @@ def test_rows_are_computed_once(tmp_path):
         computed.append(point)
         return Robust(100 + len(computed), 20, 10)
 
-    def stored(point, library="a 1", weights="f00"):
-        return auto_attack.stored(path, point, library, weights, attack)
+    def stored(point, package="a 1", weights="f00"):
+        return auto_attack.stored(path, point, package, weights, attack)
 
     first = stored(_POINT)
     assert first[:-1] == ("clean", 0.1, 200, "apgd-t", "a 1", "f00", 101, 20, 10)
@@ -90,12 +90,12 @@ def test_closed_form_of_a_linear_model():
     assert accuracies[0] > accuracies[-1] > 0
 
 
-def _committed(library):
-    """The committed rows of a library by their points, with which weights."""
+def _committed(package):
+    """The committed rows of a package by their points, with which weights."""
     return {
         (Point(*row[:4]), row.weights): row
         for row in auto_attack.read_rows(auto_attack.ROWS)
-        if row.library.startswith(library)
+        if row.package.startswith(package)
     }
 
 
