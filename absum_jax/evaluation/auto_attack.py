@@ -391,18 +391,14 @@ def attacked(
     validation.check_count("queries", queries)
     validation.check_positive_int("batch_size", batch_size)
     x, y, bounds = check_attacked(logits_fn, x, y, bounds)
+    if COMPONENTS["apgd-t"] in chosen:
+        check_targets(logits_fn, x)
     keys = image_keys(key, x.shape[0])
     limits = _Limits(eps, jnp.asarray(steps), jnp.asarray(queries), bounds)
 
     clipped, (wrong, ranking, flags) = _clean(
         logits_fn, x, y, bounds, batch_size=batch_size
     )
-    classes = ranking.shape[1]
-    if classes < 4 and COMPONENTS["apgd-t"] in chosen:
-        raise ValueError(
-            "`logits_fn` must return at least four logits for the targeted difference "
-            f'of logits ratio, got {classes}; leave "apgd-t" out of `components`.'
-        )
     images = _Images(clipped, y, keys, ranking)
     passes = jnp.zeros((*y.shape, len(TITLES)), int)
     broken_by = jnp.where(wrong, MISCLASSIFIED, UNBROKEN)
@@ -431,6 +427,17 @@ def attacked(
         eps, states.images, states.broken_by, states.forward, states.backward, problems,
         jnp.asarray(ran), limits.steps, limits.queries,
     )  # fmt: skip
+
+
+def check_targets(logits_fn: _logits.LogitsFn, x: chex.Array) -> None:
+    """Refuses models of fewer classes than the standard version needs."""
+    classes = _logits.check_logits(logits_fn, x, x.shape[0])
+    if classes < 4:
+        raise ValueError(
+            "`logits_fn` must return at least four logits for the targeted difference "
+            f"of logits ratio, got {classes}; `auto_attack` runs without it if "
+            '"apgd-t" is not among its `components`.'
+        )
 
 
 def _check_components(components: Any) -> tuple[_Component, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks.gradient import check_aim, check_budget, check_not_futile
-from absum_jax.evaluation.auto_attack import COMPONENTS, attacked
+from absum_jax.evaluation.auto_attack import COMPONENTS, attacked, check_targets
 from absum_jax.evaluation.auto_attack_result import (
     QUERIES,
     STEPS,
@@ -118,7 +118,7 @@ def robustness_report(
         PGD.
       frequencies: integer pairs (F, 2) of (l, m); None is the whole grid.
       batch_size: the maximum number of images in one pass, as in :func:`accuracy`.
-      top_k: how many of the largest logits may contain the label.
+      top_k: how many of the largest logits may contain the label; 1 with `auto_attack`.
       scale: what `single_fourier_eps` measures.
       bounds: the range of pixel values.
       progress: shows progress, such as `tqdm.tqdm`: a function from a sequence, here of
@@ -168,6 +168,13 @@ def robustness_report(
     aim = check_aim(None, False, restarts, early_stop=restarts != 1)
     budget = check_budget(eps, step_size, steps, init_radius)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
+    if auto_attack:
+        check_targets(logits_fn, x)
+        if top_k != 1:
+            raise ValueError(
+                f"`top_k` must be 1 with `auto_attack`, which breaks the first "
+                f"prediction, got {top_k}."
+            )
     images, width = x.shape[0], x.shape[2]
     radius = validation.check_nonnegative_list(
         "radii", width / 4 if radii is None else radii

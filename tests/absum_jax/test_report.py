@@ -296,6 +296,17 @@ def test_power_spectrum_picture_is_not_shifted_again():
     assert np.sum(shown > 0.9) == 2
 
 
+def test_autoattack_needs_classes_and_the_first_prediction():
+    def stop(names):
+        raise AssertionError(f"{names} began before all arguments were checked")
+
+    with pytest.raises(ValueError, match="`logits_fn` must return at least four"):
+        report(auto_attack=True, progress=stop)
+    four = Partial(linear, RNG.normal(size=(48, 4)).astype(np.float32))
+    with pytest.raises(ValueError, match="`top_k` must be 1 with `auto_attack`"):
+        report(four, auto_attack=True, top_k=2, progress=stop)
+
+
 def test_autoattack_beside_pgd():
     kernel = np.float32(RNG.normal(size=(48, 4)) / 8)
     model, x = Partial(linear, kernel), X[:12]
