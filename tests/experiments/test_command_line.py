@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
     "--dataset=mnist5k", "--train-examples=256", "--test-examples=10",
     "--strengths", "0.1", "0.01", "--max-norms=1", "--epochs=2",
+    "--frequency-stride=7",
 )  # fmt: skip
 
 

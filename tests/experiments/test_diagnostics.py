@@ -206,7 +206,7 @@ def test_the_command_draws_what_was_logged(tmp_path, capsys):
     arguments = [
         "diagnostics", "--methods", "none", "absum", "--strengths=0.05", "--epochs=2",
         "--train-examples=128", f"--runs-dir={tmp_path}/runs",
-        f"--results-dir={tmp_path}/results", f"--cache-dir={tmp_path}/cache",
+        f"--results-dir={tmp_path}/results",
     ]  # fmt: skip
     assert cli.main(arguments) == 0
     document = files.read_json(
@@ -243,7 +243,7 @@ def test_models_of_other_commands_are_drawn_without_spectral_norms(
     tmp_path, capsys, monkeypatch
 ):
     same = ["--epochs=2", "--train-examples=64", "--strengths=0.1",
-            f"--runs-dir={tmp_path}/runs", f"--cache-dir={tmp_path}/cache"]  # fmt: skip
+            f"--runs-dir={tmp_path}/runs"]  # fmt: skip
     methods = ["--methods", "none", "absum"]
     assert cli.main(["train", *methods, *same]) == 0
     capsys.readouterr()

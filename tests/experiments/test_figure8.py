@@ -105,7 +105,6 @@ def written(tmp_path_factory):
     arguments = [
         "figure8", "--strengths=0.05", "--epochs=3", "--train-examples=256",
         f"--runs-dir={folder}/runs", f"--results-dir={folder}/results",
-        f"--cache-dir={folder}/cache",
     ]  # fmt: skip
     assert cli.main(arguments) == 0
     return folder

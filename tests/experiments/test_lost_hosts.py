@@ -30,7 +30,7 @@ def _command(folder, *more):
     return [
         "train", "--train-examples=128", f"--epochs={EPOCHS}", "--methods", "none",
         "absum", "--strengths=0.1", "--checkpoint-seconds=0", "--runs-dir",
-        str(folder / "runs"), "--cache-dir", str(folder / "cache"), *more,
+        str(folder / "runs"), *more,
     ]  # fmt: skip
 
 

@@ -157,7 +157,7 @@ def test_from_the_command_line(tmp_path, capsys):
             [command, "--epochs=1", "--train-examples=640", "--test-examples=20",
              "--methods=l1", "--strengths", "1e-5", "1e-3", "--seeds", "0", "1", "2",
              "--selection-seeds=0", *arguments, f"--runs-dir={tmp_path}/runs",
-             f"--results-dir={tmp_path}", f"--cache-dir={tmp_path}/cache"]
+             f"--results-dir={tmp_path}"]
         )  # fmt: skip
         assert code == 0
         return capsys.readouterr()

@@ -80,7 +80,7 @@ def test_the_command_draws_and_tells_the_norms(tmp_path, monkeypatch):
     code = cli.main(
         [
             "spectra", "--epochs=1", "--train-examples=128", f"--runs-dir={tmp_path}",
-            f"--results-dir={tmp_path}/results", f"--cache-dir={tmp_path}/cache",
+            f"--results-dir={tmp_path}/results",
         ]
     )  # fmt: skip
     assert code == 0

@@ -35,8 +35,7 @@ def _run(folder, capsys, command, *arguments):
     code = cli.main(
         [command, "--epochs=1", "--train-examples=128", "--test-examples=20",
          "--select-on=paper", "--methods", "none", "absum", *arguments,
-         f"--runs-dir={folder}/runs", f"--results-dir={folder}/results",
-         f"--cache-dir={folder}/cache"]
+         f"--runs-dir={folder}/runs", f"--results-dir={folder}/results"]
     )  # fmt: skip
     assert code == 0
     said = capsys.readouterr()
@@ -122,7 +121,7 @@ def test_table3(folder, capsys):
 
 def test_figure7_and_heat_maps(folder, capsys):
     for command in ("figure7", "fourier-heatmaps"):
-        _run(folder, capsys, command)
+        _run(folder, capsys, command, "--test-examples=10")
         stem = folder / f"results/scaled/{command}/mnist5k-paper"
         document = files.read_json(stem.with_suffix(".json"))
         assert [m["method"] for m in document["methods"]] == ["none", "absum"]
@@ -133,8 +132,8 @@ def test_figure7_and_heat_maps(folder, capsys):
 
 def test_frequencies(folder, capsys):
     # Fourier noise is that of the heat maps.
-    said = _run(folder, capsys, "frequencies")
-    assert "corruption: 2 models on 20 images" in said.err
+    said = _run(folder, capsys, "frequencies", "--test-examples=10")
+    assert "corruption: 2 models on 10 images" in said.err
     assert "training" not in said.err
     stem = folder / "results/scaled/frequencies/mnist5k-paper"
     document = files.read_json(stem.with_suffix(".json"))
@@ -154,7 +153,7 @@ def test_frequencies(folder, capsys):
         assert float(row["noise_avg_mean"]) == pytest.approx(noise["mean"][0])
         assert float(row["noise_min_mean"]) == pytest.approx(noise["min"][0])
         assert float(row["clean_mean"]) == pytest.approx(noise["clean"][0])
-    assert _run(folder, capsys, "frequencies").err == ""
+    assert _run(folder, capsys, "frequencies", "--test-examples=10").err == ""
 
 
 def test_table4(folder, capsys):
@@ -286,10 +285,10 @@ def test_strengths_are_those_of_table_1(folder, capsys):
     arguments = (
         "--select-on=test", "--methods=absum", "--strengths", "10", "0.01",
     )  # fmt: skip
-    _run(folder, capsys, "table1", *arguments)
+    _run(folder, capsys, "table1", "--frequency-stride=14", *arguments)
     table1 = files.read_json(folder / "results/scaled/table1/mnist5k.json")
     best = max(table1["models"], key=lambda model: model["selection_avg"])
-    said = _run(folder, capsys, "table3", *arguments)
+    said = _run(folder, capsys, "table3", "--frequency-stride=14", *arguments)
     assert "2 of 2 models are trained already" in said.out
     [row] = files.read_json(folder / "results/scaled/table3/mnist5k.json")["rows"]
     assert row["strength"] == best["strength"] == table1["rows"][0]["strength"]
@@ -304,7 +303,7 @@ def test_nothing_to_compare_is_told(folder, capsys, monkeypatch):
     code = cli.main(
         ["table3", "--epochs=1", "--train-examples=128", "--test-examples=20",
          "--select-on=paper", "--methods=none", f"--runs-dir={folder}/runs",
-         f"--results-dir={folder}/results", f"--cache-dir={folder}/cache"]
+         f"--results-dir={folder}/results"]
     )  # fmt: skip
     assert code == 2
     assert "all 1 models answer one class" in capsys.readouterr().err
