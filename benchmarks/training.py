@@ -84,7 +84,7 @@ def models_in_one_program() -> list[dict[str, Any]]:
     images, labels = _data(BATCH * STEPS)
 
     def epoch(models: int) -> Callable[[], Any]:
-        placement = devices.joint_placement(models, BATCH, None)
+        placement = devices.joint_placement(1, models, BATCH, None)
         padded = placement.padded(models)
         h = optimization.hyperparameters((NONE,) * padded, LEARNING_RATE, MOMENTUM)
         spec = step.TrainSpec(classifier, BATCH, STEPS, placement=placement)

@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +17,10 @@ from experiments.jobs.errors import UsageError
 
 
 class Placement(NamedTuple):
-    """A mesh of devices with the axes `sweep` and `data`.
+    """A mesh of devices with the axes `seeds`, `sweep` and `data`.
 
-    The models of a program are divided over `sweep`, each batch over `data`.
+    The models of a program are divided over the first two, by seeds and by settings,
+    and each batch over `data`.
     """
 
     mesh: Mesh
@@ -27,7 +28,12 @@ class Placement(NamedTuple):
     @property
     def state(self) -> NamedSharding:
         """Shards trees with leading axes (seeds, settings)."""
-        return NamedSharding(self.mesh, PartitionSpec(None, "sweep"))
+        return NamedSharding(self.mesh, PartitionSpec("seeds", "sweep"))
+
+    @property
+    def seeds(self) -> NamedSharding:
+        """Shards arrays with a leading axis (seeds,)."""
+        return NamedSharding(self.mesh, PartitionSpec("seeds"))
 
     @property
     def settings(self) -> NamedSharding:
@@ -45,17 +51,19 @@ class Placement(NamedTuple):
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
-    def shards(self) -> int:
-        """Counts the devices that the models are divided over."""
-        return self.mesh.shape["sweep"]
+    def shards(self) -> tuple[int, int]:
+        """Counts the parts into which seeds and settings are divided."""
+        return self.mesh.shape["seeds"], self.mesh.shape["sweep"]
 
     def padded(self, settings: int) -> int:
         """Rounds a number of settings up to one that divides over the devices."""
-        return math.ceil(settings / self.shards) * self.shards
+        parts = self.mesh.shape["sweep"]
+        return math.ceil(settings / parts) * parts
 
 
 def _placement(devices: np.ndarray) -> Placement:
-    return Placement(Mesh(devices, ("sweep", "data"), axis_types=(AxisType.Auto,) * 2))
+    axes = "seeds", "sweep", "data"
+    return Placement(Mesh(devices, axes, axis_types=(AxisType.Auto,) * 3))
 
 
 def largest_divisor(number: int, at_most: int) -> int:
@@ -78,9 +86,28 @@ def one_for_each_core() -> None:
         jax.config.update("jax_num_cpu_devices", len(cores))
 
 
+_chosen: Sequence[jax.Device] | None = None
+
+
+@contextlib.contextmanager
+def using(devices: Sequence[jax.Device]) -> Iterator[None]:
+    """Divides work over these devices, which programs may only be compiled for."""
+    global _chosen
+    before, _chosen = _chosen, devices
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
 def available() -> list[jax.Device]:
     """Lists the devices to use: all, with those of a process next to each other."""
-    return sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    devices = jax.devices() if _chosen is None else _chosen
+    return sorted(devices, key=lambda d: (d.process_index, d.id))
+
+
+def _processes() -> int:
+    return len({device.process_index for device in available()})
 
 
 def on_cpu() -> bool:
@@ -100,7 +127,7 @@ def replicated_per_process() -> NamedSharding:
 
 def devices_per_batch(images: int) -> int:
     """Counts the devices that a batch divides over, as many of each process."""
-    processes = jax.process_count()
+    processes = _processes()
     if images % processes:
         return 1
     each = largest_divisor(images // processes, len(available()) // processes)
@@ -112,7 +139,7 @@ def divided_batch(images: int) -> NamedSharding:
 
     A batch that does not divide over the processes is replicated once per process.
     """
-    each = devices_per_batch(images) // jax.process_count()
+    each = devices_per_batch(images) // _processes()
     if each == 0:
         return replicated_per_process()
     by_process = itertools.groupby(available(), lambda device: device.process_index)
@@ -182,18 +209,34 @@ def to_numpy(tree: Any) -> Any:
     return jax.tree.map(np.asarray, local_copies(tree))
 
 
-def joint_placement(settings: int, batch_size: int, asked: int | None) -> Placement:
-    """Divides devices for one program of so many small models of a seed.
+def joint_placement(
+    seeds: int, settings: int, batch_size: int, asked: int | None
+) -> Placement:
+    """Divides devices for one program of small models, of all seeds and settings.
 
-    As many devices as asked share a batch; None is one, as batches are small.
+    As many devices as asked share a batch; None is one, as batches are small. Settings
+    are divided, and seeds as well if there are more devices than settings.
     """
-    if jax.process_count() > 1:
-        # Each process must take part in the program, if only for padding.
-        settings = len(available())
     shared = _divide_batch(batch_size, 1, asked)
-    shards = min(len(available()) // shared, settings)
-    devices = np.array(available()[: shards * shared])
-    return _placement(devices.reshape(shards, shared))
+    groups = len(available()) // shared
+    # Each process must take part in the program, if only for padding.
+    uses_all = _processes() > 1
+
+    def columns(rows: int) -> int:
+        return groups // rows if uses_all else min(groups // rows, settings)
+
+    def cost(rows: int) -> tuple[int, int]:
+        """Returns the models of a device, and the number of devices."""
+        models = seeds // rows * math.ceil(settings / columns(rows))
+        return models, rows * columns(rows)
+
+    divisors = range(1, min(seeds, groups) + 1 if groups > settings else 2)
+    rows = min(
+        (r for r in divisors if seeds % r == 0 and (groups % r == 0 or not uses_all)),
+        key=cost,
+    )
+    shape = rows, columns(rows), shared
+    return _placement(np.array(available()[: math.prod(shape)]).reshape(shape))
 
 
 def separate_placements(
@@ -205,7 +248,7 @@ def separate_placements(
     models.
     """
     devices = len(available())
-    if jax.process_count() > 1:
+    if _processes() > 1:
         # One model at a time, as each process must take part in each program.
         asked = asked or devices
         if asked != devices or batch_size % devices:
@@ -216,7 +259,7 @@ def separate_placements(
             )
     spare = devices // largest_divisor(devices, models)
     shared = _divide_batch(batch_size, spare, asked)
-    groups = np.array(available()).reshape(-1, 1, shared)
+    groups = np.array(available()).reshape(-1, 1, 1, shared)
     return [_placement(group) for group in groups]
 
 

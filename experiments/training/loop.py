@@ -89,7 +89,7 @@ def _opened(
       the first step in it, and how many. The order of the images is a function of
       (seed, step) alone.
     """
-    seeds = devices.put(np.array(sweep.seeds), placement.replicated)
+    seeds = devices.put(np.array(sweep.seeds), placement.seeds)
     adversary = sweep.recipe.adversary
     budget = None if adversary is None else adversary.as_arrays()
     if isinstance(data, Split):

@@ -60,7 +60,8 @@ def train_steps(
         begin, end = (0, spec.epoch_steps) if steps is None else (first, first + steps)
         return jax.lax.fori_loop(begin, end, body, (state, sums))
 
-    return canonical_convolutions(over_models(one_seed, (0, 0)))(state, seeds)
+    over_seeds = over_models(one_seed, (0, 0), shards=spec.shards[0])
+    return canonical_convolutions(over_seeds)(state, seeds)
 
 
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames="state")
@@ -80,4 +81,5 @@ def train_batch(
         keys = step.epoch_keys(seed, at.epoch)
         return step.train_settings(spec, state, h, x, y, keys, at, i, budget)
 
-    return canonical_convolutions(over_models(one_seed, (0, 0)))(state, seeds)
+    over_seeds = over_models(one_seed, (0, 0), shards=spec.shards[0])
+    return canonical_convolutions(over_seeds)(state, seeds)

@@ -48,6 +48,11 @@ class TrainSpec:
     # takes the statistics of the whole batch, or of the classifier's groups.
     placement: Placement | None = None
 
+    @property
+    def shards(self) -> tuple[int, int]:
+        """Counts the parts into which seeds and settings are divided."""
+        return (1, 1) if self.placement is None else self.placement.shards
+
 
 class TrainState(NamedTuple):
     """State that training carries from step to step."""
@@ -195,7 +200,7 @@ def train_settings(
     over_settings = over_models(
         functools.partial(train_step, spec.classifier),
         (0, 0, None, None, None, None, None, None),
-        shards=1 if spec.placement is None else spec.placement.shards,
+        shards=spec.shards[1],
     )
     state, metrics = over_settings(state, h, x, y, now, dropout, attack, budget)
     if spec.constrained:

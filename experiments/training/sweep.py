@@ -1,6 +1,7 @@
 """Trains what is missing of a set of models, resuming what was interrupted."""
 
 import contextlib
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -142,8 +143,10 @@ def _placements(
 ) -> list[Placement]:  # fmt: skip
     """Divides the devices among the sweeps that train at a time."""
     if classifier.is_small:
-        settings = max(len(task.sweep.settings) for task in tasks)
-        return [devices.joint_placement(settings, batch_size, data_parallel)]
+        sweeps = [task.sweep for task in tasks]
+        settings = max(len(sweep.settings) for sweep in sweeps)
+        seeds = math.gcd(*(len(sweep.seeds) for sweep in sweeps))
+        return [devices.joint_placement(seeds, settings, batch_size, data_parallel)]
     # One model on all devices: several would each decode streamed images.
     models = len(tasks) if isinstance(data, Split) else 1
     return devices.separate_placements(models, batch_size, data_parallel)[:models]

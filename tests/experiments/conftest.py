@@ -22,8 +22,7 @@ RECIPE = {field.name for field in dataclasses.fields(Recipe)}
 @pytest.fixture(autouse=True, scope="session")
 def _one_device():
     """Keeps to one of the virtual devices, as programs for several compile slowly."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "available", lambda: jax.devices()[:1])
+    with devices.using(jax.devices()[:1]):
         yield
 
 

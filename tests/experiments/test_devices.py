@@ -27,20 +27,20 @@ def _four_devices(monkeypatch):
 
 
 def _shape(placement):
-    return placement.mesh.shape["sweep"], placement.mesh.shape["data"]
+    return tuple(placement.mesh.shape.values())
 
 
 @pytest.mark.parametrize(
     ("models", "batch", "asked", "groups"),
     [
-        (1, 16, None, [(1, 4)]),
-        (2, 16, None, [(1, 2)] * 2),
-        (3, 16, None, [(1, 2)] * 2),
-        (9, 16, None, [(1, 1)] * 4),
+        (1, 16, None, [(1, 1, 4)]),
+        (2, 16, None, [(1, 1, 2)] * 2),
+        (3, 16, None, [(1, 1, 2)] * 2),
+        (9, 16, None, [(1, 1, 1)] * 4),
         # Six images do not divide over four devices.
-        (1, 6, None, [(1, 2)] * 2),
-        (9, 16, 4, [(1, 4)]),
-        (1, 16, 1, [(1, 1)] * 4),
+        (1, 6, None, [(1, 1, 2)] * 2),
+        (9, 16, 4, [(1, 1, 4)]),
+        (1, 16, 1, [(1, 1, 1)] * 4),
     ],
 )
 def test_groups_for_large_networks(models, batch, asked, groups):
@@ -53,18 +53,28 @@ def test_groups_for_large_networks(models, batch, asked, groups):
 
 
 @pytest.mark.parametrize(
-    ("settings", "asked", "shape", "padded"),
+    ("seeds", "settings", "asked", "shape", "padded"),
     [
-        (33, None, (4, 1), 36),
-        (2, None, (2, 1), 2),
-        (1, None, (1, 1), 1),
-        (3, 2, (2, 2), 4),
-        (3, 4, (1, 4), 3),
+        (1, 33, None, (1, 4, 1), 36),
+        (1, 2, None, (1, 2, 1), 2),
+        (1, 1, None, (1, 1, 1), 1),
+        (1, 3, 2, (1, 2, 2), 4),
+        (1, 3, 4, (1, 1, 4), 3),
+        # Seeds are divided only if there are more devices than settings.
+        (10, 33, None, (1, 4, 1), 36),
+        (10, 4, None, (1, 4, 1), 4),
+        (10, 2, None, (2, 2, 1), 2),
+        (10, 1, None, (2, 1, 1), 1),
+        (12, 1, None, (4, 1, 1), 1),
+        (3, 1, None, (3, 1, 1), 1),
+        (3, 2, None, (3, 1, 1), 2),
+        (2, 1, 2, (2, 1, 2), 1),
     ],
 )
-def test_one_program_for_small_networks(settings, asked, shape, padded):
-    placement = devices.joint_placement(settings, 64, asked)
+def test_one_program_for_small_networks(seeds, settings, asked, shape, padded):
+    placement = devices.joint_placement(seeds, settings, 64, asked)
     assert _shape(placement) == shape
+    assert placement.shards == shape[:2]
     assert placement.padded(settings) == padded
 
 
@@ -73,7 +83,7 @@ def test_what_divides_neither_devices_nor_batch_is_refused(asked):
     with pytest.raises(UsageError, match=f"the 4 devices and the 16 .*, got {asked}"):
         devices.separate_placements(1, 16, asked)
     with pytest.raises(UsageError, match="--data-parallel"):
-        devices.joint_placement(1, 16, asked)
+        devices.joint_placement(1, 1, 16, asked)
 
 
 def test_padding_repeats_the_last():

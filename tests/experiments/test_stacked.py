@@ -52,12 +52,12 @@ def test_models_take_turns_on_cpus_alone(platform, loops):
 
 def test_devices_compute_models_of_their_own(use_devices):
     use_devices(2)
-    placement = devices.joint_placement(4, 8, None)
-    assert placement.shards == 2
+    placement = devices.joint_placement(1, 4, 8, None)
+    assert placement.shards == (1, 2)
     weights, x, _, bias = _arguments(4)
     weights, bias = devices.put((weights, bias), placement.settings)
     x = devices.put(x, placement.replicated)
-    apply = stacked.over_models(_affine, (0, None, None, 0), shards=placement.shards)
+    apply = stacked.over_models(_affine, (0, None, None, 0), shards=2)
     compiled = jax.jit(apply).lower(weights, x, None, bias).compile()
     text = compiled.as_text()
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
@@ -99,7 +99,9 @@ def test_one_device_and_several_train_the_same_models(
         params[count] = stacked_variables(runs, abstract).params
         for run in runs:
             provenance = json.loads((run.folder / "provenance.json").read_text())
-            assert provenance["devices_in_one_program"] == {"sweep": count, "data": 1}
+            assert provenance["devices_in_one_program"] == {
+                "seeds": 1, "sweep": count, "data": 1,
+            }  # fmt: skip
             assert provenance["devices"] == jax.device_count()
     # Measured: 0. With LLVM's optimization losses of three epochs differ by rounding.
     for one, two in zip(*map(jax.tree.leaves, params.values()), strict=True):
