@@ -1,1 +1,1 @@
-"""How training scales: measured where it can be, counted, and projected."""
+"""Steps of training, timed on virtual devices and processes of one machine."""

@@ -8,13 +8,11 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from benchmarks.scaling import exchanges, program
+from benchmarks.scaling import program
 from benchmarks.timing import median_seconds
 
 DEVICES = 1, 2, 4, 8
 _ROUNDS = 3
-# Of which what is exchanged is counted.
-_COUNTED = 8
 
 
 class Machines(NamedTuple):
@@ -119,12 +117,3 @@ def seconds_of(work: str) -> dict[Machines, float]:
         }
         seconds = median_seconds(candidates, _ROUNDS)
     return dict(zip(machines, seconds.values(), strict=True))
-
-
-def exchanged() -> exchanges.Exchanged:
-    """What is exchanged on ImageNet, counted for eight virtual devices."""
-    done = subprocess.run(
-        [sys.executable, "-m", exchanges.__name__],
-        env=_environment(_COUNTED), text=True, stdout=subprocess.PIPE, check=True,
-    )  # fmt: skip
-    return exchanges.from_json(done.stdout)

@@ -42,7 +42,7 @@ def resnet_step() -> Callable[[], Any]:
     spec = step.TrainSpec(classifier, BATCH, epoch_steps=1, placement=placement)
     state = devices.put(state, placement.state)
     h = devices.put(h, placement.settings)
-    seeds = devices.put(np.array([0]), placement.replicated)
+    seeds = devices.put(np.array([0]), placement.seeds)
     x, y = devices.put(_noise((BATCH, SIZE, SIZE, 3)), placement.batch)
 
     def run() -> Variables:
@@ -59,14 +59,14 @@ def sweep_steps() -> Callable[[], Any]:
     """Some steps of many small CNNs in one program, divided over all devices."""
     classifier = build("small_cnn", (0.13,), (0.31,))
     settings = (NONE,) * MODELS
-    placement = devices.joint_placement(MODELS, BATCH, None)
+    placement = devices.joint_placement(1, MODELS, BATCH, None)
     spec = step.TrainSpec(classifier, BATCH, SWEEP_STEPS, placement=placement)
     padded = placement.padded(MODELS)
     h = optimization.hyperparameters(settings, _LEARNING_RATE, _MOMENTUM)
     state = step.init_sweep(classifier, jnp.array([0]), h)
     state = devices.put(devices.pad_settings(state, 1, padded), placement.state)
     h = devices.put(devices.pad_settings(h, 0, padded), placement.settings)
-    seeds = devices.put(np.array([0]), placement.replicated)
+    seeds = devices.put(np.array([0]), placement.seeds)
     data = _noise((SWEEP_STEPS * BATCH, 28, 28, 1))
     images, labels = devices.put(data, placement.replicated)
 

@@ -1,6 +1,6 @@
 """What devices exchange, counted in programs whose exchanges are known."""
 
-import json
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from benchmarks.scaling import exchanges
-from benchmarks.scaling.exchanges import Exchange
+from benchmarks.compiled import exchanges, programs
+from benchmarks.compiled.exchanges import Array, Exchange
+from experiments.data import DATASETS
 from experiments.training import devices
 
 _DEVICES = 4
@@ -55,8 +56,9 @@ def test_each_kind_counts_the_operand_of_a_device(kind, work, out):
     [exchange] = _exchanges(work, 8, 6, out=out)
     assert exchange.kind == kind
     # XLA may leave out or add axes of size one.
-    [shape] = exchange.shapes
-    assert sorted(size for size in shape if size > 1) == [6, 8]
+    [array] = exchange.operands
+    assert sorted(size for size in array.shape if size > 1) == [6, 8]
+    assert array.dtype == "f32"
     assert exchange.bytes == 8 * 6 * 4
 
 
@@ -87,31 +89,45 @@ ENTRY %main (p0: f32[3,5]) -> f32[3,5] {
 }
 """
     assert exchanges.exchanges_of(hlo) == [
-        Exchange("all-reduce", ((3, 5), ()), 3 * 5 * 4 + 2),
-        Exchange("all-gather", ((7,),), 7),
+        Exchange(
+            "all-reduce",
+            (Array("f32", (3, 5), 3 * 5 * 4), Array("bf16", (), 2)),
+        ),
+        Exchange("all-gather", (Array("pred", (7,), 7),)),
     ]
+
+
+@pytest.fixture
+def small_imagenet(monkeypatch):
+    """ImageNet of 32 x 32: what is exchanged does not depend on the size of images."""
+    info = dataclasses.replace(DATASETS["imagenet2012"], image_shape=(32, 32, 3))
+    monkeypatch.setitem(programs.DATASETS, "imagenet2012", info)
+    return info.name
+
+
+def _exchanged(program):
+    return exchanges.exchanges_of(program.lower().compile().as_text())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("groups", "waited_for"), [(1, True), (_DEVICES, False)])
-def test_training_step_exchanges_what_the_formula_says(groups, waited_for):
-    step = exchanges.step_of(exchanges.of_training(size=32, batch=8, groups=groups))
-    assert step.bytes == exchanges.formula_bytes(
+def test_training_step_exchanges_what_the_formula_says(
+    small_imagenet, groups, waited_for
+):
+    step = _exchanged(
+        programs.training("resnet18_224", small_imagenet, batch=8, groups=groups)
+    )
+    assert sum(exchange.bytes for exchange in step) == exchanges.formula_bytes(
         exchanges.PARAMETERS, exchanges.CHANNELS
     )
-    assert (step.layers.exchanges > 0) == waited_for
+    assert (not all(exchange.has_kernels for exchange in step)) == waited_for
 
 
-def test_attacks_exchange_numbers_of_images_alone():
-    single_fourier, pgd = exchanges.of_attacks(size=32, batch=8)
-    # Correct answers by one and by five logits; correct answers, NaNs, and passes
-    # forward and backward.
-    assert [sum(exchange.bytes for exchange in single_fourier)] == [2 * 4]
-    assert [sum(exchange.bytes for exchange in pgd)] == [4 * 4]
-
-
-def test_json_is_read_back():
-    amounts = [exchanges.Amount(i, 10 * i) for i in range(6)]
-    steps = [exchanges.Step(*amounts[:2]), exchanges.Step(*amounts[2:4])]
-    expected = exchanges.Exchanged(*steps, *amounts[4:])
-    assert exchanges.from_json(json.dumps(expected)) == expected
+def test_attacks_exchange_numbers_of_images_alone(small_imagenet):
+    network = "resnet18_224", small_imagenet
+    # Correct answers; the loop over frequencies goes round once for each.
+    attacked = _exchanged(programs.single_fourier(*network, images=8))
+    assert [exchange.bytes for exchange in attacked] == [4]
+    # Correct answers, and NaNs; the numbers of passes are not used.
+    attacked = _exchanged(programs.pgd("resnet18", "cifar10", images=8))
+    assert sum(exchange.bytes for exchange in attacked) == 2 * 4

@@ -1,0 +1,1 @@
+"""What compilers for accelerators make of the programs of the product."""

@@ -1,0 +1,225 @@
+"""Compiles the product's programs for TPUs: `python -m benchmarks.compiled`.
+
+Needs the package libtpu, but no TPU. Each row is written to
+`results/benchmarks/compiled.jsonl` as soon as it is known, and is not computed again by
+the same versions: remove its line to do so.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import tyro
+
+from absum_jax.markdown import aligned
+from benchmarks.compiled import compiler, programs
+from experiments.jobs.errors import UsageError
+
+_FOLDER = pathlib.Path(__file__).parents[2] / "results" / "benchmarks"
+ROWS = _FOLDER / "compiled.jsonl"
+# One chip, a host, and pods of 256 chips.
+TOPOLOGIES = "v5e:1x1", "v5e:2x4", "v5e:16x16", "v6e:16x16"
+
+
+class Chip(NamedTuple):
+    """A kind of chip."""
+
+    gigabytes: float  # of memory
+    tflops: float  # in bfloat16, at most
+
+
+# From cloud.google.com/tpu/docs/v5e, v5p and v6e, read in November 2026.
+CHIPS = {"v5e": Chip(16, 197), "v5p": Chip(95, 459), "v6e": Chip(32, 918)}
+
+
+class Compiler:
+    """A process that compiles, started anew after a program that it does not survive.
+
+    Args:
+      timeout: seconds that a program may take.
+    """
+
+    def __init__(self, timeout: float):
+        self._timeout = timeout
+        self._process: subprocess.Popen[str] | None = None
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", compiler.__name__],
+                env=os.environ | compiler.ENVIRONMENT, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+            self._answers: queue.Queue[str] = queue.Queue()
+            threading.Thread(
+                target=_pass_on, args=(self._process, self._answers), daemon=True
+            ).start()
+        return self._process
+
+    def compile(self, program: str, topology: str) -> dict[str, Any]:
+        """Returns what the process answers, or why it does not."""
+        process = self._started()
+        assert process.stdin is not None
+        asked = json.dumps({"program": program, "topology": topology})
+        print(asked, file=process.stdin, flush=True)
+        try:
+            line = self._answers.get(timeout=self._timeout)
+        except queue.Empty:
+            self.close()
+            return {"failure": f"not compiled after {self._timeout:g} s"}
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        self.close()
+        return {"failure": f"the compiler ended with exit code {process.wait()}"}
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            # Waits, and closes the pipes.
+            self._process.__exit__(None, None, None)
+            self._process = None
+
+
+def _pass_on(process: subprocess.Popen[str], answers: "queue.Queue[str]") -> None:
+    """Passes lines of JSON on, and an empty line at the end of the process."""
+    assert process.stdout is not None
+    with contextlib.suppress(ValueError):  # closed
+        for line in process.stdout:
+            if line.startswith("{"):
+                answers.put(line)
+    answers.put("")
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the rows of a file, none if it does not exist."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def compute(
+    names: Sequence[str], topologies: Sequence[str], path: pathlib.Path,
+    compiling: Compiler, versions: dict[str, str],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yields the row of each program and topology, computed or read from a file."""
+    for name in names:
+        for topology in topologies:
+            key = {"program": name, "topology": topology} | versions
+            known = [row for row in read_rows(path) if row.items() >= key.items()]
+            if known:
+                yield known[-1]
+                continue
+            row = key | compiling.compile(name, topology)
+            with path.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+            yield row
+
+
+def chip_of(topology: str) -> Chip:
+    """Returns the kind of chip of a topology."""
+    return CHIPS[topology.partition(":")[0]]
+
+
+def _size(value: float) -> str:
+    return f"{value / 2**20:,.0f} MiB"
+
+
+def columns(row: dict[str, Any]) -> dict[str, str]:
+    """Formats a row of the table."""
+    if "failure" in row:
+        reason = re.sub(r"\s+", " ", row["failure"]).replace("|", "/")
+        return dict.fromkeys(_COLUMNS, "") | {"memory": f"fails: {reason[:200]}"}
+    chip = chip_of(row["topology"])
+    memory = sum(row[name] for name in ("arguments", "results", "temporary", "code"))
+    seconds, operations = row["estimated_seconds"], row["flops"]
+    is_plausible = seconds and seconds > operations / chip.tflops / 1e12
+    exchanges = [
+        f"{of_kind['count']} {kind}, "
+        f"{sum(size for name, size in of_kind.items() if name != 'count'):,} B"
+        for kind, of_kind in row["exchanges"].items()
+    ]
+    values = (
+        _size(memory), f"{100 * memory / 1e9 / chip.gigabytes:.1f} %",
+        _size(row["temporary"]), f"{operations / 1e9:,.1f}",
+        f"{1e3 * seconds:.2f}" if is_plausible else "", "; ".join(exchanges),
+        f"{row['seconds']:.0f}",
+    )  # fmt: skip
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+_COLUMNS = (
+    "memory", "of the chip's", "temporary", "GFLOP", "estimate, ms", "exchanges",
+    "compiled in, s",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is compiled."""
+
+    topology: tuple[str, ...] = TOPOLOGIES
+    """Kind of chip and shape of the slice, such as v5e:16x16."""
+    programs: tuple[str, ...] = tuple(programs.PROGRAMS)
+    """Names of programs; all by default."""
+    rows: pathlib.Path = ROWS
+    """The file that rows are read from, and appended to."""
+    timeout: float = 3600
+    """Seconds after which a program counts as one that does not compile."""
+
+    def __post_init__(self) -> None:
+        """Refuses unknown names."""
+        if unknown := set(self.programs) - set(programs.PROGRAMS):
+            raise UsageError(
+                f"--programs must be among {', '.join(programs.PROGRAMS)}; got "
+                f"{', '.join(sorted(unknown))}."
+            )
+        for topology in self.topology:
+            if not re.fullmatch(rf"({'|'.join(CHIPS)}):\d+(x\d+)+", topology):
+                raise UsageError(
+                    f"--topology must be one of {', '.join(CHIPS)} and a shape, such "
+                    f"as v5e:2x2; got {topology}."
+                )
+
+
+def _versions() -> dict[str, str]:
+    try:
+        return {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(
+            "libtpu is not installed: pip install the version that the extra `tpu` of "
+            "the installed jax names."
+        ) from error
+
+
+def main(options: Options) -> bool:
+    """Prints the table of all programs and topologies; returns whether all compile."""
+    versions = _versions()
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    with contextlib.closing(Compiler(options.timeout)) as compiling:
+        rows = list(
+            compute(
+                options.programs, options.topology, options.rows, compiling, versions
+            )
+        )  # fmt: skip
+    cells = [(row["program"], row["topology"], *columns(row).values()) for row in rows]
+    print("", *aligned(("program", "topology", *_COLUMNS), cells), sep="\n")
+    return not any("failure" in row for row in rows)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(not main(tyro.cli(Options)))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

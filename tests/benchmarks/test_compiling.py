@@ -1,0 +1,142 @@
+"""Programs are lowered for accelerators; rows are kept, and failures are reported."""
+
+import contextlib
+
+import jax
+import pytest
+
+from benchmarks.compiled import __main__ as command
+from benchmarks.compiled import compiler, programs
+from experiments.jobs.errors import UsageError
+from experiments.training import devices
+
+_VERSIONS = {"jax": "1", "libtpu": "2"}
+_MEASURED = {
+    "arguments": 2**20, "results": 2**20, "temporary": 2**21, "code": 0,
+    "flops": 2e9, "estimated_seconds": 1e-3, "seconds": 12.3,
+    "exchanges": {"all-reduce": {"count": 2, "f32": 4_000, "s32": 8}},
+}  # fmt: skip
+
+
+# The others take a minute to trace, or are like these.
+_LOWERED = (
+    "sweep", "adversarial-epoch-resnet18", "step-imagenet", "single-fourier-sweep",
+    "pgd-sweep", "apgd-ce-resnet18", "apgd-t-resnet18", "fab-t-resnet18",
+    "square-resnet18", "absum-resnet18", "norms-resnet18",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _LOWERED)
+def test_programs_are_lowered_for_accelerators(name):
+    with devices.using(jax.devices()):
+        exported = programs.PROGRAMS[name]().exported(("cuda", "tpu"))
+    assert exported.platforms == ("cuda", "tpu")
+    assert exported.nr_devices == jax.device_count()
+
+
+def test_devices_that_are_compiled_for_are_divided():
+    chosen = jax.devices()[1:3]
+    before = devices.available()
+    with devices.using(chosen):
+        assert devices.available() == chosen
+    assert devices.available() == before
+
+
+class _Told:
+    """Stands for the compiler, and counts what it is asked."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    def compile(self, program, topology):
+        self.asked.append((program, topology))
+        return self.answer
+
+
+def _compute(told, path, versions=_VERSIONS):
+    names, topologies = ["a", "b"], ["v5e:1x1", "v5e:2x2"]
+    return list(command.compute(names, topologies, path, told, versions))
+
+
+def test_rows_are_computed_once_for_the_same_versions(tmp_path):
+    told, path = _Told(_MEASURED), tmp_path / "rows.jsonl"
+    rows = _compute(told, path)
+    assert [(row["program"], row["topology"]) for row in rows] == told.asked
+    assert len(told.asked) == 4
+    assert _compute(told, path) == rows == command.read_rows(path)
+    assert len(told.asked) == 4
+    _compute(told, path, _VERSIONS | {"jax": "1.1"})
+    assert len(told.asked) == 8
+
+
+def test_a_row_is_formatted():
+    row = _MEASURED | {"program": "a", "topology": "v5e:2x2"}
+    assert command.columns(row) == {
+        "memory": "4 MiB", "of the chip's": "0.0 %", "temporary": "2 MiB",
+        "GFLOP": "2.0", "estimate, ms": "1.00", "exchanges": "2 all-reduce, 4,008 B",
+        "compiled in, s": "12",
+    }  # fmt: skip
+
+
+# A v5e computes 197 operations in a picosecond at most.
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, None, 1e-5])
+def test_implausible_estimates_are_left_out(seconds):
+    row = _MEASURED | {"topology": "v5e:2x2", "estimated_seconds": seconds}
+    assert command.columns(row)["estimate, ms"] == ""
+
+
+def test_the_reason_of_a_failure_is_in_the_table():
+    row = {"topology": "v5e:2x2", "failure": "out of memory:\n  17 GB | 16 GB"}
+    assert command.columns(row)["memory"] == "fails: out of memory: 17 GB / 16 GB"
+
+
+_FAKE = """
+import json, sys, time
+print("what libtpu says")
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked["program"] == "hangs":
+        time.sleep(1000)
+    if asked["program"] == "ends":
+        sys.exit(3)
+    print(json.dumps(asked), flush=True)
+"""
+
+
+@pytest.fixture
+def fake_compiler(tmp_path, monkeypatch):
+    (tmp_path / "fake_compiler.py").write_text(_FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(compiler, "__name__", "fake_compiler")
+
+
+@pytest.mark.slow
+def test_a_compiler_that_ends_is_started_anew(fake_compiler):
+    with contextlib.closing(command.Compiler(timeout=1000)) as compiling:
+        for _ in range(2):
+            assert compiling.compile("a", "t") == {"program": "a", "topology": "t"}
+        failure = {"failure": "the compiler ended with exit code 3"}
+        assert compiling.compile("ends", "t") == failure
+        assert compiling.compile("a", "t")["program"] == "a"
+
+
+@pytest.mark.slow
+def test_a_compiler_that_takes_too_long_is_ended(fake_compiler):
+    with contextlib.closing(command.Compiler(timeout=0.1)) as compiling:
+        for _ in range(2):
+            failure = {"failure": "not compiled after 0.1 s"}
+            assert compiling.compile("hangs", "t") == failure
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("programs", "unknown", "--programs must be among .*; got unknown"),
+        ("topology", "v9:2x2", "--topology must be .*; got v9:2x2"),
+        ("topology", "v5e", "--topology must be .*; got v5e"),
+    ],
+)
+def test_unknown_names_are_refused(option, value, message):
+    with pytest.raises(UsageError, match=message):
+        command.Options(**{option: (value,)})
