@@ -2,12 +2,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TPU := .venv-tpu
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick docs lint typecheck bench lock release clean
+.PHONY: help demo test quick docs lint typecheck bench compiled lock release clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -53,6 +54,17 @@ $(VENV)/.bench: $(READY)
 bench: $(VENV)/.bench  ## measure speed against peers in the same run (installs PyTorch)
 	$(BIN)/python -m benchmarks
 
+# Apart, because jax looks for a TPU wherever libtpu is installed.
+$(TPU)/.ready: $(READY)
+	$(PYTHON) -m venv $(TPU)
+	$(BIN)/uv pip install --quiet --python $(TPU)/bin/python -r requirements.txt "jax[tpu]"
+	@touch $@
+
+compiled: $(TPU)/.ready  ## compile three programs for a TPU, which need not be there
+	mkdir -p build && rm -f build/compiled.jsonl
+	$(TPU)/bin/python -m benchmarks.compiled --rows build/compiled.jsonl \
+	  --topology v5e:2x2 --programs absum-resnet18 single-fourier-sweep pgd-sweep
+
 lock: $(READY)  ## resolve requirements.txt anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra experiments --extra dev --extra docs --extra release \
 	  --custom-compile-command "make lock" --quiet setup.cfg -o requirements.txt
@@ -61,4 +73,4 @@ release: $(READY)  ## build sdist and wheel in dist/, and check both in bare env
 	.ci/release
 
 clean:  ## remove the environment and the caches, never runs/ or results/
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist docs/_build *.egg-info
+	rm -rf $(VENV) $(TPU) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist docs/_build *.egg-info

@@ -220,7 +220,6 @@ def _command(folder, *options):
     return cli.main(
         [
             "snc-readings", "--epochs=1", "--train-examples=128", "--test-examples=10",
-            "--frequency-stride=7",
             f"--runs-dir={folder}/runs", f"--results-dir={folder}/results",
             *options,
         ]

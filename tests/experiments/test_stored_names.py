@@ -284,7 +284,9 @@ def test_what_training_leaves(is_small, make_config, tmp_path):
         provenance = json.loads((folder / "provenance.json").read_text())
         assert list(provenance) == [*_PROVENANCE, "digests", "checksum"]
         assert list(provenance["digests"]) == _DIGESTS
-        assert provenance["devices_in_one_program"] == {"sweep": 1, "data": 1}
+        assert provenance["devices_in_one_program"] == {
+            "seeds": 1, "sweep": 1, "data": 1,
+        }  # fmt: skip
         assert provenance["settings_in_one_program"] == [list(s) for s in settings]
 
 
