@@ -1,6 +1,7 @@
 """Runs the array functions of `calls.py` in their own process and saves the results.
 
-    python jit_program.py reference FILE     NumPy, eager execution, and jit on values
+    python jit_program.py reference FILE     NumPy, eager execution, and jit on values;
+                                             no eager operation may give NaN
     python jit_program.py jit FILE           jit on values, gradients and vmap
 
 The caller sets `XLA_FLAGS`. The label of each call is printed before it runs: if the
@@ -125,8 +126,9 @@ def reference(variant: Variant) -> Results:
     if call.label in SLOW:
         return results
     with jax.disable_jit():
-        results["eager"] = variant.value(*variant.first)
-        other = variant.value(*variant.second)
+        with jax.debug_nans(True):
+            results["eager"] = variant.value(*variant.first)
+            other = variant.value(*variant.second)
         results["vmap"] = stacked(results["eager"], other)
         if variant.places:
             weights = variant.weights
