@@ -117,9 +117,9 @@ def test_initial_kernels_are_normal_by_fan_out():
 
 
 def test_snc_holds_with_every_stride():
-    """A clip of layers of each kind, of a quarter of their channels, on 64 x 64."""
+    """A clip of layers of each kind, of a quarter of their channels, on 32 x 32."""
     classifier = build("resnet18_224", (0.5,) * 3, (0.2,) * 3, 7)
-    uses = classifier.conv_uses((64, 64, 3))
+    uses = classifier.conv_uses((32, 32, 3))
     layers = (
         "stem/kernel", "blocks/0/conv1/kernel", "blocks/2/conv1/kernel",
         "blocks/2/shortcut/kernel",
