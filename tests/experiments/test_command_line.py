@@ -21,7 +21,7 @@ from experiments.options import ModelOptions, SweepOptions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
-    "--dataset=mnist5k", "--train-examples=256", "--test-examples=10",
+    "--dataset=mnist5k", "--train-examples=128", "--test-examples=10",
     "--strengths", "0.1", "0.01", "--max-norms=1", "--epochs=2",
     "--frequency-stride=14",
 )  # fmt: skip
