@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_network import in_place_of_small_cnn
 
 from experiments.config import NONE, Recipe, RunConfig, Setting
 from experiments.data import Split
@@ -36,7 +37,14 @@ def use_devices(monkeypatch):
     return use
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def tiny_network():
+    """Replaces the small CNN in a module: commands, `build` and `classifier`."""
+    with in_place_of_small_cnn():
+        yield
+
+
+@pytest.fixture(scope="module")
 def classifier() -> Classifier:
     return build("small_cnn", (0.13,), (0.31,))
 

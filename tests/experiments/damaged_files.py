@@ -34,7 +34,17 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "NaN": lambda data: b"NaN\n",
     "lists without end": lambda data: b"[" * 100_000 + b"\n",
 }
+# A binary file has enough of the others.
+OF_TEXT = ("no UTF-8", "null", "a list", "NaN", "lists without end")
 MISSING = "missing"
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in data
 
 
 def _archive(**arrays: np.ndarray) -> bytes:
@@ -111,7 +121,11 @@ def copies(
     for path in files:
         data = path.read_bytes()
         outcomes = {how: damage(data) for how, damage in damages.items()}
-        outcomes = {how: new for how, new in outcomes.items() if new != data}
+        outcomes = {
+            how: new
+            for how, new in outcomes.items()
+            if new != data and (how not in OF_TEXT or _is_text(data))
+        }
         for how, changed in {**outcomes, MISSING: None}.items():
             folder = scratch / f"copy-{len(list(scratch.glob('*')))}"
             shutil.copytree(whole, folder)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from experiments.xla_flags import without_ynnpack_fusions
 # Prints a line after each epoch of each model, and waits for one.
 _HELD = """
 import runpy, sys
+from tiny_network import in_place_of_small_cnn
 from experiments.training.runs import Run
 
 logged = Run.log_diagnostics
@@ -27,7 +29,8 @@ def log_diagnostics(*arguments):
     sys.stdin.readline()
 
 Run.log_diagnostics = log_diagnostics
-runpy.run_module("experiments", run_name="__main__")
+with in_place_of_small_cnn():
+    runpy.run_module("experiments", run_name="__main__")
 """
 
 
@@ -75,14 +78,15 @@ def at_most(calls: int) -> Iterator[None]:
 
 
 def start_held(*arguments: str, **options: Any) -> subprocess.Popen:
-    """Starts a command that is held after each epoch of each model.
+    """Starts a command that is held after each epoch of each model, a tiny network.
 
     Args:
       *arguments: of the command.
       **options: of `subprocess.Popen`, such as more of the environment.
     """
     environment = {
-        "XLA_FLAGS": without_ynnpack_fusions("--xla_backend_optimization_level=0")
+        "XLA_FLAGS": without_ynnpack_fusions("--xla_backend_optimization_level=0"),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{pathlib.Path(__file__).parent}",
     } | options.pop("env", {})
     return subprocess.Popen(
         [sys.executable, "-c", _HELD, *arguments],

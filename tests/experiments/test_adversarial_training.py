@@ -12,6 +12,8 @@ import absum_jax
 from experiments.config import NONE, Adversary, RunConfig, Setting
 from experiments.training import optimization, plan, programs, step, sweep
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 ADVERSARY = Adversary(eps=0.3, step_size=0.1, steps=3, init_radius=0.05)
 SETTINGS = (NONE, Setting("absum", 0.05))
 

@@ -27,7 +27,10 @@ from experiments.reporting.evaluated import under_pgd
 from experiments.training.runs import Run
 
 # One of the models gives all images the same answer.
-pytestmark = pytest.mark.filterwarnings("ignore:`logits_fn` had no gradient")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`logits_fn` had no gradient"),
+    pytest.mark.usefixtures("tiny_network"),
+]
 
 STEPS = gradient.Steps(step_size=0.05, steps=3, init_radius=0.02)
 EPS = (0.03, 0.1)

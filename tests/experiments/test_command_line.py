@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from command_line import mistake
+from tiny_network import in_place_of_small_cnn
 
 import absum_jax
 from experiments import cli, composed
@@ -20,9 +21,9 @@ from experiments.options import ModelOptions, SweepOptions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
-    "--dataset=mnist5k", "--train-examples=256", "--test-examples=10",
+    "--dataset=mnist5k", "--train-examples=128", "--test-examples=10",
     "--strengths", "0.1", "0.01", "--max-norms=1", "--epochs=2",
-    "--frequency-stride=7",
+    "--frequency-stride=14",
 )  # fmt: skip
 
 
@@ -280,6 +281,7 @@ def test_table1_from_nothing_and_again(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@in_place_of_small_cnn()
 def test_validation_selects(tmp_path, capsys):
     assert cli.main(
         ["table1", *SMALL, "--methods=l1", "--epochs=1", "--select-on=validation",
@@ -291,6 +293,7 @@ def test_validation_selects(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@in_place_of_small_cnn()
 def test_demo_in_small(tmp_path, capsys, monkeypatch):
     from experiments import demo
 

@@ -36,11 +36,19 @@ def _end_quietly(*processes):
     return [output for _, output, _ in ended]
 
 
+_TINY = """
+import runpy
+from tiny_network import in_place_of_small_cnn
+with in_place_of_small_cnn():
+    runpy.run_module("experiments", run_name="__main__")
+"""
+
+
 def _train(tmp_path, runs):
     return _start(
-        ["-m", "experiments", "train", "--train-examples=128", "--epochs=1",
+        ["-c", _TINY, "train", "--train-examples=128", "--epochs=1",
          f"--runs-dir={tmp_path / runs}"],
-        tmp_path / "home",
+        tmp_path / "home", PYTHONPATH=str(pathlib.Path(__file__).parent),
     )  # fmt: skip
 
 

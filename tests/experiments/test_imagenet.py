@@ -1,11 +1,15 @@
-"""ImageNet end to end: from JPEG files to the table, by the real network."""
+"""ImageNet end to end: from JPEG files to the table, by a narrow network."""
+
+import functools
 
 import fake_tfds
 import pytest
 import upstream
+from tiny_network import changed_architecture
 
 from experiments import cli
 from experiments.jobs import files
+from experiments.models.resnet import ImageNetResNet18
 
 
 def _prepared(folder):
@@ -23,6 +27,9 @@ def _archives(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", [_prepared, _archives])
+@changed_architecture(
+    "resnet18_224", create=functools.partial(ImageNetResNet18, divisor=8)
+)
 def test_from_files_to_the_table(data, tmp_path, capsys):
     """Two steps of training, and two images under four frequencies."""
     command = [

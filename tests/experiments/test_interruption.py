@@ -20,7 +20,7 @@ from experiments.jobs import files
 from experiments.training import checkpoints, loop, plan
 from experiments.training.runs import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 
 KILLS = int(os.environ.get("KILLS", "3"))
 EPOCHS = 8 + 5 * KILLS
@@ -102,7 +102,7 @@ def test_killed_and_out_of_room_ends_with_the_same_numbers(whole, classifier):
         wait_until_held(process)
         # As on a full disk, nothing larger is written any more; a checkpoint is.
         resource.prlimit(
-            process.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)
+            process.pid, resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY)
         )
         _, said = process.communicate()
         assert process.returncode == 1, said

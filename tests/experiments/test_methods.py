@@ -19,6 +19,8 @@ from experiments.reporting import naming
 from experiments.training import constraints, optimization, programs, step, sweep
 from experiments.training.runs import Run
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 RATE, MOMENTUM = 0.1, 0.5
 
 
@@ -96,7 +98,7 @@ def test_models_beside_it_stay_as_they_are(classifier, noise, toy):
             spec, state, seeds, h, jnp.asarray(noise.images),
             jnp.asarray(noise.labels), optimization.schedule(0, 1), 0,
         )  # fmt: skip
-        return state.variables.params["conv2"]["kernel"][0]
+        return state.variables.params["conv1"]["kernel"][0]
 
     absum = Setting("absum", 0.05)
     alone, beside = train((absum,)), train((absum, Setting("toy", 0.5)))

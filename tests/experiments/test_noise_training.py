@@ -80,7 +80,8 @@ def test_a_step_sees_noisy_images(classifier, noise, strength):
         h = jax.tree.map(lambda leaf: leaf[0], h)
         optimizer = optimization.optimizer(h).init(variables.params)
         state = step.TrainState(variables, optimizer, jnp.zeros([], jnp.int32))
-        state, metrics = step.train_step(classifier, state, h, x, y, 1, key)
+        train_step = jax.jit(step.train_step, static_argnums=0)
+        state, metrics = train_step(classifier, state, h, x, y, 1, key)
         return state.variables.params, metrics.loss
 
     perturb = METHODS["fourier-noise"].perturb

@@ -14,7 +14,7 @@ from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.jobs.parts import Part
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 
 SMALL = (
     "--train-examples=128", "--test-examples=10", "--frequency-stride=14", "--epochs=2",

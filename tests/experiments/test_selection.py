@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from tiny_network import in_place_of_small_cnn
 
 from experiments import cli
 from experiments.config import NONE, Setting
@@ -151,6 +152,7 @@ def test_the_note_names_the_seeds():
 
 
 @pytest.mark.slow
+@in_place_of_small_cnn()
 def test_from_the_command_line(tmp_path, capsys):
     def run(command, *arguments):
         code = cli.main(

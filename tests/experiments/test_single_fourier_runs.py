@@ -10,6 +10,8 @@ from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.evaluation.single_fourier import Robustness, evaluate
 from experiments.jobs import files
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 
 @pytest.mark.slow
 def test_results_are_the_librarys(classifier, runs, images):

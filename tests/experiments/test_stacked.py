@@ -15,6 +15,8 @@ from experiments.studies import snc_constraints  # noqa: F401
 from experiments.training import devices, sweep
 from experiments.training.runs import Run, stacked_variables
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 
 def _affine(weights, x, unused, bias):
     """A function of one model with a tree of results."""

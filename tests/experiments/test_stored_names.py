@@ -17,6 +17,7 @@ import pytest
 from batch_norm_network import network
 from orbax.checkpoint import v1 as ocp
 from stopping import stopped
+from tiny_network import in_place_of_small_cnn
 
 from experiments import cli
 from experiments.config import NONE, Adversary, Recipe, RunConfig, Setting
@@ -396,6 +397,7 @@ _EVALUATIONS = {
         {"eps": 0.2, **_PGD}, ["mnist/small_cnn/none/0/seed-11-e3ffd1fd@"], None,
     ),
 }  # fmt: skip
+_SINGULAR_VALUES = "singular-values-35be2bcc.jsonl"
 _OF_LARGE_IMAGES = {
     "clean-e9907ed7.jsonl": _EVALUATIONS["clean-0aa39126.jsonl"],
     "single-fourier-aed671da.jsonl": (
@@ -439,7 +441,11 @@ def _assert_written(run, expected):
 
 # The network, which was never trained, gives all images the same answer.
 @pytest.mark.filterwarnings("ignore:`logits_fn` had no gradient")
-def test_files_of_evaluations(classifier, tmp_path):
+@in_place_of_small_cnn()
+def test_files_of_evaluations(tmp_path):
+    classifier = build("small_cnn", (0.1,), (0.3,))
+    expected = _EVALUATIONS.copy()
+    del expected[_SINGULAR_VALUES]
     steps = gradient.Steps(0.05, 1, 0.02)
     images, run = _evaluation(classifier, (4, 28, 28, 1), _config(NONE), tmp_path)
     single_fourier.evaluate(images, [run], _EPS, stride=14)
@@ -454,8 +460,13 @@ def test_files_of_evaluations(classifier, tmp_path):
     gradient.transferred(images, [run], [run], 0.2, gradient.AutoSteps(2))
     gradient.power_spectra(images, [run], 0.1, steps)
     auto_attack.evaluate(images, [run], [0.1, 0.2])
+    _assert_written(run, expected)
+
+
+def test_files_of_singular_values(classifier, tmp_path):
+    images, run = _evaluation(classifier, (4, 28, 28, 1), _config(NONE), tmp_path)
     singular_values.evaluate(images, [run])
-    _assert_written(run, _EVALUATIONS)
+    _assert_written(run, {_SINGULAR_VALUES: _EVALUATIONS[_SINGULAR_VALUES]})
 
 
 def test_files_of_evaluations_of_large_images(tmp_path):

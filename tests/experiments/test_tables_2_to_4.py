@@ -22,7 +22,7 @@ from experiments.tables.table2 import Transfer
 from experiments.tables.table4 import Table4Options
 from experiments.training.runs import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_frequencies(folder, capsys):
 def test_table4(folder, capsys):
     said = _run(
         folder, capsys, "table4", "--training", "pgd", "fast", "clean",
-        "--train-steps=2", "--test-steps=3",
+        "--train-steps=2", "--test-steps=3", "--test-examples=100",
     )  # fmt: skip
     assert "training 2 models adversarially on mnist5k" in said.err
     for part in (
@@ -193,7 +193,7 @@ def test_table4(folder, capsys):
 
     said = _run(
         folder, capsys, "table4", "--training", "pgd", "clean", "--train-steps=2",
-        "--test-steps=3", "--part=2/2",
+        "--test-steps=3", "--test-examples=100", "--part=2/2",
     )  # fmt: skip
     assert "wrote" not in said.out
     assert said.err == ""

@@ -240,7 +240,9 @@ def test_undecided_snc_is_shown_in_both_forms(complete, tmp_path):
     assert (p3["larger"], p3["estimate"]) == ("snc", 0.01)
 
 
-def test_damaged_readings_of_snc_are_refused(complete, tmp_path, capsys):
+def test_damaged_readings_of_snc_are_refused(tmp_path, capsys):
+    records = tmp_path / "records"
+    write(records, "mnist", _numbers, seeds=(11, 12))
     _decide(tmp_path, "snc-numpy-axes")
     path = tmp_path / "snc-readings" / "mnist.json"
     whole = path.read_text()
@@ -249,7 +251,7 @@ def test_damaged_readings_of_snc_are_refused(complete, tmp_path, capsys):
         whole.replace('"avg"', '"awg"'), "null", "[]", "7", "",
     ):  # fmt: skip
         path.write_text(damaged)
-        assert _claims(complete, tmp_path) == 2
+        assert _claims(records, tmp_path) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith(f"experiments claims: {path} is damaged: ")
         assert line.endswith("; make it again with the command snc-readings.")
