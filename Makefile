@@ -31,7 +31,7 @@ demo: $(READY)  ## train five CNNs on real digits, attack them with every freque
 	$(BIN)/python -m experiments demo
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 quick: $(READY)  ## run the tests of daily work, without processes, documents and real data
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
