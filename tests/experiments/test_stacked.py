@@ -109,3 +109,22 @@ def test_one_device_and_several_train_the_same_models(
     for one, two in zip(*map(jax.tree.leaves, params.values()), strict=True):
         difference = np.abs(one - two).reshape(len(SETTINGS), -1).max(axis=1)
         assert difference.max() <= 1e-6
+
+
+def test_seeds_that_are_divided_train_the_same_models(
+    classifier, noise, make_config, tmp_path, use_devices
+):
+    settings = NONE, Setting("absum", 0.05)
+    configs = [make_config(s, epochs=2, seed=i) for i in range(2) for s in settings]
+    abstract = jax.eval_shape(classifier.init, jax.random.key(0))
+    params = []
+    for count, shape in ((1, (1, 1)), (4, (2, 2))):
+        use_devices(count)
+        sweep.train_missing(classifier, noise, configs, tmp_path / str(count))
+        runs = [Run(tmp_path / str(count), config) for config in configs]
+        params.append(stacked_variables(runs, abstract).params)
+        provenance = json.loads((runs[0].folder / "provenance.json").read_text())
+        used = provenance["devices_in_one_program"]
+        assert (used["seeds"], used["sweep"]) == shape
+    for one, several in zip(*map(jax.tree.leaves, params), strict=True):
+        np.testing.assert_allclose(several, one, atol=1e-6)
