@@ -60,7 +60,7 @@ class Program(NamedTuple):
 
 
 def _laid_out(tree: Any, sharding: Sharding) -> Any:
-    """Shapes in place of arrays that lie on devices."""
+    """Replaces arrays by their shapes, laid out on devices."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,
@@ -89,7 +89,7 @@ def training(
     seeds: int = 1, recipe: Recipe | None = None, batch: int | None = None,
     groups: int = 1,
 ) -> Program:  # fmt: skip
-    """An epoch of training on images that the devices hold, or a step of ImageNet's."""
+    """Returns an epoch on images that the devices hold, or a step on ImageNet."""
     found, classifier = DATASETS[dataset], classifier_of(network, dataset, groups)
     recipe = recipe or found.conditions.recipe
     batch = batch or recipe.batch_size
@@ -130,7 +130,7 @@ def training(
 
 
 def adversarial(dataset: str) -> Recipe:
-    """The recipe of the paper's adversarial training."""
+    """Returns the recipe of the paper's adversarial training."""
     recipe = pgd_of(dataset).recipe
     return dataclasses.replace(recipe, adversary=adversaries.adversary(dataset, "pgd"))
 
@@ -138,7 +138,7 @@ def adversarial(dataset: str) -> Recipe:
 def _attacked(
     network: str, dataset: str, images: int, models: int = 1
 ) -> tuple[Classifier, Any, Any, Any, Sharding]:
-    """Stacked variables, images and labels of an evaluation, laid out on devices."""
+    """Returns stacked variables, images and labels, laid out on devices."""
     classifier = classifier_of(network, dataset)
     sharding = devices.divided_batch(images)
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
@@ -150,7 +150,7 @@ def _attacked(
 
 
 def single_fourier(network: str, dataset: str, images: int, models: int = 1) -> Program:
-    """A row of frequencies of the Single Fourier Attack, as experiments compute it."""
+    """Returns a row of frequencies of the Single Fourier Attack."""
     classifier, variables, x, y, everywhere = _attacked(
         network, dataset, images, models
     )
@@ -164,7 +164,7 @@ def single_fourier(network: str, dataset: str, images: int, models: int = 1) -> 
 
 
 def pgd(network: str, dataset: str, images: int, models: int = 1) -> Program:
-    """The paper's PGD in evaluation, with its number of steps as data."""
+    """Returns the paper's PGD in evaluation, with its number of steps as data."""
     classifier, variables, x, y, everywhere = _attacked(
         network, dataset, images, models
     )
@@ -186,7 +186,7 @@ def _component(
 
 
 def auto_attack(component: str, network: str, dataset: str, images: int) -> Program:
-    """A component of AutoAttack, which masks images that are broken."""
+    """Returns a component of AutoAttack, which masks images that are broken."""
     classifier, variables, x, y, everywhere = _attacked(network, dataset, images)
     eps = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
     args = classifier, variables, x, y, eps
@@ -194,7 +194,7 @@ def auto_attack(component: str, network: str, dataset: str, images: int) -> Prog
 
 
 def _kernels(network: str, dataset: str) -> tuple[Any, Any, NamedSharding]:
-    """Stacked kernels of all convolutions on each device, and how they are used."""
+    """Returns parameters on each device, and how their kernels are used."""
     classifier = classifier_of(network, dataset)
     variables = jax.eval_shape(classifier.init, jax.random.key(0))
     mesh = jax.sharding.Mesh(np.array(devices.available()), ("data",))
@@ -213,7 +213,7 @@ def _shrunk(params: Any, strength: jax.Array) -> Any:
 
 
 def absum(network: str, dataset: str) -> Program:
-    """Absum's proximal operator on all convolutions, as an update of optax."""
+    """Returns Absum's proximal operator on all convolutions, as an optax update."""
     params, _, everywhere = _kernels(network, dataset)
     strength = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
     return Program(_shrunk, (params, strength))
@@ -227,7 +227,7 @@ def _clip(params: Any, max_norm: jax.Array, uses: Any) -> Any:
 
 
 def clip(network: str, dataset: str) -> Program:
-    """SNC's clip of all convolutions, as it is in a training step."""
+    """Returns SNC's clip of all convolutions, as it is in a training step."""
     params, uses, everywhere = _kernels(network, dataset)
     max_norm = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
     return Program(_clip, (params, max_norm), {"uses": tuple(uses.items())})
@@ -240,7 +240,7 @@ def _norms(params: Any, uses: Any) -> Any:
 
 
 def norms(network: str, dataset: str) -> Program:
-    """The spectral norms of all convolutions, as diagnostics compute them."""
+    """Returns the spectral norms of all convolutions, as diagnostics do."""
     params, uses, _ = _kernels(network, dataset)
     return Program(_norms, (params,), {"uses": tuple(uses.items())})
 
