@@ -2,9 +2,16 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-import tyro
+try:
+    from tyro.constructors import PrimitiveConstructorSpec
+except ModuleNotFoundError:  # only the command line needs it
+    _Type = TypeVar("_Type")
+
+    class PrimitiveConstructorSpec(Generic[_Type]):  # type: ignore[no-redef]
+        """Stands for the class of tyro."""
+
 
 # The least similarity, from 0 to 1, of names that are suggested: `difflib`'s default.
 _CLOSE = 0.6
@@ -50,7 +57,7 @@ class Registry(dict[str, _Entry]):
         self.update(new)
 
 
-class Name(tyro.constructors.PrimitiveConstructorSpec[str]):
+class Name(PrimitiveConstructorSpec[str]):
     """Marks a string option, by `Annotated`, as a name in a table that can grow.
 
     The command line offers, and checks, the names that are registered when it is read.

@@ -2,13 +2,15 @@
 
 Needs the package libtpu, but no TPU. Each row is written to
 `results/benchmarks/compiled.jsonl` as soon as it is known, and is not computed again by
-the same versions: remove its line to do so.
+the same versions: remove its line to do so. All rows of these versions are shown in
+`compiled.md` beside it.
 """
 
 import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import queue
@@ -38,7 +40,7 @@ class Chip(NamedTuple):
     tflops: float  # in bfloat16, at most
 
 
-# From cloud.google.com/tpu/docs/v5e, v5p and v6e, read in November 2026.
+_SOURCE = "cloud.google.com/tpu/docs, November 2026"
 CHIPS = {"v5e": Chip(16, 197), "v5p": Chip(95, 459), "v6e": Chip(32, 918)}
 
 
@@ -202,18 +204,53 @@ def _versions() -> dict[str, str]:
         ) from error
 
 
+_TITLE = "# Compiled for TPUs"
+_INTRODUCTION = f"""\
+Written by `python -m benchmarks.compiled`: what the compiler for TPUs says of the
+programs in [programs.py](../../benchmarks/compiled/programs.py). Nothing has run on a
+TPU. Memory is that of one chip: arguments, results, temporary arrays and code, beside
+the chip's capacity ({_SOURCE}). Operations are those of one chip in a single pass
+through each loop, and so is the compiler's estimate of the time, which is left out
+where it is less than the operations take at the chip's peak. Exchanges are counted
+once in a loop, with the bytes that each chip puts in. Compilation was timed on two CPU
+cores beside other work."""
+
+
+def page(rows: Sequence[dict[str, Any]], versions: dict[str, str]) -> str:
+    """Makes the page with a table for each topology."""
+    lines = [_TITLE, "", _INTRODUCTION, ""]
+    lines += [", ".join(f"{name} {version}" for name, version in versions.items())]
+    for topology in dict.fromkeys(row["topology"] for row in rows):
+        cells = [
+            (row["program"], *columns(row).values())
+            for row in rows
+            if row["topology"] == topology
+        ]
+        chips = math.prod(map(int, topology.partition(":")[2].split("x")))
+        shown = f"{chips} chip{'s' if chips > 1 else ''}"
+        lines += [
+            "",
+            f"## {topology}, {shown}",
+            "",
+            *aligned(("program", *_COLUMNS), cells),
+        ]
+    return "\n".join(lines) + "\n"
+
+
 def main(options: Options) -> bool:
-    """Prints the table of all programs and topologies; returns whether all compile."""
+    """Writes and prints the page; returns whether all that was asked for compiles."""
     versions = _versions()
-    print(", ".join(f"{name} {version}" for name, version in versions.items()))
     with contextlib.closing(Compiler(options.timeout)) as compiling:
         rows = list(
             compute(
                 options.programs, options.topology, options.rows, compiling, versions
             )
         )  # fmt: skip
-    cells = [(row["program"], row["topology"], *columns(row).values()) for row in rows]
-    print("", *aligned(("program", "topology", *_COLUMNS), cells), sep="\n")
+    known = [row for row in read_rows(options.rows) if row.items() >= versions.items()]
+    known.sort(key=lambda row: list(programs.PROGRAMS).index(row["program"]))
+    known.sort(key=lambda row: row["topology"])
+    options.rows.with_suffix(".md").write_text(page(known, versions))
+    print(page(rows, versions))
     return not any("failure" in row for row in rows)
 
 

@@ -81,12 +81,12 @@ def compile_program(program: str, topology: str) -> dict[str, Any]:
       topology: as `devices_of` takes it.
     """
     with devices.using(devices_of(topology)):
-        lowered = programs.PROGRAMS[program]().lower()
-        started = time.perf_counter()
         try:
+            lowered = programs.PROGRAMS[program]().lower()
+            started = time.perf_counter()
             compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            return {"failure": str(error)}
+        except Exception as error:  # the reason belongs into the table
+            return {"failure": f"{type(error).__name__}: {error}"}
     return measured(compiled) | {"seconds": round(time.perf_counter() - started, 1)}
 
 

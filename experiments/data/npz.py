@@ -30,6 +30,12 @@ def _converted(split: Split, part: str) -> Split:
     return Split(images[..., None] if images.ndim == 3 else images, labels)
 
 
+def read(path: pathlib.Path) -> tuple[Split, Split]:
+    """Reads the training and the test split in a file of arrays."""
+    train, test = read_npz(path, _ARRAYS)
+    return _converted(train, "train"), _converted(test, "test")
+
+
 @functools.cache
 def _described(path: pathlib.Path) -> DatasetInfo:
     """Reads a data set, which is trained as the paper's of as many channels.
@@ -43,8 +49,7 @@ def _described(path: pathlib.Path) -> DatasetInfo:
             "letters, digits and ._- alone."
         )
     with damage_named(path, f"give a file of the arrays {', '.join(_ARRAYS)}"):
-        train, test = read_npz(path, _ARRAYS)
-        train, test = _converted(train, "train"), _converted(test, "test")
+        train, test = read(path)
         shape = train.image_shape
         classes = 1 + int(max(train.labels.max(), test.labels.max()))
         for part, split in (("train", train), ("test", test)):

@@ -9,7 +9,8 @@
 # kind; a kind of device should do a whole comparison. Once all is done, OUT's runs folder
 # serves `record`, which makes records and weights of it.
 #
-# PYTHON names the interpreter. Where WHEELS is set, packages that are missing are installed
+# PYTHON names the interpreter, and MODULE another module than "experiments reproduce", such as
+# benchmarks.accelerator. Where WHEELS is set, packages that are missing are installed
 # from that folder, without a network.
 # Exits as `reproduce` does: 0 if all is done, 75 if the minutes are over.
 set -eu
@@ -34,7 +35,8 @@ if ls "$state"/runs.tar.gz.* > /dev/null 2>&1; then
 fi
 
 status=0
-"$python" -m experiments reproduce --minutes "$minutes" --runs-dir "$runs" \
+# shellcheck disable=SC2086 # a module and its command
+"$python" -m ${MODULE:-experiments reproduce} --minutes "$minutes" --runs-dir "$runs" \
   --results-dir "$runs/results" "$@" || status=$?
 
 # What there was is replaced once the whole archive is there; on an error it stays in $work.

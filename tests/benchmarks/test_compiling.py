@@ -3,7 +3,9 @@
 import contextlib
 
 import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.compiled import __main__ as command
 from benchmarks.compiled import compiler, programs
@@ -89,6 +91,43 @@ def test_implausible_estimates_are_left_out(seconds):
 def test_the_reason_of_a_failure_is_in_the_table():
     row = {"topology": "v5e:2x2", "failure": "out of memory:\n  17 GB | 16 GB"}
     assert command.columns(row)["memory"] == "fails: out of memory: 17 GB / 16 GB"
+
+
+def test_the_page_has_a_table_for_each_topology():
+    rows = [
+        _MEASURED | {"program": name, "topology": topology}
+        for name in "ab"
+        for topology in ("v5e:1x1", "v5e:2x4")
+    ]
+    text = command.page(rows, _VERSIONS)
+    assert "jax 1, libtpu 2" in text
+    one, host = text.split("## ")[1:]
+    assert one.startswith("v5e:1x1, 1 chip\n")
+    assert host.startswith("v5e:2x4, 8 chips\n")
+    for table in (one, host):
+        header, _, *lines = (line for line in table.splitlines() if "|" in line)
+        assert header.split()[1] == "program"
+        assert [line.split()[1] for line in lines] == ["a", "b"]
+
+
+def _summed():
+    everywhere = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
+    x = jax.ShapeDtypeStruct((4, 3), jnp.float32, sharding=everywhere)
+    return programs.Program(jax.jit(lambda x: x.sum(axis=0)), (x,))
+
+
+def _wrong():
+    return programs.Program(jax.jit(jnp.linalg.eigh), (jnp.ones((2, 3)),))
+
+
+def test_a_program_is_measured_or_its_failure_told(monkeypatch):
+    monkeypatch.setattr(compiler, "devices_of", lambda _: jax.devices()[:2])
+    monkeypatch.setattr(programs, "PROGRAMS", {"sum": _summed, "wrong": _wrong})
+    row = compiler.compile_program("sum", "v5e:1x2")
+    assert row["exchanges"] == {"all-reduce": {"count": 1, "f32": 12}}
+    assert row["arguments"] == 2 * 3 * 4
+    failure = compiler.compile_program("wrong", "v5e:1x2")["failure"]
+    assert failure.startswith("TypeError: ")
 
 
 _FAKE = """
