@@ -74,6 +74,11 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
                 "share_of_power_beyond_a_quarter_of_the_width": [
                     gradient.high_frequency_fraction(spectrum) for spectrum in of_seeds
                 ],
+                # Mean over seeds, (h, w), frequency zero in the center.
+                "power_spectrum": [
+                    [float(f"{power:.6g}") for power in row]
+                    for row in of_seeds.mean(axis=0)
+                ],
             }
             for setting, of_seeds in zip(selected.settings, spectra, strict=True)
         ],

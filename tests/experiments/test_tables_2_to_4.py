@@ -126,6 +126,13 @@ def test_figure7_and_heat_maps(folder, capsys):
         document = files.read_json(stem.with_suffix(".json"))
         assert [m["method"] for m in document["methods"]] == ["none", "absum"]
         assert stem.with_suffix(".png").stat().st_size > 10_000
+        if command == "figure7":
+            for method in document["methods"]:
+                spectrum = np.array(method["power_spectrum"])
+                assert spectrum.shape == (28, 28)
+                share = gradient.high_frequency_fraction(spectrum)
+                [of_seed] = method["share_of_power_beyond_a_quarter_of_the_width"]
+                assert share == pytest.approx(of_seed, rel=1e-4)
     means = [method["mean"][0] for method in document["methods"]]
     assert all(0 <= mean <= 1 for mean in means)
 
