@@ -71,6 +71,7 @@ _COMMANDS = {
     "record": ("record", "copy the records of finished models, without weights"),
     "restore": ("restore", "make runs from records and weights, to evaluate them anew"),
     "claims": ("claims.report", "judge the paper's claims from records"),
+    "report": ("report", "write the report on the paper's claims from their results"),
     "models": ("studies.models", "list the networks and their sizes"),
 }
 _REGISTRY = tyro.constructors.ConstructorRegistry()

@@ -1,0 +1,280 @@
+"""Writes the report on the paper's claims from the committed results, in seconds."""
+
+import dataclasses
+import pathlib
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from absum_jax.markdown import aligned
+from experiments.claims.statements import (
+    PRIMARY,
+    QUANTITIES,
+    SAMPLES,
+    SECONDARY,
+    published,
+)
+from experiments.data import DATASETS
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError
+from experiments.methods import METHODS, SNC_METHODS
+from experiments.statistics.intervals import prediction_interval
+
+_TEMPLATE = pathlib.Path(__file__).with_suffix(".md")
+_ROOT = _TEMPLATE.parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """Write the report on the paper's claims from tables, verdicts and records that are
+    already there. Nothing is trained or evaluated."""  # noqa: D205, D209
+
+    results_dir: pathlib.Path = _ROOT / "results"
+    """Folder of results, with claims.json of the command claims."""
+
+    report: pathlib.Path = _ROOT / "docs" / "report.md"
+    """The file to write. Its links are relative to a folder beside that of results."""
+
+
+class _Planned(NamedTuple):
+    """Something that results/CRITERIA.md plans, or that the paper has."""
+
+    item: str
+    text: str
+    pattern: str  # of the results that show it was run
+    seed: int | None  # the first that is planned; None if it has none
+    otherwise: str = "not run"
+
+    def state(self, results: pathlib.Path) -> str:
+        """Returns whether there are results of the planned seeds."""
+        for document in map(files.read_json, results.glob(self.pattern)):
+            seeds = document.get("seeds") or document["options"].get("seeds", [None])
+            if self.seed in seeds:
+                return "run"
+        return self.otherwise
+
+
+# Item 1 is counted in seeds.
+_PLANNED = (
+    _Planned("2", "readings of SNC at sigma = 10", "snc-readings/*.json", 31),
+    _Planned("2", "SNC at other bounds", "snc-readings/*.json", 0),
+    _Planned("3", "grid of strengths", "table1/*mnist.json", 0),
+    _Planned("4", "Figure 8", "figure8/*.json", 61),
+    _Planned("4", "runtimes, Figure 6", "figure6*/*.json", None, "not run anew"),
+    _Planned(
+        "5", "CIFAR-10, an eighth of ResNet-18's channels",
+        "scaled/table1/cifar10*.json", 41,
+    ),
+    _Planned("6", "MNIST, adversarial training", "scaled/table4/mnist*.json", 51),
+    _Planned(
+        "", "CIFAR-10 at the published schedule", "table1/cifar10-paper.json", 0,
+        "not run: it needs an accelerator",
+    ),
+    _Planned(
+        "", "CIFAR-100, SVHN, ImageNet", "table1/imagenet2012*.json", 0,
+        "not run: loading, networks and commands are tested, nothing is measured",
+    ),
+)  # fmt: skip
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    """Reads the lines of a file that another command writes."""
+    lines = files.read_lines(path)
+    if lines is None:
+        raise UsageError(f"{path} is missing; make it with its command.")
+    return lines
+
+
+def _claims(results: pathlib.Path) -> dict[str, Any]:
+    content: dict[str, Any] = files.read_json(
+        results / "claims.json", "make it with the command claims"
+    )
+    return content
+
+
+def _runs(results: pathlib.Path) -> list[str]:
+    """Makes the table of what was run."""
+    rows = []
+    for name, sample in _claims(results)["samples"].items():
+        complete, planned = sample["complete_seeds"], sample["planned_seeds"]
+        state = f"{len(complete)} of {len(planned)} seeds ({_listed(complete)})"
+        what = f"{DATASETS[name].label}, {len(sample['methods'])} methods, 100 epochs"
+        rows.append(("1", what, state))
+    rows += [(one.item, one.text, one.state(results)) for one in _PLANNED]
+    return aligned(("item", "what", "state"), rows)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _compute(results: pathlib.Path) -> list[str]:
+    """Makes the table of the time and the versions of training, from the records."""
+    rows = []
+    for name in SAMPLES:
+        paths = (results / "records" / name).glob("*/*/*/*/provenance.json")
+        found = [files.read_json(path) for path in sorted(paths)]
+        # The models of a program were trained at the same time.
+        programs = {(*one["seeds_in_one_program"], one["seconds"]) for one in found}
+        total = sum(seconds for *_, seconds in programs)
+        steps = sum(one["steps_in_these_seconds"] for one in found)
+        versions = {f"{one['python']}, {one['packages']['jax']}" for one in found}
+        rows.append(
+            (
+                DATASETS[name].label, str(len(found)), f"{total / 3600:.1f}",
+                f"{steps / total:.0f}", _listed(sorted(versions)),
+                str(len({one["commit"] for one in found})),
+            )
+        )  # fmt: skip
+    header = (
+        "data set", "models", "hours of training", "model steps a second",
+        "Python, jax", "commits",
+    )  # fmt: skip
+    return aligned(header, rows)
+
+
+def _verdict(claims: Sequence[dict[str, Any]]) -> str:
+    """Sums the verdicts of a claim's comparisons up, the reason if there are none."""
+    counts = Counter(one["verdict"] or "no verdict" for one in claims)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(
+        f"{verdict} ({n} of {len(claims)})" for verdict, n in counts.items()
+    )
+
+
+def _verdicts(results: pathlib.Path) -> list[str]:
+    """Makes the table of all claims."""
+    content = _claims(results)
+    rows = []
+    for claim in PRIMARY:
+        of_claim = [one for one in content["primary"] if one["claim"] == claim.name]
+        for one in of_claim:
+            larger, smaller = (METHODS[one[m]].label for m in ("larger", "smaller"))
+            what = QUANTITIES[one["quantity"]].text
+            cells = [f"{100 * mean:+.1f} points" for mean in one["means"].values()]
+            text = f"**{claim.name}. {larger} above {smaller}, {what}**"
+            rows.append((text, *cells, one["verdict"] or "no verdict yet"))
+    for claim in SECONDARY:
+        cells = []
+        for name in SAMPLES:
+            of_claim = [
+                one for one in content["secondary"][name] if one["claim"] == claim.name
+            ]
+            cells.append(_verdict(of_claim) if of_claim else "")
+        if any(cells):
+            rows.append((f"{claim.name}. {claim.text}", *cells, ""))
+    labels = [DATASETS[name].label for name in SAMPLES]
+    return aligned(("claim", *labels, "both together"), rows)
+
+
+def _section(title: str) -> Callable[[pathlib.Path], list[str]]:
+    """Returns a section of the page of verdicts, without its title."""
+
+    def section(results: pathlib.Path) -> list[str]:
+        text = "\n".join(_lines(results / "claims.md"))
+        return text.split(f"\n## {title}\n")[1].split("\n## ")[0].strip().splitlines()
+
+    return section
+
+
+def _table(path: str) -> Callable[[pathlib.Path], list[str]]:
+    """Returns a committed table with its notes, without preliminary claims."""
+
+    def table(results: pathlib.Path) -> list[str]:
+        text = "\n".join(_lines(results / path)).split("\nThe paper's claims here")[0]
+        return text.replace("## ", "### ", 1).strip().splitlines()
+
+    return table
+
+
+def _snc(results: pathlib.Path) -> list[str]:
+    """Makes the table of the two forms of SNC beside the published rows."""
+    rows = []
+    for name in SAMPLES:
+        models = files.read_json(results / "table1" / f"{name}-paper.json")["models"]
+        for method in SNC_METHODS:
+            of_method = [model for model in models if model["method"] == method]
+            for quantity, key, title in (
+                ("mean", "avg", "Avg."), ("minimum", "min", "Min."),
+                ("clean", "clean", "CLN"),
+            ):  # fmt: skip
+                values = [100 * model[key] for model in of_method]
+                low, high = prediction_interval(values)
+                in_paper = published(quantity, name)[method]
+                state = "inside" if low <= in_paper <= high else "outside"
+                rows.append(
+                    (
+                        DATASETS[name].label, METHODS[method].label, title,
+                        _mean(values), f"{low:.1f} to {high:.1f}", f"{in_paper:.2f}",
+                        state,
+                    )
+                )  # fmt: skip
+    header = (
+        "data set", "reading", "", "measured", "one more run (98.75 %)", "published",
+        "published is",
+    )  # fmt: skip
+    return aligned(header, rows)
+
+
+def _independent(results: pathlib.Path) -> list[str]:
+    """Makes the table of the models that another program trained."""
+    found = files.read_json_lines(results / "independent" / "fashion_mnist.jsonl")
+    ours = files.read_json(results / "table1" / "fashion_mnist-paper.json")["models"]
+    rows = []
+    for method in dict.fromkeys(row["method"] for row in found):
+        of_method = [row for row in found if row["method"] == method]
+        for name, title in (("avg", "Avg."), ("min", "Min."), ("clean", "CLN")):
+            values = [100 * model[name] for model in ours if model["method"] == method]
+            low, high = prediction_interval(values, 0.95)
+            theirs = [row[name] for row in of_method]
+            inside = sum(low <= value <= high for value in theirs)
+            rows.append(
+                (
+                    METHODS[method].label, title, _mean(values),
+                    f"{low:.1f} to {high:.1f}", ", ".join(f"{v:.2f}" for v in theirs),
+                    f"{inside} of {len(theirs)}",
+                )
+            )  # fmt: skip
+    header = "method", "", "this project", "one more run (95 %)", "PyTorch", "inside"
+    return aligned(header, rows)
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+_PARTS: dict[str, Callable[[pathlib.Path], list[str]]] = {
+    "runs": _runs,
+    "compute": _compute,
+    "verdicts": _verdicts,
+    "primary": _section("Primary claims"),
+    "snc": _snc,
+    "independent": _independent,
+    **{
+        f"secondary {name}": _section(f"Secondary claims, {DATASETS[name].label}")
+        for name in SAMPLES
+    },
+    **{
+        f"{table} {name}": _table(f"{table}/{name}-paper.md")
+        for table in ("table1", "table2", "table3")
+        for name in SAMPLES
+    },
+}
+
+
+def written(results: pathlib.Path) -> str:
+    """Fills the template: a line `{{name}}` is replaced by a part of that name."""
+
+    def part(match: re.Match[str]) -> str:
+        return "\n".join(_PARTS[match[1]](results))
+
+    text = "\n".join(_lines(_TEMPLATE)) + "\n"
+    return re.sub(r"^\{\{(.+)\}\}$", part, text, flags=re.MULTILINE)
+
+
+def run(options: ReportOptions) -> list[pathlib.Path]:
+    """Writes the report."""
+    return [files.write_text(options.report, written(options.results_dir))]

@@ -1,0 +1,103 @@
+"""The report is what the committed results make, and says what is missing."""
+
+import json
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments import cli, report
+from experiments.claims.statements import SAMPLES
+from experiments.jobs.errors import UsageError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
+
+
+def _claims(change):
+    """Returns a folder-making function that changes claims.json."""
+
+    def make(folder):
+        shutil.copytree(
+            RESULTS, folder, ignore=shutil.ignore_patterns("records", "weights", "*.p*")
+        )
+        path = folder / "claims.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        return folder
+
+    return make
+
+
+def test_the_report_comes_from_the_results():
+    expected = report.written(RESULTS)
+    assert (ROOT / "docs" / "report.md").read_text() == expected
+    assert "{{" not in expected
+
+
+def test_verdicts_are_those_of_the_claims(tmp_path):
+    def decide(content):
+        for one in content["primary"]:
+            one["verdict"] = "reproduced"
+        one, *_ = content["secondary"]["mnist"]
+        one["verdict"] = "undecided"
+
+    folder = _claims(decide)(tmp_path / "results")
+    lines = report._verdicts(folder)
+    assert lines[0].split("|")[2].strip() == "MNIST"
+    [p1] = [line for line in lines if "P1." in line]
+    measured = json.loads((folder / "claims.json").read_text())["primary"][0]
+    parts = [measured["differences"][name]["parts"] for name in SAMPLES]
+    assert [cell.strip() for cell in p1.split("|")][2:5] == [
+        *(f"{np.mean(of_set) / 100:+.1f} points" for of_set in parts), "reproduced",
+    ]  # fmt: skip
+    [s1] = [line for line in lines if "| S1." in line]
+    assert "undecided (1 of 2), equivalent (1 of 2)" in s1
+
+
+def test_what_was_run_is_what_there_are_results_of(tmp_path):
+    folder = _claims(lambda _: None)(tmp_path / "results")
+    before = report._runs(folder)
+    (folder / "figure8").mkdir()
+    path = folder / "figure8" / "mnist.json"
+    path.write_text(json.dumps({"seeds": [0, 1]}))  # others than those planned
+    assert report._runs(folder) == before
+    path.write_text(json.dumps({"seeds": [61, 62, 63]}))
+    changed = set(map(_squeezed, report._runs(folder))) - set(map(_squeezed, before))
+    assert changed == {"|4|Figure 8|run|"}
+
+
+def _squeezed(line):
+    return re.sub(r" *\| *", "|", line)
+
+
+def test_models_of_another_program_are_compared_one_by_one(tmp_path):
+    folder = _claims(lambda _: None)(tmp_path / "results")
+    table = json.loads((folder / "table1" / "fashion_mnist-paper.json").read_text())
+    values = [100 * m["min"] for m in table["models"] if m["method"] == "absum"]
+    n = len(values)
+    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
+    ends = np.mean(values) - half, np.mean(values) + half
+    rows = [
+        {"method": "absum", "seed": seed, "avg": 83.0, "min": value, "clean": 88.4}
+        for seed, value in enumerate((ends[0] - 0.01, ends[0] + 0.01, ends[1] + 0.01))
+    ]
+    path = folder / "independent" / "fashion_mnist.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [line] = [line for line in report._independent(folder) if "Min." in line]
+    assert line.endswith("1 of 3 |")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"claims.json is missing; make it with the"):
+        report.written(tmp_path)
+
+
+def test_the_command_writes_the_file(tmp_path):
+    path = tmp_path / "report.md"
+    cli.main(["report", f"--report={path}"])
+    assert path.read_text() == report.written(RESULTS)
