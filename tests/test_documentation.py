@@ -136,6 +136,20 @@ def test_the_readme_has_the_committed_table_1(name):
     assert "\n".join(rows) in (ROOT / "README.md").read_text()
 
 
+def _cells(text, first):
+    """Returns the cells of the rows whose first one begins so, without emphasis."""
+    lines = (line.strip("|").split("|") for line in text.splitlines() if "|" in line)
+    rows = [[cell.strip().strip("*") for cell in row] for row in lines]
+    return [row for row in rows if re.match(first, row[0])]
+
+
+def test_the_readme_has_the_primary_claims_of_the_report():
+    report = (ROOT / "docs/report.md").read_text().split("\n## Verdicts\n")[1]
+    expected = _cells(report.split("\n## ")[0], r"P\d\.")
+    assert len(expected) >= 6
+    assert _cells((ROOT / "README.md").read_text(), r"P\d\.") == expected
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
