@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick docs lint typecheck bench compiled lock release clean
+.PHONY: help demo test quick docs examples site lint typecheck bench compiled lock release clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,8 +36,12 @@ test: $(READY)  ## run all tests
 quick: $(READY)  ## run the tests of daily work, without processes, documents and real data
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
-docs: $(READY)  ## run all examples, and build the site in docs/_build/html with its notebooks
+docs: examples site  ## run all examples and build the site
+
+examples: $(READY)  ## run the examples of all documents, and compare what they print
 	$(BIN)/python docs/examples.py README.md docs/*.md
+
+site: $(READY)  ## build the site in docs/_build/html with its notebooks
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 lint: $(READY)  ## check style and formatting
