@@ -184,8 +184,11 @@ def _table(path: str) -> Callable[[pathlib.Path], list[str]]:
     """Returns a committed table with its notes, without preliminary claims."""
 
     def table(results: pathlib.Path) -> list[str]:
-        text = "\n".join(_lines(results / path)).split("\nThe paper's claims here")[0]
-        return text.replace("## ", "### ", 1).strip().splitlines()
+        text = "\n".join(_lines(results / path)).replace("## ", "### ", 1)
+        # Comparisons follow, which this page judges by itself.
+        return re.split("\nThe paper's claims here|\nNo verdict on", text)[
+            0
+        ].splitlines()
 
     return table
 
@@ -259,7 +262,7 @@ _PARTS: dict[str, Callable[[pathlib.Path], list[str]]] = {
     },
     **{
         f"{table} {name}": _table(f"{table}/{name}-paper.md")
-        for table in ("table1", "table2", "table3")
+        for table in ("table1", "table2", "table3", "scaled/frequencies")
         for name in SAMPLES
     },
 }
