@@ -107,8 +107,9 @@ def test_committed_rows_agree_with_the_reference():
     ours, theirs = _committed("absum_jax"), _committed("pyautoattack")
     assert ours.keys() & theirs.keys()
     for key in ours.keys() & theirs.keys():
-        # Other windows of Square break other images, of which there are 200.
-        points = {WHOLE: 0.5, "square": 2.0}.get(key[0].component, 1.0)
+        # Other windows of Square break other images, of which there are few.
+        is_few = key[0].component == "square" and key[0].images == 200
+        points = 3.0 if is_few else {WHOLE: 0.5}.get(key[0].component, 1.0)
         assert abs(_percent(ours[key]) - _percent(theirs[key])) <= points, key
 
 
