@@ -262,10 +262,13 @@ _PARTS: dict[str, Callable[[pathlib.Path], list[str]]] = {
     },
     **{
         f"{table} {name}": _table(f"{table}/{name}-paper.md")
-        for table in ("table1", "table2", "table3", "scaled/frequencies")
+        for table in (
+            "table1", "table2", "table3", "scaled/frequencies",
+            "scaled/table4-clean-auto",
+        )
         for name in SAMPLES
     },
-}
+}  # fmt: skip
 
 
 def written(results: pathlib.Path) -> str:

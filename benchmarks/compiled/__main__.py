@@ -209,11 +209,12 @@ _INTRODUCTION = f"""\
 Written by `python -m benchmarks.compiled`: what the compiler for TPUs says of the
 programs in [programs.py](../../benchmarks/compiled/programs.py). Nothing has run on a
 TPU. Memory is that of one chip: arguments, results, temporary arrays and code, beside
-the chip's capacity ({_SOURCE}). Operations are those of one chip in a single pass
-through each loop, and so is the compiler's estimate of the time, which is left out
-where it is less than the operations take at the chip's peak. Exchanges are counted
-once in a loop, with the bytes that each chip puts in. Compilation was timed on two CPU
-cores beside other work."""
+the chip's capacity ({_SOURCE}). Operations
+are those of one chip in a single pass through each loop, and so is the compiler's
+estimate of the time, which is left out where it is less than the operations take at the
+chip's peak. Exchanges are counted once in a loop, with the bytes that each chip puts
+in. Compilation was timed on two CPU cores beside other work. Failures are explained in
+[How it scales](../../docs/scaling.md)."""
 
 
 def page(rows: Sequence[dict[str, Any]], versions: dict[str, str]) -> str:

@@ -4,8 +4,9 @@ import math
 import re
 from typing import NamedTuple
 
-# ResNet-18 of ImageNet: its parameters, and the channels of its normalized layers.
-PARAMETERS, CHANNELS = 11_689_512, 4_800
+# ResNet-18 of ImageNet: its parameters, those of convolutions among them, and the
+# channels of its normalized layers.
+PARAMETERS, KERNELS, CHANNELS = 11_689_512, 11_166_912, 4_800
 
 _KINDS = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
@@ -42,19 +43,21 @@ class Exchange(NamedTuple):
         return any(sum(n > 1 for n in array.shape) > 1 for array in self.operands)
 
 
-def formula_bytes(parameters: int, channels: int) -> int:
-    """Returns the bytes of each device that a training step exchanges, in float32.
+def formula_bytes(parameters: int, channels: int, in_bfloat16: int = 0) -> int:
+    """Returns the bytes of each device that a training step exchanges.
 
-    The gradients; two sums of each normalized channel, of its values and of their
-    squares, or in groups its running mean and variance; the loss and the accuracy. The
-    backward pass through statistics of the whole batch needs no other sums than the
-    gradients of scale and shift, as CPUs compute it.
+    All in float32, or in part in bfloat16: the gradients; two sums of each normalized
+    channel, of its values and of their squares, or in groups its running mean and
+    variance; the loss and the accuracy. The backward pass through statistics of the
+    whole batch needs no other sums than the gradients of scale and shift, as CPUs
+    compute it.
 
     Args:
       parameters: how many the network has.
       channels: the channels of all its normalized layers.
+      in_bfloat16: the parameters whose gradients are summed in bfloat16.
     """
-    return 4 * parameters + 4 * 2 * channels + 4 * 2
+    return 4 * parameters - 2 * in_bfloat16 + 4 * 2 * channels + 4 * 2
 
 
 def _arrays(type_text: str) -> list[Array]:

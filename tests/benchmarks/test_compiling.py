@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.compiled import __main__ as command
-from benchmarks.compiled import compiler, programs
+from benchmarks.compiled import compiler, exchanges, programs
 from experiments.jobs.errors import UsageError
 from experiments.training import devices
 
@@ -128,6 +128,48 @@ def test_a_program_is_measured_or_its_failure_told(monkeypatch):
     assert row["arguments"] == 2 * 3 * 4
     failure = compiler.compile_program("wrong", "v5e:1x2")["failure"]
     assert failure.startswith("TypeError: ")
+
+
+def _rows():
+    rows = command.read_rows(command.ROWS)
+    return {(row["program"], row["topology"]): row for row in rows}
+
+
+def test_all_programs_compile_for_all_topologies():
+    rows = _rows()
+    # The compiler itself crashes (docs/scaling.md).
+    failing = {key for key, row in rows.items() if "failure" in row}
+    assert failing == {("step-imagenet-32-per-chip", "v6e:16x16")}
+    known = [name for name, _ in rows]
+    complete = [
+        n for n in programs.PROGRAMS if known.count(n) == len(command.TOPOLOGIES)
+    ]
+    assert len(complete) >= 12
+    assert "step-imagenet" in complete
+
+
+@pytest.mark.parametrize("topology", ["v5e:2x4", "v5e:16x16", "v6e:16x16"])
+def test_the_step_on_imagenet_exchanges_what_the_formula_says(topology):
+    exchanged = _rows()["step-imagenet", topology]["exchanges"]
+    assert exchanged.keys() == {"all-reduce"}
+    sizes = exchanged["all-reduce"]
+    assert sizes["bf16"] == 2 * exchanges.KERNELS
+    formula = exchanges.formula_bytes(
+        exchanges.PARAMETERS, exchanges.CHANNELS, exchanges.KERNELS
+    )
+    assert sizes["bf16"] + sizes["f32"] == pytest.approx(formula, rel=0.01)
+
+
+def test_the_page_shows_the_rows():
+    rows = command.read_rows(command.ROWS)
+    text = command.ROWS.with_suffix(".md").read_text()
+    for row in rows:
+        section = text.split(f"## {row['topology']},")[1].split("\n## ")[0]
+        [line] = [
+            x for x in section.splitlines() if x.startswith(f"| {row['program']} ")
+        ]
+        cells = [cell.strip() for cell in line.strip("|").split("|")[1:]]
+        assert cells == list(command.columns(row).values())
 
 
 _FAKE = """
