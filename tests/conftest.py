@@ -1,9 +1,11 @@
 """Configuration of all tests."""
 
+import functools
 import gc
 import importlib.metadata
 import os
 import pathlib
+from unittest import mock
 
 from experiments import xla_flags
 
@@ -34,6 +36,7 @@ xla_flags.turn_off_ynnpack_fusions()
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
 
 # Tracing makes many objects that stay: a collection after each 700 of them, as is
 # Python's default, takes up to a tenth of the time.
@@ -49,6 +52,20 @@ def pytest_collection_modifyitems(items):
     """Starts with files that have slow tests, so that the workers end together."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_ir_context():
+    """Shares one MLIR context between a module's programs.
+
+    jax makes one for each: half of the time that it takes to lower a small program.
+    """
+    if not hasattr(mlir, "make_ir_context"):  # in another version of jax
+        yield
+        return
+    shared = functools.cache(mlir.make_ir_context)
+    with mock.patch.object(mlir, "make_ir_context", shared):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -5,6 +5,7 @@ the function returns must be what the reference of `calls.py` says of the same
 arguments, wherever that has an answer.
 """
 
+import functools
 import inspect
 import re
 import warnings
@@ -69,6 +70,7 @@ def variants(value):
     return st.sampled_from(types).map(convert)
 
 
+@functools.cache
 def values():
     """Numbers and other objects, lists of numbers, and arrays."""
     numbers = st.sampled_from(NUMBERS)
@@ -88,7 +90,9 @@ CALLS = {
 }
 
 
-def parameters(call):
+@functools.cache
+def parameters(label):
+    call = CALLS[label]
     signature = inspect.signature(getattr(absum_jax, call.name)).parameters
     return sorted({*signature, *call.arguments} - FREE)
 
@@ -101,7 +105,7 @@ def result_or_none(call, arguments):
             warnings.simplefilter("ignore")
             return jax.block_until_ready(call.function(**arguments))
     except ValueError as error:
-        if {*re.findall(r"`([a-z_]+)", str(error))} & {*parameters(call), *FREE}:
+        if {*re.findall(r"`([a-z_]+)", str(error))} & {*parameters(call.label), *FREE}:
             return None
         raise
 
@@ -131,16 +135,25 @@ def expected_or_none(call, arguments):
         return None
 
 
+@functools.cache
+def strategies(label):
+    """Names of one or two parameters, and the values of each.
+
+    They are made once, as hypothesis analyses each strategy anew.
+    """
+    names = st.sampled_from(parameters(label))
+    arguments = CALLS[label].arguments
+    return st.lists(names, min_size=1, max_size=2, unique=True), {
+        name: st.one_of(variants(arguments.get(name, 1)), values())
+        for name in parameters(label)
+    }
+
+
 def compared(call, data):
     """Tries a call with other values; whether its result could be compared."""
-    names = data.draw(
-        st.lists(st.sampled_from(parameters(call)), min_size=1, max_size=2, unique=True)
-    )
+    names, replacements = strategies(call.label)
     changed = {
-        name: data.draw(
-            st.one_of(variants(call.arguments.get(name, 1)), values()), label=name
-        )
-        for name in names
+        name: data.draw(replacements[name], label=name) for name in data.draw(names)
     }
     arguments = call.arguments | changed
     result = result_or_none(call, arguments)

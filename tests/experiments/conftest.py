@@ -1,12 +1,15 @@
 """Small data and sweeps for the tests of the experiments."""
 
 import dataclasses
+import io
 import pathlib
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tiny_network import in_place_of_small_cnn
 
 from experiments.config import NONE, Recipe, RunConfig, Setting
@@ -24,6 +27,31 @@ RECIPE = {field.name for field in dataclasses.fields(Recipe)}
 def _one_device():
     """Keeps to one of the virtual devices, as programs for several compile slowly."""
     with devices.using(jax.devices()[:1]):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _pdfs_alike_are_drawn_once():
+    """Draws one pdf of each kind of figure, and each png: each takes half a second.
+
+    Figures of one kind have the same beginning of the title and the same axes.
+    """
+    savefig, drawn = Figure.savefig, {}
+
+    def save(figure, stream, *, format, **options):
+        labels = ((ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes)
+        kind = (figure.get_suptitle().split(",")[0], *labels)
+        if format != "pdf":
+            savefig(figure, stream, format=format, **options)
+        elif kind in drawn:
+            stream.write(drawn[kind])
+        else:
+            file = io.BytesIO()
+            savefig(figure, file, format=format, **options)
+            drawn[kind] = file.getvalue()
+            stream.write(drawn[kind])
+
+    with mock.patch.object(Figure, "savefig", save):
         yield
 
 

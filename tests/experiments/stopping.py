@@ -13,7 +13,8 @@ import pytest
 from command_line import ROOT
 
 from experiments.training import programs
-from experiments.xla_flags import without_ynnpack_fusions
+
+_TWO_DEVICES = "--xla_force_host_platform_device_count=2"
 
 # Prints a line after each epoch of each model, and waits for one.
 _HELD = """
@@ -85,7 +86,8 @@ def start_held(*arguments: str, **options: Any) -> subprocess.Popen:
       **options: of `subprocess.Popen`, such as more of the environment.
     """
     environment = {
-        "XLA_FLAGS": without_ynnpack_fusions("--xla_backend_optimization_level=0"),
+        # The last one of a flag counts.
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {_TWO_DEVICES}",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{pathlib.Path(__file__).parent}",
     } | options.pop("env", {})
     return subprocess.Popen(

@@ -243,6 +243,7 @@ def test_the_commands_are_known_without_what_takes_seconds_to_import():
 
 
 @pytest.mark.slow
+@in_place_of_small_cnn()
 def test_table1_from_nothing_and_again(tmp_path, capsys):
     arguments = ["table1", *SMALL, "--runs-dir", str(tmp_path / "runs"),
                  "--results-dir", str(tmp_path / "results")]  # fmt: skip

@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 from scipy import stats
+from tiny_network import in_place_of_small_cnn
 
 from experiments import cli
 from experiments.config import NONE, RunConfig, Setting
@@ -236,6 +237,7 @@ def _trained(folder):
 
 
 @pytest.mark.slow
+@in_place_of_small_cnn()
 def test_the_command_compares_readings(folder, monkeypatch, capsys):
     """It trains what it is asked for, and finds what a clip at every step changed."""
     monkeypatch.setitem(TABLE1, ("mnist5k", "small_cnn"), {
@@ -281,6 +283,7 @@ def test_the_command_compares_readings(folder, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@in_place_of_small_cnn()
 def test_finished_seeds_are_shown_and_never_trained(folder, capsys):
     before = _trained(folder)
     options = ("--methods", "snc", "--max-norms", "1e4", "--seeds", "2")
