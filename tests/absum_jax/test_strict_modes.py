@@ -120,51 +120,25 @@ def raising():
     return stack
 
 
-FLOAT32 = {}  # by the identity of a call
-
-
-def of_float32(call):
-    """What float32 arguments give, traced once, where leaks are looked for."""
-    if id(call) not in FLOAT32:
-        with jax.checking_leaks():
-            FLOAT32[id(call)] = trace(call, "float32", gradients=False)
-    return FLOAT32[id(call)]
-
-
 @every_call
-def test_no_tracer_leaks(call):
-    of_float32(call)
-
-
-def without_strengths(result):
-    """They are a list of numbers, and have the dtype of those."""
-    is_listed = isinstance(
-        result, absum_jax.AttackAccuracy | absum_jax.AutoAttackResult
-    )
-    return jax.tree.leaves(result[1:] if is_listed else result)
+def test_bfloat16_is_not_promoted(call):
+    expected = trace(call, "bfloat16", gradients=False)
+    with raising():
+        assert trace(call, "bfloat16", gradients=True) == expected
 
 
 @every_call
 def test_float32_is_not_promoted_where_float64_exists(call):
+    expected = trace(call, "float32", gradients=False)
     with jax.enable_x64(True), raising():
-        found = trace(call, "float32", gradients=False)
-    expected = of_float32(call)
-    for ours, theirs in zip(*map(without_strengths, (found, expected)), strict=True):
+        found = trace(call, "float32", gradients=True)
+    if isinstance(found, absum_jax.AttackAccuracy | absum_jax.AutoAttackResult):
+        # Strengths are a list of numbers, and have the dtype of those.
+        found, expected = found[1:], expected[1:]
+    for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         assert ours.shape == theirs.shape
         if is_real(theirs) and call.name != "single_fourier_perturbation":
             assert ours.dtype == theirs.dtype
-
-
-@every_call
-def test_bfloat16_is_not_promoted_where_float64_exists(call):
-    """With its gradients: neither to float32 without being asked, nor to float64."""
-    with jax.enable_x64(True), raising():
-        found = trace(call, "bfloat16", gradients=True)
-    expected = of_float32(call)
-    for ours, theirs in zip(*map(without_strengths, (found, expected)), strict=True):
-        assert ours.shape == theirs.shape
-        if is_real(theirs) and call.name != "single_fourier_perturbation":
-            assert ours.dtype in (theirs.dtype, jnp.bfloat16)
 
 
 @pytest.mark.parametrize("call", OTHERS, ids=lambda call: call.label)
@@ -175,6 +149,12 @@ def test_functions_of_concrete_values_promote_nothing(call):
         assert found == call.reference(**call.arguments)
     elif call.reference is not None:
         assert_near(found, call.reference(**call.arguments), 1e-6)
+
+
+@table
+def test_no_tracer_leaks(call):
+    with jax.checking_leaks():
+        trace(call, "float32", gradients=False)
 
 
 def assert_near(found, expected, tolerance):

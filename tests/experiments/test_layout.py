@@ -14,8 +14,8 @@ ORDER = (
     "xla_flags", "jobs", "names", "composed", "arguments", "cli", "config",
     "statistics", "methods", "data", "published", "compiled", "models", "training",
     "options", "evaluation", "runtimes", "workspace", "trained", "adversaries",
-    "reporting", "studies", "reproduce", "claims", "tables", "figures", "train",
-    "evaluate", "record", "restore", "demo", "supervision", "__main__",
+    "reporting", "studies", "reproduce", "claims", "report", "tables", "figures",
+    "train", "evaluate", "record", "restore", "demo", "supervision", "__main__",
 )  # fmt: skip
 # The demo is Table 1 with a picture.
 IMPORTED_COMMANDS = {("demo", "tables.table1")}
