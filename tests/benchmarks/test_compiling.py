@@ -147,9 +147,14 @@ def _rows():
 
 def test_all_programs_compile_for_all_topologies():
     rows = _rows()
-    # The compiler itself crashes (docs/scaling.md).
+    # As docs/scaling.md explains: the compiler itself crashes, and 128 images cannot be
+    # divided among 256 chips.
     failing = {key for key, row in rows.items() if "failure" in row}
-    assert failing == {("step-imagenet-32-per-chip", "v6e:16x16")}
+    assert failing == {
+        ("step-imagenet-32-per-chip", "v6e:16x16"),
+        ("epoch-resnet18-absum", "v5e:16x16"),
+        ("epoch-resnet18-absum", "v6e:16x16"),
+    }
     known = [name for name, _ in rows]
     complete = [
         n for n in programs.PROGRAMS if known.count(n) == len(command.TOPOLOGIES)
