@@ -10,7 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.compiled import __main__ as command
 from benchmarks.compiled import compiler, exchanges, programs
 from experiments.jobs.errors import UsageError
-from experiments.models import build, resnet
 from experiments.training import devices
 
 _VERSIONS = {"jax": "1", "libtpu": "2"}
@@ -27,15 +26,6 @@ _LOWERED = (
     "pgd-sweep", "apgd-ce-resnet18", "apgd-t-resnet18", "fab-t-resnet18",
     "square-resnet18", "absum-resnet18", "norms-resnet18",
 )  # fmt: skip
-
-
-@pytest.fixture
-def shallow(monkeypatch):
-    """Leaves two of the four stages of every ResNet-18, of all kinds of layers."""
-    build.cache_clear()
-    monkeypatch.setattr(resnet, "_STAGES", resnet._STAGES[:2])
-    yield
-    build.cache_clear()
 
 
 @pytest.mark.slow

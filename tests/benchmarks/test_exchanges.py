@@ -11,7 +11,6 @@ from jax.sharding import Mesh, PartitionSpec
 from benchmarks.compiled import exchanges, programs
 from benchmarks.compiled.exchanges import Array, Exchange
 from experiments.data import DATASETS
-from experiments.models import build, resnet
 from experiments.training import devices
 
 _DEVICES = 4
@@ -104,15 +103,6 @@ def small_imagenet(monkeypatch):
     info = dataclasses.replace(DATASETS["imagenet2012"], image_shape=(32, 32, 3))
     monkeypatch.setitem(programs.DATASETS, "imagenet2012", info)
     return info.name
-
-
-@pytest.fixture
-def shallow(monkeypatch):
-    """Leaves two of the four stages of every ResNet-18, of all kinds of layers."""
-    build.cache_clear()
-    monkeypatch.setattr(resnet, "_STAGES", resnet._STAGES[:2])
-    yield
-    build.cache_clear()
 
 
 def _sizes(network, dataset):
