@@ -14,9 +14,9 @@ The file has uint8 images `x_train` (50000, 32, 32, 3) and `x_test`, and labels
 
 import argparse
 import dataclasses
+import importlib.metadata
 import os
 import pathlib
-import platform
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,8 +25,6 @@ from typing import Any
 from experiments import xla_flags
 
 xla_flags.turn_off_ynnpack_fusions()
-
-import jax  # noqa: E402
 
 from benchmarks import (  # noqa: E402
     attack,
@@ -42,6 +40,7 @@ from experiments.data.split import check  # noqa: E402
 from experiments.jobs import files  # noqa: E402
 from experiments.jobs.errors import UsageError, damage_named, report  # noqa: E402
 from experiments.options import ModelOptions, SweepOptions  # noqa: E402
+from experiments.reporting import document  # noqa: E402
 
 # The most important first.
 SPEEDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -59,26 +58,11 @@ _METHODS = "none", "absum", "weight_decay", "l1", "snc", "snc-numpy-axes"
 _STOPPED = 75
 
 
-def conditions() -> dict[str, Any]:
-    """Returns the device and the versions of a measurement."""
-    versions = {"python": platform.python_version(), "jax": jax.__version__}
-    if torch_peer.is_installed():
-        import torch
-
-        versions["torch"] = torch.__version__
-    device = jax.devices()[0].device_kind
-    flags = os.environ.get("XLA_FLAGS", "")
-    return {"device": device, "devices": jax.device_count(), "xla_flags": flags} | {
-        "versions": versions
-    }
-
-
 def measure(folder: pathlib.Path) -> list[str]:
     """Measures what has no file yet, writes a file each, and returns what failed."""
-    failed = []
+    failed, has_torch = [], torch_peer.is_installed()
     for name, benchmark in SPEEDS.items():
-        path = folder / f"{name}.json"
-        if files.exists(path):
+        if files.exists(folder / f"{name}.json"):
             continue
         try:
             rows = benchmark()
@@ -86,7 +70,8 @@ def measure(folder: pathlib.Path) -> list[str]:
             traceback.print_exc()
             failed.append(name)
         else:
-            files.write_json(path, conditions() | {"rows": rows})
+            version = importlib.metadata.version("torch") if has_torch else None
+            document.write(folder / name, {"rows": rows, "torch": version})
             for row in rows:
                 print(name, row, flush=True)
     return failed

@@ -186,9 +186,8 @@ def _table(path: str) -> Callable[[pathlib.Path], list[str]]:
     def table(results: pathlib.Path) -> list[str]:
         text = "\n".join(_lines(results / path)).replace("## ", "### ", 1)
         # Comparisons follow, which this page judges by itself.
-        return re.split("\nThe paper's claims here|\nNo verdict on", text)[
-            0
-        ].splitlines()
+        text, *_ = re.split("\nThe paper's claims here|\nNo verdict on", text)
+        return text.splitlines()
 
     return table
 

@@ -45,7 +45,7 @@ def test_what_is_measured_is_not_measured_again(tmp_path, monkeypatch):
     written = json.loads(path.read_text())
     assert path.name == "second.json"
     assert written["rows"] == [{"benchmark": "b", "case": "c", "ms": 1.5}]
-    assert written["versions"]["jax"]
+    assert written["provenance"]["packages"]["jax"]
 
 
 def _arrays(path, train=50_000, test=10_000):
