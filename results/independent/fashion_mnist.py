@@ -4,7 +4,7 @@ It imports none of the project's code: no regularization, weight decay and Absum
 paper's strengths, three seeds each. Each model is appended to `fashion_mnist.jsonl`
 when it is attacked; those that are there are not trained again.
 
-    pip install torch tensorflow-datasets array-record importlib-resources
+    pip install torch tensorflow-datasets array-record importlib-resources pillow
     python results/independent/fashion_mnist.py --data-dir ~/tensorflow_datasets
 """
 
