@@ -232,8 +232,8 @@ def test_a_committed_model():
 
 
 @pytest.mark.slow
-def test_a_committed_model_on_real_images(prepared_tfds, tmp_path):
-    options = DataOptions(data_dir=prepared_tfds, cache_dir=tmp_path)
+def test_a_committed_model_on_real_images(prepared_tfds):
+    options = DataOptions(data_dir=prepared_tfds)
     model = experiments.load_model(WEIGHTS, seed=11, data=options)
     clean = [row for row in model.evaluations() if row["attack"] == "clean"]
     [row] = [row for row in clean if row["examples"] == 10000]
