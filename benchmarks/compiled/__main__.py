@@ -140,8 +140,7 @@ def _size(value: float) -> str:
 def columns(row: dict[str, Any]) -> dict[str, str]:
     """Formats a row of the table."""
     if "failure" in row:
-        reason = re.sub(r"\s+", " ", row["failure"]).replace("|", "/")
-        return dict.fromkeys(_COLUMNS, "") | {"memory": f"fails: {reason[:200]}"}
+        return dict.fromkeys(_COLUMNS, "") | {"memory": "fails"}
     chip = chip_of(row["topology"])
     memory = sum(row[name] for name in ("arguments", "results", "temporary", "code"))
     seconds, operations = row["estimated_seconds"], row["flops"]
@@ -217,16 +216,20 @@ in. Compilation was timed on two CPU cores beside other work. Failures are expla
 [How it scales](../../docs/scaling.md)."""
 
 
+def failure(row: dict[str, Any]) -> str:
+    """Formats why a program does not compile, as an item of a list."""
+    reason = re.sub(r"\s+", " ", row["failure"]).replace("|", "/")
+    return f"- {row['program']}: {reason[:200]}"
+
+
 def page(rows: Sequence[dict[str, Any]], versions: dict[str, str]) -> str:
-    """Makes the page with a table for each topology."""
+    """Makes the page with a table for each topology, and the failures below it."""
     lines = [_TITLE, "", _INTRODUCTION, ""]
     lines += [", ".join(f"{name} {version}" for name, version in versions.items())]
     for topology in dict.fromkeys(row["topology"] for row in rows):
-        cells = [
-            (row["program"], *columns(row).values())
-            for row in rows
-            if row["topology"] == topology
-        ]
+        chosen = [row for row in rows if row["topology"] == topology]
+        cells = [(row["program"], *columns(row).values()) for row in chosen]
+        failures = [failure(row) for row in chosen if "failure" in row]
         chips = math.prod(map(int, topology.partition(":")[2].split("x")))
         shown = f"{chips} chip{'s' if chips > 1 else ''}"
         lines += [
@@ -234,6 +237,8 @@ def page(rows: Sequence[dict[str, Any]], versions: dict[str, str]) -> str:
             f"## {topology}, {shown}",
             "",
             *aligned(("program", *_COLUMNS), cells),
+            *([""] if failures else []),
+            *failures,
         ]
     return "\n".join(lines) + "\n"
 
