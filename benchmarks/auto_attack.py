@@ -8,7 +8,6 @@ again by the same versions: remove its line to do so.
 
 import functools
 import importlib
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ import optax
 import absum_jax
 import experiments
 from benchmarks import adversarial_training, loops, torch_peer
+from benchmarks.rows import stored
 from benchmarks.timing import median_seconds
 from benchmarks.torch_peer import Robust
 from experiments.data import Split, load, pgd_of
@@ -183,33 +183,29 @@ class Row(NamedTuple):
     cpu_seconds: float  # of all cores, with compilation
 
 
-def read_rows(path: pathlib.Path) -> list[Row]:
-    """Reads the rows of a file, none if it does not exist."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [Row(**json.loads(line)) for line in lines]
-
-
 def _versions(*packages: str) -> str:
     return ", ".join(
         f"{name} {importlib.import_module(name).__version__}" for name in packages
     )
 
 
-def stored(
+def row_of(
     path: pathlib.Path, point: Point, package: str, weights: str,
     attack: Callable[[Point], Robust],
 ) -> Row:  # fmt: skip
     """Returns the row of a point from a file, or computes and appends it."""
-    key = *point, package, weights
-    for row in read_rows(path):
-        if row[: len(key)] == key:
-            return row
-    started = time.process_time()
-    robust = attack(point)
-    row = Row(*key, *robust, round(time.process_time() - started, 1))
-    with path.open("a") as stream:
-        stream.write(json.dumps(row._asdict()) + "\n")
-    return row
+
+    def measured() -> dict[str, Any]:
+        started = time.process_time()
+        robust, forward, backward = attack(point)
+        seconds = round(time.process_time() - started, 1)
+        return {
+            "robust": robust, "forward": forward, "backward": backward,
+            "cpu_seconds": seconds,
+        }  # fmt: skip
+
+    key = point._asdict() | {"package": package, "weights": weights}
+    return Row(**stored(path, key, measured))
 
 
 def columns(ours: Row, peer: Row | None) -> dict[str, str]:
@@ -238,11 +234,11 @@ def agreement() -> list[dict[str, Any]]:
     rows = []
     for point in points():
         weights = digests.of_arrays(_model(point.model).variables)[:12]
-        ours = stored(ROWS, point, _versions("absum_jax", "jax"), weights, _ours)
+        ours = row_of(ROWS, point, _versions("absum_jax", "jax"), weights, _ours)
         peer = None
         if point.component != PGD and torch_peer.has_pyautoattack():
             package = _versions("pyautoattack", "torch")
-            peer = stored(ROWS, point, package, weights, _reference)
+            peer = row_of(ROWS, point, package, weights, _reference)
         rows.append(
             {
                 "benchmark": "robust accuracy, absum_jax / pyautoattack",

@@ -8,6 +8,7 @@ the same versions: remove its line to do so. All rows of these versions are show
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import math
@@ -25,6 +26,8 @@ import tyro
 
 from absum_jax.markdown import aligned
 from benchmarks.compiled import compiler, programs
+from benchmarks.rows import stored
+from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 
 _FOLDER = pathlib.Path(__file__).parents[2] / "results" / "benchmarks"
@@ -104,12 +107,6 @@ def _pass_on(process: subprocess.Popen[str], answers: "queue.Queue[str]") -> Non
     answers.put("")
 
 
-def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads the rows of a file, none if it does not exist."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
 def compute(
     names: Sequence[str], topologies: Sequence[str], path: pathlib.Path,
     compiling: Compiler, versions: dict[str, str],
@@ -118,14 +115,8 @@ def compute(
     for name in names:
         for topology in topologies:
             key = {"program": name, "topology": topology} | versions
-            known = [row for row in read_rows(path) if row.items() >= key.items()]
-            if known:
-                yield known[-1]
-                continue
-            row = key | compiling.compile(name, topology)
-            with path.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
-            yield row
+            compiled = functools.partial(compiling.compile, name, topology)
+            yield stored(path, key, compiled)
 
 
 def chip_of(topology: str) -> Chip:
@@ -252,7 +243,11 @@ def main(options: Options) -> bool:
                 options.programs, options.topology, options.rows, compiling, versions
             )
         )  # fmt: skip
-    known = [row for row in read_rows(options.rows) if row.items() >= versions.items()]
+    known = [
+        row
+        for row in files.read_json_lines(options.rows)
+        if row.items() >= versions.items()
+    ]
     known.sort(key=lambda row: list(programs.PROGRAMS).index(row["program"]))
     known.sort(key=lambda row: row["topology"])
     options.rows.with_suffix(".md").write_text(page(known, versions))

@@ -12,9 +12,14 @@ from benchmarks import __main__ as command
 from benchmarks import auto_attack
 from benchmarks.auto_attack import PGD, WHOLE, Point
 from benchmarks.torch_peer import Robust
+from experiments.jobs import files
 from experiments.models import build
 
 _POINT = Point("clean", 0.1, 200, "apgd-t")
+
+
+def _rows(path):
+    return [auto_attack.Row(**row) for row in files.read_json_lines(path)]
 
 
 def test_rows_are_computed_once(tmp_path):
@@ -25,7 +30,7 @@ def test_rows_are_computed_once(tmp_path):
         return Robust(100 + len(computed), 20, 10)
 
     def stored(point, package="a 1", weights="f00"):
-        return auto_attack.stored(path, point, package, weights, attack)
+        return auto_attack.row_of(path, point, package, weights, attack)
 
     first = stored(_POINT)
     assert first[:-1] == ("clean", 0.1, 200, "apgd-t", "a 1", "f00", 101, 20, 10)
@@ -42,7 +47,7 @@ def test_rows_are_computed_once(tmp_path):
     ]
     assert [row.robust for row in others] == list(range(102, 108))
     assert len(computed) == 7
-    assert auto_attack.read_rows(path) == [first, *others]
+    assert _rows(path) == [first, *others]
 
 
 def test_command_prints_columns(monkeypatch, capsys):
@@ -94,7 +99,7 @@ def _committed(package):
     """The committed rows of a package by their points, with which weights."""
     return {
         (Point(*row[:4]), row.weights): row
-        for row in auto_attack.read_rows(auto_attack.ROWS)
+        for row in _rows(auto_attack.ROWS)
         if row.package.startswith(package)
     }
 

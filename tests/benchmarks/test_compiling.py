@@ -9,6 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.compiled import __main__ as command
 from benchmarks.compiled import compiler, exchanges, programs
+from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.training import devices
 
@@ -66,7 +67,7 @@ def test_rows_are_computed_once_for_the_same_versions(tmp_path):
     rows = _compute(told, path)
     assert [(row["program"], row["topology"]) for row in rows] == told.asked
     assert len(told.asked) == 4
-    assert _compute(told, path) == rows == command.read_rows(path)
+    assert _compute(told, path) == rows == files.read_json_lines(path)
     assert len(told.asked) == 4
     _compute(told, path, _VERSIONS | {"jax": "1.1"})
     assert len(told.asked) == 8
@@ -134,7 +135,7 @@ def test_a_program_is_measured_or_its_failure_told(monkeypatch):
 
 
 def _rows():
-    rows = command.read_rows(command.ROWS)
+    rows = files.read_json_lines(command.ROWS)
     return {(row["program"], row["topology"]): row for row in rows}
 
 
@@ -166,7 +167,7 @@ def test_the_step_on_imagenet_exchanges_what_the_formula_says(topology):
 
 
 def test_the_page_shows_the_rows():
-    rows = command.read_rows(command.ROWS)
+    rows = files.read_json_lines(command.ROWS)
     text = command.ROWS.with_suffix(".md").read_text()
     for row in rows:
         section = text.split(f"## {row['topology']},")[1].split("\n## ")[0]
