@@ -71,8 +71,9 @@ class Table4Options:
 
     attack: tuple[AttackName, ...] = ("pgd",)
     """Which attacks to evaluate with, each in a table of its own. pgd: the paper's PGD.
-    auto: AutoAttack, beyond the paper, on the strengths that PGD selects; it takes up
-    to a second of a CPU core for each image, eps and small model (--test-examples)."""
+    auto: AutoAttack, beyond the paper, on the strengths that PGD selects; it takes
+    about half a second of a CPU core for each image that is not broken, each eps and
+    each small model (--test-examples)."""
 
     train_steps: int | None = None
     """Number of PGD steps in training; None is the paper's. The step size is scaled so
