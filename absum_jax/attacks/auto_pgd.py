@@ -133,7 +133,7 @@ def ascend(
         return _State(
             step=step + 1,
             images=jnp.where(_rows(broken), state.images, moved),
-            previous=state.images,
+            previous=images,
             losses=here.losses,
             size=size,
             best_images=best_images,
