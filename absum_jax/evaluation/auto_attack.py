@@ -68,11 +68,13 @@ class _State(NamedTuple):
     forward: chex.Array  # (N, 4)
     backward: chex.Array  # (N, 4)
     no_gradient: chex.Array  # no attack had one
+    nan_logits: chex.Array  # of the attacked image
 
     def of_next_eps(self) -> "_State":
         """Returns the state before larger changes: broken images stay broken."""
         none = jnp.zeros_like(self.forward)
-        return _State(*self[:2], none, none, jnp.ones_like(self.no_gradient))
+        failed = jnp.ones_like(self.no_gradient)
+        return self._replace(forward=none, backward=none, no_gradient=failed)
 
 
 class _Limits(NamedTuple):
@@ -100,16 +102,18 @@ def _clean(
 
     def of_batch(_: None, batch: counting.Batches) -> tuple[None, tuple[Any, ...]]:
         logits = logits_fn(batch.x)
-        equal = (logits == logits[:, :1]).all(axis=-1)
-        wrong, ranking = (
+        found = (
             is_misclassified(logits, batch.y),
             jnp.argsort(-logits, axis=-1),
+            are_probabilities(logits),
+            (logits == logits[:, :1]).all(axis=-1),
+            jnp.isnan(logits).any(axis=-1),
         )
-        return None, (wrong, ranking, are_probabilities(logits), equal)
+        return None, found
 
     batches = counting.in_batches(images, y, batch_size)
     each = jax.lax.scan(of_batch, None, batches)[1]
-    wrong, ranking, probabilities, equal = (
+    wrong, ranking, probabilities, equal, undefined = (
         counting.joined(leaf, y.shape[0]) for leaf in each
     )
     problems = Problems(
@@ -117,6 +121,7 @@ def _clean(
         probabilities=probabilities,
         equal_logits=equal,
         out_of_range=(jnp.abs(images - x) > 1e-6).any(axis=(1, 2, 3)),
+        nan_logits=undefined,
     )
     return images, (wrong, ranking, problems)
 
@@ -146,7 +151,10 @@ def _attack(
         logits_fn, images.x, images.y, keys, Budget(eps, eps, steps, eps),
         limits.bounds, _AIM, valid, **targets,
     )  # fmt: skip
-    broken = is_misclassified(logits_fn(attacked), images.y) & valid
+    logits = logits_fn(attacked)
+    # A negative eps that is traced makes images of NaN, which break nothing.
+    judged = valid & ~jnp.isnan(attacked).any(axis=(1, 2, 3))
+    broken = is_misclassified(logits, images.y) & judged
     had_gradient = valid & ~record.motionless & (not component.queries)
     return _State(
         jnp.where(broken[:, None, None, None], attacked, state.images),
@@ -154,6 +162,7 @@ def _attack(
         state.forward.at[:, column].add(record.forward),
         state.backward.at[:, column].add(record.backward),
         state.no_gradient & ~had_gradient,
+        state.nan_logits | (jnp.isnan(logits).any(axis=-1) & judged),
     )
 
 
@@ -348,7 +357,8 @@ def auto_attack(
 
     Warns:
       UserWarning: for each of the `problems` of the result: images without a gradient,
-        with probabilities in place of logits, with equal logits, or out of range.
+        with probabilities in place of logits, with equal logits, out of range, or with
+        NaN logits.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp
@@ -402,7 +412,9 @@ def attacked(
     images = _Images(clipped, y, keys, ranking)
     passes = jnp.zeros((*y.shape, len(TITLES)), int)
     broken_by = jnp.where(wrong, MISCLASSIFIED, UNBROKEN)
-    state = _State(clipped, broken_by, passes, passes, jnp.ones_like(wrong))
+    state = _State(
+        clipped, broken_by, passes, passes, jnp.ones_like(wrong), flags.nan_logits
+    )
 
     order = jnp.argsort(jnp.atleast_1d(eps))
     ascending = jnp.atleast_1d(eps)[order]
@@ -418,7 +430,9 @@ def attacked(
     states = jax.tree.map(lambda leaf: leaf[jnp.argsort(order)], states)
     has_gradient = not all(component.queries for component in chosen)
     failed = states.no_gradient & (states.broken_by == UNBROKEN) & has_gradient
-    flags = flags._replace(no_gradient=failed.any(axis=0))
+    flags = flags._replace(
+        no_gradient=failed.any(axis=0), nan_logits=states.nan_logits.any(axis=0)
+    )
     problems = jax.tree.map(lambda flag: flag.sum(dtype=jnp.int32), flags)
     if eps.ndim == 0:
         states = jax.tree.map(lambda leaf: leaf[0], states)

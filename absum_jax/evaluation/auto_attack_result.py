@@ -7,6 +7,7 @@ import chex
 import numpy as np
 
 from absum_jax import html
+from absum_jax._validation import nan_if_negative
 from absum_jax.evaluation import display
 from absum_jax.evaluation.counting import shares
 from absum_jax.intervals import wilson_interval
@@ -27,6 +28,7 @@ _PROBLEMS = (
     "Probabilities in place of logits for {} images; return their logarithms.",
     "Equal logits of all classes for {} images.",
     "Pixels beyond the bounds in {} images, which were clipped.",
+    "NaN logits for {} images, which count as broken.",
 )
 
 
@@ -37,13 +39,14 @@ class Problems(NamedTuple):
     probabilities: chex.Array  # the model returned numbers in [0, 1] whose sum is 1
     equal_logits: chex.Array  # all logits are the same
     out_of_range: chex.Array  # a pixel is beyond the bounds
+    nan_logits: chex.Array  # a logit is NaN, with or without an attack
 
     def sentences(self) -> list[str]:
         """Returns a sentence for each problem that at least one image has.
 
         Example:
           >>> from absum_jax.evaluation.auto_attack_result import Problems
-          >>> Problems(0, 0, equal_logits=12, out_of_range=0).sentences()
+          >>> Problems(0, 0, equal_logits=12, out_of_range=0, nan_logits=0).sentences()
           ['Equal logits of all classes for 12 images.']
         """
         return [
@@ -77,10 +80,11 @@ class AutoAttackResult(NamedTuple):
     def accuracy(self) -> chex.Array:
         """Returns the robust accuracy for each eps, a fraction.
 
-        It never rises with eps.
+        It never rises with eps. Of a traced eps that is negative, it is NaN.
         """
         left = (self.broken_by == UNBROKEN).sum(axis=-1)
-        return shares(left, self.broken_by.shape[-1])
+        robust = shares(left, self.broken_by.shape[-1])
+        return nan_if_negative(self.eps, robust)
 
     @property
     def name(self) -> str:

@@ -54,10 +54,11 @@ def _rows(
 
 def _auto_attack_rows(result: AutoAttackResult) -> list[ReportRow]:
     """Returns a row for what is left after each attack, and one for all of them."""
+    undefined = float(result.problems.nan_logits / result.broken_by.shape[-1])
     rows = [
         ReportRow(
             f"AutoAttack: {row['attack']}", row["eps"], row["accuracy"], row["low"],
-            row["high"], 0.0, "eps",
+            row["high"], undefined, "eps",
         )
         for row in result.rows
         if row["attack"] in TITLES

@@ -28,7 +28,7 @@ class AutoAttacked(NamedTuple):
     images: np.ndarray
     forward: np.ndarray  # (eps, 4): evaluations of the model by each attack
     backward: np.ndarray  # (eps, 4): gradients, each of which evaluates it as well
-    problems: np.ndarray  # (4,): numbers of images, as in the library's `Problems`
+    problems: np.ndarray  # (5,): numbers of images, as in the library's `Problems`
 
     @property
     def accuracies(self) -> np.ndarray:

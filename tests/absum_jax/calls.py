@@ -378,7 +378,7 @@ def _auto_attacked(logits_fn, x, y, key, eps, components, steps):
         passes = np.where(left, passes, 0)[:, None] * np.eye(4, dtype=int)[0]
         of_eps.append((images, broken_by, passes, passes))
     fields = map(np.array, zip(*of_eps, strict=True))
-    problems = [np.zeros((), int)] * 4
+    problems = [np.zeros((), int)] * 5
     settings = np.arange(4) < 1, np.array(steps), np.array(5000)
     return np.array(eps), *fields, *problems, *settings
 
@@ -884,7 +884,7 @@ def _other_calls(sizes: _Sizes, seed: int) -> list[Call]:
     passes = np.zeros((6, 4), np.int32)
     result = absum_jax.AutoAttackResult(
         eps=np.float32(0.1), images=model["x"], broken_by=np.arange(6) % 4,
-        forward=passes, backward=passes, problems=Problems(0, 0, 0, 0),
+        forward=passes, backward=passes, problems=Problems(0, 0, 0, 0, 0),
         components=np.full(4, True), steps=np.int32(100), queries=np.int32(5000),
     )  # fmt: skip
     (use,) = _conv_uses(None, params, model["x"])["conv1/kernel"]

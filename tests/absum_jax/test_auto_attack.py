@@ -230,6 +230,33 @@ def test_traced_images_out_of_range_are_counted():
     assert result.problems.out_of_range == 2
 
 
+def test_nan_logits_are_counted():
+    def undefined(x):
+        """Is NaN at bright images, some of which are so after an attack alone."""
+        bright = x.max(axis=(1, 2, 3)) > 0.97
+        return jnp.where(bright[:, None], jnp.nan, WAVES(x))
+
+    expected = (X.max(axis=(1, 2, 3)) > 0.97).sum()
+    assert 0 < expected < len(X)
+    with pytest.warns(UserWarning, match=f"NaN logits for {expected} images"):
+        result = attack(undefined, X, Y, eps=0.0)
+    assert result.problems.nan_logits == expected
+    with pytest.warns(UserWarning, match="NaN logits"):
+        result = attack(undefined, X, Y, eps=0.1)
+    attacked = result.images.max(axis=(1, 2, 3)) > 0.97
+    assert result.problems.nan_logits == attacked.sum() > expected
+    found = jax.jit(lambda x: attack(undefined, x, Y, eps=0.1))(X)
+    assert found.problems.nan_logits == attacked.sum()
+
+
+def test_a_traced_eps_that_is_negative_gives_nan_alone():
+    eps = jnp.array([-0.1, 0.0, 0.1])
+    result = jax.jit(lambda eps: attack(WAVES, X, Y, eps=eps))(eps)
+    assert np.isnan(result.accuracy[0])
+    expected = attack(WAVES, X, Y, eps=eps[1:])
+    np.testing.assert_array_equal(result.accuracy[1:], expected.accuracy)
+
+
 @pytest.mark.parametrize(
     "components", [(), ("pgd",), ("square", "square"), "square", None]
 )
