@@ -122,14 +122,22 @@ def resnet_passes(
     x, y = _channels_first(images), _labels(labels)
     x = x.contiguous(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
-    def forward() -> Any:
-        return model(x)
+    def mixed() -> Any:
+        return torch.autocast(_device(), torch.bfloat16, enabled=_device() != "cpu")
 
-    def gradient() -> Any:
+    @torch.inference_mode()
+    def forward() -> None:
+        with mixed():
+            model(x)
+        _synchronize()
+
+    def gradient() -> None:
         attacked = x.clone().requires_grad_()
-        loss = torch.nn.functional.cross_entropy(model(attacked), y, reduction="sum")
-        return torch.autograd.grad(loss, attacked)
+        with mixed():
+            logits = model(attacked)
+            loss = torch.nn.functional.cross_entropy(logits, y, reduction="sum")
+        torch.autograd.grad(loss, attacked)
+        _synchronize()
 
     return {"forward": forward, "input gradient": gradient}
 

@@ -116,6 +116,8 @@ def _compute(results: pathlib.Path) -> list[str]:
     for name in SAMPLES:
         paths = (results / "records" / name).glob("*/*/*/*/provenance.json")
         found = [files.read_json(path) for path in sorted(paths)]
+        if not found:
+            raise UsageError(f"{results / 'records' / name} has no records.")
         # The models of a program were trained at the same time.
         programs = {(*one["seeds_in_one_program"], one["seconds"]) for one in found}
         total = sum(seconds for *_, seconds in programs)
@@ -174,8 +176,11 @@ def _section(title: str) -> Callable[[pathlib.Path], list[str]]:
     """Returns a section of the page of verdicts, without its title."""
 
     def section(results: pathlib.Path) -> list[str]:
-        text = "\n".join(_lines(results / "claims.md"))
-        return text.split(f"\n## {title}\n")[1].split("\n## ")[0].strip().splitlines()
+        path = results / "claims.md"
+        _, found, rest = "\n".join(_lines(path)).partition(f"\n## {title}\n")
+        if not found:
+            raise UsageError(f"{path} has no section {title}: run `claims` again.")
+        return rest.split("\n## ")[0].strip().splitlines()
 
     return section
 

@@ -32,6 +32,15 @@ class Ball(Protocol):
         """Draws a point of norm one."""
 
 
+def finite(size: Any, dtype: Any) -> chex.Array:
+    """Returns a size of at most the square root of the largest number.
+
+    Of a direction of norm one, points so far away keep it: their distances are
+    representable, and so is what a projection multiplies these by.
+    """
+    return jnp.minimum(jnp.asarray(size, dtype), float(jnp.finfo(dtype).max) ** 0.5)
+
+
 def _norms(images: chex.Array) -> chex.Array:
     """Returns the L2 norm of each image, (batch, 1, 1, 1)."""
     # In units of the largest entry, whose square may not be representable.
@@ -80,7 +89,7 @@ class _L2Ball(NamedTuple):
     def climb(self, images: chex.Array, gradient: chex.Array, size: Any) -> chex.Array:
         norms = _norms(gradient)
         direction = gradient / jnp.where(norms > 0, norms, 1)
-        return images + jnp.where(direction == 0, 0, size * direction)
+        return images + finite(size, images.dtype) * direction
 
     def inside(self, key: chex.PRNGKey, shape: tuple[int, ...], dtype: Any) -> Any:
         key, own = jax.random.split(key)

@@ -122,7 +122,8 @@ def descend(
             own = jax.random.fold_in(key, restart)
             return ball.inside(own, x.shape[1:], dtype)
 
-        return ball.project(x + radius * jax.vmap(noise)(keys))
+        far = _balls.finite(radius, dtype)
+        return ball.project(x + far * jax.vmap(noise)(keys))
 
     first, record = run(start(0))
     if aim.restarts == 1:

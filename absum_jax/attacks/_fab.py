@@ -147,7 +147,7 @@ def approach(
     def body(state: _State) -> _State:
         images = state.images
         normal, (leads, probabilities) = jax.grad(lead, has_aux=True)(images)
-        normal = jnp.nan_to_num(normal)
+        normal, leads = jnp.nan_to_num(normal), leads.astype(dtype)
         behind = (normal * (images - x)).sum(axis=(1, 2, 3))
         offset = jnp.nan_to_num(-leads)
         here, size = to_hyperplane(images, normal, offset, bounds)

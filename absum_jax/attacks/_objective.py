@@ -48,14 +48,6 @@ class Record(NamedTuple):
         )
 
 
-class _Candidate(NamedTuple):
-    """Attacked images and the success of the attack."""
-
-    images: chex.Array
-    losses: chex.Array  # (batch,), to be maximized
-    broken: chex.Array  # (batch,), whether the attack succeeded
-
-
 # From images to the sum of their losses, the attacked images with losses, and whether
 # the model returned probabilities (batch,).
 Objective = Callable[[chex.Array], tuple[chex.Array, tuple[Candidate, chex.Array]]]
@@ -117,7 +109,7 @@ def objective(
             broken = ~broken
         # A loss may also be NaN because a model is infinitely certain.
         extreme = jnp.where(broken, jnp.inf, -jnp.inf)
-        ranked = jnp.where(jnp.isnan(losses), extreme, losses)
+        ranked = jnp.where(jnp.isnan(losses), extreme, losses).astype(images.dtype)
         if valid is not None:
             broken |= ~valid
         return losses.sum(), (Candidate(images, ranked, broken), probabilities)

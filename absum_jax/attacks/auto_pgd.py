@@ -154,7 +154,8 @@ def ascend(
         def noise(key: chex.PRNGKey) -> chex.Array:
             return ball.surface(jax.random.fold_in(key, restart), x.shape[1:], dtype)
 
-        start = ball.project(x + eps * jax.vmap(noise)(keys))
+        far = _balls.finite(eps, dtype)
+        start = ball.project(x + far * jax.vmap(noise)(keys))
         start = jnp.where(_rows(broken), images, start)
         lowest = jnp.full(y.shape, -jnp.inf, dtype)
         count = jnp.zeros(y.shape, int)

@@ -98,8 +98,8 @@ def check_not_futile(
     motionless = np.max(record.motionless)
     if motionless:
         warnings.warn(
-            f"`{model}` had no gradient at {motionless} of {images} images, which the "
-            "attack left unchanged: their accuracy shows nothing. Rounding, "
+            f"`{model}` had no gradient at {motionless} of {images} images, at which "
+            "the attack took no step: their accuracy shows nothing. Rounding, "
             "`stop_gradient` and NaN remove the gradient; if a model is so certain "
             "that the cross-entropy has none, use `loss=absum_jax.margin_loss`.",
             stacklevel=stacklevel,

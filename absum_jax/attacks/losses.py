@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from absum_jax import _validation as validation
+from absum_jax.prox import accumulation_dtype
 
 
 def _checked(
     logits: Any, y: Any, *, least: int, name: str = "y"
 ) -> tuple[chex.Array, chex.Array]:
-    """Checks that there are at least so many classes; returns logits and labels."""
+    """Checks that there are at least so many classes; returns logits and labels.
+
+    The logits are in at least float32, as 1e-12 is zero in float16.
+    """
     logits = validation.check_real("logits", logits)
     if logits.ndim != 2 or not logits.size or logits.shape[1] < least:
         raise ValueError(
@@ -23,7 +27,7 @@ def _checked(
     classes = logits.shape[1]
     having = f"`logits` has {classes} classes"
     validation.check_label_range(y, classes, having, name=name)
-    return logits, y
+    return logits.astype(accumulation_dtype(logits)), y
 
 
 _WORDS = {2: "two", 3: "three", 4: "four"}

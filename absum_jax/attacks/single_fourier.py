@@ -119,7 +119,9 @@ def single_fourier_attack(
     """Attacks images by the Single Fourier Attack with one frequency.
 
     It adds the same perturbation, from :func:`single_fourier_perturbation`, to every
-    image and channel, and clips the result to the bounds.
+    image and channel, and clips the result to the bounds. The sum is rounded to the
+    dtype of the images: in bfloat16 by up to 0.2 % of a pixel's value, so that a small
+    eps needs float32 images.
 
     Args:
       x: images (..., height, width, channels), floating-point, within the bounds.

@@ -92,7 +92,11 @@ class AutoAttackResult(NamedTuple):
 
         The standard version runs all four attacks, with 100 steps and 5,000 queries.
         Name anything else as this property does when you report its accuracy.
+
+        Raises:
+          ValueError: if the result has an axis of models, as after `vmap`.
         """
+        self._check_single()
         ran = [
             t for t, yes in zip(TITLES, np.asarray(self.components), strict=True) if yes
         ]
@@ -108,6 +112,14 @@ class AutoAttackResult(NamedTuple):
             return "AutoAttack"
         text = " + ".join(ran).replace("APGD-CE + APGD-T", "APGD")
         return f"{text}, {', '.join(others)}" if others else text
+
+    def _check_single(self) -> None:
+        if np.ndim(self.components) != 1:
+            raise ValueError(
+                "`components` must be those of one model, got shape "
+                f"{np.shape(self.components)}: take one model's part of each array, by "
+                "`jax.tree.map(lambda array: array[i], result)`."
+            )
 
     def _is_single(self) -> bool:
         """Returns whether the numbers of one model can be read now."""
@@ -133,7 +145,11 @@ class AutoAttackResult(NamedTuple):
         the fraction of images that are still classified correctly after it, and `low`
         to `high` is its 95 % interval. `forward` and `backward` are the passes of the
         attack, summed over images.
+
+        Raises:
+          ValueError: if the result has an axis of models, as after `vmap`.
         """
+        self._check_single()
         rows = []
         for eps, broken_by, forward, backward in self._of_each_eps():
             left = images = len(broken_by)

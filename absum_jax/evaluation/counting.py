@@ -85,13 +85,20 @@ def batch_shape(images: int, batch_size: int) -> tuple[int, int]:
     return batches, math.ceil(images / batches)
 
 
-def in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> Batches:
-    """Splits images and labels into batches of at most `batch_size`.
+def divided(arrays: Any, batch_size: int) -> Any:
+    """Splits arrays of images into equal batches, padded with zeros.
 
     Batch i of n takes every n-th image from i on. So images that are sharded over
     devices along the first axis stay where they are, and each batch uses all devices.
+
+    Args:
+      arrays: a tree of arrays (images, ...).
+      batch_size: the maximum number of images in a batch.
+
+    Returns:
+      Arrays (batches, batch, ...), from which :func:`joined` makes the first again.
     """
-    images = x.shape[0]
+    images = jax.tree.leaves(arrays)[0].shape[0]
     batches, batch = batch_shape(images, batch_size)
 
     def split(array: chex.Array) -> chex.Array:
@@ -99,12 +106,17 @@ def in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> Batches:
         padded = jnp.pad(array, padding)
         return padded.reshape(batch, batches, *array.shape[1:]).swapaxes(0, 1)
 
-    index, valid = jnp.arange(images), jnp.ones(images, bool)
-    return Batches(split(x), split(y), split(index), split(valid))
+    return jax.tree.map(split, arrays)
+
+
+def in_batches(x: chex.Array, y: chex.Array, batch_size: int) -> Batches:
+    """Splits images and labels into batches of at most `batch_size`."""
+    index, valid = jnp.arange(x.shape[0]), jnp.ones(x.shape[0], bool)
+    return Batches(*divided((x, y, index, valid), batch_size))
 
 
 def joined(array: chex.Array, images: int) -> chex.Array:
-    """Joins what was computed for each image of the batches of :func:`in_batches`.
+    """Joins what was computed for each image of the batches of :func:`divided`.
 
     Args:
       array: (batches, batch, ...).

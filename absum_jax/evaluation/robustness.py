@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,8 +108,17 @@ class RobustnessReport:
         }
 
     def to_json(self) -> str:
-        """Returns the report as JSON."""
-        return json.dumps(self.as_dict(), indent=2)
+        """Returns the report as JSON, in which infinite numbers are text."""
+
+        def finite(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: finite(part) for name, part in value.items()}
+            if isinstance(value, list | tuple):
+                return [finite(part) for part in value]
+            is_infinite = isinstance(value, float) and math.isinf(value)
+            return str(value) if is_infinite else value
+
+        return json.dumps(finite(self.as_dict()), indent=2, allow_nan=False)
 
     def plot(self) -> np.ndarray:
         """Draws the report by :func:`plot_report`, and returns its axes.

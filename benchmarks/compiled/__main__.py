@@ -59,6 +59,8 @@ class Compiler:
         self._process: subprocess.Popen[str] | None = None
 
     def _started(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", compiler.__name__],
@@ -72,7 +74,11 @@ class Compiler:
         return self._process
 
     def compile(self, program: str, topology: str) -> dict[str, Any]:
-        """Returns what the process answers, or why it does not."""
+        """Returns what the process answers, or why it does not.
+
+        Raises:
+          TimeoutError: if it takes too long.
+        """
         process = self._started()
         assert process.stdin is not None
         asked = json.dumps({"program": program, "topology": topology})
@@ -81,7 +87,7 @@ class Compiler:
             line = self._answers.get(timeout=self._timeout)
         except queue.Empty:
             self.close()
-            return {"failure": f"not compiled after {self._timeout:g} s"}
+            raise TimeoutError(f"not compiled after {self._timeout:g} s") from None
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
@@ -91,10 +97,11 @@ class Compiler:
     def close(self) -> None:
         """Ends the process."""
         if self._process is not None:
-            self._process.kill()
-            # Waits, and closes the pipes.
-            self._process.__exit__(None, None, None)
-            self._process = None
+            process, self._process = self._process, None
+            process.kill()
+            # Waits, and closes the pipes, of which one may be broken.
+            with contextlib.suppress(BrokenPipeError):
+                process.__exit__(None, None, None)
 
 
 def _pass_on(process: subprocess.Popen[str], answers: "queue.Queue[str]") -> None:
@@ -111,12 +118,18 @@ def compute(
     names: Sequence[str], topologies: Sequence[str], path: pathlib.Path,
     compiling: Compiler, versions: dict[str, str],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yields the row of each program and topology, computed or read from a file."""
+    """Yields the row of each program and topology, computed or read from a file.
+
+    What takes too long is tried again the next time.
+    """
     for name in names:
         for topology in topologies:
             key = {"program": name, "topology": topology} | versions
             compiled = functools.partial(compiling.compile, name, topology)
-            yield stored(path, key, compiled)
+            try:
+                yield stored(path, key, compiled)
+            except TimeoutError as error:
+                yield key | {"failure": str(error)}
 
 
 def chip_of(topology: str) -> Chip:
@@ -135,7 +148,8 @@ def columns(row: dict[str, Any]) -> dict[str, str]:
     chip = chip_of(row["topology"])
     memory = sum(row[name] for name in ("arguments", "results", "temporary", "code"))
     seconds, operations = row["estimated_seconds"], row["flops"]
-    is_plausible = seconds and seconds > operations / chip.tflops / 1e12
+    fastest = (operations or 0) / chip.tflops / 1e12
+    is_plausible = seconds and seconds > fastest
     exchanges = [
         f"{of_kind['count']} {kind}, "
         f"{sum(size for name, size in of_kind.items() if name != 'count'):,} B"
@@ -143,7 +157,7 @@ def columns(row: dict[str, Any]) -> dict[str, str]:
     ]
     values = (
         _size(memory), f"{100 * memory / 1e9 / chip.gigabytes:.1f} %",
-        _size(row["temporary"]), f"{operations / 1e9:,.1f}",
+        _size(row["temporary"]), f"{operations / 1e9:,.1f}" if operations else "",
         f"{1e3 * seconds:.2f}" if is_plausible else "", "; ".join(exchanges),
         f"{row['seconds']:.0f}",
     )  # fmt: skip
@@ -246,11 +260,11 @@ def main(options: Options) -> bool:
     known = [
         row
         for row in files.read_json_lines(options.rows)
-        if row.items() >= versions.items()
+        if row.items() >= versions.items() and row["program"] in programs.PROGRAMS
     ]
     known.sort(key=lambda row: list(programs.PROGRAMS).index(row["program"]))
     known.sort(key=lambda row: row["topology"])
-    options.rows.with_suffix(".md").write_text(page(known, versions))
+    files.write_text(options.rows.with_suffix(".md"), page(known, versions))
     print(page(rows, versions))
     return not any("failure" in row for row in rows)
 

@@ -191,10 +191,15 @@ def remove(folder: pathlib.Path) -> None:
 
 
 def append_json_line(path: pathlib.Path, value: Any) -> None:
-    """Appends one line of JSON."""
+    """Appends one line of JSON, in place of an incomplete last one."""
     if processes.is_first():
-        with _errors_name(path), path.open("a") as stream:
-            stream.write(json.dumps(value) + "\n")
+        with _errors_name(path), path.open("a+b") as stream:
+            if size := os.fstat(stream.fileno()).st_size:
+                stream.seek(size - 1)
+                if stream.read() != b"\n":
+                    stream.seek(0)
+                    stream.truncate(stream.read().rfind(b"\n") + 1)
+            stream.write(json.dumps(value).encode() + b"\n")
 
 
 def writable_folder(folder: pathlib.Path, option: str) -> None:

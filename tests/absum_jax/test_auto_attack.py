@@ -120,6 +120,21 @@ def test_vmap_over_models():
         alone = attack(each[i], X, Y, eps=0.05)
         np.testing.assert_array_equal(both.broken_by[i], alone.broken_by)
     assert str(both) == repr(both)
+    for read in (lambda: both.name, lambda: both.rows):
+        with pytest.raises(ValueError, match=r"`components` must be .* shape \(2, 4\)"):
+            read()
+    first = jax.tree.map(lambda array: array[0], both)
+    assert first.name == "APGD + FAB-T + Square, 6 steps, 25 queries"
+
+
+def test_logits_of_another_dtype_than_the_images():
+    with jax.enable_x64(True):
+        wide = jax.tree.map(np.float64, WAVES)
+        assert wide(X).dtype == jnp.float64
+        result = attack(wide, X, Y, eps=0.05)
+    expected = attack(WAVES, X, Y, eps=0.05)
+    assert result.images.dtype == jnp.float32
+    np.testing.assert_array_equal(result.broken_by, expected.broken_by)
 
 
 def test_each_attack_only_sees_what_the_others_left():

@@ -64,6 +64,18 @@ def test_the_algorithm_in_numpy(norm, eps, loss):
         np.testing.assert_allclose(attacked, expected, atol=1e-6)
 
 
+def test_a_loss_in_bfloat16():
+    model, x = jax.tree.map(np.float32, wavy_model()), np.float32(images(4))
+    y = np.asarray(model(x).argmax(axis=1))
+
+    def rounded(logits, y):
+        return absum_jax.margin_loss(logits, y).astype(jnp.bfloat16)
+
+    attacked = absum_jax.apgd(model, x, y, key=KEY, eps=0.1, steps=5, loss=rounded)
+    assert attacked.dtype == jnp.float32
+    assert np.isfinite(attacked).all()
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("targeted", [False, True])
 def test_optimum_of_a_linear_model(norm, targeted):

@@ -47,6 +47,15 @@ def test_equal_logits_have_a_finite_loss_and_gradient():
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_equal_logits_of_half_precision(dtype):
+    flat, y = jnp.ones((1, 4), dtype), jnp.array([1])
+    for found in (
+        absum_jax.dlr_loss(flat, y), absum_jax.targeted_dlr_loss(flat, y, y + 1)
+    ):  # fmt: skip
+        assert (found.dtype, found.tolist()) == (jnp.float32, [0.0])
+
+
 @pytest.mark.parametrize(
     ("loss", "classes", "least"),
     [

@@ -274,6 +274,18 @@ def test_an_infinite_ball_is_that_of_the_bounds(function):
         np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize("options", [{"eps": np.inf}, {"step_size": np.inf}])
+def test_infinite_sizes_in_l2(options):
+    result = attack(Partial(linear, PARAMS), norm="l2", **options)
+    assert ((result >= 0) & (result <= 1)).all()
+    length = np.linalg.norm((result - X).reshape(len(X), -1), axis=1)
+    if "eps" not in options:
+        # The whole radius, in the direction of the gradient.
+        huge = attack(Partial(linear, PARAMS), norm="l2", step_size=1e6)
+        np.testing.assert_allclose(result, huge, atol=1e-6)
+    assert (length > 0).all()
+
+
 WIDE = {"bounds": (-10.0, 10.0), "eps": 0.5}
 BLANK = np.full((16, 8, 8, 3), 0.5, np.float32)
 BLANK_Y = np.zeros(16, int)

@@ -1,5 +1,6 @@
 """The robustness report: the numbers of the functions behind it, and its forms."""
 
+import dataclasses
 import functools
 import json
 
@@ -113,6 +114,11 @@ def test_forms():
     assert document["rows"][0]["attack"] == "clean"
     assert np.shape(document["grid"]) == (6, 8)
     assert document["conditions"]["pgd_steps"] == 6
+
+
+def test_infinite_numbers_are_text_in_json():
+    found = dataclasses.replace(whole_report(), conditions={"radii": [1.0, np.inf]})
+    assert json.loads(found.to_json())["conditions"]["radii"] == [1.0, "inf"]
 
 
 def test_pictures():

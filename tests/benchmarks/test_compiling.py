@@ -89,6 +89,11 @@ def test_implausible_estimates_are_left_out(seconds):
     assert command.columns(row)["estimate, ms"] == ""
 
 
+def test_unknown_operations_are_left_out():
+    row = _MEASURED | {"topology": "v5e:2x2", "flops": None}
+    assert command.columns(row)["GFLOP"] == ""
+
+
 def test_the_reason_of_a_failure_is_below_the_table():
     failing = {"program": "a", "topology": "v5e:2x2", "failure": "17 GB:\n 1 | 2"}
     text = command.page([failing, _MEASURED | failing | {"program": "b"}], _VERSIONS)
@@ -214,8 +219,29 @@ def test_a_compiler_that_ends_is_started_anew(fake_compiler):
 def test_a_compiler_that_takes_too_long_is_ended(fake_compiler):
     with contextlib.closing(command.Compiler(timeout=0.1)) as compiling:
         for _ in range(2):
-            failure = {"failure": "not compiled after 0.1 s"}
-            assert compiling.compile("hangs", "t") == failure
+            with pytest.raises(TimeoutError, match=r"not compiled after 0\.1 s"):
+                compiling.compile("hangs", "t")
+
+
+@pytest.mark.slow
+def test_a_compiler_that_ended_between_programs_is_started_anew(fake_compiler):
+    with contextlib.closing(command.Compiler(timeout=1000)) as compiling:
+        assert compiling.compile("a", "t")["program"] == "a"
+        compiling._process.kill()
+        compiling._process.wait()
+        assert compiling.compile("b", "t")["program"] == "b"
+
+
+def test_what_takes_too_long_is_tried_again(tmp_path):
+    class Slow:
+        def compile(self, program, topology):
+            raise TimeoutError("not compiled after 1 s")
+
+    path = tmp_path / "rows.jsonl"
+    assert {row["failure"] for row in _compute(Slow(), path)} == {
+        "not compiled after 1 s"
+    }
+    assert [row["seconds"] for row in _compute(_Told(_MEASURED), path)] == [12.3] * 4
 
 
 @pytest.mark.parametrize(

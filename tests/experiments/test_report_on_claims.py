@@ -97,6 +97,14 @@ def test_a_missing_file_is_named(tmp_path):
         report.written(tmp_path)
 
 
+def test_missing_records_and_sections_are_named(tmp_path):
+    with pytest.raises(UsageError, match=r"records/mnist has no records"):
+        report._compute(tmp_path)
+    (tmp_path / "claims.md").write_text("# Claims")
+    with pytest.raises(UsageError, match=r"claims.md has no section Primary: run"):
+        report._section("Primary")(tmp_path)
+
+
 def test_the_command_writes_the_file(tmp_path):
     path = tmp_path / "report.md"
     cli.main(["report", f"--report={path}"])
