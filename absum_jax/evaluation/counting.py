@@ -201,7 +201,7 @@ def count(
       top_k: as in :func:`counted`.
 
     Returns:
-      The counts, and the tree of sums.
+      The counts, and the tree of sums, of which 2^31 - 1 stands for any larger one.
     """
 
     def count_batch(_: None, batch: Batches) -> tuple[None, tuple[Counts, Any]]:
@@ -213,7 +213,14 @@ def count(
         return None, (counts, sums)
 
     each = jax.lax.scan(count_batch, None, batches)[1]
-    return jax.tree.map(lambda counts: counts.sum(axis=0, dtype=jnp.int32), each)
+    return jax.tree.map(_added, each)
+
+
+def _added(counts: chex.Array) -> chex.Array:
+    """Adds integers along the first axis; the largest integer stands for any beyond."""
+    total = counts.sum(axis=0, dtype=jnp.int32)
+    about, largest = counts.astype(jnp.float32).sum(axis=0), jnp.iinfo(jnp.int32).max
+    return jnp.where(about < 0.999 * largest, total, largest)
 
 
 def unchanged(batch: Batches) -> tuple[chex.Array, None]:

@@ -111,8 +111,8 @@ def pgd_accuracy(
     Returns:
       Accuracies of the shape of eps, after an axis (K,) for a tuple `top_k`, and the
       fraction of images with a NaN logit, which count as wrong. `forward` and
-      `backward` are the passes of the attack, summed over images; the evaluation of the
-      attacked images is not counted.
+      `backward` are the passes of the attack, summed over images, at most 2^31 - 1; the
+      evaluation of the attacked images is not counted.
 
     Raises:
       ValueError: for the reasons of :func:`pgd` and :func:`accuracy`.

@@ -11,6 +11,7 @@ from flax import linen, nnx
 from jax.tree_util import Partial
 
 import absum_jax
+from absum_jax.evaluation import counting
 
 KEY = jax.random.key(0)
 CLASSES = 3
@@ -289,6 +290,17 @@ def test_early_stop_accuracy_never_rises_with_steps():
     ]
     assert (np.diff(accuracies, axis=0) <= 0).all()
     assert (accuracies[-1] < accuracies[0]).all()
+
+
+@pytest.mark.parametrize(("passes", "total"), [(2**20, 6 * 2**20), (2**29, 2**31 - 1)])
+def test_passes_beyond_integers_are_the_largest_one(passes, total):
+    batches = counting.in_batches(jnp.zeros((6, 2, 2, 1)), jnp.zeros(6, int), 2)
+
+    def attack(batch):
+        return batch.x, jnp.full(batch.y.shape, passes, jnp.int32)
+
+    _, found = counting.count(lambda x: x[:, 0, :, 0], attack, batches, 1)
+    assert found == total
 
 
 def test_bfloat16_images():
