@@ -5,6 +5,7 @@ from typing import Literal
 from experiments.config import Adversary
 from experiments.data import pgd_of
 from experiments.data.conditions import Pgd
+from experiments.jobs.errors import UsageError
 
 TrainingName = Literal["pgd", "fast", "clean"]
 
@@ -23,6 +24,11 @@ def adversary(
 
     `"fast"` is one step from a random start.
     """
+    if steps is not None and training != "pgd":
+        raise UsageError(
+            f"--train-steps must be left out with --training {training}, got {steps}: "
+            "it is the number of PGD's steps."
+        )
     if training == "clean":
         return None
     paper = pgd_of(dataset)

@@ -8,8 +8,7 @@ from absum_jax.markdown import aligned
 from experiments import adversaries
 from experiments.adversaries import TrainingName
 from experiments.composed import result_options
-from experiments.config import Setting
-from experiments.data import pgd_of
+from experiments.config import Adversary, Setting
 from experiments.evaluation import clean
 from experiments.jobs.parts import DivisionOptions
 from experiments.methods import MethodName
@@ -54,9 +53,15 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_models(self.methods, self.strengths, self.max_norms, self.seeds)
-        if self.training != "clean":
-            pgd_of(self.models.dataset)  # refuses data sets without PGD
         check_at_least_1("--train-steps", self.train_steps)
+        _ = self.adversary  # refuses data sets without PGD
+
+    @property
+    def adversary(self) -> Adversary | None:
+        """Returns what attacks the training images; None for training on clean ones."""
+        return adversaries.adversary(
+            self.models.dataset, self.training, self.train_steps
+        )
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -91,12 +96,9 @@ def table(runs: Sequence[Run], answers: Sequence[clean.Clean]) -> list[str]:
 
 def run(options: TrainOptions) -> list[pathlib.Path]:
     """Trains missing models and prints the table; writes nothing but the runs."""
-    adversary = adversaries.adversary(
-        options.models.dataset, options.training, options.train_steps
-    )
     chosen, part = options.settings, options.division.selected
     with opened(options.models, part=part, whole=result_options(options)) as workspace:
-        runs = workspace.train(chosen, options.seeds, adversary)
+        runs = workspace.train(chosen, options.seeds, options.adversary)
         answers = clean.evaluate(workspace.test, runs)
     print("\n" + "\n".join(table(runs, answers)) + "\n")
     if part is not None:

@@ -213,7 +213,8 @@ def _claim_as_dict(one: Judgement, *, is_primary: bool) -> dict[str, Any]:
 def _snc_as_published(results_dir: pathlib.Path) -> str | None:
     """Decides between the forms of SNC by the documents of snc-readings.
 
-    Returns None if documents are missing or do not have the planned seeds.
+    Returns None if documents are missing or do not have the planned seeds, or if one of
+    their models is broken, which is told.
     """
     paths = [results_dir / "snc-readings" / f"{name}.json" for name in SAMPLES]
     fix = "make it again with the command snc-readings"
@@ -231,6 +232,9 @@ def _snc_as_published(results_dir: pathlib.Path) -> str | None:
                     return None
     try:
         return snc_explaining.snc_as_published(documents)
+    except snc_explaining.UndecidedError as error:
+        print(f"claims: which SNC is as published is not decided: {error}")
+        return None
     except ValueError as error:
         raise UsageError(
             f"{' and '.join(map(str, paths))} do not decide which SNC is the published "

@@ -20,7 +20,7 @@ _VALIDATION_FRACTION = 0.1
 
 def validation_examples(train_examples: int) -> int:
     """Returns the number of training images that --select-on validation holds out."""
-    return round(train_examples * _VALIDATION_FRACTION)
+    return max(1, round(train_examples * _VALIDATION_FRACTION))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,6 +58,7 @@ class DiagnosticsOptions:
 
     def __post_init__(self) -> None:
         check_choices("--methods", self.methods)
+        _ = self.settings  # refuses what the paper has no strength for
 
     @property
     def settings(self) -> tuple[Setting, ...]:

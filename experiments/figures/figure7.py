@@ -64,7 +64,9 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
         )
         images = len(workspace.test.split)
     spectra = spectra.reshape(len(selected.runs), len(sweep.seeds), *spectra.shape[1:])
-    stem = options.results_dir / naming.path("figure7", sweep)
+    stem = options.results_dir / naming.path(
+        "figure7", sweep, variant=naming.variant(options, "eps")
+    )
     content = {
         "eps": options.eps,
         "pgd": dataclasses.asdict(steps),
@@ -85,5 +87,8 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
         **document.conditions(sweep, images),
     }
     means = dict(zip(selected.runs, spectra.mean(axis=1), strict=True))
-    title = naming.figure_title("Figure 7", sweep.models, naming.scale(sweep))
+    label = "Figure 7"
+    if options.eps != SPECTRUM_EPS:
+        label += f", eps = {options.eps:g}"
+    title = naming.figure_title(label, sweep.models, naming.scale(sweep))
     return document.write(stem, content) + save(draw(means), title, stem)

@@ -26,6 +26,7 @@ from experiments.reporting.plots.axes import (
 from experiments.reporting.plots.layers import layers_by_depth
 from experiments.reporting.plots.saving import save
 from experiments.reporting.plots.styles import method_style, spread_markers
+from experiments.statistics.summary import spread
 from experiments.training.diagnostics import ZERO
 from experiments.training.runs import Run
 from experiments.workspace import opened
@@ -119,7 +120,7 @@ def draw(found: Mapping[str, Sequence[Convergence]]) -> Figure:
             padded = [
                 np.pad(v, (0, epochs - len(v)), constant_values=np.nan) for v in values
             ]
-            mean, std = np.mean(padded, axis=0), np.std(padded, axis=0)
+            mean, std = np.mean(padded, axis=0), spread(np.array(padded))
             scale = 100 if kind == "zero_share" else 1
             line_with_band(
                 ax, np.arange(1, epochs + 1), scale * mean, scale * std,
@@ -141,9 +142,9 @@ _Row: TypeAlias = tuple[str, Sequence[Convergence]]  # a method, its seeds
 
 def _reached(kind: str, title: str, scale: float = 1.0) -> Column[_Row]:
     def cell(row: _Row) -> str:
-        values = [getattr(each, kind)[-1] for each in row[1]]
-        mean, spread = scale * np.mean(values), scale * np.std(values)
-        return f"{mean:.4g}" + (f" ± {spread:.2g}" if len(values) > 1 else "")
+        values = scale * np.array([getattr(each, kind)[-1] for each in row[1]])
+        shown = f" ± {spread(values):.2g}" if len(values) > 1 else ""
+        return f"{values.mean():.4g}{shown}"
 
     return Column(kind, title, cell)
 

@@ -59,7 +59,9 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
         ],
         **document.conditions(sweep, images),
     }
-    stem = options.results_dir / naming.path("fourier-heatmaps", sweep)
+    stem = options.results_dir / naming.path(
+        "fourier-heatmaps", sweep, variant=naming.variant(options, "norm")
+    )
     figure = heatmaps.draw(
         dict(zip(selected.runs, of_seeds.mean(axis=1), strict=True)),
         dict(zip(selected.runs, accuracies.mean(axis=1).tolist(), strict=True)),

@@ -39,7 +39,6 @@ class OneSeedOptions:
         options.check_positive("--max-norms", self.max_norms)
         options.check_single("--seeds", self.seeds)
         options.check_seeds(self.seeds)
-        self.settings()
 
     def settings(
         self, methods: Sequence[str] = ("none", "weight_decay", "l1", "absum", "snc")

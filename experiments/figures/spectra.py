@@ -37,6 +37,9 @@ class SpectraOptions:
 
     one_seed: OneSeedOptions = dataclasses.field(default_factory=OneSeedOptions)
 
+    def __post_init__(self) -> None:
+        self.one_seed.settings()  # refuses what the paper has no strength for
+
 
 def singular_values(
     params: Sequence[Any], uses: Mapping[str, Sequence[absum_jax.ConvUse]]

@@ -142,6 +142,7 @@ class Document(Generic[_Row]):
     details: Mapping[str, Any]  # in the JSON after the claims
     appendix: Sequence[str] = ()  # lines of Markdown before the claims
     scaled: Sequence[str] | None = None  # as of `naming.scale`, which None is
+    variant: str = ""  # at the end of the files' names, as of `naming.variant`
     # Options of the command beyond those of the sweep.
     more_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -163,7 +164,7 @@ class Document(Generic[_Row]):
     @property
     def path(self) -> pathlib.Path:
         """Returns the path of the files below the results folder, without suffix."""
-        return naming.path(self.name, self.options, self.scale)
+        return naming.path(self.name, self.options, self.scale, self.variant)
 
     @property
     def markdown(self) -> str:

@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from experiments.config import NONE
 from experiments.data import DATASETS
 from experiments.methods import LAMBDA, METHODS, SIGMA, default
@@ -117,16 +119,21 @@ def model_path(
 
 
 def variant(options: Any, *names: str) -> str:
-    """Returns options of one value that are not the default, for `model_path`."""
-    return "".join(
-        f"-{name.removesuffix('s').replace('_', '-')}-{getattr(options, name)[0]:g}"
-        for name in names
-        if getattr(options, name) != getattr(type(options), name)
-    )
+    """Returns numbers that are not the default of their options, for `model_path`."""
+    parts = []
+    for name in names:
+        value = getattr(options, name)
+        if value != getattr(type(options), name):
+            one = name.removesuffix("s") if isinstance(value, tuple) else name
+            parts += [one.replace("_", "-"), *(f"{v:g}" for v in np.ravel(value))]
+    return "".join(f"-{part}" for part in parts)
 
 
 def path(
-    name: str, options: SweepOptions, scaled: Sequence[str] | None = None
+    name: str,
+    options: SweepOptions,
+    scaled: Sequence[str] | None = None,
+    variant: str = "",
 ) -> pathlib.Path:
     """Returns the path as `model_path` does, with a suffix for how to select strengths.
 
@@ -134,7 +141,7 @@ def path(
     """
     parts = scale(options) if scaled is None else scaled
     chosen = "" if options.select_on == "test" else f"-{options.select_on}"
-    return model_path(name, options.models, parts, chosen)
+    return model_path(name, options.models, parts, chosen + variant)
 
 
 def title(label: str, options: ModelOptions, scaled: Sequence[str]) -> str:

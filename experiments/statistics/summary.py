@@ -8,6 +8,13 @@ import numpy as np
 from absum_jax import wilson_interval
 
 
+def spread(values: np.ndarray) -> np.ndarray:
+    """Returns the standard deviation over seeds, the first axis; 0 for a single one."""
+    count = len(values)
+    deviation: np.ndarray = np.std(values, axis=0, ddof=1 if count > 1 else 0)
+    return deviation
+
+
 @dataclasses.dataclass(frozen=True)
 class Statistic:
     """Mean, standard deviation and binomial interval over seeds, as fractions."""

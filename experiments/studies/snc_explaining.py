@@ -99,6 +99,10 @@ def _by_reading(document: Mapping[str, Any]) -> dict[str, list[Model]]:
     return models
 
 
+class UndecidedError(ValueError):
+    """Says why it is not decided which SNC is the published one."""
+
+
 def explaining_readings(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     """Finds the readings that explain the published rows of several data sets.
 
@@ -115,9 +119,8 @@ def explaining_readings(documents: Sequence[Mapping[str, Any]]) -> list[str]:
             continue
         for model in itertools.chain(*groups):
             if model["diverged"] or model["answers_one_class"]:
-                raise ValueError(
-                    "documents must not have models that diverged or predict a single "
-                    f"class, got {model['run']}."
+                raise UndecidedError(
+                    f"{model['run']} diverged or predicts a single class."
                 )
         if all(
             explains(models, Published(**document["published"]))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.config import NONE, Setting
+from experiments.data import DATASETS
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError
 from experiments.methods import METHODS
@@ -230,6 +231,7 @@ def _title(options: SncReadingsOptions) -> str:
 
 def _markdown(options: SncReadingsOptions, rows: Sequence[_Row], images: int) -> str:
     published, train = options.published, options.models.train_examples
+    eps = DATASETS[options.models.dataset].conditions.single_fourier_eps
     cells = [row.cells(published) for row in rows]
     if published:
         numbers = (f"{n:.2f}" for n in (published.avg, published.min, published.clean))
@@ -238,9 +240,10 @@ def _markdown(options: SncReadingsOptions, rows: Sequence[_Row], images: int) ->
     return document.page(
         _title(options),
         aligned(_HEADER, cells),
-        "Accuracy in percent under the Single Fourier Attack, eps = 80/255, on "
-        f"{images:,} test images: mean and minimum over all frequencies, and on clean "
-        "images; of several seeds mean ± standard deviation. "
+        "Accuracy in percent under the Single Fourier Attack, "
+        f"eps = {255 * eps:g}/255, on {images:,} test images: mean and minimum over "
+        "all frequencies, and on clean images; of several seeds mean ± standard "
+        "deviation. "
         f"{options.models.recipe().epochs} epochs on "
         f"{'all' if train is None else f'{train:,}'} training images. A reading acts "
         "if its constraint ever changed a model. Predicted is where one more run lies, "
@@ -272,8 +275,9 @@ def run(options: SncReadingsOptions) -> list[pathlib.Path]:
     published = options.published
     # At other bounds than the published one it is another document.
     has_published = published is None or published.strength in options.max_norms
+    variant = "" if has_published else naming.variant(options, "max_norms")
     stem = options.results_dir / naming.model_path(
-        "snc-readings", trained, scale, "" if has_published else "-bounds"
+        "snc-readings", trained, scale, variant
     )
     content = {
         "title": _title(options),

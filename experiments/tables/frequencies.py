@@ -12,7 +12,7 @@ from experiments.evaluation import clean, corruption, frequency, single_fourier
 from experiments.evaluation.frequency import Band
 from experiments.methods import METHODS
 from experiments.options import SweepOptions, check_fourier_noise
-from experiments.reporting import columns, comparisons, document
+from experiments.reporting import columns, comparisons, document, naming
 from experiments.reporting.columns import METHOD, STRENGTH, Column, Table
 from experiments.reporting.comparisons import Comparison
 from experiments.reporting.document import Document
@@ -60,7 +60,10 @@ def run(options: FrequenciesOptions) -> list[pathlib.Path]:
         corrupted.reshape(*sizes, *corrupted.shape[1:]),
         options.norm, noise.reshape(*sizes, -1), np.reshape(accuracies, sizes),
     )  # fmt: skip
-    table = frequencies(options.sweep, selected, found, images)
+    table = dataclasses.replace(
+        frequencies(options.sweep, selected, found, images),
+        variant=naming.variant(options, "norm"),
+    )
     return table.print_and_write(options.results_dir)
 
 

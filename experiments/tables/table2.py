@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.data import pgd_of
 from experiments.evaluation import clean, gradient
+from experiments.jobs.errors import UsageError
 from experiments.methods import METHODS
 from experiments.options import (
     AttackName,
@@ -57,7 +58,8 @@ def run(options: Table2Options) -> list[pathlib.Path]:
     with sweep_workspace(sweep) as workspace:
         selected = select_as_table1(sweep, workspace)
         runs = selected.all_runs
-        if added := seeds[len(sweep.seeds) :]:
+        added = seeds[len(sweep.seeds) :]
+        if added:
             runs = runs + workspace.train(selected.settings, added)
         of_seed = {s: [run for run in runs if run.config.seed == s] for s in seeds}
         matrices = {
@@ -76,9 +78,20 @@ def run(options: Table2Options) -> list[pathlib.Path]:
         in_pairs = [run for group in of_seed.values() for run in group]
         results = clean.evaluate(workspace.test, in_pairs)
         images = len(workspace.test.split)
+    if broken := [
+        run.config
+        for run, result in zip(in_pairs, results, strict=True)
+        if run.config.seed in added
+        and clean.is_degenerate(run, result.classes_predicted)
+    ]:
+        raise UsageError(
+            f"--seeds has no partner for seed {sweep.seeds[-1]}, and these models with "
+            f"another one answer one class or diverged: {document.names(broken)}."
+        )
     accuracies = [result.accuracy for result in results]
     transfer = Transfer(matrices, np.reshape(accuracies, (len(seeds), -1)))
-    return table2(sweep, selected, transfer, images).print_and_write(
+    of_pairs = dataclasses.replace(sweep, seeds=seeds)
+    return table2(of_pairs, selected, transfer, images).print_and_write(
         options.results_dir
     )
 
@@ -117,7 +130,7 @@ def table2(
     ]
     eps = pgd_of(dataset).transfer_eps
     return Document(
-        "table2",
+        "table2" if "pgd" in attacks else "table2-auto",
         "Table 2",
         options,
         table=Table(

@@ -97,6 +97,11 @@ class Table4Options:
         if "auto" in self.attack:
             self._check_auto_attack()
         check_at_least_1("--train-steps", self.train_steps)
+        if self.train_steps and "pgd" not in self.training:
+            raise UsageError(
+                "--train-steps must be left out without --training pgd, got "
+                f"{self.train_steps}."
+            )
         check_at_least_1("--test-steps", self.test_steps)
 
     def _check_auto_attack(self) -> None:
@@ -122,7 +127,8 @@ class Table4Options:
     def adversary(self, training: TrainingName) -> Adversary | None:
         """Returns what attacks the training images; None for training on clean ones."""
         dataset = self.sweep.models.dataset
-        return adversaries.adversary(dataset, training, self.train_steps)
+        steps = self.train_steps if training == "pgd" else None
+        return adversaries.adversary(dataset, training, steps)
 
     @property
     def evaluation(self) -> gradient.Steps:

@@ -181,7 +181,7 @@ def train(
     recorder = Recorder(
         classifier, data.image_shape, recipe.epochs, with_spectral_norms=spectral_norms
     )
-    started = time.perf_counter()
+    started, made_by = time.perf_counter(), provenance()
     done = first = source.steps if source else 0
     last = recipe.epochs * spec.epoch_steps
     resumes_here = source is not None and source.folder == folder
@@ -219,7 +219,7 @@ def train(
             # If it were killed when only some of them are finished, the others would
             # resume in a different program, whose rounding differs.
             save(done, unpadded(Checkpoint(state, sums)), final=True)
-    made_by = provenance() | {
+    made_by |= {
         "seconds": time.perf_counter() - started,
         "steps_in_these_seconds": done - first,
         "seeds_in_one_program": sweep.seeds,

@@ -5,6 +5,7 @@ them is refused. Earlier runs have none: they are used unverified. Runs that the
 `restore` made have a file of parameters in place of a checkpoint.
 """
 
+import functools
 import math
 import os
 import pathlib
@@ -47,12 +48,23 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def provenance() -> dict[str, Any]:
-    """Describes what makes results here: commit, versions, device."""
+@functools.cache
+def _checkout() -> dict[str, Any]:
+    """Describes the code when it is first asked for: later it may not be what runs."""
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(changes) if changes is not None else None,
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Describes what makes results here: commit, versions, device.
+
+    The commit is that of the first call in the process.
+    """
+    return {
+        **_checkout(),
         "python": platform.python_version(),
         "absum_jax": absum_jax.__version__,
         "packages": {name: metadata.version(name) for name in _PACKAGES},

@@ -17,9 +17,13 @@ import absum_jax
 from experiments import cli, composed
 from experiments.config import NONE, Setting
 from experiments.data import DataOptions, load
+from experiments.figures.figure7 import Figure7Options
+from experiments.figures.fourier_heatmaps import FourierHeatmapsOptions
 from experiments.jobs import files
 from experiments.names import suggestion
 from experiments.options import ModelOptions, SweepOptions
+from experiments.reporting import naming
+from experiments.studies.snc_readings import SncReadingsOptions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = (
@@ -81,6 +85,9 @@ SMALL = (
         ("train --methods none --strengths 0", "--methods none"),
         ("train --seeds 1 1", "--seeds names one twice"),
         ("train --train-steps 0", "--train-steps must be at least 1, got 0"),
+        ("train --train-steps 5", "must be left out with --training clean, got 5"),
+        ("train --training fast --train-steps 5", "out with --training fast, got 5"),
+        ("table4 --training clean --train-steps 5", "without --training pgd, got 5"),
         ("train --part 0/2", "--part must be K/N with K in 1..N, such as 2/4, got"),
         ("train --part 3/2", "--part must be K/N"),
         ("train --part half", "--part must be K/N"),
@@ -342,6 +349,18 @@ def test_no_float64(capsys):
 def test_figures(tmp_path, capsys, command):
     assert cli.main([command, "--results-dir", str(tmp_path)]) == 0
     assert len(list((tmp_path / command).iterdir())) == 2
+
+
+def test_other_conditions_have_names_of_their_own():
+    for options, name, variant in (
+        (Figure7Options(eps=0.3), "eps", "-eps-0.3"),
+        (Figure7Options(), "eps", ""),
+        (FourierHeatmapsOptions(norm=2), "norm", "-norm-2"),
+        (SncReadingsOptions(max_norms=(0.5, 1)), "max_norms", "-max-norm-0.5-1"),
+    ):
+        assert naming.variant(options, name) == variant
+    path = naming.path("figure7", SweepOptions(), variant="-eps-0.3")
+    assert path == pathlib.Path("figure7/mnist5k-eps-0.3")
 
 
 @pytest.mark.slow

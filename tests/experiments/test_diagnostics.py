@@ -13,6 +13,7 @@ from experiments.config import NONE, Setting
 from experiments.figures import diagnostics as figure
 from experiments.figures.diagnostics import DiagnosticsOptions
 from experiments.figures.one_seed import OneSeedOptions
+from experiments.figures.spectra import SpectraOptions
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.methods import default
@@ -307,8 +308,13 @@ def test_what_was_begun_without_spectral_norms_goes_on(epoch, tmp_path, capsys):
 def test_a_network_that_the_paper_has_not_needs_a_strength():
     models = ModelOptions("svhn_cropped", network="googlenet")
     message = "no weight_decay of googlenet on svhn_cropped: give --strengths"
-    with pytest.raises(UsageError, match=message):
-        OneSeedOptions(models)
+    one_seed = OneSeedOptions(models)
+    for options in (DiagnosticsOptions, SpectraOptions):
+        with pytest.raises(UsageError, match=message):
+            options(one_seed)
+    # Only what is chosen needs one.
+    options = DiagnosticsOptions(one_seed, methods=("none", "snc"))
+    assert options.settings == (NONE, Setting("snc", 1.0))
     one_seed = OneSeedOptions(models, strengths=(0.1,))
     options = DiagnosticsOptions(one_seed, methods=("snc", "l1"))
     assert options.settings == (Setting("l1", 0.1), Setting("snc", 1.0))

@@ -170,7 +170,7 @@ def test_the_figure_shows_means_over_seeds():
     options = figure8.Figure8Options(seeds=(0, 1))
     row = figure8.markdown(options, found).splitlines()[4]
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        "Prox.", "1.75 ± 0.5", "1.5 ± 0.5", "0.25 ± 0", "50 ± 0",
+        "Prox.", "1.75 ± 0.71", "1.5 ± 0.71", "0.25 ± 0", "50 ± 0",
     ]  # fmt: skip
 
 

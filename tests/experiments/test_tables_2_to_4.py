@@ -1,6 +1,7 @@
 """Tables 2, 3 and 4, Figure 7 and Fourier heat maps, from the command line."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from experiments import cli
 from experiments.config import Adversary, Setting
 from experiments.data import pgd_of
-from experiments.evaluation import auto_attack, gradient
+from experiments.evaluation import auto_attack, clean, gradient
 from experiments.evaluation.clean import Clean
 from experiments.evaluation.frequency import radii_of
 from experiments.jobs import files
@@ -59,11 +60,37 @@ def test_table2(folder, capsys):
         "eps": 0.2, "step_size": 0.01, "steps": 40, "init_radius": 2 / 255,
     }  # fmt: skip
     assert document["seeds"] == [0, 1]
+    assert "1 of 100 epochs" in said.out
+    assert "1 epochs, seeds 0, 1; " in said.out
     again = _run(folder, capsys, "table2", "--seeds", "0", "1")
     assert again.err == ""
     assert files.read_json(
         folder / "results/scaled/table2/mnist5k-paper.json"
     )["matrix"] == document["matrix"]  # fmt: skip
+
+
+def test_an_added_seed_of_table2_must_not_be_broken(folder, capsys, monkeypatch):
+    evaluate = clean.evaluate
+
+    def broken(images, runs):
+        return [
+            dataclasses.replace(found, classes_predicted=1) if own else found
+            for own, found in zip(
+                [run.config.seed == 1 for run in runs], evaluate(images, runs),
+                strict=True,
+            )
+        ]  # fmt: skip
+
+    monkeypatch.setattr(clean, "evaluate", broken)
+    code = cli.main(
+        ["table2", "--epochs=1", "--train-examples=128", "--test-examples=20",
+         "--select-on=paper", "--methods", "none", "absum", "--seeds=0",
+         f"--runs-dir={folder}/runs", f"--results-dir={folder}/results"]
+    )  # fmt: skip
+    assert code == 2
+    said = capsys.readouterr().err
+    assert "--seeds has no partner for seed 0, and these models with" in said
+    assert "diverged: Absum 0.01 (seed 1), no regularization (seed 1)." in said
 
 
 def test_table2_by_apgd_as_well(folder, capsys):

@@ -240,6 +240,24 @@ def test_undecided_snc_is_shown_in_both_forms(complete, tmp_path):
     assert (p3["larger"], p3["estimate"]) == ("snc", 0.01)
 
 
+def test_a_broken_reading_of_snc_leaves_other_claims_their_verdicts(
+    complete, tmp_path, capsys
+):
+    _decide(tmp_path, "snc-numpy-axes")
+    path = tmp_path / "snc-readings" / "mnist.json"
+    document = files.read_json(path)
+    [*_, last] = [m for m in document["models"] if m["method"] == "snc-dense"]
+    last |= {"diverged": True, "run": "mnist/snc-dense"}
+    del document["checksum"]
+    files.write_json(path, digests.with_checksum(document))
+    assert _claims(complete, tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "which SNC is as published is not decided: mnist/snc-dense diverged" in said
+    claims = files.read_json(tmp_path / "claims.json")["primary"]
+    verdicts = {one["claim"]: one["verdict"] for one in claims}
+    assert (verdicts["P1"], verdicts["P3"]) == ("reproduced", None)
+
+
 def test_damaged_readings_of_snc_are_refused(tmp_path, capsys):
     records = tmp_path / "records"
     write(records, "mnist", _numbers, seeds=(11, 12))

@@ -7,6 +7,7 @@ import sys
 import jax
 import pytest
 
+from experiments.training import runs
 from experiments.training.runs import provenance
 from experiments.xla_flags import NO_YNNPACK_FUSIONS, without_ynnpack_fusions
 
@@ -73,6 +74,12 @@ def test_importing_a_package_changes_nothing():
 
 def test_these_tests_run_without_the_fusions():
     assert NO_YNNPACK_FUSIONS in os.environ["XLA_FLAGS"]
+
+
+def test_provenance_has_the_commit_that_the_process_began_with(monkeypatch):
+    before = provenance()["commit"]
+    monkeypatch.setattr(runs, "_git", lambda *_: "a later commit")
+    assert provenance()["commit"] == before
 
 
 def test_provenance_tells_of_the_numerics(monkeypatch):

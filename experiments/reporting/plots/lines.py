@@ -11,6 +11,7 @@ from experiments.reporting.plots.axes import (
     percentages,
 )
 from experiments.reporting.plots.styles import method_style, spread_markers
+from experiments.statistics.summary import spread
 
 
 def draw(
@@ -30,7 +31,7 @@ def draw(
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for ax, (title, accuracies) in zip(axes, panels.items(), strict=True):
         for method, values in accuracies.items():
-            mean, std = 100 * values.mean(axis=0), 100 * values.std(axis=0)
+            mean, std = 100 * values.mean(axis=0), 100 * spread(values)
             line_with_band(ax, x, mean, std, **method_style(method))
         if marked is not None:
             ax.axvline(marked, color="gray", lw=0.6, ls=":")

@@ -19,6 +19,7 @@ from experiments.reporting.plots.axes import (
 )
 from experiments.reporting.plots.styles import method_style
 from experiments.reporting.selection import by_setting
+from experiments.statistics.summary import spread
 
 _DASHES = {"max": ":", "avg": "-", "min": "--"}
 
@@ -44,9 +45,9 @@ def _plot(
     """
     points = []
     for setting, group in sorted(by_setting(models).items(), key=lambda item: item[0]):
-        values = [value(model) for model in group]
+        values = np.array([value(model) for model in group])
         if np.isfinite(np.mean(values)):
-            points.append((setting.strength, np.mean(values), np.std(values)))
+            points.append((setting.strength, np.mean(values), spread(values)))
     if not points:
         return
     method = models[0].run.config.method
