@@ -360,7 +360,7 @@ def test_other_conditions_have_names_of_their_own():
     ):
         assert naming.variant(options, name) == variant
     path = naming.path("figure7", SweepOptions(), variant="-eps-0.3")
-    assert path == pathlib.Path("figure7/mnist5k-eps-0.3")
+    assert path == pathlib.Path("scaled/figure7/mnist5k-eps-0.3")
 
 
 @pytest.mark.slow
