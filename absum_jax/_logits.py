@@ -3,11 +3,13 @@
 A callable that is a pytree (`jax.tree_util.Partial`, a flax nnx or equinox module) is
 passed as data: its arrays are arguments of the compiled program, so that new values do
 not trigger recompilation. Its other contents become constants of the program if they
-are functions, types, objects that are hashed by value, or objects without attributes.
+are types, objects that are hashed by value, objects without attributes, or functions
+that close over such contents alone. What functions read from globals is not tracked.
 Anything else could change unnoticed, like the variables that a plain function closes
 over. Such callables are compiled at each call, so that results are never stale.
 """
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Hashable, Iterator
@@ -57,7 +59,7 @@ def compiled_with(
             arrays: list[Any], *args: Any, structure: Any, rest: Hashable, **static: Any
         ) -> Any:
             def whole(arrays: list[Any], *args: Any) -> Any:
-                constants = iter(rest)  # type: ignore[call-overload]
+                constants = (leaf for *_, leaf in rest)  # type: ignore[attr-defined]
                 leaves = [next(constants) if leaf is None else leaf for leaf in arrays]
                 return function(jax.tree.unflatten(structure, leaves), *args, **static)
 
@@ -73,7 +75,13 @@ def compiled_with(
             leaves, structure = jax.tree.flatten(logits_fn)
             is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
             pairs = list(zip(leaves, is_array, strict=True))
-            rest = tuple(leaf for leaf, yes in pairs if not yes)
+            # Beside what distinguishes it from others that are equal: 1, 1.0 and True,
+            # or 0.0 and -0.0.
+            rest = tuple(
+                (type(leaf), repr(leaf) if isinstance(leaf, float) else "", leaf)
+                for leaf, yes in pairs
+                if not yes
+            )
             several = isinstance(logits_fn, tuple) and not callable(logits_fn)
             functions = logits_fn if several else (logits_fn,)
             if any(map(_is_leaf, functions)) or not (
@@ -141,12 +149,24 @@ def _is_constant(value: Any) -> bool:
         return _is_constant((value.func, value.args, value.keywords))
     if hasattr(value, "__self__") and not isinstance(value.__self__, ModuleType):
         return _is_constant(value.__self__)
-    if value is None or isinstance(value, FunctionType | ModuleType | type):
+    if isinstance(value, FunctionType):
+        contents = [*_closed_over(value)]
+        can_change = any(isinstance(each, list | dict) for each in contents)
+        return not can_change and all(map(_is_constant, contents))
+    if value is None or isinstance(value, ModuleType | type):
         return True
     if type(value).__hash__ not in (None, object.__hash__):
         return True  # hashed by value
     # Functions wrapped by jax or functools; and markers without attributes.
     return hasattr(value, "__wrapped__") or getattr(value, "__dict__", None) == {}
+
+
+def _closed_over(function: FunctionType) -> Iterator[Any]:
+    """Yields what a function closes over, but for itself if it is recursive."""
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # empty
+            if cell.cell_contents is not function:
+                yield cell.cell_contents
 
 
 def _modules(root: Any, argument: str) -> list[tuple[str, Any]]:

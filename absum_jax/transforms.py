@@ -296,17 +296,18 @@ def absum(
       g(K) = \sum_\text{channels} \Big|\sum_\text{space} k\Big|
 
     where :math:`u` is the update that the chain proposes (SGD with momentum in the
-    paper). Strength 0 does not change it, to the bit.
+    paper). Strength 0 does not change it, to the bit but for the sign of zero.
 
     To accumulate gradients, use `optax.MultiSteps(optax.chain(sgd, absum(...)), k)`;
     a chain with `MultiSteps(sgd)` inside shrinks at each mini-step. The threshold
     uses the `learning_rate` passed here: with `optax.inject_hyperparams`, inject a
     factory of the whole chain, so that both use one rate (a callable `mask` is then a
     static argument). To freeze layers, put the whole chain inside `optax.partition`,
-    because this step also shrinks kernels whose update is zero. In bfloat16 a threshold
-    of 1e-4 is lost to rounding of weights of 0.1: use float32 parameters. Under
-    `jax.jit` a negative strength or rate, such as from a schedule, cannot raise an
-    error: parameters become NaN.
+    because this step also shrinks kernels whose update is zero.
+    `optax.contrib.mechanize` would scale this step, too, so that sums do not reach
+    zero: put it around SGD alone. In bfloat16 a threshold of 1e-4 is lost to rounding
+    of weights of 0.1: use float32 parameters. Under `jax.jit` a negative strength or
+    rate, such as from a schedule, cannot raise an error: parameters become NaN.
 
     Args:
       strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.
@@ -370,8 +371,9 @@ def l1(
     .. math::
       k \leftarrow \operatorname{sign}(k + u) \max(|k + u| - \eta\lambda,\ 0)
 
-    Coefficients below the threshold become exactly zero; strength 0 does not change the
-    update, to the bit. The notes of :func:`absum` apply here, too.
+    Coefficients below the threshold become exactly zero, unless the updates have fewer
+    digits than the parameters; strength 0 does not change the update, to the bit but
+    for the sign of zero. The notes of :func:`absum` apply here, too.
 
     Args:
       strength: :math:`\lambda`, a non-negative scalar, traced value or schedule.

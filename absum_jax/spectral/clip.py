@@ -88,13 +88,15 @@ def rescale_kernels(
     """
     max_norm = validation.nonnegative(max_norm, kernels.dtype)
 
-    def rescale(kernel: chex.Array) -> chex.Array:
-        norm = spectral_norm(conv, kernel)
-        within = norm <= max_norm
-        return kernel * jnp.where(within, 1, max_norm / jnp.where(within, 1, norm))
+    def layers(kernels: chex.Array, max_norm: chex.Array) -> chex.Array:
+        def rescale(kernel: chex.Array) -> chex.Array:
+            norm = spectral_norm(conv, kernel)
+            within = norm <= max_norm
+            return kernel * jnp.where(within, 1, max_norm / jnp.where(within, 1, norm))
 
-    layers = functools.partial(circulant.map_layers, rescale, conv)
-    return with_automatic_axes(layers, kernels, like=kernels)
+        return circulant.map_layers(rescale, conv, kernels)
+
+    return with_automatic_axes(layers, kernels, max_norm, like=kernels)
 
 
 @functools.partial(

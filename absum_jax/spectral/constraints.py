@@ -151,7 +151,7 @@ def _after(previous: chex.Array | None, array: chex.Array) -> chex.Array:
     if previous is None:
         return array
     # XLA does not know that this is never true.
-    never = jnp.ravel(previous)[0] > jnp.inf
+    never = jnp.max(previous) > jnp.inf
     return jnp.where(never, 0, array)
 
 
@@ -161,29 +161,26 @@ def _constrain_leaves(
     constrain: Constrain,
     max_norm: chex.Numeric,
 ) -> list[chex.Array]:
-    """Constrains leaves, in one batch for each geometry.
+    """Constrains leaves, in one batch for each geometry and explicit sharding.
 
     A leaf with several uses is constrained for one use after the other.
     """
     leaves = list(leaves)
     previous = None
     for turn in range(max(map(len, layers))):
-        groups: dict[tuple[CircularConv, Any], list[tuple[int, _Layer]]] = {}
+        groups: dict[Any, list[tuple[int, _Layer, chex.Array]]] = {}
         for place, uses in enumerate(layers):
             if turn < len(uses):
-                key = uses[turn].conv, accumulation_dtype(leaves[place])
-                groups.setdefault(key, []).append((place, uses[turn]))
-        for (conv, dtype), group in groups.items():
-            kernels = jnp.stack(
-                [
-                    leaves[place].transpose(layer.axes).astype(dtype)
-                    for place, layer in group
-                ]
-            )
+                layer, leaf = uses[turn], leaves[place]
+                kernel = leaf.transpose(layer.axes).astype(accumulation_dtype(leaf))
+                key = layer.conv, kernel.dtype, jax.typeof(kernel).sharding
+                groups.setdefault(key, []).append((place, layer, kernel))
+        for (conv, dtype, _), group in groups.items():
+            kernels = jnp.stack([kernel for *_, kernel in group])
             kernels = _after(previous, kernels)
             kernels = constrain(kernels, conv, jnp.asarray(max_norm, dtype))
             previous = kernels
-            for (place, layer), kernel in zip(group, kernels, strict=True):
+            for (place, layer, _), kernel in zip(group, kernels, strict=True):
                 back = kernel.transpose(np.argsort(layer.axes))
                 leaves[place] = back.astype(leaves[place].dtype)
     return leaves

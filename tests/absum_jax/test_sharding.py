@@ -1,5 +1,6 @@
 """Sharded arrays: results keep the sharding of their inputs, and their values."""
 
+import contextlib
 import functools
 
 import jax
@@ -332,3 +333,37 @@ def test_power_spectrum_of_sharded_images(mesh, spec):
     x, _ = sharded(mesh, spec)
     result = absum_jax.power_spectrum(x)
     np.testing.assert_allclose(result, absum_jax.power_spectrum(IMAGES), atol=1e-6)
+
+
+_GEOMETRIES = {"conv1": (3, 3, 4, 4), "conv2": (3, 3, 4, 8), "conv3": (3, 3, 4, 4)}
+_BOUNDED = {
+    "constraint": functools.partial(absum_jax.spectral_norm_constraint, every=1),
+    "normalization": absum_jax.spectral_normalization,
+}
+
+
+@pytest.mark.parametrize("is_set", [False, True], ids=["", "set_mesh"])
+@pytest.mark.parametrize("name", _BOUNDED)
+def test_spectral_norms_of_several_geometries(mesh, name, is_set):
+    """Of kernels that are divided in different ways, and their updates alike."""
+    rng = np.random.default_rng(0)
+    params = {
+        layer: {"kernel": rng.normal(size=shape).astype(np.float32)}
+        for layer, shape in _GEOMETRIES.items()
+    }
+    tx = _BOUNDED[name](0.5, {f"{layer}/kernel": (4, 4) for layer in params})
+    zeros = jax.tree.map(np.zeros_like, params)
+    expected, _ = tx.update(zeros, tx.init(params), params)
+    specs = {"conv1": P(None, None, None, "data"), "conv2": P(), "conv3": P()}
+    divided, zeros = (
+        {
+            layer: jax.device_put(kernel, NamedSharding(mesh, specs[layer]))
+            for layer, kernel in tree.items()
+        }
+        for tree in (params, zeros)
+    )
+    with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
+        found, _ = jax.jit(tx.update)(zeros, tx.init(divided), divided)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-6), found, expected
+    )
