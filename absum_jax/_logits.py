@@ -3,13 +3,12 @@
 A callable that is a pytree (`jax.tree_util.Partial`, a flax nnx or equinox module) is
 passed as data: its arrays are arguments of the compiled program, so that new values do
 not trigger recompilation. Its other contents become constants of the program if they
-are types, objects that are hashed by value, objects without attributes, or functions
-that close over such contents alone. What functions read from globals is not tracked.
+are functions, types, objects that are hashed by value, or objects without attributes.
+What these functions read from elsewhere is not tracked, as users are told.
 Anything else could change unnoticed, like the variables that a plain function closes
 over. Such callables are compiled at each call, so that results are never stale.
 """
 
-import contextlib
 import functools
 import re
 from collections.abc import Callable, Hashable, Iterator
@@ -149,24 +148,12 @@ def _is_constant(value: Any) -> bool:
         return _is_constant((value.func, value.args, value.keywords))
     if hasattr(value, "__self__") and not isinstance(value.__self__, ModuleType):
         return _is_constant(value.__self__)
-    if isinstance(value, FunctionType):
-        contents = [*_closed_over(value)]
-        can_change = any(isinstance(each, list | dict) for each in contents)
-        return not can_change and all(map(_is_constant, contents))
-    if value is None or isinstance(value, ModuleType | type):
+    if value is None or isinstance(value, FunctionType | ModuleType | type):
         return True
     if type(value).__hash__ not in (None, object.__hash__):
         return True  # hashed by value
     # Functions wrapped by jax or functools; and markers without attributes.
     return hasattr(value, "__wrapped__") or getattr(value, "__dict__", None) == {}
-
-
-def _closed_over(function: FunctionType) -> Iterator[Any]:
-    """Yields what a function closes over, but for itself if it is recursive."""
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # empty
-            if cell.cell_contents is not function:
-                yield cell.cell_contents
 
 
 def _modules(root: Any, argument: str) -> list[tuple[str, Any]]:

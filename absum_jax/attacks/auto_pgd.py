@@ -215,8 +215,9 @@ def apgd(
     step size of an image is halved, and the attack returns to the best point so far, if
     at most three quarters of the steps since the last check raised the loss, or if the
     last check did not halve the step size and no better point has been found since.
-    The attack of an image stops once it is misclassified or, if targeted, once it is
-    classified as its target.
+    The first step is compared with the start; the authors' implementation compares it
+    with a loss of zero. The attack of an image stops once it is misclassified or, if
+    targeted, once it is classified as its target.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`pgd`.

@@ -143,8 +143,10 @@ def square(
     many after each of 10, 50, 200, 500, 1,000, 2,000, 4,000, 6,000 and 8,000 queries.
     The attack of an image stops once it is misclassified.
 
-    Each image has windows of its own, which depend only on its key; in the authors'
-    implementation, the images of a batch share them.
+    Each image has windows of its own, which depend only on its key, and may lie
+    anywhere. In the authors' implementation, the images of a batch share windows, and
+    none that is smaller than the image reaches the last row or column. An image that is
+    misclassified without an attack is attacked like all others.
 
     Args:
       logits_fn: a callable from images to logits, as in :func:`pgd`; it need not have a

@@ -314,7 +314,8 @@ def auto_attack(
     Four attacks run in turn, each on the images that are not yet broken: Auto-PGD with
     the cross-entropy (:func:`apgd`), Auto-PGD with :func:`targeted_dlr_loss`, the
     targeted FAB attack, and the Square attack (:func:`square`). The targeted attacks
-    try one class after another: the nine with the largest clean logits after the first.
+    try one class after another: the nine with the largest clean logits after the first,
+    or all if there are fewer.
     Each attack starts once, and a targeted one starts once for each class.
 
     An image that is broken with one eps counts as broken with every larger one, by the

@@ -80,8 +80,8 @@ def accuracy(
         (batch, classes), in evaluation mode. For a pytree, such as
         `jax.tree_util.Partial(apply, params)` or a flax nnx module, new parameter
         values do not trigger recompilation; a plain function is compiled at each call.
-        Changes of global variables that the function of a `Partial` reads are not
-        noticed: pass what changes as an argument.
+        Changes of other variables that the function of a `Partial` reads are not
+        noticed: what changes must be an argument of the `Partial`.
       x: images (N, height, width, channels), floating-point.
       y: integer labels (N,).
       batch_size: the maximum number of images in one forward pass. The images are split

@@ -345,18 +345,6 @@ def test_parameters_of_an_attacked_nnx_module():
     assert compiled == []
 
 
-def test_what_the_function_of_a_pytree_closes_over_is_seen():
-    state, y = {"sign": 1.0}, np.asarray(apply(weights(0), X).argmax(axis=1))
-
-    def signed(params, x):
-        return state["sign"] * apply(params, x)
-
-    model = Partial(signed, weights(0))
-    assert absum_jax.accuracy(model, X, y) == 1
-    state["sign"] = -1.0
-    assert absum_jax.accuracy(model, X, y) < 1
-
-
 @pytest.mark.parametrize(
     ("first", "second"), [(True, 1), (1, 1.0), (0.0, -0.0)], ids=str
 )

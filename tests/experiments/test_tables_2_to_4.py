@@ -121,7 +121,7 @@ def test_table2_by_apgd_as_well(folder, capsys):
     assert after["options"] == before["options"]
     assert after == before
     _run(folder, capsys, *arguments, "--attack", "auto")
-    alone = files.read_json(stem.with_suffix(".json"))
+    alone = files.read_json(folder / "results/scaled/table2-auto/mnist5k-paper.json")
     assert alone["matrix_apgd"] == matrix.tolist()
     assert not {"pgd", "matrix"} & set(alone)
     assert not [name for name in alone["rows"][0] if name.startswith("transferred_m")]
