@@ -108,15 +108,15 @@ class RobustnessReport:
         }
 
     def to_json(self) -> str:
-        """Returns the report as JSON, in which infinite numbers are text."""
+        """Returns the report as JSON, where numbers that are not finite are text."""
 
         def finite(value: Any) -> Any:
             if isinstance(value, dict):
                 return {name: finite(part) for name, part in value.items()}
             if isinstance(value, list | tuple):
                 return [finite(part) for part in value]
-            is_infinite = isinstance(value, float) and math.isinf(value)
-            return str(value) if is_infinite else value
+            is_number = not isinstance(value, float) or math.isfinite(value)
+            return value if is_number else str(value)
 
         return json.dumps(finite(self.as_dict()), indent=2, allow_nan=False)
 

@@ -157,7 +157,8 @@ def columns(row: dict[str, Any]) -> dict[str, str]:
     ]
     values = (
         _size(memory), f"{100 * memory / 1e9 / chip.gigabytes:.1f} %",
-        _size(row["temporary"]), f"{operations / 1e9:,.1f}" if operations else "",
+        _size(row["temporary"]),
+        "" if operations is None else f"{operations / 1e9:,.1f}",
         f"{1e3 * seconds:.2f}" if is_plausible else "", "; ".join(exchanges),
         f"{row['seconds']:.0f}",
     )  # fmt: skip

@@ -116,9 +116,11 @@ def test_forms():
     assert document["conditions"]["pgd_steps"] == 6
 
 
-def test_infinite_numbers_are_text_in_json():
-    found = dataclasses.replace(whole_report(), conditions={"radii": [1.0, np.inf]})
-    assert json.loads(found.to_json())["conditions"]["radii"] == [1.0, "inf"]
+def test_numbers_that_are_not_finite_are_text_in_json():
+    given = {"radii": [1.0, np.inf], "rate": np.nan}
+    found = dataclasses.replace(whole_report(), conditions=given)
+    expected = {"radii": [1.0, "inf"], "rate": "nan"}
+    assert json.loads(found.to_json())["conditions"] == expected
 
 
 def test_pictures():

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.config import NONE
 from experiments.data import DATASETS, DataOptions, Split, cache, load
-from experiments.data.loading import channel_statistics
+from experiments.data.loading import channel_statistics, validation_examples
 from experiments.jobs.errors import UsageError
 from experiments.models import networks_for
 from experiments.training import optimization
@@ -14,6 +14,10 @@ from experiments.training import optimization
 @pytest.fixture(scope="module")
 def mnist5k(tmp_path_factory):
     return load("mnist5k", DataOptions(cache_dir=tmp_path_factory.mktemp("cache")))
+
+
+def test_some_image_is_held_out():
+    assert [validation_examples(n) for n in (4, 10, 60_000)] == [1, 1, 6_000]
 
 
 def test_mnist5k_is_stratified_and_disjoint(mnist5k):

@@ -146,6 +146,20 @@ def test_table3(folder, capsys):
     assert stem.with_suffix(".png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "suffix"),
+    [
+        ("figure7", "--eps=0.3", "-eps-0.3"),
+        ("fourier-heatmaps", "--norm=2", "-norm-2"),
+        ("frequencies", "--norm=2", "-norm-2"),
+    ],
+)
+def test_other_conditions_overwrite_no_file(folder, capsys, command, option, suffix):
+    _run(folder, capsys, command, "--test-examples=4", option)
+    [*written] = (folder / f"results/scaled/{command}").glob(f"*{suffix}.*")
+    assert {path.stem for path in written} == {f"mnist5k-paper{suffix}"}
+
+
 def test_figure7_and_heat_maps(folder, capsys):
     for command in ("figure7", "fourier-heatmaps"):
         _run(folder, capsys, command, "--test-examples=10")
