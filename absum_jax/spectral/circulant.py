@@ -193,8 +193,8 @@ def normalized(kernel: chex.Array) -> tuple[chex.Array, chex.Array]:
     return kernel * inverses[0] * inverses[1], scales[0] * scales[1]
 
 
-def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> Any:
-    """Computes exp(2 pi i k . t / n) as two real arrays (B, aliases, taps).
+def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> chex.Array:
+    """Computes real and imaginary parts of exp(2 pi i k . t / n), (2, B, aliases, taps).
 
     The input's frequencies k = q + j n / s, j in {0..s-1}^d, alias to the output's
     frequency q.
@@ -224,7 +224,7 @@ def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> Any:
                 outer(real, sine) + outer(imaginary, cosine),
             )
     scale = math.prod(conv.strides) ** -0.5
-    return scale * real, scale * imaginary
+    return scale * jnp.stack([real, imaginary])
 
 
 def blocks(
@@ -246,13 +246,13 @@ def blocks(
     """
     inputs, outputs = conv.kernel_shape[-2:]
     taps = kernel.reshape(-1, inputs * outputs)
-    parts = []
-    for phase in _phases(conv, frequencies, kernel.dtype):
-        part = jnp.tensordot(phase, taps, 1, precision="highest")
-        part = part.reshape(*phase.shape[:2], inputs, conv.groups, -1)
-        part = jnp.moveaxis(part, 3, 1)
-        parts.append(part.reshape(len(frequencies), conv.groups, *conv.block_shape))
-    return jax.lax.complex(*parts)
+    phases = _phases(conv, frequencies, kernel.dtype)
+    parts = jnp.tensordot(phases, taps, 1, precision="highest")
+    parts = parts.reshape(*phases.shape[:3], inputs, conv.groups, -1)
+    parts = jnp.moveaxis(parts, 4, 2)
+    return jax.lax.complex(
+        *parts.reshape(2, len(frequencies), conv.groups, *conv.block_shape)
+    )
 
 
 def kernel_of(
@@ -272,16 +272,12 @@ def kernel_of(
     inputs = conv.kernel_shape[-2]
     weights = counts.astype(values.real.dtype) / math.prod(conv.output_shape)
     phases = _phases(conv, frequencies, values.real.dtype)
-    total = jnp.zeros((), values.real.dtype)
-    for phase, part in zip(phases, (values.real, values.imag), strict=True):
-        part = part.reshape(*part.shape[:2], -1, inputs, part.shape[-1])
-        part = jnp.moveaxis(part, 1, 3).reshape(*phase.shape[:2], -1)
-        total = total + jnp.tensordot(
-            phase * weights[:, None, None],
-            part,
-            ((0, 1), (0, 1)),
-            precision="highest",
-        )
+    parts = jnp.stack([values.real, values.imag])
+    parts = parts.reshape(*parts.shape[:3], -1, inputs, parts.shape[-1])
+    parts = jnp.moveaxis(parts, 2, 4).reshape(*phases.shape[:3], -1)
+    total = jnp.tensordot(
+        phases * weights[:, None, None], parts, ((0, 1, 2),) * 2, precision="highest"
+    )
     overlap = jnp.asarray(conv.overlap, total.dtype)[..., None, None]
     return total.reshape(conv.kernel_shape) / overlap
 
@@ -318,34 +314,52 @@ def map_chunks(
     return jax.lax.map(lambda part: function(blocks(conv, kernel, part)), frequencies)
 
 
-def map_kernel(
+def map_kernels(
     function: Callable[[chex.Array], chex.Array],
     conv: CircularConv,
-    kernel: chex.Array,
+    kernels: chex.Array,
 ) -> chex.Array:
-    """Applies a function of blocks to the kept blocks and converts them to a kernel."""
+    """Applies a function to the kept blocks of a stack of kernels, and converts them.
+
+    Args:
+      function: of blocks (layers, B, groups, inputs, outputs).
+      conv: the geometry.
+      kernels: real, (layers, spatial..., in, out).
+
+    Returns:
+      Kernels of the same shape.
+    """
     frequencies, counts = map(jnp.asarray, _chunks(conv))
 
     def add(
         total: chex.Array, part: tuple[chex.Array, chex.Array]
     ) -> tuple[chex.Array, None]:
-        values = function(blocks(conv, kernel, part[0]))
-        return total + kernel_of(conv, values, *part), None
+        values = function(jax.vmap(lambda k: blocks(conv, k, part[0]))(kernels))
+        return total + jax.vmap(lambda v: kernel_of(conv, v, *part))(values), None
 
-    zero = jnp.zeros(conv.kernel_shape, kernel.dtype)
+    zeros = jnp.zeros_like(kernels)
     if len(frequencies) == 1:
-        return add(zero, (frequencies[0], counts[0]))[0]
-    return jax.lax.scan(add, zero, (frequencies, counts))[0]
+        return add(zeros, (frequencies[0], counts[0]))[0]
+    return jax.lax.scan(add, zeros, (frequencies, counts))[0]
+
+
+def one_by_one(function: Callable[[Any], chex.Array], layers: Any) -> chex.Array:
+    """Applies a function of stacks to one layer of stacked arrays after the other."""
+
+    def one(layer: Any) -> chex.Array:
+        return function(jax.tree.map(lambda array: array[None], layer))[0]
+
+    return jax.lax.map(one, layers)
 
 
 def map_layers(
     function: Callable[[Any], chex.Array], conv: CircularConv, layers: Any
 ) -> chex.Array:
-    """Applies a function to each layer of stacked arrays.
+    """Applies a function of stacks to layers of stacked arrays.
 
-    Layers are one batch if the blocks of one layer fit into a chunk; otherwise the
+    Layers are one stack if the blocks of one layer fit into a chunk; otherwise the
     function is applied to one layer after the other.
     """
     if len(_chunks(conv)[0]) == 1:
-        return jax.vmap(function)(layers)
-    return jax.lax.map(function, layers)
+        return function(layers)
+    return one_by_one(function, layers)

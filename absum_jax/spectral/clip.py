@@ -9,27 +9,9 @@ import jax.numpy as jnp
 
 from absum_jax import _validation as validation
 from absum_jax._sharding import with_automatic_axes
-from absum_jax.spectral import circulant, decomposition, hermitian
+from absum_jax.spectral import circulant, decomposition
 from absum_jax.spectral.circulant import CircularConv
-from absum_jax.spectral.hermitian import GramPower, Split
-from absum_jax.spectral.spectrum import max_squarings, spectral_norm
-
-
-def _exceeds(
-    conv: CircularConv, kernel: chex.Array, max_norm: chex.Array
-) -> chex.Array:
-    """Decides by as few squarings as possible whether the norm exceeds a bound."""
-
-    def decide(blocks: chex.Array) -> chex.Array:
-        def undecided(state: GramPower) -> chex.Array:
-            between = (state.upper > max_norm) & (state.lower <= max_norm)
-            return jnp.any(between) & jnp.all(state.lower <= max_norm)
-
-        a = Split.of(decomposition.tall(blocks))
-        limit = max_squarings(conv.rank, a.re.dtype)
-        return jnp.any(hermitian.gram_power(a, undecided, limit).upper > max_norm)
-
-    return jnp.any(circulant.map_chunks(decide, conv, kernel))
+from absum_jax.spectral.spectrum import spectral_norm
 
 
 def _nearest(
@@ -37,37 +19,25 @@ def _nearest(
 ) -> chex.Array:
     """Clips a stack of normalized kernels and cuts them to their support."""
 
-    def nearest(layer: tuple[chex.Array, chex.Array]) -> chex.Array:
-        kernel, max_norm = layer
-        return kernel - circulant.map_kernel(
-            lambda blocks: decomposition.excess(blocks, max_norm, method), conv, kernel
+    def nearest(layers: tuple[chex.Array, chex.Array]) -> chex.Array:
+        kernels, max_norms = layers
+        bounds = max_norms[:, None, None]
+        return kernels - circulant.map_kernels(
+            lambda blocks: decomposition.excess(blocks, bounds, method), conv, kernels
         )
 
+    layers = kernels, max_norms
     if method == decomposition.EACH:
-        # As one batch, its conditions would become selections.
-        return jax.lax.map(nearest, (kernels, max_norms))
-    return circulant.map_layers(nearest, conv, (kernels, max_norms))
-
-
-def _nearest_if_above(
-    conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str
-) -> chex.Array:
-    """Clips and cuts those kernels of a stack that exceed their bounds."""
-    layers = jax.lax.stop_gradient(kernels), max_norms
-    above = circulant.map_layers(lambda layer: _exceeds(conv, *layer), conv, layers)
-
-    def project(kernels: chex.Array) -> chex.Array:
-        projected = _nearest(conv, kernels, max_norms, method)
-        return jax.vmap(jnp.where)(above, projected, kernels)
-
-    return jax.lax.cond(jnp.any(above), project, lambda kernels: kernels, kernels)
+        # Each layer has a condition of its own.
+        return circulant.one_by_one(nearest, layers)
+    return circulant.map_layers(nearest, conv, layers)
 
 
 def _project(
     conv: CircularConv, kernels: chex.Array, max_norms: chex.Array, method: str | None
 ) -> chex.Array:
     """Clips and cuts, for None by the method that suits the platform lowered for."""
-    general = functools.partial(_nearest_if_above, conv, method=method or "polar")
+    general = functools.partial(_nearest, conv, method=method or "polar")
     if method not in (None, "eigh"):
         return general(kernels, max_norms)
     return jax.lax.platform_dependent(
@@ -94,7 +64,7 @@ def rescale_kernels(
             within = norm <= max_norm
             return kernel * jnp.where(within, 1, max_norm / jnp.where(within, 1, norm))
 
-        return circulant.map_layers(rescale, conv, kernels)
+        return circulant.map_layers(jax.vmap(rescale), conv, kernels)
 
     return with_automatic_axes(layers, kernels, max_norm, like=kernels)
 

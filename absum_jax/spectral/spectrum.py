@@ -181,14 +181,6 @@ def conv_frequency_response(
     return _frequency_response(conv, kernel)
 
 
-def max_squarings(rank: int, dtype: jnp.dtype) -> int:
-    """Returns how many squarings make the bound equal to the norm up to rounding."""
-    if rank == 1:
-        return 0
-    tolerance = 4 * float(jnp.finfo(dtype).eps)
-    return math.ceil(math.log2(math.log(rank) / tolerance)) - 2
-
-
 def _power_of_largest(matrix: chex.Array) -> GramPower:
     """Squares the Gram matrices of tall matrices until their largest norm is known."""
     dtype = matrix.real.dtype
@@ -198,7 +190,7 @@ def _power_of_largest(matrix: chex.Array) -> GramPower:
         return jnp.max(state.upper) > jnp.max(state.lower) * (1 + tolerance)
 
     return hermitian.gram_power(
-        Split.of(matrix), undecided, max_squarings(matrix.shape[-1], dtype)
+        Split.of(matrix), undecided, hermitian.max_squarings(matrix.shape[-1], dtype)
     )
 
 
