@@ -194,13 +194,14 @@ def normalized(kernel: chex.Array) -> tuple[chex.Array, chex.Array]:
 
 
 def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> chex.Array:
-    """Computes real and imaginary parts of exp(2 pi i k . t / n), (2, B, aliases, taps).
+    """Computes exp(2 pi i k . t / n) in two real parts, (2, B, aliases, taps).
 
     The input's frequencies k = q + j n / s, j in {0..s-1}^d, alias to the output's
     frequency q.
     The angles are reduced in integers, so that no accuracy is lost on large inputs.
     """
-    real, imaginary = (jnp.ones((len(frequencies), 1, 1), dtype), None)
+    real = jnp.ones((len(frequencies), 1, 1), dtype)
+    imaginary = jnp.zeros_like(real)
     for axis, (n, m) in enumerate(
         zip(conv.input_shape, conv.output_shape, strict=True)
     ):
@@ -216,13 +217,10 @@ def _phases(conv: CircularConv, frequencies: chex.Array, dtype: Any) -> chex.Arr
             batch, aliases, more_aliases, taps, more_taps = product.shape
             return product.reshape(batch, aliases * more_aliases, taps * more_taps)
 
-        if imaginary is None:
-            real, imaginary = outer(real, cosine), outer(real, sine)
-        else:
-            real, imaginary = (
-                outer(real, cosine) - outer(imaginary, sine),
-                outer(real, sine) + outer(imaginary, cosine),
-            )
+        real, imaginary = (
+            outer(real, cosine) - outer(imaginary, sine),
+            outer(real, sine) + outer(imaginary, cosine),
+        )
     scale = math.prod(conv.strides) ** -0.5
     return scale * jnp.stack([real, imaginary])
 
@@ -276,7 +274,10 @@ def kernel_of(
     parts = parts.reshape(*parts.shape[:3], -1, inputs, parts.shape[-1])
     parts = jnp.moveaxis(parts, 2, 4).reshape(*phases.shape[:3], -1)
     total = jnp.tensordot(
-        phases * weights[:, None, None], parts, ((0, 1, 2),) * 2, precision="highest"
+        phases * weights[None, :, None, None],
+        parts,
+        ((0, 1, 2),) * 2,
+        precision="highest",
     )
     overlap = jnp.asarray(conv.overlap, total.dtype)[..., None, None]
     return total.reshape(conv.kernel_shape) / overlap

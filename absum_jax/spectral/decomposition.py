@@ -22,8 +22,7 @@ METHODS = ("polar", "eigh", "svd")
 EACH = "eigh each"
 # How far a computed norm may be above a bound by rounding alone, in units of eps.
 _ROUNDING = 16
-# Squarings to bound a norm that the polar factor is scaled by: at most 3.4 % above it for
-# rank 64.
+# Squarings for bounds that matrices are scaled by: at most 3.4 % too large for rank 64.
 _BOUND_SQUARINGS = 5
 # Squarings that may show that a matrix is within the bound: each costs a tenth of a
 # decomposition, and two bound the norm of a random matrix to 2 % at rank 64.
@@ -107,9 +106,7 @@ def _excess_by_polar_factor(
     h = hermitian.hermitian_part(hermitian.adjoint_product(u, a))
     above = h.plus_identity(-max_norms).scaled(1 / jnp.maximum(scale, 1.01 * max_norms))
     projector = hermitian.sign(above).plus_identity(1).scaled(0.5)
-    return jax.lax.complex(
-        *hermitian.product(a.plus(u.scaled(-max_norms)), projector)
-    )
+    return jax.lax.complex(*hermitian.product(a.plus(u.scaled(-max_norms)), projector))
 
 
 def _eigh_one(gram: Split, branch: chex.Array) -> tuple[chex.Array, chex.Array]:

@@ -42,11 +42,10 @@ class Split(NamedTuple):
         return Split(self.re + other.re, self.im + other.im)
 
     def plus_identity(self, factor: chex.Numeric) -> "Split":
-        """Adds a multiple of the identity."""
-        identity = factor * jnp.eye(self.re.shape[-1], dtype=self.re.dtype)
-        return Split(
-            self.re + jax.lax.broadcast_to_rank(identity, self.re.ndim), self.im
-        )
+        """Adds a multiple of the identity, or its own multiple to each matrix."""
+        identity = jnp.eye(self.re.shape[-1], dtype=self.re.dtype)
+        identity = jax.lax.broadcast_to_rank(identity, self.re.ndim)
+        return Split(self.re + factor * identity, self.im)
 
     @property
     def frobenius(self) -> chex.Array:
