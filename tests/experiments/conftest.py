@@ -147,7 +147,8 @@ def prepared_cifar10(cifar10_sheets, tmp_path_factory) -> pathlib.Path:
     from fake_tfds import write_prepared
     from PIL import Image
 
-    labels = np.load(cifar10_sheets / "labels.npz")
+    with np.load(cifar10_sheets / "labels.npz") as file:
+        labels = dict(file)
     splits = {}
     for split, examples in (("train", 512), ("test", 256)):
         with Image.open(cifar10_sheets / f"{split}-0.webp") as sheet:
