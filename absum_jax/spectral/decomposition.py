@@ -43,10 +43,18 @@ def tall(matrix: chex.Array) -> chex.Array:
 
 
 def norms_beyond(matrix: chex.Array, max_norms: chex.Array) -> chex.Array:
-    """Bounds spectral norms (layers, ...) by few squarings, if a layer may exceed `c`.
+    """Computes upper bounds on spectral norms, as tight as the clip needs them.
 
-    Whether a layer exceeds its bound is decided up to rounding. If one does, its bounds
-    are at most 3.4 % above the norm for rank 64; otherwise they are at most `c`.
+    Whether a norm in a layer exceeds its maximum is decided up to rounding. If one
+    does, the results of the layer are at most 3.4 % above the norms for rank 64;
+    otherwise they are at most the maximum.
+
+    Args:
+      matrix: (layers, ..., rows, columns), with rows >= columns.
+      max_norms: (layers, ...), or broadcast to it.
+
+    Returns:
+      (layers, ...).
     """
 
     def of_layer(blocks: chex.Array) -> chex.Array:
