@@ -25,6 +25,7 @@ from benchmarks import (  # noqa: E402
     torch_peer,
     training,
 )
+from experiments.jobs.machine import cpu_model  # noqa: E402
 from experiments.training import devices  # noqa: E402
 
 BENCHMARKS: dict[str, tuple[Callable[[], list[dict[str, Any]]], ...]] = {
@@ -61,7 +62,8 @@ def main() -> None:
     # As in the commands that train small networks.
     devices.one_for_each_core()
     device = jax.devices()[0].device_kind
-    print(f"{jax.device_count()} x {device}, {os.cpu_count()} CPU cores,", end=" ")
+    print(f"{jax.device_count()} x {device}, {os.cpu_count()} CPU cores", end=" ")
+    print(f"({cpu_model()}),", end=" ")
     print(f"jax {jax.__version__},", end=" ")
     print(f"Python {platform.python_version()}", end="")
     if torch_peer.is_installed():

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 import absum_jax
-from experiments.jobs import digests, files
+from experiments.jobs import digests, files, machine
 from experiments.jobs.errors import damage_named
 from experiments.runtimes.timing import in_turns, seconds_of
 
@@ -27,6 +27,7 @@ class Conditions:
         default_factory=lambda: jax.devices()[0].device_kind
     )
     cpu_cores: int | None = dataclasses.field(default_factory=os.cpu_count)
+    cpu_model: str = dataclasses.field(default_factory=machine.cpu_model)
     # On a loaded CPU, LAPACK is ten times slower with threads that wait for each other.
     openblas_num_threads: str | None = dataclasses.field(
         default_factory=lambda: os.environ.get("OPENBLAS_NUM_THREADS")

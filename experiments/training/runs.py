@@ -22,7 +22,7 @@ import numpy as np
 import absum_jax
 from experiments.config import RunConfig
 from experiments.data import recorded
-from experiments.jobs import digests, files, processes
+from experiments.jobs import digests, files, machine, processes
 from experiments.jobs.errors import UsageError
 from experiments.models import Variables
 from experiments.training import checkpoints, weights
@@ -77,6 +77,7 @@ def provenance() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "cpu_cores": os.cpu_count(),
+        "cpu_model": machine.cpu_model(),
         "platform": platform.platform(),
     }
 

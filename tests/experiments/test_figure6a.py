@@ -192,14 +192,17 @@ def rows(tmp_path):
 
 def test_the_table_and_the_figure_show_the_rows(rows):
     options, records = rows
-    about = {"device": "TPU", "cpu_cores": 2, "packages": {"jax": "1", "numpy": "2"}}
+    about = {
+        "device": "TPU", "cpu_cores": 2, "cpu_model": "AMD EPYC",
+        "packages": {"jax": "1", "numpy": "2"},
+    }  # fmt: skip
     lines = figure6a.markdown(options, records, about).splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines[2:9]]
     assert cells[0][3:] == ["no regularization", "SNC, NumPy"]
     assert cells[4] == [
         "CIFAR-10", "ResNet-18, float32", "1 of 390", "390", "1,170 (3.00x)",
     ]  # fmt: skip
-    assert "TPU, 2 CPU cores, jax 1" in lines[-1]
+    assert "TPU, 2 CPU cores (AMD EPYC), jax 1" in lines[-1]
     (ax,) = figure6a.draw(records).axes
     assert ax.get_yscale() == "log"
     assert not ax.patches  # bars would suggest ratios that a log axis does not show

@@ -200,11 +200,12 @@ def test_what_identifies_a_measurement(tmp_path):
     for changed in (
         {"method": "none"}, {"strength": 0.5}, {"clip": "eigh"}, {"size": 64},
         {"model": "resnet34"}, {"backend": "gpu"}, {"device": "NVIDIA H100"},
-        {"cpu_cores": 1000}, {"jax_version": "0"}, {"absum_jax_version": "0"},
+        {"cpu_cores": 1000}, {"cpu_model": "another"}, {"jax_version": "0"},
+        {"absum_jax_version": "0"},
         {"openblas_num_threads": "3"}, {"xla_flags": "--xla_x"},
     ):  # fmt: skip
         assert log[dataclasses.replace(measurement, **changed)].step_s == []
-    assert len(dataclasses.fields(measurement)) == 12
+    assert len(dataclasses.fields(measurement)) == 13
 
 
 def test_a_long_step_is_done_once(tiny, tmp_path, monkeypatch):
@@ -230,13 +231,16 @@ def rows(tmp_path):
 
 def test_the_table_shows_medians_and_leaves_out_numpy_on_large_images(rows):
     options, records = rows
-    about = {"device": "TPU", "cpu_cores": 2, "packages": {"jax": "1", "numpy": "2"}}
+    about = {
+        "device": "TPU", "cpu_cores": 2, "cpu_model": "AMD EPYC",
+        "packages": {"jax": "1", "numpy": "2"},
+    }  # fmt: skip
     lines = figure6b.markdown(options, records, about).splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines[2:6]]
     assert cells[0] == ["input", "no regularization", "SNC, NumPy"]
     assert cells[2:] == [["32 x 32", "32.0", "64.0"], ["256 x 256", "256.0", ""]]
     assert "up to 128 x 128" in lines[7]
-    assert "TPU, 2 CPU cores, jax 1" in lines[9]
+    assert "TPU, 2 CPU cores (AMD EPYC), jax 1" in lines[9]
 
 
 def test_the_figure_shows_the_rows(rows):

@@ -93,7 +93,7 @@ def markdown(
 ) -> str:
     """Makes the table with its title, its note and the conditions of the rows."""
     conditions = (
-        f"{about['device']}, {about['cpu_cores']} CPU cores, "
+        f"{about['device']}, {about['cpu_cores']} CPU cores ({about['cpu_model']}), "
         f"jax {about['packages']['jax']}, NumPy {about['packages']['numpy']}"
     )
     if threads := rows[0]["openblas_num_threads"]:

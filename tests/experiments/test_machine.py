@@ -1,0 +1,27 @@
+"""Tests of what is recorded about the machine."""
+
+import platform
+
+import pytest
+
+from experiments.jobs.machine import cpu_model
+
+
+def test_the_name_is_that_of_the_first_processor(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7R13 \nstepping\t: 1\n"
+        "processor\t: 1\nmodel name\t: another\n"
+    )
+    assert cpu_model(cpuinfo) == "AMD EPYC 7R13"
+
+
+@pytest.mark.parametrize("text", [None, "", "model name\t:\nstepping\t: 1\n"])
+@pytest.mark.parametrize("processor", ["", "arm"])
+def test_without_a_name_it_is_the_architecture(tmp_path, monkeypatch, text, processor):
+    monkeypatch.setattr(platform, "processor", lambda: processor)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    cpuinfo = tmp_path / "cpuinfo"
+    if text is not None:
+        cpuinfo.write_text(text)
+    assert cpu_model(cpuinfo) == (processor or "aarch64")
