@@ -1,7 +1,8 @@
 """The file of one evaluation in a run's folder, a line for each point.
 
 The first line states what is evaluated and the digest of the parameters, and each line
-has a checksum. Lines that are damaged, or of other parameters, count as missing.
+has a checksum. Lines that are damaged, or of other parameters, count as missing. Before
+the points that a command computes there is a line of their provenance.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from typing import Any
 
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
-from experiments.training.runs import Run
+from experiments.training.runs import Run, provenance
 
 # A part of an evaluation, such as an eps or a row of frequencies.
 Point = int | float | str
@@ -53,6 +54,10 @@ def _parsed(text: str, *, is_verified: bool) -> Line | None:
     return line
 
 
+# Stands for a damaged line, which may be that of the provenance of the points after it.
+_DAMAGED: Line = {"provenance": None}
+
+
 class UnevaluatedError(UsageError):
     """Says that a record lacks what an evaluation would compute."""
 
@@ -71,6 +76,15 @@ class Points:
 
     def read(self) -> list[Line]:
         """Reads the lines of points that are not damaged."""
+        return [line for line in self._lines() or () if "point" in line]
+
+    def is_whole(self) -> bool:
+        """Checks whether no line is damaged, or of other parameters."""
+        lines = self._lines()
+        return lines is not None and not any(line is _DAMAGED for line in lines)
+
+    def _lines(self) -> list[Line] | None:
+        """Reads the lines after the first; None if they are of other parameters."""
         texts = files.read_lines(self.path)
         lines = [_parsed(text, is_verified=self._is_verified) for text in texts or ()]
         if self._is_record and None in lines:
@@ -78,17 +92,23 @@ class Points:
                 self._unusable(f"is damaged in line {lines.index(None) + 1}")
             )
         if lines[:1] != [json.loads(json.dumps(self._header))]:
-            return []
-        return [line for line in lines if line is not None and "point" in line]
+            return None
+        return [
+            line if line and ("point" in line or "provenance" in line) else _DAMAGED
+            for line in lines[1:]
+        ]
 
     def begin(self) -> None:
-        """Prepares the file for more lines, and drops damaged ones."""
+        """Prepares the file for more points, which this process computes."""
         if self._is_record:
             raise UnevaluatedError(self._unusable("lacks lines that are needed"))
-        known = self.read()
-        if dropped := len(files.read_lines(self.path) or [0]) - 1 - len(known):
-            print(f"{self.path}: {dropped} damaged lines are computed again")
-        lines = [self._header, *known]
+        if files.read_lines(self.path) and not self.is_whole():
+            print(f"{self.path}: damaged lines are computed again")
+        lines = self._lines() or []
+        made_by = {"provenance": provenance()}
+        if [line for line in lines if "provenance" in line][-1:] != [made_by]:
+            lines.append(made_by)
+        lines.insert(0, self._header)
         files.write_json_lines(self.path, map(digests.with_checksum, lines))
 
     def _unusable(self, how: str) -> str:
@@ -113,7 +133,7 @@ def stored(run: Run) -> Iterator[tuple[Evaluation, list[Line]]]:
             evaluation = Evaluation(**{name: header[name] for name in fields})
             if evaluation.name != path.name:
                 raise ValueError("it is that of another evaluation")
-            lines = Points(run, evaluation).read()
-            if len(lines) != len(texts) - 1:
+            points = Points(run, evaluation)
+            if not points.is_whole():
                 raise ValueError("lines are damaged, or of other parameters")
-        yield evaluation, lines
+        yield evaluation, points.read()

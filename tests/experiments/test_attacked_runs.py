@@ -18,13 +18,14 @@ from experiments.evaluation import (
     evaluator,
     frequency,
     gradient,
+    points,
     single_fourier,
 )
 from experiments.evaluation.attack import ATTACKS, Attack, register
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.jobs import files
 from experiments.reporting.evaluated import under_pgd
-from experiments.training.runs import Run
+from experiments.training.runs import Run, provenance
 
 # One of the models gives all images the same answer.
 pytestmark = [
@@ -142,8 +143,8 @@ def test_auto_attack_block_by_block(images, runs, models, monkeypatch):
     assert 12 > found[0].images[0, 0] > found[0].images[1, 0]
     [path] = runs[0].folder.glob("auto-attack-*.jsonl")
     lines = path.read_text().splitlines(keepends=True)
-    points = [line.get("point") for line in files.read_json_lines(path)]
-    assert points == [None, "0-6", "6-12"]
+    stored = [line.get("point") for line in files.read_json_lines(path)]
+    assert stored == [None, None, "0-6", "6-12"]
     path.write_text("".join(lines[:-1]))
     again = auto_attack.evaluate(images, runs, eps)
     jax.tree.map(np.testing.assert_array_equal, again, found)
@@ -211,8 +212,8 @@ def test_bands(images, runs, models):
         ]
         np.testing.assert_allclose(found, expected, atol=1e-6)
     [path] = runs[0].folder.glob("band-stop-*.jsonl")
-    points = [line.get("point") for line in files.read_json_lines(path)]
-    assert points == [None, "0-3.5", "3.5-7", "7-20"]
+    stored = [line.get("point") for line in files.read_json_lines(path)]
+    assert stored == [None, None, "0-3.5", "3.5-7", "7-20"]
 
 
 def test_bands_of_a_data_set_have_all_frequencies_but_zero():
@@ -307,8 +308,23 @@ def test_points_on_disk_are_not_computed_again(images, runs, some_attack):
     assert some_attack == [(2, 1), (5, 1), (5, 1)]
     assert again == [[1, 2, 5], [2, 2, 5]]
     assert [line.get("point") for line in files.read_json_lines(path)] == [
-        None, 1, 2, 5,
+        None, None, 1, 2, 5,
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("some_attack")
+def test_points_are_stored_with_their_provenance(images, runs, monkeypatch):
+    for flags, asked in (("--a", [1]), ("--a", [1, 2, 5]), ("--b", [2, 7])):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        evaluator.run("some", images, runs, points=asked)
+    [(evaluation, lines)] = points.stored(runs[0])
+    assert [line["point"] for line in lines] == [1, 2, 5, 7]
+    _, *lines = files.read_json_lines(runs[0].folder / evaluation.name)
+    assert lines[-2]["provenance"] == provenance()
+    assert [
+        line["point"] if "point" in line else line["provenance"]["xla_flags"]
+        for line in lines
+    ] == ["--a", 1, 2, 5, "--b", 7]
 
 
 def test_unknown_and_repeated_names_are_refused(images, runs, some_attack):

@@ -134,4 +134,4 @@ def test_the_attack_is_evaluated(made):
         points = [
             json.loads(line).get("point") for line in path.read_text().splitlines()
         ]
-        assert points[1:] == [1.0, 0.5]
+        assert points[2:] == [1.0, 0.5]

@@ -88,7 +88,7 @@ def test_in_memory(split, runs, correct, is_small):
     expected = [[float(np.float32(count / IMAGES))] for count in correct]
     assert evaluator.run("inverted", images, runs) == expected
     [path] = runs[1].folder.glob("inverted-*.jsonl")
-    header, line = files.read_json_lines(path)
+    header, _, line = files.read_json_lines(path)
     assert (header["attack"], header["conditions"]) == ("inverted", {})
     assert (line["point"], [line["value"]]) == ("inverted", expected[1])
 
@@ -103,6 +103,6 @@ def test_streamed(split, runs, correct, is_small, monkeypatch):
     assert values == [[count / IMAGES] for count in correct]
     for run, count in zip(runs, correct, strict=True):
         [path] = run.folder.glob("inverted-*.jsonl")
-        _, *lines = files.read_json_lines(path)
+        _, _, *lines = files.read_json_lines(path)
         assert [line["images"] for line in lines] == [[0, 8], [8, 16], [16, 23]]
         assert sum(line["counts"] for line in lines) == count

@@ -162,7 +162,7 @@ def test_damaged_records_are_refused(records, tmp_path, capsys):
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"point": 14', b'"point": 13'))
     assert _make("table1", records, tmp_path / "results") == 2
-    assert f"{path} is damaged in line 3" in capsys.readouterr().err
+    assert f"{path} is damaged in line 4" in capsys.readouterr().err
     path.write_bytes(whole[:-5])
     assert _make("table1", records, tmp_path / "results") == 2
     assert f"{path} lacks lines" in capsys.readouterr().err

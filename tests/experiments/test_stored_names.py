@@ -8,6 +8,7 @@ if runs from before can still be read.
 import csv
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
 
@@ -431,12 +432,13 @@ def _assert_written(run, expected):
         assert list(header) == [*_HEADER, "checksum"]
         assert header["conditions"] == conditions
         assert list(header["conditions"]) == list(conditions)
+        assert list(lines[1]) == ["provenance", "checksum"]
         found = [
             line["point"].split("@")[0] + "@" if "transfer" in name else line["point"]
-            for line in lines[1:]
+            for line in lines[2:]
         ]
         assert found == points
-        for line in lines[1:]:
+        for line in lines[2:]:
             assert list(line) == ["point", "value", "checksum"]
             value = line["value"]
             if kind is None:
@@ -488,8 +490,10 @@ def test_files_of_recorded_evaluations():
     attacks = set()
     for path in RECORDS.glob("*/small_cnn/*/*/*/*-*.jsonl"):
         with path.open() as stream:
-            header, line = (json.loads(next(stream)) for _ in range(2))
+            header, *lines = map(json.loads, itertools.islice(stream, 3))
         assert list(header) == [*_HEADER, "checksum"]
+        # The earliest have no lines of provenance.
+        line = next(line for line in lines if "provenance" not in line)
         assert list(line) == ["point", "value", "checksum"]
         known = {name: header[name] for name in _HEADER[:-1]}
         text = json.dumps(known, sort_keys=True)
