@@ -6,10 +6,19 @@ import re
 
 
 def cpu_model(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:
-    """Returns the name of the CPU, or its architecture if the system has no name."""
+    """Returns the name of the CPU with its numbers, or its architecture without a name.
+
+    Virtual machines may shorten the names of different CPUs to the same one, but not
+    their family and model numbers.
+    """
     try:
         text = cpuinfo.read_text()
     except OSError:
         text = ""
-    found = re.search(r"^model name[ \t]*:[ \t]*(.*\S)", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
+    field = r"^(model name|cpu family|model)[ \t]*:[ \t]*(.*\S)"
+    # Of several processors the first counts.
+    of_first = dict(reversed(re.findall(field, text, re.MULTILINE)))
+    name = of_first.get("model name") or platform.processor() or platform.machine()
+    if not {"cpu family", "model"} <= of_first.keys():
+        return name
+    return f"{name} (family {of_first['cpu family']}, model {of_first['model']})"

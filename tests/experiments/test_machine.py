@@ -16,6 +16,15 @@ def test_the_name_is_that_of_the_first_processor(tmp_path):
     assert cpu_model(cpuinfo) == "AMD EPYC 7R13"
 
 
+def test_numbers_tell_cpus_of_one_name_apart(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
+        "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+    )
+    assert cpu_model(cpuinfo) == "AMD EPYC (family 25, model 17)"
+
+
 @pytest.mark.parametrize("text", [None, "", "model name\t:\nstepping\t: 1\n"])
 @pytest.mark.parametrize("processor", ["", "arm"])
 def test_without_a_name_it_is_the_architecture(tmp_path, monkeypatch, text, processor):
