@@ -272,6 +272,7 @@ _PARTS: dict[str, Callable[[pathlib.Path], list[str]]] = {
         )
         for name in SAMPLES
     },
+    "figure8": _table("figure8/mnist.md"),
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from experiments.claims.statements import (
 from experiments.data import DATASETS
 from experiments.methods import SNC_METHODS
 from experiments.published import published_difference
-from experiments.reporting.comparisons import Comparison
+from experiments.reporting.comparisons import Comparison, Measured
 from experiments.statistics.significance import holm, sign_flip_p_value
 
 
@@ -73,6 +73,21 @@ def secondary(sample: Sample, name: str) -> list[Judgement]:
         difference = published_difference(in_paper, one.larger, one.smaller)
         claims.append(dataclasses.replace(one, published=difference))
     return claims
+
+
+def of_figure8(saved: Measured) -> Judgement:
+    """Judges the claim about Figure 8, given the differences of its penalties."""
+    [claim] = [claim for claim in SECONDARY if "figure8" in claim.samples]
+    [quantity], [larger], [smaller] = claim.quantities, claim.larger, claim.smaller
+    return Judgement(
+        claim=claim,
+        quantity=quantity,
+        larger=larger,
+        smaller=smaller,
+        where=QUANTITIES[quantity].text,
+        differences={"figure8": saved},
+        of_interest=QUANTITIES[quantity].of_interest,
+    )
 
 
 def shortcomings(samples: Mapping[str, Sample]) -> list[str]:

@@ -1,8 +1,12 @@
-"""Reads the evaluations of finished models from records, as numbers of images."""
+"""Reads the evaluations of finished models from records, as numbers of images.
+
+Those of Figure 8 are read from what its command writes.
+"""
 
 import dataclasses
 import functools
 import itertools
+import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +16,14 @@ from experiments.config import RunConfig
 from experiments.data import DATASETS, pgd_of
 from experiments.data.recorded import RecordedSplit
 from experiments.evaluation import clean, frequency, gradient, points, single_fourier
-from experiments.jobs.errors import UsageError
+from experiments.jobs import files
+from experiments.jobs.errors import UsageError, damage_named
+from experiments.methods import ABSUM_AUTODIFF
 from experiments.options import SweepOptions, pairs
 from experiments.published import SPECTRUM_EPS
 from experiments.reporting.comparisons import Measured
 from experiments.reporting.evaluated import sweep_workspace
+from experiments.reproduce.items import FIGURE8_SEEDS
 from experiments.training.runs import Run
 from experiments.workspace import Workspace
 
@@ -199,3 +206,30 @@ def read(options: SweepOptions, quantities: Collection[str]) -> Sample:
     return dataclasses.replace(
         sample, measured=measured, broken=broken, devices=devices
     )
+
+
+def penalty_saved(results_dir: pathlib.Path) -> Measured | None:
+    """Reads by how much the proximal step's last penalty is smaller in Figure 8.
+
+    It is a fraction of automatic differentiation's penalty for each planned seed; None
+    if there is no figure of these seeds, or a model diverged.
+
+    Raises:
+      UsageError: if the figure's document is damaged.
+    """
+    path = results_dir / "figure8" / "mnist.json"
+    fix = "make it again with the command figure8"
+    document = files.read_json_if_there(path, fix)
+    if document is None:
+        return None
+    with damage_named(path, fix):
+        models = document["models"]
+        has_diverged = any(model["diverged"] for model in models)
+        if has_diverged or {model["seed"] for model in models} != {*FIGURE8_SEEDS}:
+            return None
+        last = {
+            (model["seed"], model["method"]): float(model["regularization"][-1])
+            for model in models
+        }
+        ratios = [last[s, "absum"] / last[s, ABSUM_AUTODIFF] for s in FIGURE8_SEEDS]
+    return Measured(1 - np.array(ratios), 1)

@@ -202,6 +202,7 @@ def run(options: Figure8Options) -> list[pathlib.Path]:
     path = naming.model_path("figure8", models, scaled, variant)
     content = {
         "title": naming.title(_LABEL, models, scaled),
+        "seeds": options.seeds,
         "epochs": models.recipe().epochs,
         "train_examples": models.train_examples,
         "zero_is": f"|sum| <= {ZERO:g} * sum of |coefficient|",

@@ -71,11 +71,28 @@ def test_tables_come_from_the_records(path, tmp_path):
     assert _alike(found, document)
 
 
+@pytest.mark.skipif(
+    not (RESULTS / "figure8").exists(), reason="there are no results of Figure 8 yet"
+)
+def test_figure8_comes_from_the_records(tmp_path):
+    path = RESULTS / "figure8" / "mnist.json"
+    document = files.read_json(path)
+    seeds = map(str, document["seeds"])
+    command = ["figure8", "--dataset=mnist", f"--runs-dir={RECORDS}"]
+    assert cli.main([*command, f"--results-dir={tmp_path}", "--seeds", *seeds]) == 0
+    again = tmp_path / path.relative_to(RESULTS)
+    ours, theirs = (one.with_suffix(".md").read_text() for one in (again, path))
+    assert ours == theirs
+    found = files.read_json(again)
+    del found["provenance"], document["provenance"]
+    assert _alike(found, document)
+
+
 @needs_records
 def test_claims_come_from_the_records(tmp_path):
-    readings = RESULTS / "snc-readings"
-    if readings.exists():
-        (tmp_path / "snc-readings").symlink_to(readings)
+    for name in ("snc-readings", "figure8"):
+        if (RESULTS / name).exists():
+            (tmp_path / name).symlink_to(RESULTS / name)
     assert (
         cli.main(["claims", f"--runs-dir={RECORDS}", f"--results-dir={tmp_path}"]) == 0
     )

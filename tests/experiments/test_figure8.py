@@ -114,6 +114,7 @@ def written(tmp_path_factory):
 def test_the_command_adds_the_penalty_to_the_loss(written):
     results = written / "results/scaled/figure8"
     document = files.read_json(results / "mnist5k-strength-0.05.json")
+    assert document["seeds"] == [0]
     prox, autodiff = document["models"]
     assert (prox["method"], autodiff["method"]) == ("absum", "absum-autodiff")
     for model in (prox, autodiff):

@@ -276,6 +276,51 @@ def test_damaged_readings_of_snc_are_refused(tmp_path, capsys):
     assert not (tmp_path / "claims.json").exists()
 
 
+def _figure8(results_dir, seeds=(61, 62, 63), **changes):
+    """Writes what figure8 would, with last penalties of 1 to 3 and of 4, 4, 4."""
+    models = [
+        {"method": method, "seed": seed, "diverged": False,
+         "regularization": [9.0, i + 1.0 if method == "absum" else 4.0]} | changes
+        for i, seed in enumerate(seeds) for method in ("absum", "absum-autodiff")
+    ]  # fmt: skip
+    path = results_dir / "figure8" / "mnist.json"
+    return files.write_json(path, {"models": models})
+
+
+def test_figure8_is_judged_by_the_share_of_the_penalty_that_is_saved(tmp_path, capsys):
+    records = tmp_path / "records"
+    write(records, "mnist", _numbers, seeds=(11, 12))
+
+    def found():
+        assert _claims(records, tmp_path) == 0
+        of_mnist = files.read_json(tmp_path / "claims.json")["secondary"]["mnist"]
+        text = (tmp_path / "claims.md").read_text()
+        return [one for one in of_mnist if one["claim"] == "S18"], text
+
+    for changes in ({"seeds": (0, 1, 2)}, {"seeds": (61, 62)}, {"diverged": True}):
+        _figure8(tmp_path, **changes)
+        judged, text = found()
+        assert judged == []
+        assert "- S18. The proximal gradient method ends with a smaller pen" in text
+    _figure8(tmp_path)
+    [one], text = found()
+    saved = np.array([3 / 4, 2 / 4, 1 / 4])
+    assert one["difference"]["parts"] == pytest.approx(saved)
+    half = stats.t.ppf(0.975, 2) * saved.std(ddof=1) / np.sqrt(3)
+    assert one["interval"] == pytest.approx([0.5 - half, 0.5 + half])
+    assert one["verdict"] == "undecided"
+    assert "- S18." not in text
+    capsys.readouterr()
+    for changes in ({"regularization": [None]}, {"regularization": []}, None):
+        path = _figure8(tmp_path, **changes or {})
+        if changes is None:
+            path.write_text("{}")
+        assert _claims(records, tmp_path) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"experiments claims: {path} is damaged: ")
+        assert line.endswith("; make it again with the command figure8.")
+
+
 def test_nothing_is_tested_before_all_seeds_are_complete(tmp_path, capsys):
     records, results = tmp_path / "records", tmp_path / "results"
 
