@@ -61,14 +61,15 @@ def test_verdicts_are_those_of_the_claims(tmp_path):
 
 def test_what_was_run_is_what_there_are_results_of(tmp_path):
     folder = _claims(lambda _: None)(tmp_path / "results")
-    before = report._runs(folder)
-    (folder / "figure8").mkdir()
     path = folder / "figure8" / "mnist.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"seeds": [0, 1]}))  # others than those planned
-    assert report._runs(folder) == before
+    before = report._runs(folder)
     path.write_text(json.dumps({"seeds": [61, 62, 63]}))
     changed = set(map(_squeezed, report._runs(folder))) - set(map(_squeezed, before))
     assert changed == {"|4|Figure 8|run|"}
+    path.unlink()
+    assert report._runs(folder) == before
 
 
 def _squeezed(line):
