@@ -170,7 +170,7 @@ def test_bands(images, split, runs, models):
 def test_numbers_of_images_are_stored(images, runs):
     single_fourier.evaluate(images, runs[:1], EPS, stride=16)
     [path] = runs[0].folder.glob("single-fourier-*.jsonl")
-    header, *lines = files.read_json_lines(path)
+    header, _, *lines = files.read_json_lines(path)
     assert header["examples"] == 11
     assert header["conditions"]["frequencies_below"] == [32, 32]
     assert [(line["images"], line["point"]) for line in lines] == [
@@ -191,7 +191,7 @@ def test_goes_on_where_a_kill_cut_it(images, runs, monkeypatch, chunk):
     [path] = runs[0].folder.glob("single-fourier-*.jsonl")
     lines = path.read_text().splitlines(keepends=True)
     # Of the second chunk the first row, and a piece of the second.
-    path.write_text("".join(lines[:4]) + lines[4][:30])
+    path.write_text("".join(lines[:5]) + lines[5][:30])
     calls = []
     attack = single_fourier.attacked_accuracies
 
@@ -297,7 +297,7 @@ def test_values_of_images_in_memory_are_stored(split, runs):
     [answer] = clean.evaluate(images, runs[:1])
     assert answer.top5 is None
     [path] = runs[0].folder.glob("clean-*.jsonl")
-    _, line = files.read_json_lines(path)
+    _, _, line = files.read_json_lines(path)
     del line["checksum"]
     assert line == {
         "point": "clean",
