@@ -39,6 +39,24 @@ class Judgement(Comparison):
         return min(means) < 0 < max(means)
 
 
+def _judgement(
+    claim: Claim, quantity: str, larger: str, smaller: str,
+    differences: Mapping[str, Measured], obstacle: str = "",
+) -> Judgement:  # fmt: skip
+    """Returns a comparison that a claim makes."""
+    return Judgement(
+        claim=claim,
+        quantity=quantity,
+        larger=larger,
+        smaller=smaller,
+        where=QUANTITIES[quantity].text,
+        differences=differences,
+        of_interest=QUANTITIES[quantity].of_interest,
+        denies=claim.denies,
+        obstacle=obstacle,
+    )
+
+
 def _compare(
     claims: Sequence[Claim], samples: Mapping[str, Sample]
 ) -> Iterator[Judgement]:
@@ -49,20 +67,12 @@ def _compare(
         for quantity, larger, smaller in comparisons if about else ():
             broken = {config.method for s in about.values() for config in s.broken}
             is_broken = not broken.isdisjoint((larger, smaller))
-            yield Judgement(
-                claim=claim,
-                quantity=quantity,
-                larger=larger,
-                smaller=smaller,
-                where=QUANTITIES[quantity].text,
-                differences={
-                    name: sample.difference(quantity, larger, smaller)
-                    for name, sample in about.items()
-                },
-                of_interest=QUANTITIES[quantity].of_interest,
-                denies=claim.denies,
-                obstacle="a model diverged or predicts one class" if is_broken else "",
-            )
+            differences = {
+                name: sample.difference(quantity, larger, smaller)
+                for name, sample in about.items()
+            }
+            obstacle = "a model diverged or predicts one class" if is_broken else ""
+            yield _judgement(claim, quantity, larger, smaller, differences, obstacle)
 
 
 def secondary(sample: Sample, name: str) -> list[Judgement]:
@@ -79,15 +89,7 @@ def of_figure8(saved: Measured) -> Judgement:
     """Judges the claim about Figure 8, given the differences of its penalties."""
     [claim] = [claim for claim in SECONDARY if "figure8" in claim.samples]
     [quantity], [larger], [smaller] = claim.quantities, claim.larger, claim.smaller
-    return Judgement(
-        claim=claim,
-        quantity=quantity,
-        larger=larger,
-        smaller=smaller,
-        where=QUANTITIES[quantity].text,
-        differences={"figure8": saved},
-        of_interest=QUANTITIES[quantity].of_interest,
-    )
+    return _judgement(claim, quantity, larger, smaller, {"figure8": saved})
 
 
 def shortcomings(samples: Mapping[str, Sample]) -> list[str]:

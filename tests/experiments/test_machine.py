@@ -7,22 +7,25 @@ import pytest
 from experiments.jobs.machine import cpu_model
 
 
-def test_the_name_is_that_of_the_first_processor(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "model\t\t: 1\nmodel name\t: AMD EPYC 7R13 \nstepping\t: 1\n"
+            "model name\t: another\n",
+            "AMD EPYC 7R13",
+        ),
+        (
+            "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
+            "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n",
+            "AMD EPYC (family 25, model 17)",
+        ),
+    ],
+)
+def test_it_is_the_first_processor(tmp_path, text, expected):
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(
-        "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7R13 \nstepping\t: 1\n"
-        "processor\t: 1\nmodel name\t: another\n"
-    )
-    assert cpu_model(cpuinfo) == "AMD EPYC 7R13"
-
-
-def test_numbers_tell_cpus_of_one_name_apart(tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(
-        "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
-        "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
-    )
-    assert cpu_model(cpuinfo) == "AMD EPYC (family 25, model 17)"
+    cpuinfo.write_text(text)
+    assert cpu_model(cpuinfo) == expected
 
 
 @pytest.mark.parametrize("text", [None, "", "model name\t:\nstepping\t: 1\n"])
