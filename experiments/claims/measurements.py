@@ -1,6 +1,6 @@
 """Reads the evaluations of finished models from records, as numbers of images.
 
-Those of Figure 8 are read from what its command writes.
+The penalties of Figure 8 come from the document that its command writes.
 """
 
 import dataclasses

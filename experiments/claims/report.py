@@ -36,7 +36,7 @@ class ClaimsOptions:
     results_dir: pathlib.Path = pathlib.Path("results")
     """Folder for claims.md and claims.json. If snc-readings has written results for
     both data sets there, these decide which form of SNC is the published one. If
-    figure8 has for MNIST, the claim about it is judged."""
+    figure8 has written results for MNIST there, they decide the claim about it."""
 
     @property
     def has_records(self) -> bool:
