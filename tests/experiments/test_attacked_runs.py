@@ -314,17 +314,19 @@ def test_points_on_disk_are_not_computed_again(images, runs, some_attack):
 
 @pytest.mark.usefixtures("some_attack")
 def test_points_are_stored_with_their_provenance(images, runs, monkeypatch):
-    for flags, asked in (("--a", [1]), ("--a", [1, 2, 5]), ("--b", [2, 7])):
+    for flags, asked in (
+        ("--a", [1]), ("--a", [1, 2, 5]), ("--b", [2, 7]), ("--b", [8]), ("--a", [9]),
+    ):  # fmt: skip
         monkeypatch.setenv("XLA_FLAGS", flags)
         evaluator.run("some", images, runs, points=asked)
     [(evaluation, lines)] = points.stored(runs[0])
-    assert [line["point"] for line in lines] == [1, 2, 5, 7]
+    assert [line["point"] for line in lines] == [1, 2, 5, 7, 8, 9]
     _, *lines = files.read_json_lines(runs[0].folder / evaluation.name)
     assert lines[-2]["provenance"] == provenance()
     assert [
         line["point"] if "point" in line else line["provenance"]["xla_flags"]
         for line in lines
-    ] == ["--a", 1, 2, 5, "--b", 7]
+    ] == ["--a", 1, 2, 5, "--b", 7, 8, "--a", 9]
 
 
 def test_unknown_and_repeated_names_are_refused(images, runs, some_attack):
