@@ -226,6 +226,51 @@ def _snc(results: pathlib.Path) -> list[str]:
     return aligned(header, rows)
 
 
+def _norms(results: pathlib.Path) -> list[str]:
+    """Makes the table of norms without a constraint, and of what SNC changes."""
+    rows = []
+    for name in SAMPLES:
+        models = files.read_json(results / "table1" / f"{name}-paper.json")["models"]
+        free, bounded = (
+            {model["seed"]: model for model in models if model["method"] == method}
+            for method in ("none", "snc")
+        )
+        norms = [_last_norms(results, model) for model in free.values()]
+        changed = sum(
+            _last_norms(results, bounded[seed]) != of_seed
+            for seed, of_seed in zip(free, norms, strict=True)
+        )
+        ranges = (
+            f"{min(of_layer):.1f} to {max(of_layer):.1f}"
+            for of_layer in zip(*norms, strict=True)
+        )
+        largest = (
+            100 * max(abs(bounded[seed][key] - free[seed][key]) for seed in free)
+            for key in ("avg", "min", "clean")
+        )
+        rows.append(
+            (
+                DATASETS[name].label, *ranges, f"{changed} of {len(free)}",
+                *(f"{change:.2f}" for change in largest),
+            )
+        )  # fmt: skip
+    header = (
+        "data set", "norms, first layer", "second layer", "models that SNC changes",
+        "Avg., by at most", "Min.", "CLN",
+    )  # fmt: skip
+    return aligned(header, rows)
+
+
+def _last_norms(results: pathlib.Path, model: dict[str, Any]) -> tuple[float, ...]:
+    """Reads the spectral norms of a model's convolutions after its last epoch."""
+    path = results / "records" / model["run"] / "diagnostics.jsonl"
+    logged = files.read_json_lines(path)
+    if not logged:
+        raise UsageError(f"{path} is missing; make it with the command record.")
+    norms = logged[-1]["spectral_norm"]
+    return tuple(norms[kernel] for kernel in sorted(norms))
+
+
 def _independent(results: pathlib.Path) -> list[str]:
     """Makes the table of the models that another program trained."""
     found = files.read_json_lines(results / "independent" / "fashion_mnist.jsonl")
@@ -258,6 +303,7 @@ _PARTS: dict[str, Callable[[pathlib.Path], list[str]]] = {
     "compute": _compute,
     "verdicts": _verdicts,
     "primary": _section("Primary claims"),
+    "norms": _norms,
     "snc": _snc,
     "independent": _independent,
     **{

@@ -93,6 +93,40 @@ def test_models_of_another_program_are_compared_one_by_one(tmp_path):
     assert line.endswith("1 of 3 |")
 
 
+def test_what_snc_changes_is_that_of_the_models_of_the_same_seed(tmp_path):
+    # From a method and a seed to norms of two layers and (avg, min, clean).
+    models = {
+        ("none", 11): ((9.0, 8.0), (0.9, 0.5, 0.99)),
+        ("none", 12): ((9.5, 11.0), (0.8, 0.7, 0.98)),
+        ("snc", 12): ((9.4, 10.0), (0.81, 0.67, 0.98)),
+        ("snc", 11): ((9.0, 8.0), (0.9, 0.5, 0.99)),
+        ("absum", 11): ((1.0, 30.0), (0.1, 0.1, 0.1)),
+    }
+    for name in SAMPLES:
+        listed = []
+        for (method, seed), (norms, accuracies) in models.items():
+            run = f"{name}/{method}/seed-{seed}"
+            folder = tmp_path / "records" / run
+            folder.mkdir(parents=True)
+            of_epochs = [
+                {"epoch": epoch, "spectral_norm": {"a": of[0], "b": of[1]}}
+                for epoch, of in ((1, (99.0, 99.0)), (2, norms))
+            ]
+            lines = (json.dumps(line) + "\n" for line in of_epochs)
+            (folder / "diagnostics.jsonl").write_text("".join(lines))
+            values = dict(zip(("avg", "min", "clean"), accuracies, strict=True))
+            listed.append({"method": method, "seed": seed, "run": run, **values})
+        path = tmp_path / "table1" / f"{name}-paper.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"models": listed}))
+    _, _, *rows = map(_squeezed, report._norms(tmp_path))
+    numbers = "|9.0 to 9.5|8.0 to 11.0|1 of 2|1.00|3.00|0.00|"
+    assert rows == [f"|MNIST{numbers}", f"|Fashion-MNIST{numbers}"]
+    (tmp_path / "records" / "mnist" / "none" / "seed-12" / "diagnostics.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"none/seed-12/diagnostics.jsonl is missing"):
+        report._norms(tmp_path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"claims.json is missing; make it with the"):
         report.written(tmp_path)
