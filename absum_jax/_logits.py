@@ -55,8 +55,10 @@ def compiled_with(
             return with_automatic_axes(fast, arrays, *args, like=layout)
 
         def rebuilt(
-            arrays: list[Any], *args: Any, structure: Any, rest: Hashable, **static: Any
+            arrays: list[Any], *args: Any, tree: Any, rest: Hashable, **static: Any
         ) -> Any:
+            structure, _ = tree
+
             def whole(arrays: list[Any], *args: Any) -> Any:
                 constants = (leaf for *_, leaf in rest)  # type: ignore[attr-defined]
                 leaves = [next(constants) if leaf is None else leaf for leaf in arrays]
@@ -64,7 +66,7 @@ def compiled_with(
 
             return laid_out(whole, arrays, *args)
 
-        static_names = ("structure", "rest", *static_argnames)
+        static_names = ("tree", "rest", *static_argnames)
         as_data = jax.jit(rebuilt, static_argnames=static_names)
 
         def prepared(
@@ -74,17 +76,14 @@ def compiled_with(
             leaves, structure = jax.tree.flatten(logits_fn)
             is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
             pairs = list(zip(leaves, is_array, strict=True))
-            # Beside what distinguishes it from others that are equal: 1, 1.0 and True,
-            # or 0.0 and -0.0.
             rest = tuple(
-                (type(leaf), repr(leaf) if isinstance(leaf, float) else "", leaf)
-                for leaf, yes in pairs
-                if not yes
+                (type(leaf), _numbers(leaf), leaf) for leaf, yes in pairs if not yes
             )
             several = isinstance(logits_fn, tuple) and not callable(logits_fn)
             functions = logits_fn if several else (logits_fn,)
+            static_data = tuple(_static(structure))
             if any(map(_is_leaf, functions)) or not (
-                _is_constant(rest) and all(map(_is_constant, _static(structure)))
+                _is_constant(rest) and _is_constant(static_data)
             ):
 
                 def fresh(*args: Any, **static: Any) -> Any:
@@ -99,7 +98,8 @@ def compiled_with(
                     static,
                 )
             arrays = [leaf if yes else None for leaf, yes in pairs]
-            static = static | {"structure": structure, "rest": rest}
+            tree = structure, _numbers(static_data)
+            static = static | {"tree": tree, "rest": rest}
             return as_data, (arrays, *args), static
 
         @functools.wraps(function)
@@ -134,6 +134,21 @@ def _static(structure: Any) -> Iterator[Any]:
         yield node[1]
         for child in structure.children():
             yield from _static(child)
+
+
+def _numbers(value: Any) -> Hashable:
+    """Returns what tells numbers apart that are equal: 1, 1.0 and True, 0.0 and -0.0.
+
+    Numbers inside containers are those of the returned tuples.
+    """
+    if isinstance(value, dict):
+        value = tuple(value.items())
+    elif isinstance(value, functools.partial):
+        value = value.args, tuple(value.keywords.items())
+    if isinstance(value, tuple | list):
+        return tuple(map(_numbers, value))
+    is_number = isinstance(value, int | float | complex | np.generic)
+    return (type(value), repr(value)) if is_number else None
 
 
 def _is_constant(value: Any) -> bool:

@@ -1,7 +1,6 @@
 """Accuracy on images with common corruptions."""
 
 import chex
-import jax
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
@@ -36,7 +35,7 @@ def _corrupted_fractions(
 
         return counting.count(logits_fn, corrupted, batches, top_k)[0]
 
-    counts = jax.lax.map(at, severities) if severities.ndim else at(severities)
+    counts = counting.at_each(at, severities)
     return counting.fractions(counts, x.shape[0])
 
 

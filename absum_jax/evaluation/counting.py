@@ -216,6 +216,12 @@ def count(
     return jax.tree.map(_added, each)
 
 
+def at_each(function: Callable[[Any], Any], points: Any) -> Any:
+    """Calls a function on scalars, or at each index of a tree of arrays (E,)."""
+    is_single = jax.tree.leaves(points)[0].ndim == 0
+    return function(points) if is_single else jax.lax.map(function, points)
+
+
 def _added(counts: chex.Array) -> chex.Array:
     """Adds integers along the first axis; the largest integer stands for any beyond."""
     total = counts.sum(axis=0, dtype=jnp.int32)

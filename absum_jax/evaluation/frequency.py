@@ -3,7 +3,6 @@
 from typing import Any
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -39,8 +38,7 @@ def _filtered_accuracy(
 
         return counting.count(logits_fn, filtered, batches, top_k)[0]
 
-    points = inner, outer, inside
-    counts = jax.lax.map(at, points) if outer.ndim else at(points)
+    counts = counting.at_each(at, (inner, outer, inside))
     return counting.fractions(counts, x.shape[0])
 
 

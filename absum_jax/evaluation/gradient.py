@@ -1,7 +1,6 @@
 """Accuracy under gradient-based attacks, on the model itself or transferred."""
 
 import chex
-import jax
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
@@ -53,8 +52,7 @@ def pgd_fractions(
 
         return counting.count(target, attacked, batches, top_k)
 
-    radii = eps, step_size, init_radius
-    counts, record = jax.lax.map(at, radii) if eps.ndim else at(radii)
+    counts, record = counting.at_each(at, (eps, step_size, init_radius))
     return counting.fractions(counts, x.shape[0]), record
 
 

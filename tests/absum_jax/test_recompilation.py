@@ -1,6 +1,7 @@
 """New values compile nothing: compilations counted by jax's own monitoring."""
 
 import contextlib
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -345,19 +346,38 @@ def test_parameters_of_an_attacked_nnx_module():
     assert compiled == []
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class WithStaticData:
+    """A linear model with a constant that is no leaf."""
+
+    function: object = dataclasses.field(metadata={"static": True})
+    constant: object = dataclasses.field(metadata={"static": True})
+    params: np.ndarray
+
+    def __call__(self, x):
+        return self.function(self.constant, self.params, x)
+
+
+@pytest.mark.parametrize("make", [Partial, WithStaticData])
 @pytest.mark.parametrize(
-    ("first", "second"), [(True, 1), (1, 1.0), (0.0, -0.0)], ids=str
-)
-def test_equal_constants_of_a_pytree_are_told_apart(first, second):
+    ("first", "second"),
+    [
+        (True, 1), (1, 1.0), (0.0, -0.0), (np.float32(0), np.float32(-0.0)),
+        ((2, (1,)), (2, (True,))),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_equal_constants_of_a_pytree_are_told_apart(make, first, second):
     y = np.asarray(apply(weights(0), X).argmax(axis=1))
 
     def signed(constant, params, x):
         is_first = repr(constant) == repr(first)
         return apply(params, x) * (1 if is_first else -1)
 
-    for constant, expected in ((first, 1), (second, 0)):
-        found = absum_jax.accuracy(Partial(signed, constant, weights(0)), X, y)
-        assert (found == 1) == expected
+    for constant in (first, second):
+        found = absum_jax.accuracy(make(signed, constant, weights(0)), X, y)
+        assert (found == 1) == (repr(constant) == repr(first))
 
 
 def test_a_pytree_is_traced_once():
