@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.data import pictures, streamed, workers
+from experiments.data import pictures, streamed
+from experiments.jobs import machine
 
 _BATCH = 64
 _BATCHES = 16  # timed, after as many as were decoded ahead
@@ -95,7 +96,7 @@ def decoding_speed() -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     jpegs = [_picture(rng) for _ in range(_PICTURES)]
     size = sum(map(len, jpegs)) / len(jpegs)
-    cores = workers.available_cores()
+    cores = machine.available_cores()
     with tempfile.TemporaryDirectory() as scratch:
         folder = _write(pathlib.Path(scratch), jpegs)
         measure = {

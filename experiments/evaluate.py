@@ -10,7 +10,7 @@ from absum_jax.markdown import aligned
 from experiments.data import pgd_of
 from experiments.evaluation import frequency, gradient, singular_values
 from experiments.jobs.errors import UsageError
-from experiments.options import SweepOptions, pairs
+from experiments.options import SweepOptions, both_ways, pairs
 from experiments.published import SPECTRUM_EPS
 from experiments.reporting.evaluated import sweep_workspace, under_single_fourier
 from experiments.reporting.labels import model_cells
@@ -42,15 +42,13 @@ def _transfer(workspace: Workspace, runs: Sequence[Run]) -> dict[Run, float]:
     dataset = workspace.options.dataset
     eps, steps = pgd_of(dataset).transfer_eps, gradient.published_steps(dataset)
     accuracies: dict[Run, float] = {}
-    for pair in pairs([*dict.fromkeys(run.config.seed for run in runs)]):
-        for seed, other in (pair, pair[::-1]):
-            targets, substitutes = (
-                [run for run in runs if run.config.seed == s] for s in (seed, other)
-            )
-            matrix = gradient.transferred(
-                workspace.test, targets, substitutes, eps, steps
-            )
-            accuracies |= dict(zip(targets, matrix.diagonal().tolist(), strict=True))
+    seeds = [*dict.fromkeys(run.config.seed for run in runs)]
+    for directed in both_ways(pairs(seeds)):
+        targets, substitutes = (
+            [run for run in runs if run.config.seed == seed] for seed in directed
+        )
+        matrix = gradient.transferred(workspace.test, targets, substitutes, eps, steps)
+        accuracies |= dict(zip(targets, matrix.diagonal().tolist(), strict=True))
     return accuracies
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from experiments.config import NONE, Adversary, Recipe, Setting
@@ -82,6 +82,11 @@ def check_seeds(seeds: Sequence[int], option: str = "--seeds") -> None:
 def pairs(seeds: Sequence[int]) -> list[tuple[int, int]]:
     """Pairs the first seed with the second, and so on; an odd last one has no pair."""
     return list(zip(seeds[::2], seeds[1::2], strict=False))
+
+
+def both_ways(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Lists each pair in both directions."""
+    return [directed for a, b in pairs for directed in ((a, b), (b, a))]
 
 
 def filled_up(seeds: Sequence[int]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from experiments.config import RunConfig, Setting
 from experiments.data import DATASETS, DataOptions, Dataset, DatasetName, load, recorded
 from experiments.data.registry import STREAMED
 from experiments.evaluation import points
-from experiments.evaluation.points import Evaluation
+from experiments.evaluation.points import Evaluation, Line, Points
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.models import ARCHITECTURES, build
@@ -109,6 +109,22 @@ def _describe(dataset: Dataset, used: list[_Images], folder: pathlib.Path) -> No
     files.write_json(path, digests.with_checksum(content))
 
 
+def _refuse_loss(
+    run: Run, stored: Iterable[tuple[Evaluation, list[Line]]], records_dir: pathlib.Path
+) -> None:
+    """Refuses to replace the files of a record by those of a run with fewer points."""
+    for evaluation, lines in stored:
+        recorded = Points(run, evaluation, records_dir / run.config.path)
+        own = {line["point"] for line in lines}
+        lost = [l["point"] for l in recorded.read() if l["point"] not in own]
+        if lost:
+            raise UsageError(
+                f"{recorded.path} has points that {run.folder} lacks, such as "
+                f"{lost[0]}: restore the record to an empty folder, and evaluate it "
+                "there."
+            )
+
+
 def _is_published(config: RunConfig, dataset: Dataset) -> bool:
     """Checks whether a model is small, with the published schedule on all images."""
     return (
@@ -153,12 +169,15 @@ def run(options: RecordOptions) -> list[pathlib.Path]:
             f"{options.runs_dir / options.dataset} has no finished models of these "
             "seeds."
         )
-    evaluations = {run: [one for one, _ in points.stored(run)] for run in runs}
+    stored = {run: [*points.stored(run)] for run in runs}
+    for run, of_run in stored.items():
+        _refuse_loss(run, of_run, options.records_dir)
+    evaluations = {run: [one for one, _ in of_run] for run, of_run in stored.items()}
     dataset = load(options.dataset, options.data)
     used = [one for run in runs for one in _images(run, evaluations[run])]
     _describe(dataset, used, options.records_dir)
-    for run, of_run in evaluations.items():
-        run.copy(options.records_dir, [evaluation.name for evaluation in of_run])
+    for run in runs:
+        run.copy(options.records_dir, [one.name for one in evaluations[run]])
     print(f"{len(runs)} models are recorded in {options.records_dir}")
     if options.weights_dir is None:
         return []

@@ -5,7 +5,7 @@ import pathlib
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from absum_jax.markdown import aligned
@@ -20,8 +20,19 @@ from experiments.data import DATASETS
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
 from experiments.methods import METHODS, SNC_METHODS
-from experiments.statistics.intervals import prediction_interval
+from experiments.reporting.comparisons import OPENINGS
+from experiments.reproduce.items import (
+    ADVERSARIAL_SEEDS,
+    CIFAR_SEEDS,
+    FIGURE8_SEEDS,
+    READING_SEEDS,
+)
+from experiments.statistics.intervals import Interval, prediction_interval
+from experiments.studies.snc_explaining import CONFIDENCE
 
+# Accuracies in Table 1, by their names in its document; and those of the claims.
+_ACCURACIES = {"avg": "Avg.", "min": "Min.", "clean": "CLN"}
+_QUANTITIES = {"avg": "mean", "min": "minimum", "clean": "clean"}
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".md")
 _ROOT = _TEMPLATE.parents[1]
 
@@ -43,37 +54,62 @@ class _Planned(NamedTuple):
 
     item: str
     text: str
-    pattern: str  # of the results that show it was run
+    patterns: Sequence[str]  # of results, all of which show that it was run
     seed: int | None  # the first that is planned; None if it has none
     otherwise: str = "not run"
 
     def state(self, results: pathlib.Path) -> str:
         """Returns whether there are results of the planned seeds."""
-        for document in map(files.read_json, results.glob(self.pattern)):
-            seeds = document.get("seeds") or document["options"].get("seeds", [None])
-            if self.seed in seeds:
-                return "run"
-        return self.otherwise
+        return "run" if all(self._states(results)) else self.otherwise
+
+    def _states(self, results: pathlib.Path) -> Iterator[bool]:
+        """Yields whether there are those of each pattern."""
+        for pattern in self.patterns:
+            documents = map(files.read_json, results.glob(pattern))
+            yield any(
+                self.seed in (one.get("seeds") or one["options"].get("seeds", [None]))
+                for one in documents
+            )
 
 
-# Item 1 is counted in seeds.
+# Table 1 of the paper's first network, in float32 or bfloat16.
+_LARGE = "table1/{}-[pb]*.json"
+# Item 1 is counted in seeds. The names are those that the commands of
+# `reproduce.items` give.
 _PLANNED = (
-    _Planned("2", "readings of SNC at sigma = 10", "snc-readings/*.json", 31),
-    _Planned("2", "SNC at other bounds", "snc-readings/*.json", 0),
-    _Planned("3", "grid of strengths", "table1/*mnist.json", 0),
-    _Planned("4", "Figure 8", "figure8/*.json", 61),
-    _Planned("4", "runtimes, Figure 6", "figure6*/*.json", None, "not run anew"),
+    _Planned(
+        "2", "readings of SNC at sigma = 10",
+        [f"snc-readings/{name}.json" for name in SAMPLES], READING_SEEDS[0],
+    ),
+    _Planned(
+        "2", "SNC at other bounds",
+        [f"snc-readings/{name}-*.json" for name in SAMPLES], 0,
+    ),
+    _Planned(
+        "3", "grid of strengths",
+        [f"table1/{name}-validation.json" for name in SAMPLES], 0,
+    ),
+    _Planned("4", "Figure 8", ["figure8/mnist.json"], FIGURE8_SEEDS[0]),
+    _Planned(
+        "4", "runtimes, Figure 6", ["scaled/figure6a/*.json", "figure6b/*.json"], None,
+        "not run anew",
+    ),
     _Planned(
         "5", "CIFAR-10, an eighth of ResNet-18's channels",
-        "scaled/table1/cifar10*.json", 41,
-    ),
-    _Planned("6", "MNIST, adversarial training", "scaled/table4/mnist*.json", 51),
-    _Planned(
-        "", "CIFAR-10 at the published schedule", "table1/cifar10-paper.json", 0,
-        "not run: it needs an accelerator",
+        ["scaled/table1/cifar10*.json"], CIFAR_SEEDS[0],
     ),
     _Planned(
-        "", "CIFAR-100, SVHN, ImageNet", "table1/imagenet2012*.json", 0,
+        "6", "MNIST, adversarial training", ["scaled/table4/mnist*.json"],
+        ADVERSARIAL_SEEDS[0],
+    ),
+    _Planned(
+        "", "CIFAR-10 at the published schedule", [_LARGE.format("cifar10")],
+        CIFAR_SEEDS[0], "not run: it needs an accelerator",
+    ),
+    _Planned(
+        "", "CIFAR-100, SVHN, ImageNet",
+        [*map(_LARGE.format, ("cifar100", "svhn_cropped", "imagenet2012"))],
+        CIFAR_SEEDS[0],
         "not run: loading, networks and commands are tested, nothing is measured",
     ),
 )  # fmt: skip
@@ -191,37 +227,47 @@ def _table(path: str) -> Callable[[pathlib.Path], list[str]]:
     def table(results: pathlib.Path) -> list[str]:
         text = "\n".join(_lines(results / path)).replace("## ", "### ", 1)
         # Comparisons follow, which this page judges by itself.
-        text, *_ = re.split("\nThe paper's claims here|\nNo verdict on", text)
+        text, *_ = re.split(f"\n({'|'.join(OPENINGS)})", text)
         return text.splitlines()
 
     return table
+
+
+def _models(results: pathlib.Path, name: str, method: str) -> list[dict[str, Any]]:
+    """Reads the models of a method in Table 1 of a data set."""
+    models = files.read_json(results / "table1" / f"{name}-paper.json")["models"]
+    return [model for model in models if model["method"] == method]
+
+
+def _predicted(
+    models: Sequence[dict[str, Any]], accuracy: str, confidence: float
+) -> tuple[Interval, tuple[str, str]]:
+    """Returns the interval for one more run; and the mean and the interval as cells."""
+    values = [100 * model[accuracy] for model in models]
+    interval = prediction_interval(values, confidence)
+    mean = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    return interval, (mean, "{:.1f} to {:.1f}".format(*interval))
 
 
 def _snc(results: pathlib.Path) -> list[str]:
     """Makes the table of the two forms of SNC beside the published rows."""
     rows = []
     for name in SAMPLES:
-        models = files.read_json(results / "table1" / f"{name}-paper.json")["models"]
         for method in SNC_METHODS:
-            of_method = [model for model in models if model["method"] == method]
-            for quantity, key, title in (
-                ("mean", "avg", "Avg."), ("minimum", "min", "Min."),
-                ("clean", "clean", "CLN"),
-            ):  # fmt: skip
-                values = [100 * model[key] for model in of_method]
-                low, high = prediction_interval(values)
-                in_paper = published(quantity, name)[method]
+            models = _models(results, name, method)
+            for accuracy, title in _ACCURACIES.items():
+                (low, high), cells = _predicted(models, accuracy, CONFIDENCE / 100)
+                in_paper = published(_QUANTITIES[accuracy], name)[method]
                 state = "inside" if low <= in_paper <= high else "outside"
                 rows.append(
                     (
-                        DATASETS[name].label, METHODS[method].label, title,
-                        _mean(values), f"{low:.1f} to {high:.1f}", f"{in_paper:.2f}",
-                        state,
+                        DATASETS[name].label, METHODS[method].label, title, *cells,
+                        f"{in_paper:.2f}", state,
                     )
                 )  # fmt: skip
     header = (
-        "data set", "reading", "", "measured", "one more run (98.75 %)", "published",
-        "published is",
+        "data set", "reading", "", "measured", f"one more run ({CONFIDENCE:g} %)",
+        "published", "published is",
     )  # fmt: skip
     return aligned(header, rows)
 
@@ -230,9 +276,8 @@ def _norms(results: pathlib.Path) -> list[str]:
     """Makes the table of norms without a constraint, and of what SNC changes."""
     rows = []
     for name in SAMPLES:
-        models = files.read_json(results / "table1" / f"{name}-paper.json")["models"]
         free, bounded = (
-            {model["seed"]: model for model in models if model["method"] == method}
+            {model["seed"]: model for model in _models(results, name, method)}
             for method in ("none", "snc")
         )
         norms = [_last_norms(results, model) for model in free.values()]
@@ -246,7 +291,7 @@ def _norms(results: pathlib.Path) -> list[str]:
         )
         largest = (
             100 * max(abs(bounded[seed][key] - free[seed][key]) for seed in free)
-            for key in ("avg", "min", "clean")
+            for key in _ACCURACIES
         )
         rows.append(
             (
@@ -274,28 +319,22 @@ def _last_norms(results: pathlib.Path, model: dict[str, Any]) -> tuple[float, ..
 def _independent(results: pathlib.Path) -> list[str]:
     """Makes the table of the models that another program trained."""
     found = files.read_json_lines(results / "independent" / "fashion_mnist.jsonl")
-    ours = files.read_json(results / "table1" / "fashion_mnist-paper.json")["models"]
     rows = []
     for method in dict.fromkeys(row["method"] for row in found):
-        of_method = [row for row in found if row["method"] == method]
-        for name, title in (("avg", "Avg."), ("min", "Min."), ("clean", "CLN")):
-            values = [100 * model[name] for model in ours if model["method"] == method]
-            low, high = prediction_interval(values, 0.95)
-            theirs = [row[name] for row in of_method]
+        models = _models(results, "fashion_mnist", method)
+        for accuracy, title in _ACCURACIES.items():
+            (low, high), cells = _predicted(models, accuracy, 0.95)
+            theirs = [row[accuracy] for row in found if row["method"] == method]
             inside = sum(low <= value <= high for value in theirs)
             rows.append(
                 (
-                    METHODS[method].label, title, _mean(values),
-                    f"{low:.1f} to {high:.1f}", ", ".join(f"{v:.2f}" for v in theirs),
+                    METHODS[method].label, title, *cells,
+                    ", ".join(f"{value:.2f}" for value in theirs),
                     f"{inside} of {len(theirs)}",
                 )
             )  # fmt: skip
     header = "method", "", "this project", "one more run (95 %)", "PyTorch", "inside"
     return aligned(header, rows)
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
 _PARTS: dict[str, Callable[[pathlib.Path], list[str]]] = {

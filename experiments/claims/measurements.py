@@ -19,7 +19,7 @@ from experiments.evaluation import clean, frequency, gradient, points, single_fo
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError, damage_named
 from experiments.methods import ABSUM_AUTODIFF
-from experiments.options import SweepOptions, pairs
+from experiments.options import SweepOptions, both_ways, pairs
 from experiments.published import SPECTRUM_EPS
 from experiments.reporting.comparisons import Measured
 from experiments.reporting.evaluated import sweep_workspace
@@ -121,8 +121,7 @@ def _measured(
         }
         both = [
             (target, substitute)
-            for pair in sample.pairs
-            for seed, other in (pair, pair[::-1])
+            for seed, other in both_ways(sample.pairs)
             for target, substitute in zip(of_seed[seed], of_seed[other], strict=True)
         ]
         accuracies = [

@@ -7,11 +7,11 @@ import pathlib
 
 import numpy as np
 
-from experiments.data import cache, mnist5k, prepared, streamed, workers
+from experiments.data import cache, mnist5k, prepared, streamed
 from experiments.data.registry import DATASETS, EMBEDDED, DatasetInfo
 from experiments.data.split import Split, check, choice
 from experiments.data.streamed import StreamedSplit
-from experiments.jobs import files
+from experiments.jobs import files, machine
 from experiments.jobs.errors import UsageError
 
 # Fraction of the training images that --select-on validation holds out.
@@ -150,7 +150,7 @@ def load(name: str, options: DataOptions | None = None) -> Dataset:
         raise UsageError(f"--workers must not be negative, got {processes}.")
     if info.source == "streamed":
         folder = _folder(name, options)
-        processes = workers.available_cores() if processes is None else processes
+        processes = machine.available_cores() if processes is None else processes
         training = streamed.whole(folder, "train", processes)
         validation = streamed.whole(folder, "validation", processes)
         assert info.statistics is not None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent import futures
 from typing import Any, TypeVar
 
+from experiments.jobs import machine
 from experiments.jobs.errors import UsageError
 
 try:
@@ -22,13 +23,6 @@ except ImportError:
 _OTHER_FILES = 256
 
 _T = TypeVar("_T")
-
-
-def available_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def allow_open_files(count: int) -> None:
@@ -64,7 +58,7 @@ def ahead(
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads its flags
     if workers == 0:
-        cores = available_cores()
+        cores = machine.available_cores()
         options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=2 * cores)
         items = grain.MapDataset.range(first, stop).map(make)
         with contextlib.closing(iter(items.to_iter_dataset(options))) as iterator:

@@ -46,6 +46,15 @@ class Models(NamedTuple):
         )  # fmt: skip
 
 
+# Of the random numbers; the attack of a published number is drawn once.
+SEED = 0
+
+
+def image_keys(index: jax.Array) -> jax.Array:
+    """Returns a key for each image by its index among all."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(SEED), index)
+
+
 @dataclasses.dataclass(frozen=True)
 class Attack:
     """An attack on trained models, or another measurement of them, point by point."""

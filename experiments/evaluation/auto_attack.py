@@ -10,12 +10,10 @@ import numpy as np
 from absum_jax.evaluation.auto_attack import COMPONENTS, attacked
 from absum_jax.evaluation.auto_attack_result import FIRST, QUERIES, STEPS, TITLES
 from experiments.evaluation import evaluator
-from experiments.evaluation.attack import Attack, Models, register
+from experiments.evaluation.attack import SEED, Attack, Models, image_keys, register
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.training.runs import Run
 
-# Of the random numbers; the attack of a published number is drawn once.
-_SEED = 0
 # Images of a point, which are attacked together. A CPU may take minutes for as many.
 _BLOCK = 200
 
@@ -68,8 +66,7 @@ def _auto_attack(images: EvaluationSet, eps: Sequence[float]) -> Attack:
 
     def measure(models: Models, name: str) -> dict[str, jax.Array]:
         start, stop = blocks[name]
-        index = jnp.arange(start, stop)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(_SEED), index)
+        keys = image_keys(jnp.arange(start, stop))
         sharding = images.sharding(stop - start)
         x, y = (jax.device_put(a[start:stop], sharding) for a in (models.x, models.y))
         batch, count = (
@@ -84,7 +81,7 @@ def _auto_attack(images: EvaluationSet, eps: Sequence[float]) -> Attack:
             counts.append(_counts(logits_fn, x, y, keys, jnp.asarray(eps), batch))
         return jax.tree.map(lambda *of_models: jnp.stack(of_models), *counts)
 
-    conditions = {"eps": [*eps], "seed": _SEED, "steps": STEPS, "queries": QUERIES}
+    conditions = {"eps": [*eps], "seed": SEED, "steps": STEPS, "queries": QUERIES}
     return Attack("block", list(blocks), measure, conditions)
 
 

@@ -9,12 +9,16 @@ import numpy as np
 import absum_jax
 from absum_jax.attacks.corruptions import MOST_SEVERE, SEVERITIES
 from experiments.evaluation import evaluator
-from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
+from experiments.evaluation.attack import (
+    SEED,
+    Attack,
+    Models,
+    on_stacked_models,
+    register,
+)
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.training.runs import Run
 
-# Of the noise; the images of a published number are corrupted once.
-_SEED = 0
 LEVELS = tuple(range(1, MOST_SEVERE + 1))
 
 
@@ -23,7 +27,7 @@ def _corrupted(
     logits_fn: Any, x: jax.Array, y: jax.Array, *, kind: str, benchmark: str, batch: int
 ) -> jax.Array:
     return absum_jax.corruption_accuracy(
-        logits_fn, x, y, kind, LEVELS, key=jax.random.key(_SEED), benchmark=benchmark,
+        logits_fn, x, y, kind, LEVELS, key=jax.random.key(SEED), benchmark=benchmark,
         batch_size=batch,
     ).accuracy  # fmt: skip
 
@@ -34,7 +38,7 @@ def _corruption(images: EvaluationSet, benchmark: str) -> Attack:
     def measure(models: Models, kind: str) -> jax.Array:
         return models.apply(_corrupted, kind=kind, benchmark=benchmark)
 
-    conditions = {"benchmark": benchmark, "seed": _SEED}
+    conditions = {"benchmark": benchmark, "seed": SEED}
     return Attack("kind", kinds_of(benchmark), measure, conditions)
 
 

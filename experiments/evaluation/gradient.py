@@ -16,15 +16,19 @@ import absum_jax
 from absum_jax.evaluation.auto_attack_result import STEPS
 from experiments.data import pgd_of
 from experiments.evaluation import evaluator
-from experiments.evaluation.attack import Attack, Models, on_stacked_models, register
+from experiments.evaluation.attack import (
+    SEED,
+    Attack,
+    Models,
+    image_keys,
+    on_stacked_models,
+    register,
+)
 from experiments.evaluation.batches import map_batches
 from experiments.evaluation.evaluation_set import EvaluationSet
 from experiments.models import Classifier
 from experiments.training import devices
 from experiments.training.runs import Run
-
-# Of the random starts; the attack of a published number is drawn once.
-_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +73,14 @@ def white_box_accuracies(
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Computes accuracies and fractions of NaN logits (models,) of stacked models."""
     result = absum_jax.pgd_accuracy(
-        logits_fn, x, y, key=jax.random.key(_SEED), batch_size=batch, **budget
+        logits_fn, x, y, key=jax.random.key(SEED), batch_size=batch, **budget
     )
     return result.accuracy, result.nan_logits
 
 
 # No attack here is streamable: an image's random start depends on its index among all.
 def _conditions(steps: Steps | AutoSteps) -> dict[str, Any]:
-    return {"seed": _SEED} | dataclasses.asdict(steps)
+    return {"seed": SEED} | dataclasses.asdict(steps)
 
 
 @register("pgd")
@@ -118,9 +122,7 @@ def _attacked(
 
     def attack(part: tuple[Any, Any, Any]) -> jax.Array:
         x, y, index = part
-        key = jax.random.key(_SEED)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
-        return method(logits_fn, x, y, key=keys, **budget)
+        return method(logits_fn, x, y, key=image_keys(index), **budget)
 
     return map_batches(attack, (x, y, jnp.arange(y.shape[0])), batch)
 

@@ -8,6 +8,7 @@ the points that a command computes there is a line of their provenance.
 import dataclasses
 import hashlib
 import json
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -63,10 +64,12 @@ class UnevaluatedError(UsageError):
 
 
 class Points:
-    """The file of an evaluation of a trained run."""
+    """The file of an evaluation of a trained run, in its folder or another one."""
 
-    def __init__(self, run: Run, evaluation: Evaluation):
-        self.path = run.folder / evaluation.name
+    def __init__(
+        self, run: Run, evaluation: Evaluation, folder: pathlib.Path | None = None
+    ):
+        self.path = (folder or run.folder) / evaluation.name
         self._header = dataclasses.asdict(evaluation)
         self._is_record = run.is_record
         digest = run.parameters_digest

@@ -16,7 +16,7 @@ from experiments.training.runs import Run
 
 
 @functools.partial(jax.jit, static_argnames="use")
-def _values(kernels: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
+def of_kernels(kernels: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
     """Computes singular values (models, n_h, n_w, rank) of stacked kernels."""
 
     def of(kernel: jax.Array) -> jax.Array:
@@ -37,7 +37,7 @@ def _attack(images: EvaluationSet) -> Attack:
     def measure(models: Models, name: str) -> jax.Array:
         [kernels] = named_kernels(models.variables.params, [name]).values()
         [use] = uses[name]
-        return _values(kernels, use)
+        return of_kernels(kernels, use)
 
     return Attack("layer", list(uses), measure, value=_summary)
 

@@ -31,16 +31,14 @@ def loss(k: np.ndarray) -> np.ndarray:
     return 0.5 * np.einsum("...i,ij,...j->...", offset, _HESSIAN, offset)
 
 
-def constrained_minimum(
-    kind: str, radius: float = 1.0, points: int = 4001
-) -> np.ndarray:
+def constrained_minimum(kind: str) -> np.ndarray:
     """Searches the boundary of a search space for the minimum of the loss.
 
-    Of `"absum"` it is the line k1 + k2 = radius, of `"l1"` the square |k1| + |k2| = it.
+    Of `"absum"` it is the line k1 + k2 = 1, of `"l1"` the square |k1| + |k2| = 1.
     """
-    low, high = (-4, 4) if kind == "absum" else (0, radius)
-    along = np.linspace(low, high, points)
-    edges = [np.stack([along, radius - along], axis=-1)]
+    low, high = (-4, 4) if kind == "absum" else (0, 1)
+    along = np.linspace(low, high, 4001)
+    edges = [np.stack([along, 1 - along], axis=-1)]
     if kind == "l1":
         edges += [edges[0] * sign for sign in ([1, -1], [-1, 1], [-1, -1])]
     candidates = np.concatenate(edges)

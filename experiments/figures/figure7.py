@@ -63,7 +63,7 @@ def run(options: Figure7Options) -> list[pathlib.Path]:
             workspace.test, selected.all_runs, options.eps, steps
         )
         images = len(workspace.test.split)
-    spectra = spectra.reshape(len(selected.runs), len(sweep.seeds), *spectra.shape[1:])
+    spectra = selected.by_method(spectra)
     stem = options.results_dir / naming.path(
         "figure7", sweep, variant=naming.variant(options, "eps")
     )

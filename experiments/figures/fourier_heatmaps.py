@@ -3,8 +3,6 @@
 import dataclasses
 import pathlib
 
-import numpy as np
-
 from experiments.evaluation import clean, single_fourier
 from experiments.options import SweepOptions, check_fourier_noise
 from experiments.reporting import document, naming
@@ -41,9 +39,8 @@ def run(options: FourierHeatmapsOptions) -> list[pathlib.Path]:
         grids = single_fourier.noise_grids(workspace.test, runs, options.norm)
         answers = clean.evaluate(workspace.test, runs)
         images = len(workspace.test.split)
-    sizes = len(selected.runs), len(sweep.seeds)
-    of_seeds = grids.reshape(*sizes, *grids.shape[1:])
-    accuracies = np.array([answer.accuracy for answer in answers]).reshape(sizes)
+    of_seeds = selected.by_method(grids)
+    accuracies = selected.by_method([answer.accuracy for answer in answers])
     content = {
         "norm": options.norm,
         "methods": [

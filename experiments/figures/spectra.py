@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 import absum_jax
 from experiments.config import NONE, Setting
+from experiments.evaluation.singular_values import of_kernels
 from experiments.figures.one_seed import OneSeedOptions
 from experiments.models import Classifier, named_kernels
 from experiments.reporting import document, naming
@@ -47,14 +48,7 @@ def singular_values(
     """Computes all singular values of each convolution of several models."""
     kernels = [named_kernels(tree, uses) for tree in params]
     return {
-        path: np.stack(
-            [
-                absum_jax.conv_singular_values(
-                    model[path], use.input_shape, strides=use.strides, groups=use.groups
-                )
-                for model in kernels
-            ]
-        )
+        path: np.asarray(of_kernels(jnp.stack([model[path] for model in kernels]), use))
         for path, [use] in uses.items()
     }
 

@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.typing import ArrayLike
 
 import absum_jax
+from experiments.composed import flag
 
 Params = Any
 Uses = Mapping[str, Sequence[absum_jax.ConvUse]]
-# Of the strength and the learning rate, both traced.
-Transformation = Callable[[jax.Array, jax.Array], optax.GradientTransformation]
+# Of the strength and the learning rate, which may be traced.
+Transformation = Callable[[ArrayLike, ArrayLike], optax.GradientTransformation]
 
 
 class Constraint(NamedTuple):
@@ -34,7 +36,7 @@ class Strength(NamedTuple):
     @property
     def flag(self) -> str:
         """Returns the option on the command line."""
-        return "--" + self.option.replace("_", "-")
+        return flag(self.option)
 
 
 LAMBDA = Strength(

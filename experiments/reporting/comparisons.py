@@ -25,6 +25,10 @@ ROBUST = ("absum", *SNC_METHODS)
 STANDARD = ("weight_decay", "l1")
 Unit = Literal["seed", "pair of seeds"]
 _PLURALS: dict[Unit, str] = {"seed": "seeds", "pair of seeds": "pairs of seeds"}
+_PAPERS, _OTHERS = "The paper's claims here", "Comparisons that the paper does not make"
+_NO_VERDICT = "No verdict on"
+# How what `section` returns begins.
+OPENINGS = _PAPERS, _OTHERS, _NO_VERDICT
 
 
 class Measured(NamedTuple):
@@ -197,8 +201,8 @@ def section(comparisons: Sequence[Comparison]) -> list[str]:
     """Returns the comparisons as lines of Markdown, those of the paper first."""
     lines: list[str] = []
     for is_beyond, title, what in (
-        (False, "The paper's claims here", "the paper's claims"),
-        (True, "Comparisons that the paper does not make", "other comparisons"),
+        (False, _PAPERS, "the paper's claims"),
+        (True, _OTHERS, "other comparisons"),
     ):
         listed = [each for each in comparisons if each.is_beyond is is_beyond]
         if listed:
@@ -210,7 +214,7 @@ def section(comparisons: Sequence[Comparison]) -> list[str]:
 def _listed(comparisons: Sequence[Comparison], title: str, what: str) -> list[str]:
     units = _PLURALS[comparisons[0].unit]
     if comparisons[0].verdict is None:
-        return [f"No verdict on {what}: give {FEWEST_UNITS} {units} or more."]
+        return [f"{_NO_VERDICT} {what}: give {FEWEST_UNITS} {units} or more."]
     intro = (
         f"{title}, each by the mean difference over {units} (95 % "
         "interval, unadjusted) and by d, the smallest difference of interest in points:"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from experiments.config import Adversary, RunConfig, Setting
 from experiments.evaluation import clean
@@ -120,6 +121,11 @@ class Selected:
     def all_runs(self) -> list[Run]:
         """Returns all models, method by method."""
         return [run for runs in self.runs.values() for run in runs]
+
+    def by_method(self, values: ArrayLike) -> np.ndarray:
+        """Reshapes values (models, ...) of `all_runs` to (methods, seeds, ...)."""
+        of_runs = np.asarray(values)
+        return of_runs.reshape(len(self.runs), -1, *of_runs.shape[1:])
 
 
 def selected_by(

@@ -23,8 +23,8 @@ SEEDS: Mapping[str, tuple[int, ...]] = {
 }
 READING_SEEDS = (31, 32, 33)
 FIGURE8_SEEDS = (61, 62, 63)
-_CIFAR_SEEDS = tuple(range(41, 47))
-_ADVERSARIAL_SEEDS = tuple(range(51, 57))
+CIFAR_SEEDS = tuple(range(41, 47))
+ADVERSARIAL_SEEDS = tuple(range(51, 57))
 ALL_METHODS = ("none", "weight_decay", "l1", "absum", *SNC_METHODS)
 _ALL_METHODS = f"--methods {' '.join(ALL_METHODS)}"
 _AT_PAPER = f"--select-on paper {_ALL_METHODS}"
@@ -112,10 +112,10 @@ def _full(seeds: tuple[int, ...]) -> Iterator[Item]:
         "--width 1/8 --epochs 20 --test-examples 1000 --frequency-stride 2 --select-on "
         f"paper --methods none weight_decay absum snc {SNC_NUMPY_AXES}"
     )
-    yield from _evaluated("cifar10", small, seeds or _CIFAR_SEEDS)
+    yield from _evaluated("cifar10", small, seeds or CIFAR_SEEDS)
     adversarial = "--training pgd --select-on paper --epochs 10 --methods none absum"
-    yield Item("table4", "mnist", adversarial, seeds or _ADVERSARIAL_SEEDS)
-    yield from _large(seeds or _CIFAR_SEEDS[:3])
+    yield Item("table4", "mnist", adversarial, seeds or ADVERSARIAL_SEEDS)
+    yield from _large(seeds or CIFAR_SEEDS[:3])
 
 
 def _large(seeds: tuple[int, ...]) -> Iterator[Item]:

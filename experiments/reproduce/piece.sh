@@ -43,6 +43,7 @@ status=0
 tar -cz -f "$work/archive" -C "$runs" .
 mkdir "$work/parts"
 split -b 15000000 "$work/archive" "$work/parts/runs.tar.gz."
+rm -rf "$out/new" # of a piece that was killed here
 mkdir "$out/new"
 mv "$work"/parts/* "$out/new"
 rm -f "$out"/runs.tar.gz.*

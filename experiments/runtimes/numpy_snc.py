@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import absum_jax
-from absum_jax.kernels import leaf_name
+from experiments.methods.snc import on_kernels
 
 
 def clip_kernel(
@@ -41,11 +41,7 @@ def clip_kernels(
     `uses` is that of `absum_jax.conv_input_shapes`, with one use per kernel.
     """
 
-    def clipped(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        name = leaf_name(path)
-        if name not in uses:
-            return leaf
-        [use] = uses[name]
+    def clipped(leaf: jax.Array, use: absum_jax.ConvUse) -> jax.Array:
         return jnp.asarray(clip_kernel(np.asarray(leaf), use.input_shape, max_norm))
 
-    return jax.tree_util.tree_map_with_path(clipped, params)
+    return on_kernels(params, uses, clipped)

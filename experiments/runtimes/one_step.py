@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 
 import absum_jax
+from experiments.methods import METHODS
 from experiments.runtimes import numpy_snc
 from experiments.runtimes.log import Conditions, Log
 
@@ -36,21 +37,22 @@ def _transformation(
     measurement: Measurement, uses: Mapping[str, Sequence[absum_jax.ConvUse]]
 ) -> optax.GradientTransformation:
     """Returns SGD with a regularization method; NumPy clips separately."""
-    sgd = optax.sgd(_LEARNING_RATE, momentum=_MOMENTUM)
     strength: Any = measurement.strength
-    if measurement.method == "weight_decay":
-        decay = optax.add_decayed_weights(strength, mask=absum_jax.conv_kernels)
-        return optax.chain(decay, sgd)
-    if measurement.method in ("l1", "absum"):
-        prox = absum_jax.l1 if measurement.method == "l1" else absum_jax.absum
-        return optax.chain(sgd, prox(strength, learning_rate=_LEARNING_RATE))
-    if measurement.method == "snc":
-        assert measurement.clip is not None
+    sgd = optax.sgd(_LEARNING_RATE, momentum=_MOMENTUM)
+    if measurement.clip == "numpy":
+        return sgd
+    if measurement.clip is not None:
         constraint = absum_jax.spectral_norm_constraint(
             strength, uses, every=1, method=measurement.clip
         )
         return optax.chain(sgd, constraint)
-    return sgd
+    method = METHODS[measurement.method]
+    parts = [sgd]
+    if method.before_sgd is not None:
+        parts.insert(0, method.before_sgd(strength, _LEARNING_RATE))
+    if method.after_sgd is not None:
+        parts.append(method.after_sgd(strength, _LEARNING_RATE))
+    return optax.chain(*parts)
 
 
 def _compiled_step(

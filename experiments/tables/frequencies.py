@@ -44,11 +44,11 @@ def run(options: FrequenciesOptions) -> list[pathlib.Path]:
     with sweep_workspace(options.sweep) as workspace:
         selected = select_as_table1(options.sweep, workspace)
         runs, shape = selected.all_runs, workspace.dataset.image_shape
-        test, sizes = workspace.test, (len(selected.runs), len(options.sweep.seeds))
+        test = workspace.test
         bands = frequency.bands_of(shape)
         benchmark = corruption.benchmark_of(shape)
         passed, stopped = (
-            frequency.evaluate_bands(test, runs, kind, bands).reshape(*sizes, -1)
+            selected.by_method(frequency.evaluate_bands(test, runs, kind, bands))
             for kind in ("band-pass", "band-stop")
         )
         corrupted = corruption.evaluate(test, runs, benchmark)
@@ -57,8 +57,9 @@ def run(options: FrequenciesOptions) -> list[pathlib.Path]:
         images = len(test.split)
     found = Frequencies(
         bands, passed, stopped, benchmark,
-        corrupted.reshape(*sizes, *corrupted.shape[1:]),
-        options.norm, noise.reshape(*sizes, -1), np.reshape(accuracies, sizes),
+        selected.by_method(corrupted), options.norm,
+        selected.by_method(noise.reshape(len(runs), -1)),
+        selected.by_method(accuracies),
     )  # fmt: skip
     table = dataclasses.replace(
         frequencies(options.sweep, selected, found, images),

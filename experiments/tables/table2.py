@@ -14,6 +14,7 @@ from experiments.methods import METHODS
 from experiments.options import (
     AttackName,
     SweepOptions,
+    both_ways,
     check_choices,
     filled_up,
     pairs,
@@ -69,8 +70,7 @@ def run(options: Table2Options) -> list[pathlib.Path]:
                         workspace.test, of_seed[seed], of_seed[other], eps,
                         _steps(sweep.models.dataset, attack),
                     )
-                    for pair in pairs(seeds)
-                    for seed, other in (pair, pair[::-1])
+                    for seed, other in both_ways(pairs(seeds))
                 ]
             )
             for attack in options.attack

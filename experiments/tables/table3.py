@@ -39,14 +39,13 @@ def run(options: Table3Options) -> list[pathlib.Path]:
         selected = select_as_table1(options.sweep, workspace)
         runs, shape = selected.all_runs, workspace.dataset.image_shape
         radii = frequency.radii_of(shape)
-        sizes = len(selected.runs), len(options.sweep.seeds)
         low, high = (
-            frequency.evaluate(workspace.test, runs, kind, radii).reshape(*sizes, -1)
+            selected.by_method(frequency.evaluate(workspace.test, runs, kind, radii))
             for kind in ("low-pass", "high-pass")
         )
         results = clean.evaluate(workspace.test, runs)
         images = len(workspace.test.split)
-    accuracies = np.reshape([result.accuracy for result in results], sizes)
+    accuracies = selected.by_method([result.accuracy for result in results])
     filtered = Filtered(radii, low, high, accuracies)
     table = table3(options.sweep, selected, filtered, shape[1], images)
     written = table.print_and_write(options.results_dir)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
+from experiments.jobs import machine
 from experiments.jobs.errors import UsageError
 
 
@@ -80,10 +81,9 @@ def one_for_each_core() -> None:
         return
     if "JAX_NUM_CPU_DEVICES" in os.environ:
         return
-    cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
     # RuntimeError: the devices are there.
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", len(cores))
+        jax.config.update("jax_num_cpu_devices", machine.available_cores())
 
 
 _chosen: Sequence[jax.Device] | None = None

@@ -195,6 +195,27 @@ def test_records_grow_and_are_small(made, tmp_path, capsys):
     assert "no finished models of these seeds" in capsys.readouterr().err
 
 
+def test_a_run_with_fewer_points_does_not_replace_its_record(made, tmp_path, capsys):
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    assert _record(tmp_path, tmp_path / "runs") == 0
+    name = "mnist5k/small_cnn/absum/*/seed-1-*/single-fourier-*.jsonl"
+    [path], [recorded] = tmp_path.glob(f"runs/{name}"), tmp_path.glob(f"records/{name}")
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    capsys.readouterr()
+    assert _record(tmp_path, tmp_path / "runs") == 2
+    said = capsys.readouterr().err
+    assert (
+        f"{recorded} has points that {path.parent} lacks, such as 14: restore" in said
+    )
+    assert recorded.read_text() == whole
+    # A damaged record, or one of other parameters, keeps nothing that can be read.
+    for damaged in (whole.replace("point", "pint"), whole.replace('rameters": "', "0")):
+        recorded.write_text(damaged)
+        assert _record(tmp_path, tmp_path / "runs") == 0
+        assert recorded.read_text() == path.read_text()
+
+
 def test_damaged_runs_are_not_recorded(made, tmp_path, capsys):
     shutil.copytree(made / "runs", tmp_path / "runs")
     [path] = tmp_path.glob("runs/mnist5k/small_cnn/none/0/seed-0-*/clean-*.jsonl")

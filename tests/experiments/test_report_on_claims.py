@@ -12,6 +12,9 @@ from scipy import stats
 from experiments import cli, report
 from experiments.claims.statements import SAMPLES
 from experiments.jobs.errors import UsageError
+from experiments.reporting import naming
+from experiments.reporting.comparisons import compare, section
+from experiments.reproduce.items import items
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
@@ -72,6 +75,50 @@ def test_what_was_run_is_what_there_are_results_of(tmp_path):
     assert report._runs(folder) == before
 
 
+def test_all_that_is_planned_counts_once_its_commands_have_run(tmp_path):
+    (tmp_path / "claims.json").write_text(json.dumps({"samples": {}}))
+
+    def states():
+        return [line.strip("| ").split("|")[-1] for line in report._runs(tmp_path)[2:]]
+
+    def write(name, **content):
+        path = tmp_path / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+
+    nothing = states()
+    for item in items("full"):
+        if item.command == "table1":
+            options = cli.parse(item.command, item.arguments[1:])
+            name = naming.path("table1", options.sweep)
+            write(name, options={"seeds": item.seeds})
+    for name in ("mnist", "fashion_mnist"):
+        write(f"snc-readings/{name}", seeds=[31, 32, 33])
+        write(f"snc-readings/{name}-max-norm-0.01-0.1-0.5-1", seeds=[0])
+    write("figure8/mnist", seeds=[61, 62, 63])
+    write("scaled/figure6a/cpu", options={})
+    write("figure6b/resnet18", options={})
+    write("scaled/table4/mnist-paper", options={"seeds": [51, 52]})
+    everything = states()
+    assert {state.strip() for state in everything} == {"run"}
+    for name in (
+        "snc-readings/fashion_mnist", "snc-readings/mnist-max-norm-0.01-0.1-0.5-1",
+        "table1/mnist-validation", "figure8/mnist", "figure6b/resnet18",
+        "scaled/table4/mnist-paper", "table1/cifar10-paper",
+        "table1/imagenet2012-paper", None,
+    ):  # fmt: skip
+        if name is None:
+            [path] = tmp_path.glob("scaled/table1/cifar10*.json")
+        else:
+            path = tmp_path / f"{name}.json"
+        text = path.read_text()
+        path.unlink()
+        changed = [n for n, state in enumerate(states()) if "not run" in state]
+        assert len(changed) == 1
+        assert states()[changed[0]].strip() == nothing[changed[0]].strip()
+        path.write_text(text)
+
+
 def _squeezed(line):
     return re.sub(r" *\| *", "|", line)
 
@@ -91,6 +138,19 @@ def test_models_of_another_program_are_compared_one_by_one(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     [line] = [line for line in report._independent(folder) if "Min." in line]
     assert line.endswith("1 of 3 |")
+
+
+def test_comparisons_are_left_out_of_tables(tmp_path):
+    for beyond in (False, True):
+        for seeds in (2, 3):
+            [comparison] = compare(
+                {"absum": [0.9] * seeds, "l1": [0.8] * seeds}, ["absum"], ["l1"],
+                is_beyond=beyond,
+            )  # fmt: skip
+            lines = ["## A table", "", "| a |", "", *section([comparison])]
+            (tmp_path / "table.md").write_text("\n".join(lines) + "\n")
+            shown = report._table("table.md")(tmp_path)
+            assert shown == ["### A table", "", "| a |"]
 
 
 def test_what_snc_changes_is_that_of_the_models_of_the_same_seed(tmp_path):

@@ -210,6 +210,10 @@ def test_pieces_go_on_from_each_other(tmp_path):
     # What there is comes back also if something failed.
     assert len(piece("first", "second", 1)) == 2
     assert len(piece("second", "second", 0)) == 3
+    # A piece that was killed while it replaced the files left these.
+    (tmp_path / "second/new").mkdir()
+    (tmp_path / "second/new/runs.tar.gz.aa").write_text("an earlier one")
+    assert len(piece("second", "second", 0)) == 4
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from command_line import mistake
 
+import absum_jax
 from experiments import cli
 from experiments.config import NONE, Setting
 from experiments.figures import spectra
@@ -27,6 +28,24 @@ def test_values_are_those_of_each_frequency(classifier):
         blocks = np.fft.fft2(params[name]["kernel"], (size, size), axes=(0, 1))
         expected = np.linalg.svd(blocks, compute_uv=False)
         np.testing.assert_allclose(values[f"{name}/kernel"][1], expected, atol=1e-5)
+
+
+def test_values_of_a_dilated_kernel():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 1, 2)).astype(np.float32)
+    params = {"kernel": kernel}
+    uses = absum_jax.conv_input_shapes(
+        lambda params, x: jax.lax.conv_general_dilated(
+            x, params["kernel"], (1, 1), "SAME", rhs_dilation=(2, 2),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        ),
+        params, jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32),
+    )  # fmt: skip
+    [values] = spectra.singular_values([params], uses)["kernel"]
+    dilated = np.zeros((5, 5, 1, 2))
+    dilated[::2, ::2] = kernel
+    blocks = np.fft.fft2(dilated, (8, 8), axes=(0, 1))
+    expected = np.linalg.svd(blocks, compute_uv=False)
+    np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
 def test_a_line_for_each_model_and_the_initial_one():

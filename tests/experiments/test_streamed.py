@@ -18,7 +18,8 @@ import upstream
 from PIL import Image
 
 from experiments import cli
-from experiments.data import DataOptions, Split, load, pictures, prepared, workers
+from experiments.data import DataOptions, Split, load, pictures, prepared
+from experiments.jobs import machine
 from experiments.jobs.errors import UsageError
 
 TRAIN, TEST = fake_tfds.TRAIN_PICTURES, fake_tfds.VALIDATION_PICTURES
@@ -226,11 +227,11 @@ def test_fingerprint_tells_splits_apart(dataset, prepared_imagenet, tmp_path):
 
 
 def test_as_many_processes_as_cores(prepared_imagenet, monkeypatch):
-    monkeypatch.setattr(workers, "available_cores", lambda: 5)
+    monkeypatch.setattr(machine, "available_cores", lambda: 5)
     split = load("imagenet2012", DataOptions(prepared_imagenet)).train
     assert split.workers == 5
     monkeypatch.undo()
-    assert workers.available_cores() == len(os.sched_getaffinity(0))
+    assert machine.available_cores() == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(

@@ -309,10 +309,12 @@ def test_values_of_images_in_memory_are_stored(split, runs):
     }
 
 
-def test_an_attack_that_needs_all_images_at_once(images, runs):
+def test_attacks_that_need_all_images_at_once(images, runs):
     steps = gradient.Steps(0.1, 1, 0.1)
     with pytest.raises(ValueError, match="`images` must not be streamed, as 'pgd'"):
         gradient.white_box(images, runs, [0.1], steps)
+    with pytest.raises(ValueError, match="must not be streamed, as 'fourier-noise'"):
+        single_fourier.noise_grids(images, runs, 1.0)
 
 
 def test_models_of_streamed_images(images, runs):
