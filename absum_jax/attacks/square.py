@@ -39,6 +39,14 @@ def _in_window(size: int, start: chex.Array, length: chex.Array) -> chex.Array:
     return (index >= start) & (index < start + length)
 
 
+def _side(query: chex.Array, height: int, width: int) -> chex.Array:
+    """Returns how many pixels wide and high the window of a query is."""
+    halvings = (query - 1 > jnp.asarray(_HALVINGS, query.dtype)).sum()
+    area = _FRACTION * height * width * jnp.exp2(-halvings.astype(jnp.float32))
+    side = jnp.round(jnp.sqrt(area)).astype(int)
+    return jnp.clip(side, 1, min(height, width))
+
+
 def search(
     logits_fn: _logits.LogitsFn,
     x: chex.Array,
@@ -75,10 +83,7 @@ def search(
 
     def square(key: chex.PRNGKey, query: chex.Array) -> chex.Array:
         """Draws a window of one color in a picture of zeros."""
-        halvings = (query - 1 > jnp.asarray(_HALVINGS, query.dtype)).sum()
-        area = _FRACTION * height * width * jnp.exp2(-halvings.astype(jnp.float32))
-        side = jnp.round(jnp.sqrt(area)).astype(int)
-        side = jnp.clip(side, 1, min(height, width))
+        side = _side(query, height, width)
         rows, columns, colors = jax.random.split(jax.random.fold_in(key, query), 3)
         top = jax.random.randint(rows, (), 0, height - side + 1)
         left = jax.random.randint(columns, (), 0, width - side + 1)

@@ -295,3 +295,35 @@ def test_pieces_hold_all_images_with_little_padding(left):
     assert sum(yielded) - left < max(left, 16)
     assert sum(yielded[:-1]) < left <= sum(yielded)
     assert len(yielded) <= left / 256 + 5
+
+
+def shifted(weights, z):
+    return waves(weights, (z + 1) / 4)
+
+
+@pytest.mark.parametrize("component", ["apgd-ce", "fab-t", "square"])
+def test_other_bounds_are_other_units(component):
+    """The same model of images in [-1, 3]: each attack has to know the bounds."""
+    x = np.round(256 * X) / np.float32(256)  # 4 x - 1 is exact
+    model, options = Partial(shifted, WAVES.args[0]), {"components": (component,)}
+    expected = attack(WAVES, x, Y, eps=0.05, **options)
+    found = attack(model, 4 * x - 1, Y, eps=0.2, bounds=(-1.0, 3.0), **options)
+    np.testing.assert_array_equal(found.broken_by, expected.broken_by)
+    np.testing.assert_allclose((found.images + 1) / 4, expected.images, atol=1e-5)
+    # Some by the attack, some are wrong before, some hold.
+    column = 2 + module.COMPONENTS[component].column
+    assert set(np.unique(found.broken_by)) == {0, 1, column}
+
+
+@pytest.mark.parametrize(("classes", "targets"), [(6, 5), (12, 9)])
+def test_targets_are_nine_classes_at_most(classes, targets):
+    # As in the standard version; nothing is broken, so that each target is tried.
+    kernel = np.float32(np.random.default_rng(0).normal(size=(12, classes)))
+    model = Partial(linear, (kernel, 50 * np.eye(classes, dtype=np.float32)[0]))
+    y = np.zeros(3, int)
+    result = absum_jax.auto_attack(
+        model, X[:3], y, key=KEY, eps=1e-3, components=("apgd-t", "fab-t"), steps=2
+    )
+    assert result.accuracy == 1
+    passes = [[0, 3 * targets, 2 * 2 * targets, 0]] * 3
+    np.testing.assert_array_equal(result.forward, passes)

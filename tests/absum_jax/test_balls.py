@@ -69,7 +69,7 @@ def test_l2_descent_in_numpy():
     eps, step = 0.2, 0.07
     attacked = absum_jax.pgd(
         model, X, y, key=jax.random.key(0), eps=eps, step_size=step, steps=5,
-        init_radius=0.0, norm="l2",
+        init_radius=0.0, norm="l2", bounds=(0.29, 0.71),
     )  # fmt: skip
     z = np.float64(X).reshape(4, -1)
     start = z
@@ -80,7 +80,7 @@ def test_l2_descent_in_numpy():
         slope = ((shares - np.eye(3)[y]) @ kernel.T) * (1 - hidden**2)
         z = z + step * slope / np.linalg.norm(slope, axis=1, keepdims=True)
         length = np.linalg.norm(z - start, axis=1, keepdims=True)
-        z = np.clip(start + (z - start) * np.minimum(1, eps / length), 0, 1)
+        z = np.clip(start + (z - start) * np.minimum(1, eps / length), 0.29, 0.71)
     np.testing.assert_allclose(np.reshape(attacked, z.shape), z, atol=2e-6)
 
 

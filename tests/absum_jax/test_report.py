@@ -344,3 +344,29 @@ def test_autoattack_beside_pgd():
     cell = f"PGD, {100 * excess[1]:.2f} above AutoAttack"
     assert cell in str(with_all)
     assert cell in with_all._repr_html_()
+
+
+def test_options_reach_every_attack():
+    options = {"top_k": 2, "bounds": (-1.0, 2.0)}
+    steps = {"eps": [0.1, 0.6], "step_size": 0.2, "steps": 6, "init_radius": 0.01}
+    found = report(scale="l2", single_fourier_eps=4.0, restarts=3, **(options | steps))
+
+    def fourier(**changes):
+        changed = {"scale": "l2"} | options | changes
+        return absum_jax.single_fourier_accuracy(MODEL, X, Y, 4.0, **changed).accuracy
+
+    def attacked(**changes):
+        changed = {"restarts": 3, "early_stop": True} | steps | options | changes
+        return absum_jax.pgd_accuracy(MODEL, X, Y, key=KEY, **changed).accuracy
+
+    assert found.rows[0].accuracy == absum_jax.accuracy(MODEL, X, Y, top_k=2)
+    np.testing.assert_allclose(found.grid, fourier(), atol=1e-6)
+    ours = [row.accuracy for row in found.rows if row.attack == "PGD"]
+    np.testing.assert_allclose(ours, attacked(), atol=1e-6)
+    # Each of them matters here.
+    for change in ({"top_k": 1}, {"bounds": (0.0, 1.0)}, {"scale": "linf"}):
+        assert (fourier(**change) != found.grid).any()
+    for change in ({"top_k": 1}, {"bounds": (0.0, 1.0)}, {"early_stop": False}):
+        assert (attacked(**change) != np.float32(ours)).any()
+    told = {name: found.conditions[name] for name in ("scale", "top_k", "bounds")}
+    assert told == {"scale": "l2", "top_k": 2, "bounds": [-1, 2]}

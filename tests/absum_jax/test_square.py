@@ -7,6 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 import absum_jax
+from absum_jax.attacks import square
 
 KEY = jax.random.key(0)
 
@@ -68,9 +69,6 @@ def test_windows_are_squares_that_shrink_as_published():
     """A model that nothing changes sees stripes, and then a window in them."""
     seen = []
 
-    def record(images):
-        seen.append(np.array(images))
-
     def model(x):
         jax.debug.callback(
             lambda images: seen.append(np.array(images)), x, ordered=True
@@ -78,16 +76,16 @@ def test_windows_are_squares_that_shrink_as_published():
         return jnp.broadcast_to(jnp.array([3.0, 1.0]), (len(x), 2))
 
     x = np.full((3, 20, 20, 1), 0.5, np.float32)
-    absum_jax.square(model, x, np.zeros(3, int), key=KEY, eps=0.1, queries=1010)
+    absum_jax.square(model, x, np.zeros(3, int), key=KEY, eps=0.1, queries=70)
     jax.effects_barrier()
     stripes, *queried = seen
-    assert len(queried) == 1010
+    assert len(queried) == 70
     np.testing.assert_allclose(np.abs(stripes - 0.5), 0.1, atol=1e-6)
     assert (stripes == stripes[:, :1]).all()
     tops = []
     for number, images in enumerate(queried):
         # Written as in the paper's appendix.
-        halvings = sum(number > last for last in (10, 50, 200, 500, 1000))
+        halvings = sum(number > last for last in (10, 50))
         side = max(round(np.sqrt(0.8 / 2**halvings * 400)), 1)
         for one, changed in zip(images, images != stripes, strict=True):
             assert changed.any(axis=(0, 2)).sum() <= side
@@ -96,9 +94,20 @@ def test_windows_are_squares_that_shrink_as_published():
             rows = np.flatnonzero(changed.any(axis=(1, 2)))
             assert rows.tolist() == list(range(rows[0], rows[0] + side))
             assert len(np.unique(one[changed])) == 1
-            if number > 1000:
+            if number > 10:
                 tops.append(rows[0])
     assert len(set(tops)) > 5
+
+
+def test_sides_are_those_of_the_published_schedule():
+    # The paper's appendix, for 10,000 queries.
+    last = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]
+    queries = np.array([1, *(n + i for n in last for i in (1, 2))])
+    found = jax.vmap(lambda query: square._side(query, 224, 200))(queries)
+    halvings = [sum(query - 1 > n for n in last) for query in queries]
+    area = 0.8 * 224 * 200 / 2.0 ** np.array(halvings)
+    np.testing.assert_array_equal(found, np.round(np.sqrt(area)))
+    assert square._side(np.int32(9000), 5, 4) == 1
 
 
 def test_images_stay_in_the_ball_and_keys_determine_them():

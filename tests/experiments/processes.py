@@ -15,7 +15,12 @@ def free_port() -> int:
 
 
 def start(
-    arguments: list[str], *, count: int = 2, devices: int = 2, port: int | None = None
+    arguments: list[str],
+    *,
+    count: int = 2,
+    devices: int = 2,
+    port: int | None = None,
+    tiny: bool = False,
 ) -> list[subprocess.Popen]:
     """Starts processes of a Python command that work together.
 
@@ -24,6 +29,7 @@ def start(
       count: how many processes.
       devices: how many virtual devices each has.
       port: of the first one; None is a free one.
+      tiny: whether a tiny network stands in for the small CNN.
     """
     port = port or free_port()
     own = f"--xla_force_host_platform_device_count={devices}"
@@ -34,6 +40,10 @@ def start(
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         "PYTHONPATH": str(ROOT),
     }
+    if tiny:  # in the process that does the work
+        here = pathlib.Path(__file__).parent
+        paths = str(here / "tiny_site"), str(here), str(ROOT)
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
     return [
         subprocess.Popen(
             [

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from markdown_tables import cells
 from scipy.stats import ttest_rel
 
 from experiments.config import Setting
@@ -189,3 +190,30 @@ def test_smallest_differences_of_tables_2_and_3(make_config, tmp_path):
     # P, Table 2: 71.30 - 66.48; Table 3: 98.97 - 99.10.
     assert [claim["published_difference"] for claim in found] == [0.0482, -0.0013]
     assert [claim["published_difference_is_small"] for claim in found] == [False, True]
+
+
+@pytest.fixture
+def l1_and_snc(make_config, tmp_path):
+    """Both methods with a seed each, as if they had been selected."""
+    runs = {
+        method: [Run(tmp_path, make_config(Setting(method, 0.1), 0))]
+        for method in ("l1", "snc")
+    }
+    return Selected(runs, [])
+
+
+def test_attacked_methods_are_rows_and_attacking_ones_columns(l1_and_snc):
+    matrix = np.array([[0.1, 0.2], [0.3, 0.4]])  # (targets, substitutes)
+    transfer = Transfer({"pgd": np.stack([matrix] * 2)}, np.full((2, 2), 0.9))
+    options = SweepOptions(ModelOptions("mnist"))
+    header, _, *rows = cells(table2(options, l1_and_snc, transfer, 100).appendix)
+    assert header == ["attacked \\ attack made on", "L1", "SNC"]
+    assert rows == [["L1", "10.00", "20.00"], ["SNC", "30.00", "40.00"]]
+
+
+def test_low_pass_claims_are_of_images_without_high_frequencies(l1_and_snc):
+    low, high = (np.array(v).reshape(2, 1, 1) for v in ((0.5, 0.75), (0.2, 0.1)))
+    filtered = Filtered((7.0,), low, high, np.full((2, 1), 0.9))
+    options = SweepOptions(ModelOptions("mnist"))
+    [claim] = table3(options, l1_and_snc, filtered, 28, 100).content["claims"]
+    assert claim["differences"] == [0.25]

@@ -38,6 +38,7 @@ def _file(folder, name="digits.npz", **arrays):
     return folder / name
 
 
+@pytest.mark.usefixtures("tiny_network")
 def test_commands_train_and_attack_it(tmp_path, capsys):
     path = _file(tmp_path)
     common = [f"--dataset={path}", "--epochs=1", f"--runs-dir={tmp_path}/runs"]

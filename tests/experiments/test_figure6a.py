@@ -135,6 +135,7 @@ def _arguments(folder, *more):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("tiny_network")
 def test_the_command_measures_once(tiny, tmp_path, capsys, monkeypatch):
     assert cli.main(_arguments(tmp_path, "--timed-steps=2")) == 0
     said = capsys.readouterr()

@@ -50,13 +50,7 @@ def _train_logits(variables, x, key):
 
 
 LARGE = Classifier(
-    _init,
-    _train_logits,
-    lambda variables, x: _forward(variables.params, x, variables.batch_stats["norm"])[
-        0
-    ],
-    lambda image_shape: {},
-    is_small=False,
+    _init, _train_logits, _logits, lambda image_shape: {}, is_small=False
 )
 SMALL = dataclasses.replace(LARGE, is_small=True)
 ABSUM = Setting("absum", 0.05)

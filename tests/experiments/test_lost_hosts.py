@@ -22,7 +22,7 @@ from experiments.jobs.errors import UsageError
 from experiments.jobs.joining import HostOptions
 from experiments.training.runs import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 
 EPOCHS = 16
 
@@ -37,7 +37,7 @@ def _command(folder, *more):
 
 def _start(folder):
     more = ("--heartbeat-seconds", "20")
-    return start(["-m", "experiments", *_command(folder, *more)], devices=1)
+    return start(["-m", "experiments", *_command(folder, *more)], devices=1, tiny=True)
 
 
 def _wait_for_an_epoch(processes, folder):

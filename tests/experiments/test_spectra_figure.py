@@ -8,6 +8,7 @@ from command_line import mistake
 import absum_jax
 from experiments import cli
 from experiments.config import NONE, Setting
+from experiments.evaluation import singular_values
 from experiments.figures import spectra
 from experiments.jobs import files
 from experiments.options import ModelOptions
@@ -140,3 +141,22 @@ def test_other_options_lie_apart():
 @pytest.mark.parametrize("argument", ["--max-norms=0", "--epochs=0", "--seeds=-1"])
 def test_mistakes_are_told(argument, tmp_path, capsys):
     assert "must" in mistake(capsys, "spectra", argument, f"--runs-dir={tmp_path}")
+
+
+def test_what_is_stored_of_singular_values(classifier, images, runs):
+    """By NumPy, of the block of each frequency."""
+    found = singular_values.evaluate(images, runs)
+    abstract = jax.eval_shape(classifier.init, jax.random.key(0))
+    for run, layers in zip(runs, found, strict=True):
+        params = run.variables(abstract).params
+        for name, size in (("conv1", 28), ("conv2", 12)):
+            blocks = np.fft.fft2(params[name]["kernel"], (size, size), axes=(0, 1))
+            values = np.linalg.svd(blocks, compute_uv=False)
+            own = layers[f"{name}/kernel"]
+            assert own["norm"] == pytest.approx(values.max(), rel=1e-5)
+            assert own["norm_at_zero"] == pytest.approx(values[0, 0].max(), rel=1e-5)
+            assert own["mean"] == pytest.approx(values.mean(), rel=1e-5)
+            l, m = (np.minimum(i, size - i) for i in np.indices((size, size)))
+            rings = np.rint(np.hypot(l, m))
+            for ring, mean in enumerate(own["radial_mean"]):
+                assert mean == pytest.approx(values[rings == ring].mean(), rel=1e-5)

@@ -15,12 +15,14 @@ import fake_tfds
 import numpy as np
 import pytest
 import upstream
+from batch_norm_network import network
 from PIL import Image
 
 from experiments import cli
 from experiments.data import DataOptions, Split, load, pictures, prepared
 from experiments.jobs import machine
 from experiments.jobs.errors import UsageError
+from experiments.training import step, sweep
 
 TRAIN, TEST = fake_tfds.TRAIN_PICTURES, fake_tfds.VALIDATION_PICTURES
 
@@ -329,10 +331,7 @@ def _no_features(folder):
         (_no_file, "validation.array_record-00001-of-00003 is missing; copy it"),
         (_tfrecord, "is prepared as tfrecord, which only TensorFlow reads"),
         (_another, "is that of data set imagenette, not of imagenet2012"),
-        (
-            lambda folder: (folder / "features.json").unlink(),
-            "features.json is missing",
-        ),
+        (_no_features, "features.json is missing"),
     ],
 )
 def test_wrong_data_is_said_shortly(damage, message, tmp_path):
@@ -490,3 +489,22 @@ def test_a_broken_archive_is_said_shortly(tmp_path):
     options = DataOptions(tmp_path / "tfds", manual_dir=tmp_path / "manual")
     with pytest.raises(UsageError, match=r"^imagenet2012 could not be prepared: "):
         load("imagenet2012", options)
+
+
+def test_metrics_of_training_are_means_over_its_steps(dataset, make_config, tmp_path):
+    classifier = network(1_000, stride=8)
+    # So small a rate that the model stays what it was at first.
+    fields = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-30}
+    config = make_config(model="resnet18", **fields)
+    [run] = sweep.train_missing(classifier, dataset.train, [config], tmp_path)
+    variables = classifier.init(step._stream(0, step._INIT))
+    losses = []
+    for images, labels in zip(*batches(dataset.train, 3, batch_size=8), strict=True):
+        x = images / np.float32(255)
+        logits, _ = classifier.train_logits(variables, x, None)
+        logits = np.asarray(logits, np.float64)
+        own = logits[np.arange(8), labels]
+        losses += [np.log(np.exp(logits).sum(axis=1)) - own]
+    [line] = run.metrics()
+    assert line["train_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert np.ptp(np.mean(losses, axis=1)) > 1e-3

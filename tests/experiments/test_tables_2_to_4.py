@@ -390,6 +390,16 @@ def test_adversaries():
     assert color.evaluation.step_size == pytest.approx(5 / 255)
 
 
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "svhn_cropped"])
+def test_how_the_paper_attacks_color_images(dataset):
+    # P, appendix: Robustness against PGD; Table 2 for attacks that are transferred.
+    pgd = pgd_of(dataset)
+    assert (pgd.step_size, pgd.init_radius) == (2 / 255, 2 / 255)
+    assert (pgd.train_eps, pgd.train_steps, pgd.test_steps) == (8 / 255, 7, 100)
+    assert pgd.test_eps == tuple(eps / 255 for eps in (4, 8, 12, 16, 20))
+    assert pgd.transfer_eps == 4 / 255
+
+
 def test_how_the_paper_trains():
     # P, appendix: MNIST and Fashion-MNIST; CIFAR10 ...; Robustness against PGD.
     def recipes(dataset, **changes):

@@ -6,6 +6,7 @@ import types
 from typing import ClassVar
 
 import pytest
+from markdown_tables import cells
 from stopping import stopped
 
 from experiments import cli
@@ -19,13 +20,14 @@ from experiments.train import TrainOptions, table
 from experiments.training import sweep
 from experiments.training.runs import Run
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 SMALL = ("--dataset=mnist5k", "--train-examples=128", "--epochs=2")
 
 
 def _rows(text):
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+    header, _, *rows = cells(text.splitlines())
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def test_train_tells_what_came_out_and_where_it_is(tmp_path, capsys):

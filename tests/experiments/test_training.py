@@ -142,13 +142,10 @@ def test_one_step_is_the_documented_chain(classifier, noise, setting):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_each_epoch_visits_every_image_once_in_a_new_order(noise):
-    """Learns nothing but which images came: the model returns image identities."""
-    seen = []
+def _recorder(seen):
+    """Makes a classifier that adds its batches to a list, and learns nothing."""
 
     class Recorder:
-        """A classifier whose loss is a function of the batch alone."""
-
         is_small = True
 
         @staticmethod
@@ -156,13 +153,20 @@ def test_each_epoch_visits_every_image_once_in_a_new_order(noise):
             return Variables({"conv": {"kernel": jnp.zeros((1, 1, 1, 1))}}, {})
 
         @staticmethod
+        def logits(variables, x):
+            return jnp.zeros((x.shape[0], 2)) + 0 * x.sum()
+
+        @staticmethod
         def train_logits(variables, x, key):
-            jax.debug.callback(
-                lambda i: seen.extend(np.asarray(i).tolist()), x[:, 0, 0, 0]
-            )
+            jax.debug.callback(lambda x: seen.append(np.array(x)), x)
             kernel = variables.params["conv"]["kernel"]
             return jnp.zeros((x.shape[0], 2)) + 0 * kernel.sum(), {}
 
+    return Recorder
+
+
+def test_each_epoch_visits_every_image_once_in_a_new_order(noise):
+    seen = []
     data = dataclasses.replace(
         noise,
         images=np.broadcast_to(
@@ -170,10 +174,10 @@ def test_each_epoch_visits_every_image_once_in_a_new_order(noise):
         ),
         labels=np.zeros(96, np.int32),
     )
-    _epochs(Recorder, data, (NONE,), epochs=2)
+    _epochs(_recorder(seen), data, (NONE,), epochs=2)
     jax.effects_barrier()
     # The backward pass may call a second time; consecutive repeats are the same batch.
-    order = [round(255 * value) for value in seen]
+    order = [round(255 * image[0, 0, 0]) for batch in seen for image in batch]
     assert sorted(set(order)) == list(range(96))
     first, second = order[: len(order) // 2], order[len(order) // 2 :]
     assert sorted(first) == sorted(second)
@@ -393,3 +397,50 @@ def test_a_sweep_that_another_part_removes_is_no_error(
     monkeypatch.setattr(plan, "load_members", removed_meanwhile)
     sweep._remove_finished(folder.parent, tmp_path, [config])
     assert load_members(folder) is None
+
+
+def test_metrics_are_means_over_the_steps_of_an_epoch(
+    classifier, noise, make_config, tmp_path
+):
+    """Of batches that the model has not been trained on yet, each epoch by itself."""
+    # So small a rate that the model stays what it was at first.
+    config = make_config(NONE, seed=3, epochs=2, learning_rate=1e-30)
+    [(metrics, _)] = _train(classifier, noise, [config], tmp_path)
+    variables = classifier.init(step._stream(3, step._INIT))
+    for epoch, line in enumerate(metrics):
+        order = step.image_order(jnp.asarray(3), jnp.asarray(epoch), 96)
+        dropout, *_ = step.epoch_keys(jnp.asarray(3), jnp.asarray(epoch))
+        losses, right = [], []
+        for i, batch in enumerate(np.asarray(order).reshape(3, 32)):
+            x, y = noise.images[batch] / np.float32(255), noise.labels[batch]
+            key = jax.random.fold_in(dropout, i)
+            logits, _ = classifier.train_logits(variables, x, key)
+            logits = np.asarray(logits, np.float64)
+            own = logits[np.arange(32), y]
+            losses += [np.log(np.exp(logits).sum(axis=1)) - own]
+            right += [logits.argmax(axis=1) == y]
+        assert line["train_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+        assert line["train_accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
+        assert 0 < np.mean(right) < 1
+
+
+@pytest.mark.parametrize("by", ["augmentation", "attack"])
+def test_each_step_has_random_numbers_of_its_own(by):
+    """Crops and flips, and the adversary's starts, of images that are all the same."""
+    seen = []
+
+    recorder = _recorder(seen)
+    images = np.arange(100, 164, dtype=np.uint8).reshape(1, 8, 8, 1).repeat(96, axis=0)
+    attack = {"eps": 0.1, "step_size": 0.0, "steps": 1, "init_radius": 0.1}
+    h = optimization.hyperparameters((NONE,), 0.1, 0.5)
+    seeds = jnp.array([0])
+    state = step.init_sweep(recorder, seeds, h)
+    spec = step.TrainSpec(recorder, 32, 3, augmented=by == "augmentation")
+    for epoch in range(2):
+        state, _ = programs.train_steps(
+            spec, state, seeds, h, jnp.asarray(images), jnp.zeros(96, int),
+            optimization.schedule(epoch, 2),
+            budget=attack if by == "attack" else None,
+        )  # fmt: skip
+    jax.effects_barrier()
+    assert len(np.unique(np.array(seen), axis=0)) == 6
