@@ -240,7 +240,8 @@ def test_problems_are_reported_once():
 
 def test_traced_images_out_of_range_are_counted():
     beyond = X.copy()
-    beyond[3:5] += 2
+    beyond[3] += 2
+    beyond[4, 0, 0] = 1.01
     result = jax.jit(lambda x: attack(WAVES, x, Y, eps=0.0))(beyond)
     assert result.problems.out_of_range == 2
 

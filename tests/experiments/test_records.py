@@ -1,6 +1,7 @@
 """Records: what commands need of finished models, without parameters or images."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -247,6 +248,28 @@ def test_damaged_runs_are_not_recorded(made, tmp_path, capsys):
     assert f"{config} is damaged: " in said
     assert f"; remove or move the folder {config.parent}" in said
     assert not (tmp_path / "records").exists()
+
+
+def test_the_plan_measures_the_last_program_that_trained_on_clean_images(tmp_path):
+    def trained(number, adversary, seconds):
+        folder = tmp_path / f"mnist/small_cnn/absum/1/seed-{number}-0"
+        config = {"model": "small_cnn", "recipe": {"adversary": adversary}}
+        files.write_json(folder / "config.json", config)
+        path = files.write_json(
+            folder / "provenance.json",
+            {
+                "device": jax.devices()[0].device_kind, "steps_in_these_seconds": 2000,
+                "seconds": seconds, "seeds_in_one_program": [1, 2],
+                "settings_in_one_program": ["absum"],
+            },
+        )  # fmt: skip
+        os.utime(path, (number, number))
+
+    trained(1, None, 10.0)
+    trained(2, None, 20.0)
+    trained(0, None, 40.0)
+    trained(3, {"eps": 0.3}, 400.0)
+    assert plan.measured(tmp_path) == {"small_cnn": 2 * 2000 / 20.0}
 
 
 def test_the_plan_counts_what_is_there(made, tmp_path):
