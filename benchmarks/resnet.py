@@ -195,7 +195,7 @@ def attack_speed() -> list[dict[str, Any]]:
     def ours() -> jax.Array:
         return attacked_accuracies(
             classifier, variables, x, y, jnp.asarray(frequencies),
-            jnp.asarray(eps), scale="linf", batch=batch,
+            jnp.asarray(eps), batch=batch,
         )  # fmt: skip
 
     cases: dict[str, Callable[[], Any]] = {"absum_jax": ours}

@@ -159,7 +159,7 @@ def single_fourier(network: str, dataset: str, images: int, models: int = 1) -> 
     eps = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
     return Program(
         attacked_accuracies, (classifier, variables, x, y, row, eps),
-        {"scale": "linf", "batch": images},
+        {"batch": images},
     )  # fmt: skip
 
 
