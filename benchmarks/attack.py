@@ -38,8 +38,7 @@ def grid_speed() -> list[dict[str, Any]]:
         variables = jax.jit(jax.vmap(classifier.init))(keys)
         return functools.partial(
             attacked_accuracies, classifier, variables, *on_device,
-            jnp.asarray(FREQUENCIES), jnp.asarray(EPS),
-            batch=batch_size,
+            jnp.asarray(FREQUENCIES), jnp.asarray(EPS), batch=batch_size,
         )  # fmt: skip
 
     params = classifier.init(jax.random.key(0))
