@@ -133,7 +133,6 @@ PGD_OPTIONS = {
     [
         (AUTO, P("data"), "scalar"),
         (AUTO, P(None, "data"), "list"),
-        (AUTO, P(), "scalar"),
         (EXPLICIT, P("data"), "list"),
         (EXPLICIT, P(None, "data"), "scalar"),
         (EXPLICIT, P(), "list"),
@@ -187,7 +186,7 @@ def one_by_one():
 
 @pytest.mark.parametrize(
     ("mesh", "masked"),
-    [(AUTO, False), (AUTO, True), (EXPLICIT, False), (EXPLICIT, True)],
+    [(AUTO, True), (EXPLICIT, False)],
     indirect=["mesh"],
     ids=str,
 )
@@ -342,8 +341,17 @@ _BOUNDED = {
 }
 
 
-@pytest.mark.parametrize("is_set", [False, True], ids=["", "set_mesh"])
-@pytest.mark.parametrize("name", _BOUNDED)
+@pytest.mark.parametrize(
+    ("mesh", "name", "is_set"),
+    [
+        (AUTO, "constraint", False),
+        (AUTO, "normalization", True),
+        (EXPLICIT, "constraint", True),
+        (EXPLICIT, "normalization", False),
+    ],
+    indirect=["mesh"],
+    ids=str,
+)
 def test_spectral_norms_of_several_geometries(mesh, name, is_set):
     """Of kernels that are divided in different ways, and their updates alike."""
     rng = np.random.default_rng(0)

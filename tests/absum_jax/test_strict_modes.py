@@ -3,7 +3,7 @@
 What a mode refuses while a function is traced is found by tracing it, with its
 gradients. Values are computed twice: without jit, where each operation is checked for
 NaN, and compiled in float64. (`test_jit.py` does the first for functions that are not
-`SLOW` to compile.)
+`SLOW` to compile. Accuracies are left out where it tries all that they are made of.)
 """
 
 import contextlib
@@ -166,7 +166,11 @@ def assert_near(found, expected, tolerance):
 
 @pytest.mark.parametrize(
     "call",
-    [call for call in TABLE if call.label in SLOW],
+    [
+        call
+        for call in TABLE
+        if call.label in SLOW and not call.name.endswith("accuracy")
+    ],
     ids=lambda call: call.label,
 )
 def test_without_jit_no_operation_gives_nan(call):
