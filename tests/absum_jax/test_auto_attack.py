@@ -154,6 +154,17 @@ def test_each_attack_only_sees_what_the_others_left():
     )
 
 
+def test_a_component_draws_by_its_place_and_the_place_of_the_image():
+    place = list(module.COMPONENTS).index("square")
+    keys = [jax.random.fold_in(KEY, i) for i in range(len(X))]
+    keys = jnp.stack([jax.random.fold_in(key, 100 * place + 1) for key in keys])
+    alone = absum_jax.square(WAVES, X, Y, key=keys, eps=0.1, queries=QUICK["queries"])
+    found = attack(WAVES, X, Y, eps=0.1, components=("square",), batch_size=8)
+    is_broken = np.asarray(found.broken_by > 1)
+    assert 0 < is_broken.sum() < len(X)
+    np.testing.assert_allclose(found.images[is_broken], alone[is_broken], atol=1e-6)
+
+
 def test_never_more_accurate_than_its_parts():
     whole = absum_jax.auto_attack(WAVES, X, Y, key=KEY, eps=0.04, queries=100)
     pgd = absum_jax.pgd_accuracy(

@@ -101,6 +101,20 @@ def test_nan_logits_are_told_and_count_as_wrong():
     assert "NaN" not in str(whole_report())
 
 
+def test_nan_logits_stand_beside_the_worst_frequency():
+    def failing(x):
+        """Fails where the first row is far brighter than the fourth."""
+        far = (x[:, 0] - x[:, 3]).mean((1, 2)) > 0.1
+        return jnp.where(far[:, None], jnp.nan, MODEL(x))
+
+    fourier = absum_jax.single_fourier_accuracy(failing, X, Y, 0.1)
+    of_worst = fourier.nan_logits[tuple(fourier.worst)]
+    mean, worst = (row for row in report(failing).rows if "Fourier" in row.attack)
+    assert mean.nan_logits == pytest.approx(fourier.nan_logits.mean())
+    assert worst.nan_logits == pytest.approx(of_worst)
+    assert of_worst > fourier.nan_logits.mean() + 0.1
+
+
 def test_forms():
     found = whole_report()
     text = str(found)
