@@ -133,6 +133,7 @@ PGD_OPTIONS = {
     [
         (AUTO, P("data"), "scalar"),
         (AUTO, P(None, "data"), "list"),
+        (AUTO, P(), "scalar"),
         (EXPLICIT, P("data"), "list"),
         (EXPLICIT, P(None, "data"), "scalar"),
         (EXPLICIT, P(), "list"),
@@ -184,6 +185,7 @@ def one_by_one():
     return auto_attack(IMAGES, LABELS, 1)
 
 
+# These compile the longest: each value once.
 @pytest.mark.parametrize(
     ("mesh", "masked"),
     [(AUTO, True), (EXPLICIT, False)],

@@ -3,7 +3,7 @@
 What a mode refuses while a function is traced is found by tracing it, with its
 gradients. Values are computed twice: without jit, where each operation is checked for
 NaN, and compiled in float64. (`test_jit.py` does the first for functions that are not
-`SLOW` to compile. Accuracies are left out where it tries all that they are made of.)
+`SLOW` to compile.)
 """
 
 import contextlib
@@ -71,6 +71,13 @@ CALLS = TABLE + [
     for changed in OPTIONS.get(call.name, ())
 ]
 OTHERS = [call for call in calls("small") if call.kind in ("host", "picture")]
+# `test_jit.py` tries without jit how they change images, and how they count.
+OF_TRIED_PARTS = {
+    "corruption_accuracy",
+    "high_pass_accuracy",
+    "low_pass_accuracy",
+    "pgd_accuracy",
+}
 every_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.label)
 table = pytest.mark.parametrize("call", TABLE, ids=lambda call: call.label)
 
@@ -166,11 +173,7 @@ def assert_near(found, expected, tolerance):
 
 @pytest.mark.parametrize(
     "call",
-    [
-        call
-        for call in TABLE
-        if call.label in SLOW and not call.name.endswith("accuracy")
-    ],
+    [call for call in TABLE if call.label in SLOW - OF_TRIED_PARTS],
     ids=lambda call: call.label,
 )
 def test_without_jit_no_operation_gives_nan(call):
