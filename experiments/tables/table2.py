@@ -240,13 +240,15 @@ def _attack_note(
         f"within {pgd.init_radius:.4g})",
         "auto": f"Auto-PGD (APGD: eps = {eps:.4g}, {apgd.steps} steps, cross-entropy)",
     }
-    spread = "" if pairs_of_seeds == 1 else " and ± standard deviation over pairs"
+    spread = "CLN: ± standard deviation over seeds"
+    if pairs_of_seeds > 1:
+        spread = "± standard deviation over pairs, in the column CLN over seeds"
     note = ""
     if "pgd" in attacks:
         note = document.published_note(dataset, published)
     return (
         f"Accuracy in percent under {' and '.join(described[a] for a in attacks)} on "
         f"{images:,} test images, made on a model of the same method and strength with "
-        "the other seed of a pair, and on clean images; mean over both directions"
-        f"{spread}.{note}"
+        "the other seed of a pair, and on clean images; mean over both "
+        f"directions; {spread}.{note}"
     )
