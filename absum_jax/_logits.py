@@ -3,15 +3,18 @@
 A callable that is a pytree (`jax.tree_util.Partial`, a flax nnx or equinox module) is
 passed as data: its arrays are arguments of the compiled program, so that new values do
 not trigger recompilation. Its other contents become constants of the program if they
-are functions, types, objects that are hashed by value, or objects without attributes.
-What these functions read from elsewhere is not tracked, as users are told.
+are functions, types, objects that are hashed and compared by value, members of an
+`Enum`, or objects without attributes. So does what the user passes beside it, such as a
+loss. What these functions read from elsewhere is not tracked, as users are told.
 Anything else could change unnoticed, like the variables that a plain function closes
 over. Such callables are compiled at each call, so that results are never stale.
 """
 
+import dataclasses
+import enum
 import functools
 import re
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -76,14 +79,12 @@ def compiled_with(
             leaves, structure = jax.tree.flatten(logits_fn)
             is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
             pairs = list(zip(leaves, is_array, strict=True))
-            rest = tuple(
-                (type(leaf), _numbers(leaf), leaf) for leaf, yes in pairs if not yes
-            )
+            others = [leaf for leaf, yes in pairs if not yes]
             several = isinstance(logits_fn, tuple) and not callable(logits_fn)
             functions = logits_fn if several else (logits_fn,)
             static_data = tuple(_static(structure))
-            if any(map(_is_leaf, functions)) or not (
-                _is_constant(rest) and _is_constant(static_data)
+            if any(map(_is_leaf, functions)) or not _is_constant(
+                (others, static_data, static)
             ):
 
                 def fresh(*args: Any, **static: Any) -> Any:
@@ -98,6 +99,7 @@ def compiled_with(
                     static,
                 )
             arrays = [leaf if yes else None for leaf, yes in pairs]
+            rest = tuple((type(leaf), _numbers(leaf), leaf) for leaf in others)
             tree = structure, _numbers(static_data)
             static = static | {"tree": tree, "rest": rest}
             return as_data, (arrays, *args), static
@@ -141,32 +143,52 @@ def _numbers(value: Any) -> Hashable:
 
     Numbers inside containers are those of the returned tuples.
     """
-    if isinstance(value, dict):
-        value = tuple(value.items())
-    elif isinstance(value, functools.partial):
-        value = value.args, tuple(value.keywords.items())
-    if isinstance(value, tuple | list):
-        return tuple(map(_numbers, value))
+    if (contents := _contents(value)) is not None:
+        return tuple(map(_numbers, contents))
     is_number = isinstance(value, int | float | complex | np.generic)
     return (type(value), repr(value)) if is_number else None
+
+
+def _contents(value: Any) -> Iterable[Any] | None:
+    """Returns what a container consists of, None for anything else."""
+    if isinstance(value, tuple | list):
+        return value
+    if isinstance(value, dict):
+        return value.items()
+    if isinstance(value, functools.partial):
+        return value.func, value.args, value.keywords
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return [getattr(value, field.name) for field in fields if field.compare]
+    return None
+
+
+def _is_value(value: Any) -> bool:
+    """Returns whether an object is hashed and compared by its value."""
+    if object.__eq__ is type(value).__eq__ or object.__hash__ is type(value).__hash__:
+        return False
+    try:
+        hash(value)
+    except (TypeError, ValueError):  # as a part has no hash
+        return False
+    return True
 
 
 def _is_constant(value: Any) -> bool:
     """Returns whether a value cannot change unnoticed, and so may be a constant."""
     if isinstance(value, jax.Array):
         return False  # it cannot be part of the key of a compiled program
-    if isinstance(value, tuple | list):
-        return all(map(_is_constant, value))
-    if isinstance(value, dict):
-        return all(map(_is_constant, value.values()))
-    if isinstance(value, functools.partial):
-        return _is_constant((value.func, value.args, value.keywords))
+    is_data = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    if is_data and not _is_value(value):
+        return False
+    if (contents := _contents(value)) is not None:
+        return all(map(_is_constant, contents))
     if hasattr(value, "__self__") and not isinstance(value.__self__, ModuleType):
         return _is_constant(value.__self__)
-    if value is None or isinstance(value, FunctionType | ModuleType | type):
+    if isinstance(value, FunctionType | ModuleType | type | enum.Enum | None):
         return True
-    if type(value).__hash__ not in (None, object.__hash__):
-        return True  # hashed by value
+    if _is_value(value):
+        return True
     # Functions wrapped by jax or functools; and markers without attributes.
     return hasattr(value, "__wrapped__") or getattr(value, "__dict__", None) == {}
 

@@ -435,7 +435,7 @@ def apply_proximal_updates(
 
     Args:
       params: the parameters.
-      updates: the updates, of the same structure.
+      updates: the updates, of the same structure; None leaves a parameter unchanged.
       prox: `prox(array, threshold) -> array`, such as :func:`prox_absum`.
       threshold: learning rate times strength, a non-negative scalar, possibly traced.
       mask: a tree of bools or a function from a tree to one; None is
@@ -463,18 +463,22 @@ def apply_proximal_updates(
     _check_prox(prox)
     check_updates(params, updates)
     selected = selecting(conv_kernels if mask is None else mask)(params)
-    moved = optax.apply_updates(params, updates)
     check_leaf = _check_layout(prox)
 
     # The mask may be a prefix of the tree, as in optax.masked.
-    def apply(path: tuple[Any, ...], chosen: bool, subtree: Any) -> Any:
-        def apply_to_leaf(below: tuple[Any, ...], leaf: chex.Array) -> chex.Array:
+    def apply(path: tuple[Any, ...], chosen: bool, subtree: Any, moves: Any) -> Any:
+        def apply_to_leaf(below: tuple[Any, ...], leaf: Any, move: Any) -> Any:
+            if is_absent(move):
+                return leaf
+            leaf = optax.apply_updates(leaf, move)
+            if not chosen:
+                return leaf
             check_leaf((*path, *below), leaf)
             with _located((*path, *below)):
                 return jnp.asarray(_applied(prox, leaf, threshold), leaf.dtype)
 
-        if not chosen:
-            return subtree
-        return jax.tree_util.tree_map_with_path(apply_to_leaf, subtree)
+        return jax.tree_util.tree_map_with_path(
+            apply_to_leaf, subtree, moves, is_leaf=is_absent
+        )
 
-    return jax.tree_util.tree_map_with_path(apply, selected, moved)
+    return jax.tree_util.tree_map_with_path(apply, selected, params, updates)

@@ -80,7 +80,11 @@ class _L2Ball(NamedTuple):
         norms = _norms(change)
         # A little smaller, as rounding the sum may lengthen the change again.
         ulp = jnp.finfo(change.dtype).eps
-        largest = jnp.maximum(jnp.abs(self.low), jnp.abs(self.high))
+        pixels = jnp.abs(self.x).max(axis=(1, 2, 3), keepdims=True)
+        largest = jnp.minimum(
+            jnp.maximum(jnp.abs(self.low), jnp.abs(self.high)),
+            pixels + finite(self.radius, change.dtype),
+        )
         radius = jnp.maximum(self.radius * (1 - 8 * ulp) - 2 * ulp * largest, 0)
         inner = self.x + change * (radius / jnp.maximum(norms, radius))
         images = jnp.where(norms <= radius, images, inner)

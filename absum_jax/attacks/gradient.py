@@ -73,6 +73,25 @@ def check_aim(
     )
 
 
+def check_not_probabilities(
+    probabilities: Any, images: int, loss: Loss | None, model: str = "logits_fn"
+) -> None:
+    """Refuses models that returned probabilities for all images, if that matters.
+
+    It does if the loss is the cross-entropy, which expects logits. Traced numbers of
+    images with probabilities are not checked.
+    """
+    if (
+        loss is None
+        and validation.is_concrete(probabilities)
+        and np.min(probabilities) == images
+    ):
+        raise ValueError(
+            f"`{model}` must return logits, got probabilities, numbers in [0, 1] whose "
+            "sum is 1; return their logarithms, or pass a `loss` for probabilities."
+        )
+
+
 def check_not_futile(
     record: Record, images: int, aim: Aim, model: str = "logits_fn", *,
     stacklevel: int = 3,
@@ -90,11 +109,7 @@ def check_not_futile(
     """
     if not all(map(validation.is_concrete, record)):
         return
-    if aim.loss is None and np.min(record.probabilities) == images:
-        raise ValueError(
-            f"`{model}` must return logits, got probabilities, numbers in [0, 1] whose "
-            "sum is 1; return their logarithms, or pass a `loss` for probabilities."
-        )
+    check_not_probabilities(record.probabilities, images, aim.loss, model)
     motionless = np.max(record.motionless)
     if motionless:
         warnings.warn(

@@ -40,7 +40,7 @@ def scaled_pattern(
         pattern /= jnp.max(jnp.abs(pattern))
     elif scale == "l2":
         pattern /= jnp.linalg.norm(pattern)
-    return jnp.asarray(eps, pattern.dtype) * pattern
+    return validation.nonnegative(eps, pattern.dtype) * pattern
 
 
 def single_fourier_perturbation(

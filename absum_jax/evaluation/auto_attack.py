@@ -457,8 +457,9 @@ def check_targets(logits_fn: _logits.LogitsFn, x: chex.Array) -> None:
 
 def _check_components(components: Any) -> tuple[_Component, ...]:
     """Returns the components in the order in which they run."""
-    names = validation.as_tuple(components)
-    if not names or set(names) - set(COMPONENTS) or len(set(names)) < len(names):
+    names = validation.as_tuple(components) or ()
+    known_names = [name for name in COMPONENTS if name in names]
+    if not names or len(known_names) < len(names):
         known = ", ".join(f'"{name}"' for name in COMPONENTS)
         raise ValueError(
             f"`components` must be different names out of {known}, got {components!r}."

@@ -53,7 +53,9 @@ class AttackAccuracy(NamedTuple):
     def rows(self) -> list[dict[str, Any]]:
         """Returns a row with the fields that are known for each strength.
 
-        For a tuple `top_k`, `axis_0` is the position in it.
+        For a tuple `top_k`, `axis_0` is the position in it. Of several models, as after
+        `vmap`, with a tuple `top_k`, take the rows of one at a time: as many models as
+        `top_k` has numbers would be confused with these.
         """
         shape = np.shape(self.accuracy)
         # Several models may each have a single strength, but not as many as `top_k`.

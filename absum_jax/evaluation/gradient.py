@@ -1,6 +1,7 @@
 """Accuracy under gradient-based attacks, on the model itself or transferred."""
 
 import chex
+import numpy as np
 
 from absum_jax import _logits
 from absum_jax import _validation as validation
@@ -96,8 +97,8 @@ def pgd_accuracy(
       restarts: number of random starts.
       early_stop: whether to stop attacking an image once it is misclassified.
         Recommended if only the accuracy matters: it is faster and, with restarts,
-        gives a tighter (lower) value. Misclassification is judged by the top-1
-        prediction of the model that supplies the gradients, so do not combine it with
+        gives a tighter (lower) value. As it stops at a wrong first prediction of the
+        model that supplies the gradients, it is refused with a substitute and with
         `top_k` above 1.
       norm: of the ball, as in :func:`pgd`.
       substitute: another model whose gradients the attack uses, for a transferred
@@ -113,7 +114,8 @@ def pgd_accuracy(
       evaluation of the attacked images is not counted.
 
     Raises:
-      ValueError: for the reasons of :func:`pgd` and :func:`accuracy`.
+      ValueError: for the reasons of :func:`pgd` and :func:`accuracy`, or if
+        `early_stop` is True with a substitute or with `top_k` above 1.
 
     Example:
       >>> import absum_jax, jax, jax.numpy as jnp
@@ -136,6 +138,12 @@ def pgd_accuracy(
     budget = gradient.check_budget(eps, step_size, steps, init_radius)
     validation.check_keys(key)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
+    if early_stop and (substitute is not None or np.max(top_k) > 1):
+        raise ValueError(
+            "`early_stop` must be False with a `substitute` or `top_k` above 1, as it "
+            "ends an attack at a wrong first prediction of the attacked model, got "
+            "True."
+        )
     if substitute is not None:
         check_evaluation(substitute, x, y, batch_size, 1, name="substitute")
     fractions, record = pgd_fractions(

@@ -10,6 +10,7 @@ import numpy as np
 from absum_jax import _logits
 from absum_jax import _validation as validation
 from absum_jax.attacks.gradient import check_aim, check_budget, check_not_futile
+from absum_jax.attacks.single_fourier import SCALES
 from absum_jax.evaluation.auto_attack import COMPONENTS, attacked, check_targets
 from absum_jax.evaluation.auto_attack_result import (
     QUERIES,
@@ -23,7 +24,10 @@ from absum_jax.evaluation.frequency import filtered_accuracy
 from absum_jax.evaluation.gradient import pgd_fractions
 from absum_jax.evaluation.progress import Progress, check_progress, evaluated
 from absum_jax.evaluation.robustness import ReportRow, RobustnessReport
-from absum_jax.evaluation.single_fourier import single_fourier_accuracy
+from absum_jax.evaluation.single_fourier import (
+    check_frequencies,
+    single_fourier_accuracy,
+)
 from absum_jax.intervals import wilson_interval
 
 
@@ -53,12 +57,14 @@ def _rows(
 
 
 def _auto_attack_rows(result: AutoAttackResult) -> list[ReportRow]:
-    """Returns a row for what is left after each attack, and one for all of them."""
-    undefined = float(result.problems.nan_logits / result.broken_by.shape[-1])
+    """Returns a row for what is left after each attack, and one for all of them.
+
+    It is not known in which of them logits were NaN: `problems` counts these images.
+    """
     rows = [
         ReportRow(
             f"AutoAttack: {row['attack']}", row["eps"], row["accuracy"], row["low"],
-            row["high"], undefined, "eps",
+            row["high"], 0.0, "eps",
         )
         for row in result.rows
         if row["attack"] in TITLES
@@ -99,15 +105,15 @@ def robustness_report(
       logits_fn: a callable from images to logits, as in :func:`accuracy`.
       x: images (N, height, width, channels), floating-point, within the bounds.
       y: integer labels (N,).
-      key: random key of PGD's starts, from `jax.random.key`.
+      key: random key of PGD's starts and of AutoAttack, from `jax.random.key`.
       single_fourier_eps: magnitude of :func:`single_fourier_accuracy`, in units of the
         pixels: in the paper 80/255 for 28 x 28 images and 10/255 for larger ones.
       eps: radius or radii of :func:`pgd_accuracy`, in units of the pixels.
       step_size: step size of PGD, in units of the pixels.
       steps: number of PGD steps.
       init_radius: radius of PGD's random start; None is eps.
-      restarts: number of PGD's random starts; with several, attacking an image stops
-        once it is misclassified.
+      restarts: number of PGD's random starts. With several, attacking an image of the
+        model itself stops once it is misclassified, if `top_k` is 1.
       radii: radii of :func:`low_pass_accuracy` and :func:`high_pass_accuracy`, in
         cycles per image; None is a quarter of the width, as in the paper.
       substitutes: other models by name, whose adversarial examples the model is
@@ -166,7 +172,9 @@ def robustness_report(
     )
     validation.check_keys(key)
     validation.check_bool("auto_attack", auto_attack)
-    aim = check_aim(None, False, restarts, early_stop=restarts != 1)
+    validation.check_choice("scale", scale, SCALES)
+    aim = check_aim(None, False, restarts)
+    stopping = aim._replace(early_stop=aim.restarts > 1 and top_k == 1)
     budget = check_budget(eps, step_size, steps, init_radius)
     x, y = check_evaluation(logits_fn, x, y, batch_size, top_k, bounds)
     if auto_attack:
@@ -176,6 +184,8 @@ def robustness_report(
                 f"`top_k` must be 1 with `auto_attack`, which breaks the first "
                 f"prediction, got {top_k}."
             )
+    if frequencies is not None:
+        frequencies = check_frequencies(frequencies, x.shape[1:3])
     images, width = x.shape[0], x.shape[2]
     radius = validation.check_nonnegative_list(
         "radii", width / 4 if radii is None else radii
@@ -217,8 +227,10 @@ def robustness_report(
                 components=tuple(COMPONENTS), steps=STEPS, queries=QUERIES,
             )  # fmt: skip
         argument, attacker = attackers[attack]
+        # Early stopping looks at the attacked model's first prediction.
+        own = stopping if attacker is None else aim
         fractions, record = pgd_fractions(
-            (logits_fn, attacker), x, y, key, budget, bounds, aim=aim, **evaluation
+            (logits_fn, attacker), x, y, key, budget, bounds, aim=own, **evaluation
         )
         check_not_futile(record, images, aim, argument, stacklevel=5)
         return AttackAccuracy(budget.eps, *fractions)

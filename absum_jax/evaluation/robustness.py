@@ -28,7 +28,9 @@ class ReportRow(NamedTuple):
     accuracy: float
     low: float
     high: float
-    nan_logits: float  # fraction of images with a NaN logit, which count as wrong
+    # Fraction of images with a NaN logit, which count as wrong; 0 for AutoAttack, whose
+    # conditions in the report have one number of such images for all of its attacks.
+    nan_logits: float
     measure: str | None = None  # of strength: "eps" or "radius"; None if clean
     # Of PGD, by how much its accuracy exceeds AutoAttack's, if that was run.
     overestimate: float | None = None

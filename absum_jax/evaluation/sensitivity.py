@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from absum_jax import _logits, fourier
 from absum_jax.attacks._objective import Loss, objective
-from absum_jax.attacks.gradient import check_aim
+from absum_jax.attacks.gradient import check_aim, check_not_probabilities
 from absum_jax.evaluation import counting
 from absum_jax.evaluation.clean import BATCH_SIZE, check_evaluation
 from absum_jax.prox import accumulation_dtype
@@ -20,20 +20,26 @@ def _sensitivity(
     *,
     batch_size: int,
     loss: Loss | None,
-) -> chex.Array:
+) -> tuple[chex.Array, chex.Array]:
+    """Returns the sensitivity, and how many images the model gave probabilities."""
     dtype = accumulation_dtype(x)
 
-    def add(total: chex.Array, batch: counting.Batches) -> tuple[chex.Array, None]:
+    def add(
+        total: chex.Array, batch: counting.Batches
+    ) -> tuple[chex.Array, chex.Array]:
         total_loss = objective(logits_fn, batch.y, loss)
-        gradients, _ = jax.grad(total_loss, has_aux=True)(batch.x.astype(dtype))
+        gradients, (_, probabilities) = jax.grad(total_loss, has_aux=True)(
+            batch.x.astype(dtype)
+        )
         is_image = batch.valid[:, None, None, None]
         powers = fourier.powers(jnp.where(is_image, gradients, 0))
-        return total + powers.mean(axis=3).sum(axis=0), None
+        total += powers.mean(axis=3).sum(axis=0)
+        return total, (probabilities & batch.valid).sum(dtype=jnp.int32)
 
     batches = counting.in_batches(x, y, batch_size)
     start = jnp.zeros(x.shape[1:3], dtype)
-    total, _ = jax.lax.scan(add, start, batches)
-    return jnp.fft.fftshift(total / x.shape[0])
+    total, probabilities = jax.lax.scan(add, start, batches)
+    return jnp.fft.fftshift(total / x.shape[0]), probabilities.sum(dtype=jnp.int32)
 
 
 def fourier_sensitivity(
@@ -73,8 +79,8 @@ def fourier_sensitivity(
       at (height // 2, width // 2). If the gradient at an image is NaN, all are NaN.
 
     Raises:
-      ValueError: for the reasons of :func:`accuracy`, or if `loss` is not a function or
-        returns another shape.
+      ValueError: for the reasons of :func:`accuracy`, if the logits are probabilities
+        without a `loss`, or if `loss` is not a function or returns another shape.
 
     Example:
       >>> import absum_jax, jax.numpy as jnp
@@ -94,4 +100,8 @@ def fourier_sensitivity(
     """
     loss = check_aim(loss, targeted=False, restarts=1).loss
     x, y = check_evaluation(logits_fn, x, y, batch_size, 1)
-    return _sensitivity(logits_fn, x, y, batch_size=batch_size, loss=loss)
+    sensitivity, probabilities = _sensitivity(
+        logits_fn, x, y, batch_size=batch_size, loss=loss
+    )
+    check_not_probabilities(probabilities, x.shape[0], loss)
+    return sensitivity

@@ -56,7 +56,8 @@ def _accuracy(
     return counting.fractions(jax.lax.map(count, frequencies), x.shape[0])
 
 
-def _check_frequencies(frequencies: Any, shape: tuple[int, int]) -> chex.Array:
+def check_frequencies(frequencies: Any, shape: tuple[int, int]) -> chex.Array:
+    """Returns pairs (F, 2) of (l, m); refuses those beyond an image's frequencies."""
     pairs = validation.as_array("frequencies", frequencies)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not pairs.shape[0]:
         raise ValueError(
@@ -125,7 +126,7 @@ def _checked_accuracy(
     pairs = (
         all_frequencies(shape)
         if frequencies is None
-        else _check_frequencies(frequencies, shape)
+        else check_frequencies(frequencies, shape)
     )
     bound = _accuracy.bind(logits_fn)  # type: ignore[attr-defined]
 

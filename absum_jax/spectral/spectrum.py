@@ -388,16 +388,14 @@ def conv_induced_inf_norm(
     """
     kernel = validation.check_real("kernel", kernel)
     if input_shape is None:
-        input_shape = tuple(
+        ones = (1,) * max(kernel.ndim - 2, 0)
+        conv = circulant.circular_conv(kernel.shape, ones, 1, kernel_dilation)
+        input_shape = [
             1 + (size - 1) * dilation
             for size, dilation in zip(
-                kernel.shape[:-2],
-                circulant.axis_values(
-                    "kernel_dilation", kernel_dilation, kernel.ndim - 2
-                ),
-                strict=True,
+                conv.kernel_size, conv.kernel_dilation, strict=True
             )
-        ) or (1,)
+        ]
     kernel, conv = circulant.checked(kernel, input_shape, 1, kernel_dilation, 1)
     for axis in range(len(conv.input_shape)):
         places, place = np.unique(conv.positions(axis), return_inverse=True)

@@ -285,7 +285,7 @@ def test_a_traced_eps_that_is_negative_gives_nan_alone():
 
 
 @pytest.mark.parametrize(
-    "components", [(), ("pgd",), ("square", "square"), "square", None]
+    "components", [(), ("pgd",), ("square", "square"), "square", None, [["square"]]]
 )
 def test_unknown_components(components):
     with pytest.raises(ValueError, match="`components` must be different names out of"):

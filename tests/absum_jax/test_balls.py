@@ -46,6 +46,18 @@ def test_projection_onto_the_l2_ball():
     np.testing.assert_allclose(change[far], 0.25 * unit, atol=1e-6)
 
 
+@pytest.mark.parametrize("bound", [1e3, 1e6, np.inf])
+def test_wide_bounds_do_not_shrink_the_l2_ball(bound):
+    far = X + np.float32(np.random.default_rng(5).normal(size=X.shape))
+    for eps in (0.25, np.inf):
+        *_, near = _balls.around(X, eps, (-9, 9), "l2")
+        *_, wide = _balls.around(X, eps, (-bound, bound), "l2")
+        np.testing.assert_array_equal(wide.project(far), near.project(far))
+        change = np.asarray(wide.project(far) - X).reshape(4, -1)
+        if eps == 0.25:
+            np.testing.assert_allclose(np.linalg.norm(change, axis=1), eps, rtol=1e-5)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1, 1e30])
 def test_steps_do_not_depend_on_the_size_of_the_gradient(scale):
     *_, ball = _balls.around(X, 9.0, (-9, 9), "l2")

@@ -98,6 +98,19 @@ def test_any_bool_is_a_mask(mask):
     np.testing.assert_array_equal(moved["conv"]["kernel"], 1.5)
 
 
+def test_a_parameter_without_an_update_stays_as_it_is():
+    params = {"conv": {"kernel": np.ones((2, 1, 1)), "bias": np.ones(2)}, "act": None}
+    for name in ("kernel", "bias"):
+        updates = jax.tree.map(np.ones_like, params)
+        updates["conv"][name] = None
+        moved = absum_jax.apply_proximal_updates(
+            params, updates, absum_jax.prox_absum, 0.5
+        )
+        expected = {"kernel": 1.5, "bias": 2.0} | {name: 1.0}
+        for leaf, value in expected.items():
+            np.testing.assert_array_equal(moved["conv"][leaf], value)
+
+
 UPDATES = [
     ({}, "must have the structure of `params`"),
     ({"conv": {"kernel": np.ones((3, 3, 1, 1))}}, "must have the shapes of `params`"),

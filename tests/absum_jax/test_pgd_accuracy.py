@@ -209,11 +209,14 @@ def test_transfer_to_another_kind_of_model(kind):
     assert result.accuracy == share(right(target(attacked), y)) < 1
 
 
-def test_early_stop_of_a_transfer_is_that_of_the_substitute():
-    options = SETTING | {"eps": 0.4, "step_size": 0.1, "early_stop": True}
-    result = absum_jax.pgd_accuracy(TARGET, X, TARGET_Y, **options, substitute=MODEL)
-    attacked = absum_jax.pgd(MODEL, X, TARGET_Y, **options)
-    assert result.accuracy == share(right(TARGET(attacked), TARGET_Y))
+@pytest.mark.parametrize(
+    "option", [{"substitute": MODEL}, {"top_k": 2}, {"top_k": (1, 2)}], ids=list
+)
+def test_early_stop_at_another_mistake_than_the_one_counted_is_refused(option):
+    with pytest.raises(ValueError, match="`early_stop` must be False with a `subst"):
+        absum_jax.pgd_accuracy(
+            TARGET, X, TARGET_Y, **SETTING, eps=0.4, early_stop=True, **option
+        )
 
 
 def test_a_substitute_of_more_classes():

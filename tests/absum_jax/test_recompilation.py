@@ -361,12 +361,88 @@ class WithStaticData:
         return self.function(self.constant, self.params, x)
 
 
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """A number, or an array, which has no hash."""
+
+    value: object
+
+
+class Sign:
+    """A sign that can be changed unnoticed, in an object with a hash."""
+
+    def __init__(self):
+        self.value = np.array([1.0, 1.0])
+
+    def __hash__(self):  # noqa: D105
+        return 7
+
+    def apply(self, params, x):
+        return self.value[0] * apply(params, x)
+
+    def loss(self, logits, y):
+        return self.value[0] * absum_jax.margin_loss(logits, y)
+
+
+def _reading_an_array(sign):
+    constant = Constant(sign.value)
+    return Partial(lambda c, p, x: c.value[0] * apply(p, x), constant, weights(0))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _reading_an_array,
+        lambda sign: WithStaticData(
+            lambda c, p, x: c.value[0] * apply(p, x), Constant(sign.value), weights(0)
+        ),
+        lambda sign: Partial(sign.apply, weights(0)),
+        lambda sign: Partial(
+            lambda c, p, x: c.value.apply(p, x), Constant(sign), weights(0)
+        ),
+    ],
+    ids=["argument", "static data", "method", "inside a value"],
+)
+def test_what_can_change_unnoticed_is_read_anew(make):
+    y = np.asarray(apply(weights(0), X).argmax(axis=1))
+    sign = Sign()
+    model = make(sign)
+    assert absum_jax.accuracy(model, X, y) == 1
+    sign.value[:] = -1
+    assert absum_jax.accuracy(model, X, y) < 1
+
+
+def test_a_loss_that_can_change_unnoticed_is_read_anew():
+    model, sign = Partial(apply, weights(0)), Sign()
+    x = 0.25 + X / 2
+    up = absum_jax.fgsm(model, x, Y, eps=0.1, loss=sign.loss)
+    slope = absum_jax.fourier_sensitivity(model, X, Y, loss=sign.loss)
+    sign.value[:] = -2
+    down = absum_jax.fgsm(model, x, Y, eps=0.1, loss=sign.loss)
+    np.testing.assert_allclose(up + down, 2 * x, atol=1e-6)
+    steeper = absum_jax.fourier_sensitivity(model, X, Y, loss=sign.loss)
+    np.testing.assert_allclose(steeper, 4 * slope, rtol=1e-4)
+
+
+def test_members_of_an_enum_are_constants():
+    precise = jax.lax.Precision.HIGHEST
+    first, second = (
+        WithStaticData(lambda _, p, x: apply(p, x), (precise, None), weights(seed))
+        for seed in (0, 1)
+    )
+    second = dataclasses.replace(second, function=first.function)
+    absum_jax.accuracy(first, X, Y)
+    with counting() as compiled:
+        absum_jax.accuracy(second, X, Y)
+    assert compiled == []
+
+
 @pytest.mark.parametrize("make", [Partial, WithStaticData])
 @pytest.mark.parametrize(
     ("first", "second"),
     [
         (True, 1), (1, 1.0), (0.0, -0.0), (np.float32(0), np.float32(-0.0)),
-        ((2, (1,)), (2, (True,))),
+        ((2, (1,)), (2, (True,))), (Constant(0.0), Constant(-0.0)),
     ],
     ids=str,
 )  # fmt: skip

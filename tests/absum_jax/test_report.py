@@ -46,6 +46,11 @@ def report(model=MODEL, **changes):
     return absum_jax.robustness_report(model, X, Y, **(options | changes))
 
 
+def stop(names):
+    """Progress of what must not begin."""
+    raise AssertionError(f"{names} began before all arguments were checked")
+
+
 def test_rows_are_the_librarys_numbers():
     found = whole_report()
     pgd = {"key": KEY, **ATTACK}
@@ -247,6 +252,28 @@ def test_restarts_and_lists():
     assert accuracy["several"] <= accuracy["single"]
 
 
+def threshold(at):
+    """A model of two classes, whose first is right for images darker than `at`."""
+
+    def logits(at, x):
+        darker = at - x.mean(axis=(1, 2, 3))
+        return jnp.stack([darker, -darker, darker + 0.1 - 2 * at], axis=-1)
+
+    return Partial(logits, jnp.float32(at))
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_restarts_do_not_weaken_transfer(restarts):
+    # The attack has to go on beyond the mistake of the substitute.
+    found = absum_jax.robustness_report(
+        threshold(0.5), np.full((1, 4, 4, 1), 0.3, np.float32), np.zeros(1, int),
+        key=KEY, single_fourier_eps=0.1, eps=0.3, step_size=0.1, steps=10,
+        init_radius=0.0, restarts=restarts, substitutes={"easy": threshold(0.35)},
+    )  # fmt: skip
+    [transferred] = [row for row in found.rows if row.attack == "PGD on easy"]
+    assert transferred.accuracy == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -261,11 +288,13 @@ def test_restarts_and_lists():
         ({"substitutes": {1: OTHER}}, "`substitutes` must map names to models"),
         ({"single_fourier_eps": -1}, "`single_fourier_eps` must be non-negative"),
         ({"top_k": (1, 2)}, "`top_k` must be an integer of at least 1"),
+        ({"scale": "l1"}, "`scale` must be one of"),
+        ({"frequencies": [[0, 8]]}, "`frequencies` must satisfy 0 <= l < 6, 0 <= m <"),
     ],
 )
 def test_wrong_input(changes, message):
     with pytest.raises(ValueError, match=message):
-        report(**changes)
+        report(**changes, progress=stop)
 
 
 @pytest.mark.parametrize(
@@ -319,9 +348,6 @@ def test_power_spectrum_picture_is_not_shifted_again():
 
 
 def test_autoattack_needs_classes_and_the_first_prediction():
-    def stop(names):
-        raise AssertionError(f"{names} began before all arguments were checked")
-
     with pytest.raises(ValueError, match="`logits_fn` must return at least four"):
         report(auto_attack=True, progress=stop)
     four = Partial(linear, RNG.normal(size=(48, 4)).astype(np.float32))
@@ -330,8 +356,12 @@ def test_autoattack_needs_classes_and_the_first_prediction():
 
 
 def test_autoattack_beside_pgd():
+    def undefined(weights, x):
+        is_first = x[:, :1, 0, 0] == X[0, 0, 0, 0]  # without an attack
+        return jnp.where(is_first, jnp.nan, linear(weights, x))
+
     kernel = np.float32(RNG.normal(size=(48, 4)) / 8)
-    model, x = Partial(linear, kernel), X[:12]
+    model, x = Partial(undefined, kernel), X[:12]
     y = np.asarray(model(x).argmax(-1)).copy()
     y[0] = (y[0] + 1) % 4
     options = {"key": KEY, "eps": [0.02, 0.05]}
@@ -339,7 +369,8 @@ def test_autoattack_beside_pgd():
         model, x, y, single_fourier_eps=0.1, auto_attack=True,
         step_size=0.001, steps=1, init_radius=0.0, **options,
     )  # fmt: skip
-    result = absum_jax.auto_attack(model, x, y, **options)
+    with pytest.warns(UserWarning, match="NaN logits for 1 images"):
+        result = absum_jax.auto_attack(model, x, y, **options)
     rows = [row for row in with_all.rows if row.attack.startswith("AutoAttack")]
     names = ["APGD-CE", "APGD-T", "FAB-T", "Square"]
     expected = [*(f"AutoAttack: {name}" for name in names)] * 2 + ["AutoAttack"] * 2
@@ -358,11 +389,14 @@ def test_autoattack_beside_pgd():
     cell = f"PGD, {100 * excess[1]:.2f} above AutoAttack"
     assert cell in str(with_all)
     assert cell in with_all._repr_html_()
+    # Of all attacks together it is known how many logits were NaN.
+    assert all(row.nan_logits == 0 for row in rows)
+    assert str(with_all).count("NaN logits for 1 images, which count as broken.") == 1
 
 
 def test_options_reach_every_attack():
     options = {"top_k": 2, "bounds": (-1.0, 2.0)}
-    steps = {"eps": [0.1, 0.6], "step_size": 0.2, "steps": 6, "init_radius": 0.01}
+    steps = {"eps": [0.1, 0.6], "step_size": 0.02, "steps": 6, "init_radius": 0.3}
     found = report(scale="l2", single_fourier_eps=4.0, restarts=3, **(options | steps))
 
     def fourier(**changes):
@@ -370,7 +404,7 @@ def test_options_reach_every_attack():
         return absum_jax.single_fourier_accuracy(MODEL, X, Y, 4.0, **changed).accuracy
 
     def attacked(**changes):
-        changed = {"restarts": 3, "early_stop": True} | steps | options | changes
+        changed = {"restarts": 3} | steps | options | changes
         return absum_jax.pgd_accuracy(MODEL, X, Y, key=KEY, **changed).accuracy
 
     assert found.rows[0].accuracy == absum_jax.accuracy(MODEL, X, Y, top_k=2)
@@ -380,7 +414,7 @@ def test_options_reach_every_attack():
     # Each of them matters here.
     for change in ({"top_k": 1}, {"bounds": (0.0, 1.0)}, {"scale": "linf"}):
         assert (fourier(**change) != found.grid).any()
-    for change in ({"top_k": 1}, {"bounds": (0.0, 1.0)}, {"early_stop": False}):
+    for change in ({"top_k": 1}, {"bounds": (0.0, 1.0)}, {"restarts": 1}):
         assert (attacked(**change) != np.float32(ours)).any()
     told = {name: found.conditions[name] for name in ("scale", "top_k", "bounds")}
     assert told == {"scale": "l2", "top_k": 2, "bounds": [-1, 2]}

@@ -124,6 +124,17 @@ def test_padding_without_a_gradient_does_not_count():
     assert np.isfinite(found).all()
 
 
+def test_probabilities_are_no_logits():
+    def softmax(weights, x):
+        return jax.nn.softmax(linear(weights, x))
+
+    model = Partial(softmax, WEIGHTS)
+    with pytest.raises(ValueError, match="`logits_fn` must return logits, got prob"):
+        absum_jax.fourier_sensitivity(model, X, Y, batch_size=4)
+    margin = absum_jax.fourier_sensitivity(model, X, Y, loss=absum_jax.margin_loss)
+    assert (margin > 0).all()
+
+
 def test_a_loss_that_does_not_fit():
     model = Partial(linear, WEIGHTS)
     with pytest.raises(ValueError, match=r"^`loss` must be a function.*got 'margin'"):

@@ -303,6 +303,12 @@ def test_induced_inf_norm_on_large_inputs():
         np.testing.assert_allclose(norm, expected, rtol=1e-6)
 
 
+def test_induced_inf_norm_of_what_is_no_kernel():
+    for shape in [(3,), (3, 1), (0, 1, 1)]:
+        with pytest.raises(ValueError, match="`kernel` must have the axes"):
+            absum_jax.conv_induced_inf_norm(np.ones(shape), kernel_dilation=(1, 1))
+
+
 # What the paper's appendix proves of one filter, "Inequality of Induced Norms for
 # Convolution"
 

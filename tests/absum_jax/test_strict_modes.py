@@ -56,7 +56,10 @@ OPTIONS = {
         {"init_radius": None, "targeted": True, "loss": absum_jax.margin_loss},
         {"eps": [0.1, 0.2], "restarts": 2, "early_stop": True},
     ],
-    "pgd_accuracy": [{"restarts": 2, "early_stop": True, "top_k": (1, 2)}],
+    "pgd_accuracy": [
+        {"restarts": 2, "early_stop": True},
+        {"restarts": 2, "top_k": (1, 2)},
+    ],
     "single_fourier_accuracy": [{"frequencies": None, "scale": "l2", "top_k": (1, 2)}],
     "single_fourier_attack": [
         {"scale": "coefficient", "bounds": (0.0, jnp.float32(1))}

@@ -85,6 +85,7 @@ POISONED = {
     "band_pass": lambda n: absum_jax.band_pass(X, n, 2.0),
     "band_stop": lambda n: absum_jax.band_stop(X, 0.0, n),
     "pgd": lambda n: pgd(eps=n),
+    "single_fourier": lambda n: absum_jax.single_fourier_perturbation(0, 1, (4, 4), n),
 }
 
 
