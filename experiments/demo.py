@@ -17,8 +17,8 @@ from experiments.tables.table1 import table1
 @dataclasses.dataclass(frozen=True)
 class DemoOptions:
     """Train CNNs without regularization and with weight decay, L1, Absum and SNC on
-    4,000 real digits, and attack each with all 784 frequencies (one minute on two CPU
-    cores)."""  # noqa: D205, D209
+    4,000 real digits, and attack each with all 784 frequencies (one to four minutes on
+    two CPU cores)."""  # noqa: D205, D209
 
     epochs: int = 30
     """Epochs of training."""

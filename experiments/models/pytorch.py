@@ -174,7 +174,7 @@ def from_pytorch(tensors: Mapping[str, Any], network: str) -> Variables:
       tensors: arrays by PyTorch's names, which may all begin with `module.` or
         `_orig_mod.`; `num_batches_tracked` is ignored. Names are those of
         pytorch-cifar's or torchvision's ResNet-18, or `conv1`, `conv2`, `fc1` and
-        `fc2` of the CNN of an earlier PyTorch example for MNIST, which is the paper's.
+        `fc2` of the CNN of an earlier PyTorch example for MNIST, as in the paper.
       network: name of the network: `small_cnn`; `resnet18` with a 3 x 3 stem and no
         max-pooling after it, as pytorch-cifar's; `resnet18_224` with a 7 x 7 stem, as
         torchvision's. Either may have either names, and any number of classes.

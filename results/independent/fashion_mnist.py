@@ -46,7 +46,7 @@ def network() -> nn.Sequential:
 
 @torch.no_grad()
 def shrink(kernel: torch.Tensor, threshold: float) -> None:
-    """Applies the proximal operator of threshold * |sum of a filter| (Theorem 2).
+    """Applies the proximal operator of threshold * |sum of a filter| (Lemma 2).
 
     If |sum| exceeds threshold * taps, each tap moves by the threshold toward a smaller
     sum; otherwise the sum becomes zero. Both move each tap by its clipped mean.
