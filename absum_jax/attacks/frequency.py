@@ -45,30 +45,18 @@ def filtered(
     return validation.nan_if_negative(radius, result)
 
 
-def _pass(
-    x: chex.Array, inner: chex.Numeric, outer: chex.Numeric, *, inside: bool
-) -> chex.Array:
-    radii = jnp.asarray(inner), jnp.asarray(outer)
-    return with_automatic_axes(
-        functools.partial(filtered, inside=inside), x, *radii, like=x
-    )
-
-
-def _disk_pass(x: chex.Array, radius: chex.Numeric, *, inside: bool) -> chex.Array:
+def _pass(x: chex.Array, *, inside: bool, **radii: chex.Numeric) -> chex.Array:
+    """Filters images by the disk of a radius, or by the ring of two, low and high."""
     x = validation.check_images(x)
-    radius = validation.check_nonnegative("radius", radius)
-    return _pass(x, -jnp.inf, radius, inside=inside)
-
-
-def _band_pass(
-    x: chex.Array, low: chex.Numeric, high: chex.Numeric, *, inside: bool
-) -> chex.Array:
-    x = validation.check_images(x)
-    low = validation.check_nonnegative("low", low)
-    high = validation.check_nonnegative("high", high)
-    if all(map(validation.is_concrete, (low, high))) and float(low) > float(high):
+    checked = [validation.check_nonnegative(*radius) for radius in radii.items()]
+    concrete = all(map(validation.is_concrete, checked))
+    if concrete and float(checked[0]) > float(checked[-1]):
+        low, high = radii.values()
         raise ValueError(f"`low` must be at most `high`, got {low!r} and {high!r}.")
-    return _pass(x, low, high, inside=inside)
+    inner, outer = map(jnp.asarray, (-jnp.inf, *checked)[-2:])
+    return with_automatic_axes(
+        functools.partial(filtered, inside=inside), x, inner, outer, like=x
+    )
 
 
 def low_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
@@ -105,7 +93,7 @@ def low_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
       Wang et al., `High Frequency Component Helps Explain the Generalization of
       Convolutional Neural Networks <https://arxiv.org/abs/1905.13545>`_, 2019
     """
-    return _disk_pass(x, radius, inside=True)
+    return _pass(x, inside=True, radius=radius)
 
 
 def high_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
@@ -136,7 +124,7 @@ def high_pass(x: chex.Array, radius: chex.Numeric) -> chex.Array:
     References:
       Kanai et al., `Absum <https://arxiv.org/abs/1909.08830>`_, 2020, eq. 19
     """
-    return _disk_pass(x, radius, inside=False)
+    return _pass(x, inside=False, radius=radius)
 
 
 def band_pass(x: chex.Array, low: chex.Numeric, high: chex.Numeric) -> chex.Array:
@@ -174,7 +162,7 @@ def band_pass(x: chex.Array, low: chex.Numeric, high: chex.Numeric) -> chex.Arra
       of which it is both; Yin et al., `A Fourier Perspective on Model Robustness
       <https://arxiv.org/abs/1906.08988>`_, 2019
     """
-    return _band_pass(x, low, high, inside=True)
+    return _pass(x, inside=True, low=low, high=high)
 
 
 def band_stop(x: chex.Array, low: chex.Numeric, high: chex.Numeric) -> chex.Array:
@@ -205,4 +193,4 @@ def band_stop(x: chex.Array, low: chex.Numeric, high: chex.Numeric) -> chex.Arra
       Yin et al., `A Fourier Perspective on Model Robustness
       <https://arxiv.org/abs/1906.08988>`_, 2019
     """
-    return _band_pass(x, low, high, inside=False)
+    return _pass(x, inside=False, low=low, high=high)

@@ -19,15 +19,6 @@ from absum_jax.spectral.hermitian import GramPower, Split
 METHODS = ("svd", "gram")
 
 
-def _smaller_gram(matrix: chex.Array) -> chex.Array:
-    """Computes A^H A or A A^H, whichever is smaller."""
-    adjoint = jnp.conj(jnp.swapaxes(matrix, -1, -2))
-    pair = (adjoint, matrix) if matrix.shape[-1] <= matrix.shape[-2] else (
-        matrix, adjoint
-    )  # fmt: skip
-    return hermitian.matmul(*pair)
-
-
 def _safe_sqrt(x: chex.Array) -> chex.Array:
     """Computes the square root, with derivative 0 at 0."""
     positive = x > 0
@@ -41,7 +32,8 @@ def _block_singular_values(matrix: chex.Array, method: str) -> chex.Array:
         return _safe_sqrt(squares.sum((-2, -1)))[..., None]
     if method == "svd":
         return jnp.linalg.svd(matrix, compute_uv=False)
-    return _safe_sqrt(jnp.linalg.eigvalsh(_smaller_gram(matrix))[..., ::-1])
+    gram = jax.lax.complex(*hermitian.gram(Split.of(tall(matrix))))
+    return _safe_sqrt(jnp.linalg.eigvalsh(gram)[..., ::-1])
 
 
 @functools.partial(jax.jit, static_argnames=("conv", "method"))
