@@ -16,16 +16,16 @@ from experiments.claims.statements import (
     SECONDARY,
     published,
 )
-from experiments.config import NONE
 from experiments.data import DATASETS
 from experiments.jobs import files
 from experiments.jobs.errors import UsageError
-from experiments.methods import METHODS, SNC_METHODS
+from experiments.methods import METHODS
 from experiments.reporting.comparisons import OPENINGS
 from experiments.reproduce.items import (
     ADVERSARIAL_SEEDS,
     CIFAR_SEEDS,
     FIGURE8_SEEDS,
+    FIRST_READINGS,
     FIRST_SEEDS,
     READING_SEEDS,
 )
@@ -255,7 +255,7 @@ def _snc(results: pathlib.Path) -> list[str]:
     """Makes the table by which it is decided which SNC is as published."""
     rows = []
     for name in SAMPLES:
-        for method in (NONE.method, *SNC_METHODS):
+        for method in FIRST_READINGS:
             of_all = _models(results, name, method)
             models = [model for model in of_all if model["seed"] in FIRST_SEEDS[name]]
             for accuracy, title in _ACCURACIES.items():

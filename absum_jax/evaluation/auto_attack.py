@@ -458,10 +458,10 @@ def check_targets(logits_fn: _logits.LogitsFn, x: chex.Array) -> None:
 def _check_components(components: Any) -> tuple[_Component, ...]:
     """Returns the components in the order in which they run."""
     names = validation.as_tuple(components) or ()
-    known_names = [name for name in COMPONENTS if name in names]
-    if not names or len(known_names) < len(names):
+    chosen = tuple(c for name, c in COMPONENTS.items() if name in names)
+    if not names or len(chosen) < len(names):
         known = ", ".join(f'"{name}"' for name in COMPONENTS)
         raise ValueError(
             f"`components` must be different names out of {known}, got {components!r}."
         )
-    return tuple(c for name, c in COMPONENTS.items() if name in names)
+    return chosen

@@ -64,7 +64,7 @@ def _auto_attack_rows(result: AutoAttackResult) -> list[ReportRow]:
     rows = [
         ReportRow(
             f"AutoAttack: {row['attack']}", row["eps"], row["accuracy"], row["low"],
-            row["high"], 0.0, "eps",
+            row["high"], None, "eps",
         )
         for row in result.rows
         if row["attack"] in TITLES

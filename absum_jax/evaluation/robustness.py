@@ -28,9 +28,9 @@ class ReportRow(NamedTuple):
     accuracy: float
     low: float
     high: float
-    # Fraction of images with a NaN logit, which count as wrong; 0 for AutoAttack, whose
-    # conditions in the report have one number of such images for all of its attacks.
-    nan_logits: float
+    # Fraction of images with a NaN logit, which count as wrong; None for AutoAttack, of
+    # which only the number of such images in all of its attacks together is known.
+    nan_logits: float | None
     measure: str | None = None  # of strength: "eps" or "radius"; None if clean
     # Of PGD, by how much its accuracy exceeds AutoAttack's, if that was run.
     overestimate: float | None = None

@@ -10,22 +10,19 @@ from experiments.claims import judgement, measurements
 from experiments.claims.judgement import Judgement
 from experiments.claims.measurements import Sample
 from experiments.claims.statements import SAMPLES, SECONDARY, quantities_of
-from experiments.config import NONE
 from experiments.data import DATASETS
 from experiments.jobs import digests, files
 from experiments.jobs.errors import UsageError, damage_named
-from experiments.methods import METHODS, SNC_METHODS, SNC_NUMPY_AXES
+from experiments.methods import METHODS, SNC_NUMPY_AXES
 from experiments.models import networks_for
 from experiments.options import ModelOptions, SweepOptions
 from experiments.published import TABLE1
 from experiments.reporting.comparisons import Measured
 from experiments.reporting.document import names
-from experiments.reproduce.items import FIRST_SEEDS, READING_SEEDS
+from experiments.reproduce.items import FIRST_READINGS, FIRST_SEEDS, READING_SEEDS
 from experiments.statistics.intervals import Interval
 from experiments.studies import snc_explaining
 from experiments.training.runs import provenance
-
-_READINGS_OF_ITEM_1 = (NONE.method, *SNC_METHODS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +217,7 @@ def _ninth_is_ruled_out(samples: Mapping[str, Sample]) -> bool:
     They do if the ninth does not explain the published rows, or if no constraint or SNC
     as the paper defines it does too.
     """
-    explaining = set(_READINGS_OF_ITEM_1)
+    explaining = set(FIRST_READINGS)
     for name, sample in samples.items():
         first = FIRST_SEEDS[name]
         broken = {c.method for c in sample.broken if c.seed in first}
@@ -231,7 +228,7 @@ def _ninth_is_ruled_out(samples: Mapping[str, Sample]) -> bool:
             accuracy: sample.measured[quantity].parts / sample.measured[quantity].whole
             for accuracy, quantity in (("avg", "mean"), ("clean", "clean"))
         }
-        for reading in _READINGS_OF_ITEM_1:
+        for reading in FIRST_READINGS:
             method = sample.options.methods.index(reading)
             models = [
                 {accuracy: of[i, method] for accuracy, of in accuracies.items()}
@@ -262,7 +259,7 @@ def _snc_as_published(
             if not digests.is_whole(document):
                 raise ValueError("it is not as it was written")
             for row in document["rows"]:
-                is_of_item_1 = row["reading"] in _READINGS_OF_ITEM_1
+                is_of_item_1 = row["reading"] in FIRST_READINGS
                 planned = FIRST_SEEDS[name] if is_of_item_1 else READING_SEEDS
                 if row["seeds"] != list(planned):
                     return None
