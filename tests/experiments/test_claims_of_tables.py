@@ -211,6 +211,18 @@ def test_attacked_methods_are_rows_and_attacking_ones_columns(l1_and_snc):
     assert rows == [["L1", "10.00", "20.00"], ["SNC", "30.00", "40.00"]]
 
 
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_the_note_says_whose_spread_each_column_has(l1_and_snc, pairs):
+    seeds = 2 * pairs
+    transfer = Transfer({"pgd": np.full((seeds, 2, 2), 0.5)}, np.full((seeds, 2), 0.9))
+    note, *_ = table2(
+        SweepOptions(ModelOptions("mnist")), l1_and_snc, transfer, 100
+    ).notes
+    # A single pair has no spread, but its two seeds do.
+    assert ("over pairs" in note) == (pairs == 2)
+    assert "over seeds" in note
+
+
 def test_low_pass_claims_are_of_images_without_high_frequencies(l1_and_snc):
     low, high = (np.array(v).reshape(2, 1, 1) for v in ((0.5, 0.75), (0.2, 0.1)))
     filtered = Filtered((7.0,), low, high, np.full((2, 1), 0.9))
