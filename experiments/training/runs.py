@@ -49,25 +49,28 @@ def _git(*arguments: str) -> str | None:
 
 
 @functools.cache
-def _checkout() -> dict[str, Any]:
-    """Describes the code when it is first asked for: later it may not be what runs."""
+def _code_and_machine() -> dict[str, Any]:
+    """Describes both when first asked: later, the code may not be what runs."""
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(changes) if changes is not None else None,
+        "python": platform.python_version(),
+        "absum_jax": absum_jax.__version__,
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "cpu_cores": os.cpu_count(),
+        "cpu_model": machine.cpu_model(),
+        "platform": platform.platform(),
     }
 
 
 def provenance() -> dict[str, Any]:
     """Describes what makes results here: commit, versions, device.
 
-    The commit is that of the first call in the process.
+    Commit and versions are those of the first call in the process.
     """
     return {
-        **_checkout(),
-        "python": platform.python_version(),
-        "absum_jax": absum_jax.__version__,
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        **_code_and_machine(),
         "backend": jax.default_backend(),
         # None is the device's default.
         "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
@@ -76,9 +79,6 @@ def provenance() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
-        "cpu_cores": os.cpu_count(),
-        "cpu_model": machine.cpu_model(),
-        "platform": platform.platform(),
     }
 
 

@@ -1,7 +1,7 @@
 """Runs the array functions of `calls.py` in their own process and saves the results.
 
-    python jit_program.py reference FILE     NumPy, eager execution, and jit on values;
-                                             no eager operation may give NaN
+    python jit_program.py reference FILE     NumPy and eager execution, no operation of
+                                             which may give NaN
     python jit_program.py jit FILE           jit on values, gradients and vmap
 
 The caller sets `XLA_FLAGS`. The label of each call is printed before it runs: if the
@@ -122,10 +122,9 @@ def stacked(*trees: Any) -> Any:
 
 
 def reference(variant: Variant) -> Results:
-    """Computes a call by NumPy, without jit, and under jit."""
+    """Computes a call by NumPy and without jit."""
     call = variant.call
     results = {"NumPy": call.reference(**call.arguments)}
-    results["jit"] = compiled(variant.value, *variant.first)
     if call.label in SLOW:
         return results
     with jax.disable_jit():

@@ -1,6 +1,5 @@
 """The verdicts of results/CRITERIA.md, on fabricated records."""
 
-import os
 import pathlib
 import re
 
@@ -22,14 +21,6 @@ from experiments.studies.snc_constraints import READINGS
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Differences of pairs, so large that nothing is decided.
 WIDE = (900, -700, 400, -800, 500)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_sync():
-    """Leaves files to the system's buffers, as thousands are written."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
 
 
 def _numbers(method, seed):
