@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick docs examples site lint typecheck bench compiled lock release clean
+.PHONY: help demo test quick docs examples site lint typecheck bench compiled lock second release clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -72,6 +72,9 @@ compiled: $(TPU)/.ready  ## compile three programs for a TPU, which need not be 
 lock: $(READY)  ## resolve requirements.txt anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra experiments --extra dev --extra docs --extra release \
 	  --custom-compile-command "make lock" --quiet setup.cfg -o requirements.txt
+
+second: $(READY)  ## on a second Python, test what depends on jax most
+	.ci/second-python
 
 release: $(READY)  ## build sdist and wheel in dist/, and check both in bare environments
 	.ci/release

@@ -369,7 +369,8 @@ def test_real_mnist(prepared_tfds, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "experiments", "table1", "--dataset=mnist", "--epochs=2",
          "--data-dir", str(prepared_tfds), "--train-examples=12800",
-         "--test-examples=200", "--strengths=0.01", "--methods", "none", "absum",
+         "--test-examples=200", "--frequency-stride=7", "--strengths=0.01",
+         "--methods", "none", "absum",
          "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path)],
         env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
         cwd=ROOT, capture_output=True, text=True,
