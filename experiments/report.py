@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from absum_jax.markdown import aligned
+from experiments.claims.described import Description
 from experiments.claims.statements import (
     PRIMARY,
     QUANTITIES,
@@ -93,7 +94,10 @@ _PLANNED = (
     ),
     _Planned("4", "Figure 8", ["figure8/mnist.json"], FIGURE8_SEEDS[0]),
     _Planned(
-        "4", "runtimes, Figure 6", ["scaled/figure6a/*.json", "figure6b/*.json"], None,
+        "4", "runtimes, Figure 6(a), without SVHN", ["scaled/figure6a/*.json"], None
+    ),
+    _Planned(
+        "4", "runtimes, Figure 6(b)", ["figure6b/*.json"], None,
         "not run anew",
     ),
     _Planned(
@@ -206,6 +210,8 @@ def _verdicts(results: pathlib.Path) -> list[str]:
             cells.append(_verdict(of_claim) if of_claim else "")
         if any(cells):
             rows.append((f"{claim.name}. {claim.text}", *cells, ""))
+    for one in (Description(**each) for each in content["described"]):
+        rows.append((one.label, *("" for _ in SAMPLES), one.verdict))
     labels = [DATASETS[name].label for name in SAMPLES]
     return aligned(("claim", *labels, "both together"), rows)
 
@@ -345,6 +351,7 @@ _PARTS: dict[str, Callable[[pathlib.Path], list[str]]] = {
     "compute": _compute,
     "verdicts": _verdicts,
     "primary": _section("Primary claims"),
+    "described": _section("Claims that one run describes"),
     "norms": _norms,
     "snc": _snc,
     "independent": _independent,
@@ -360,6 +367,8 @@ _PARTS: dict[str, Callable[[pathlib.Path], list[str]]] = {
         )
         for name in SAMPLES
     },
+    "figure6a": _table("scaled/figure6a/epochs.md"),
+    "figure6b": _table("scaled/figure6b/resnet18.md"),
     "figure8": _table("figure8/mnist.md"),
 }  # fmt: skip
 

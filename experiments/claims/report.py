@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absum_jax.markdown import aligned
-from experiments.claims import judgement, measurements
+from experiments.claims import described, judgement, measurements
+from experiments.claims.described import Description
 from experiments.claims.judgement import Judgement
 from experiments.claims.measurements import Sample
 from experiments.claims.statements import SAMPLES, SECONDARY, quantities_of
@@ -37,7 +38,8 @@ class ClaimsOptions:
     results_dir: pathlib.Path = pathlib.Path("results")
     """Folder for claims.md and claims.json. If records leave open which form of SNC is
     the published one, results of snc-readings for both data sets there decide it. If
-    figure8 has written results for MNIST there, they decide the claim about it."""
+    figure8 has written results for MNIST there, they decide the claim about it; those
+    of figure6a decide the claims about runtimes."""
 
     @property
     def has_records(self) -> bool:
@@ -151,6 +153,7 @@ def _markdown(
     samples: Mapping[str, Sample],
     primary: Sequence[Judgement],
     secondary: Mapping[str, Sequence[Judgement]],
+    descriptions: Sequence[Description],
 ) -> str:
     lines = [
         "# Verdicts on the paper's claims",
@@ -164,12 +167,18 @@ def _markdown(
     for name, sample in samples.items():
         title = f"## Secondary claims, {DATASETS[name].label}"
         lines += ["", title, "", *_secondary(secondary[name], sample)]
+    if descriptions:
+        rows = [(one.label, one.found, one.verdict) for one in descriptions]
+        lines += ["", "## Claims that one run describes", ""]
+        lines += aligned(("claim", "found", "by the criteria"), rows)
     judged = [one.claim for claims in secondary.values() for one in claims]
     lines += ["", "## Claims that are not judged here yet", ""]
     lines += [
         f"- {claim.name}. {claim.text}." for claim in SECONDARY if claim not in judged
     ]
-    lines.append("- S19 to S23, which the strengths of one seed and runtimes describe.")
+    lines.append("- S19 to S21, which the strengths of one seed describe.")
+    known = [one.claim for one in descriptions]
+    lines += [f"- {n}. {t}." for n, t in described.TEXTS.items() if n not in known]
     return "\n".join(lines) + "\n"
 
 
@@ -297,7 +306,8 @@ def run(options: ClaimsOptions) -> list[pathlib.Path]:
     saved = measurements.penalty_saved(options.results_dir)
     if saved is not None:
         secondary["mnist"].append(judgement.of_figure8(saved))
-    text = _markdown(samples, primary, secondary)
+    descriptions = described.of_runtimes(options.results_dir)
+    text = _markdown(samples, primary, secondary, descriptions)
     print(f"\n{text}")
     content = {
         "snc_as_published": decided,
@@ -320,6 +330,7 @@ def run(options: ClaimsOptions) -> list[pathlib.Path]:
             name: [_claim_as_dict(one, is_primary=False) for one in claims]
             for name, claims in secondary.items()
         },
+        "described": [one._asdict() for one in descriptions],
         "provenance": provenance(),
     }
     return [

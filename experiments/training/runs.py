@@ -49,8 +49,8 @@ def _git(*arguments: str) -> str | None:
 
 
 @functools.cache
-def _code_and_machine() -> dict[str, Any]:
-    """Describes both when first asked: later, the code may not be what runs."""
+def _code() -> dict[str, Any]:
+    """Describes the code when it is first asked for: later it may not be what runs."""
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
@@ -58,6 +58,13 @@ def _code_and_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "absum_jax": absum_jax.__version__,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+@functools.cache
+def _machine() -> dict[str, Any]:
+    """Describes the machine."""
+    return {
         "cpu_cores": os.cpu_count(),
         "cpu_model": machine.cpu_model(),
         "platform": platform.platform(),
@@ -70,7 +77,7 @@ def provenance() -> dict[str, Any]:
     Commit and versions are those of the first call in the process.
     """
     return {
-        **_code_and_machine(),
+        **_code(),
         "backend": jax.default_backend(),
         # None is the device's default.
         "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
@@ -79,6 +86,7 @@ def provenance() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
+        **_machine(),
     }
 
 

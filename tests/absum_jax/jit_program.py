@@ -46,6 +46,7 @@ SLOW = {
     "apply_spectral_normalization",
     "auto_attack",
     "clip_conv_spectral_norm",
+    "clip_conv_spectral_norm (eigh)",
     "conv_frequency_response (strided)",
     "conv_spectral_norm",
     "conv_zero_padded_norm_bound",

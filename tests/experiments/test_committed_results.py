@@ -90,7 +90,7 @@ def test_figure8_comes_from_the_records(tmp_path):
 
 @needs_records
 def test_claims_come_from_the_records(tmp_path):
-    for name in ("snc-readings", "figure8"):
+    for name in ("snc-readings", "figure8", "scaled"):
         if (RESULTS / name).exists():
             (tmp_path / name).symlink_to(RESULTS / name)
     assert (

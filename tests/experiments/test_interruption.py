@@ -22,7 +22,7 @@ from experiments.training.runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "2"))
 EPOCHS = 8 + 5 * KILLS
 
 
