@@ -210,7 +210,7 @@ def _verdicts(results: pathlib.Path) -> list[str]:
             cells.append(_verdict(of_claim) if of_claim else "")
         if any(cells):
             rows.append((f"{claim.name}. {claim.text}", *cells, ""))
-    for one in (Description(**each) for each in content["described"]):
+    for one in (Description(**each) for each in content.get("described", [])):
         rows.append((one.label, *("" for _ in SAMPLES), one.verdict))
     labels = [DATASETS[name].label for name in SAMPLES]
     return aligned(("claim", *labels, "both together"), rows)
