@@ -46,7 +46,6 @@ SLOW = {
     "apply_spectral_normalization",
     "auto_attack",
     "clip_conv_spectral_norm",
-    "clip_conv_spectral_norm (eigh)",
     "conv_frequency_response (strided)",
     "conv_spectral_norm",
     "conv_zero_padded_norm_bound",

@@ -40,21 +40,24 @@ def _no_sync():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _figures_alike_are_drawn_once():
-    """Draws one figure of each kind, as each takes half a second.
+def _figures_alike_are_rendered_once():
+    """Renders one figure of each kind, as each takes half a second.
 
-    Figures of one kind have the same beginning of the title and the same axes.
+    Figures of one kind have the same beginning of the title and the same axes. The png
+    of each is drawn, without rendering: matplotlib warns and fails while it draws.
     """
-    savefig, drawn = Figure.savefig, {}
+    savefig, rendered = Figure.savefig, {}
 
     def save(figure, stream, *, format, **options):
         labels = ((ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes)
         kind = (format, figure.get_suptitle().split(",")[0], *labels)
-        if kind not in drawn:
+        if kind not in rendered:
             file = io.BytesIO()
             savefig(figure, file, format=format, **options)
-            drawn[kind] = file.getvalue()
-        stream.write(drawn[kind])
+            rendered[kind] = file.getvalue()
+        elif format == "png":
+            figure.draw_without_rendering()
+        stream.write(rendered[kind])
 
     with mock.patch.object(Figure, "savefig", save):
         yield

@@ -76,10 +76,8 @@ def test_the_command_tells_them(tmp_path):
     write(records, "mnist", lambda *_: Numbers(), seeds=(11, 12))
 
     def claims():
-        assert (
-            cli.main(["claims", f"--runs-dir={records}", f"--results-dir={tmp_path}"])
-            == 0
-        )
+        folders = f"--runs-dir={records}", f"--results-dir={tmp_path}"
+        assert cli.main(["claims", *folders]) == 0
         content = json.loads((tmp_path / "claims.json").read_text())
         return content["described"], (tmp_path / "claims.md").read_text()
 
